@@ -1,0 +1,252 @@
+"""The ``ntps`` command."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+import ntps_utils
+from ntps_utils.files import atomic_path
+from ntps_utils.measure import measure
+from ntps_utils.score import ScoreReport, Shrinkage
+
+app = typer.Typer(
+    help="Next Token Perception Score: does next-token prediction learn what your task needs?",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+out = Console()
+err = Console(stderr=True)
+
+
+def fail(message: object) -> NoReturn:
+    """Print one line of what went wrong, and leave with status 2."""
+    err.print(f"[red]ntps:[/red] {escape(str(message))}", soft_wrap=True, highlight=False)
+    raise typer.Exit(2)
+
+
+def _version(show: bool) -> None:
+    if show:
+        out.print(ntps_utils.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Next Token Perception Score: does next-token prediction learn what your task needs?"""
+
+
+def parse_widths(values: list[str]) -> list[int | float]:
+    """Widths from the command line: integers count directions, decimals are fractions of the rank.
+
+    Raises
+    ------
+    ValueError
+        If a part is neither.
+    """
+    widths: list[int | float] = []
+    for part in ",".join(values).split(","):
+        text = part.strip()
+        try:
+            width: int | float = float(text) if "." in text or "e" in text.lower() else int(text)
+        except ValueError:
+            raise ValueError(f"--k-v takes integers or fractions such as 16 or 0.5; got {text!r}.") from None
+        if isinstance(width, float) and not 0.0 < width <= 1.0:
+            raise ValueError(f"--k-v {text} is not a fraction in (0, 1]; write an integer for a number of directions.")
+        if isinstance(width, int) and width < 1:
+            raise ValueError(f"--k-v {text} is below 1; at least one direction must be kept.")
+        widths.append(width)
+    return widths
+
+
+def parse_shrinkage(text: str) -> Shrinkage:
+    """A number in [0, 1], or "ledoit-wolf".
+
+    Raises
+    ------
+    ValueError
+        If it is neither.
+    """
+    if text == "ledoit-wolf":
+        return "ledoit-wolf"
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"--shrinkage takes a number in [0, 1] or ledoit-wolf; got {text!r}.") from None
+
+
+@app.command()
+def score(
+    model: Annotated[str, typer.Argument(help="A Hub id or a local folder.")],
+    dataset: Annotated[
+        str,
+        typer.Argument(
+            help="A registered name, a Hub id, a local folder with train.csv or the like, "
+            "or a CSV, Parquet or JSONL file."
+        ),
+    ],
+    split: Annotated[str, typer.Option(help="Which split of the dataset.")] = "train",
+    max_texts: Annotated[int | None, typer.Option(help="Use the first N rows only.", show_default="all")] = None,
+    max_length: Annotated[
+        int | None, typer.Option(help="Cut texts after this many tokens.", show_default="the model's limit")
+    ] = None,
+    layers: Annotated[
+        str, typer.Option(help="all, last, or indices such as 0,2,-1 (0 = embeddings, -1 = last).")
+    ] = "all",
+    k_v: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--k-v",
+            help="Autoregressive directions to keep: integers, or fractions of their number. "
+            "Repeat, or separate by commas.",
+            show_default="0.5",
+        ),
+    ] = None,
+    centre: Annotated[
+        bool, typer.Option("--centre/--no-centre", help="Covariances instead of the paper's second moments.")
+    ] = False,
+    ridge: Annotated[float, typer.Option(help="Noise added to S, as a fraction of its mean diagonal entry.")] = 0.0,
+    shrinkage: Annotated[str, typer.Option(help="Shrinkage of S: a number in [0, 1], or ledoit-wolf.")] = "0",
+    order: Annotated[
+        str, typer.Option(help="Order of eigenvectors: descending, or ascending to mirror the released script.")
+    ] = "descending",
+    batch_size: Annotated[int, typer.Option(help="Texts in a forward pass.")] = 16,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    dtype: Annotated[
+        str,
+        typer.Option(
+            help="auto, float64, float32, bfloat16 or float16; auto is float64 for small models on a CPU, "
+            "else the checkpoint's own."
+        ),
+    ] = "auto",
+    seed: Annotated[int, typer.Option(help="Seed of the groups of --jackknife, the one thing random here.")] = 0,
+    text_column: Annotated[str, typer.Option(help="Column of the texts in a file.")] = "text",
+    label_column: Annotated[str, typer.Option(help="Column of the labels in a file.")] = "label",
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run Python code from the model's repository.")
+    ] = False,
+    jackknife: Annotated[
+        int, typer.Option(help="Random groups of texts for standard errors (10 is a good number); 0 for none.")
+    ] = 0,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write rows and provenance here.")] = None,
+) -> None:
+    """Score how far a model's next-token subspace serves the labels of a dataset.
+
+    One row for each layer and width k_v, with the paper's score (ntps), the
+    metric-matched (ntps_metric) and task-weighted (ntps_task) scores, the loss that the
+    features can explain (trace_b), and what keeping only the next-token subspace costs
+    (excess_loss) with its bounds.
+    """
+    warnings.showwarning = _show_warning
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # one bar is enough: ours
+    try:
+        widths = parse_widths(k_v or ["0.5"])
+        intensity = parse_shrinkage(shrinkage)
+        if json_file is not None and not os.access(json_file.absolute().parent, os.W_OK):
+            raise ValueError(f"Cannot write {json_file}: the folder does not exist or is read-only.")
+        with Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=err,
+            transient=not err.is_terminal,
+        ) as bar:
+            task = bar.add_task("loading", total=None)
+
+            def progress(step: str, done: int, total: int) -> None:
+                bar.update(task, description=step, completed=done, total=total)
+
+            report = measure(
+                model,
+                dataset,
+                split=split,
+                max_texts=max_texts,
+                max_length=max_length,
+                layers=layers,
+                k_v=widths,
+                centre=centre,
+                ridge=ridge,
+                shrinkage=intensity,
+                order=order,  # type: ignore[arg-type]  # checked there
+                jackknife=jackknife,
+                batch_size=batch_size,
+                device=device,
+                dtype=dtype,
+                seed=seed,
+                text_column=text_column,
+                label_column=label_column,
+                trust_remote_code=trust_remote_code,
+                progress=progress,
+            )
+        print_report(report)
+        if json_file is not None:
+            with atomic_path(json_file) as temporary:
+                temporary.write_text(report.to_json() + "\n", encoding="utf-8")
+            err.print(f"Rows and provenance are in {json_file}.", highlight=False)
+    except (ValueError, OSError, MemoryError) as error:
+        fail(error)
+    except KeyboardInterrupt:
+        fail("interrupted; nothing was written.")
+
+
+SHOWN = {
+    "ntps": "NTPS",
+    "ntps_metric": "metric",
+    "ntps_task": "task",
+    "trace_b": "tr B",
+    "excess_loss": "excess",
+}
+
+
+def print_report(report: ScoreReport) -> None:
+    """A table of the scores, with standard errors where there are any."""
+    facts = report.provenance
+    with_errors = bool(facts["jackknife"])
+    table = Table(
+        title=f"{facts['model']} on {facts['dataset']}",
+        box=box.SIMPLE_HEAD,
+        title_justify="left",
+        padding=(0, 1),
+        pad_edge=False,
+    )
+    # Standard errors and bounds do not fit in 80 columns together; the JSON file holds both.
+    bounds = [] if with_errors else ["by NTPS", "by metric"]
+    for heading in ["layer", "k_v", *SHOWN.values(), *bounds]:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in report:
+        cells = [str(row.layer), str(row.k_v)]
+        for name in SHOWN:
+            error = getattr(row, f"{name}_se", None)
+            cells.append(f"{getattr(row, name):.4f}" if error is None else f"{getattr(row, name):.3f} ± {error:.3f}")
+        if not with_errors:
+            cells.append(f"{row.lower_bound:.1g}–{row.upper_bound:.2g}")
+            cells.append(f"{row.lower_bound_metric:.2g}–{row.upper_bound_metric:.2g}")
+        table.add_row(*cells)
+    ending = "± is one standard error over texts" if with_errors else "the last two columns are the bounds on it"
+    out.print(table)
+    out.print(
+        f"{facts['n_texts']} texts, {facts['n_tokens']} tokens, {facts['n_classes']} classes, "
+        f"{'centred' if facts['centre'] else 'uncentred'} moments, {facts['seconds']:.1f} s. The excess loss is "
+        f"what keeping only k_v next-token directions costs; {ending}.",
+        highlight=False,
+    )
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    err.print(f"[yellow]note:[/yellow] {escape(str(message))}", soft_wrap=True, highlight=False)

@@ -1,0 +1,1 @@
+"""Declarative entries and recorded facts that ship with the package."""

@@ -1,0 +1,366 @@
+"""Causal language models and labelled texts, by name or from local files.
+
+A model is a Hub id or a local folder. A dataset is a name from ``data/datasets.toml``,
+a Hub id, a local folder with one file for each split, or a CSV, Parquet or JSONL file.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from ntps_utils.files import sha256
+
+SUFFIXES = (".csv", ".parquet", ".jsonl")
+AUTO_FLOAT64_PARAMETERS = 50_000_000
+
+
+class HubError(ValueError):
+    """A model or dataset could not be found, reached or read. One line says what to do."""
+
+
+# -- datasets ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class TextDataset:
+    """Labelled texts of one split.
+
+    Attributes
+    ----------
+    name, split : str
+    texts : tuple of str
+    labels : (n,) int64
+        Class of each text, 0 ... c - 1.
+    label_names : tuple of str
+        Name of each class; its length is c. A class may have no text here.
+    """
+
+    name: str
+    split: str
+    texts: tuple[str, ...]
+    labels: NDArray[np.int64]
+    label_names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes c."""
+        return len(self.label_names)
+
+    @property
+    def one_hot(self) -> NDArray[np.float64]:
+        """Targets y, (n, c)."""
+        return np.eye(self.n_classes)[self.labels]
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of texts and labels, 16 hex digits."""
+        digest = hashlib.sha256(json.dumps([self.texts, self.labels.tolist(), self.label_names]).encode())
+        return digest.hexdigest()[:16]
+
+    def head(self, n: int) -> TextDataset:
+        """The first n rows."""
+        if n < 1:
+            raise ValueError(f"The number of texts must be at least 1, got {n}.")
+        return replace(self, texts=self.texts[:n], labels=self.labels[:n])
+
+
+def registered_datasets() -> dict[str, dict[str, Any]]:
+    """The entries of ``data/datasets.toml`` by name."""
+    return tomllib.loads(resources.files("ntps_utils.data").joinpath("datasets.toml").read_text("utf-8"))
+
+
+def load_texts(
+    dataset: str | Path, split: str = "train", *, text_column: str = "text", label_column: str = "label"
+) -> TextDataset:
+    """Load one split of a labelled text dataset.
+
+    Parameters
+    ----------
+    dataset : str or Path
+        A registered name, a Hub id ("owner/name"), a folder with ``train.csv`` or the
+        like (and optionally ``label_names.json``), or a single file.
+    split : str
+        Which split; of a single file there is only one, whatever this says.
+    text_column, label_column : str
+        Column names of a file or of a Hub dataset that is not registered.
+
+    Raises
+    ------
+    HubError
+        If there is no such dataset, split or column, or a row cannot be read.
+    """
+    path = Path(dataset)
+    if path.is_dir():
+        return _from_folder(path, split, text_column, label_column)
+    if path.is_file():
+        frame = _read_file(path)
+        labels, names = _encode(_column(frame, label_column, str(path)), None, str(path))
+        return _dataset(path.stem, "all", _column(frame, text_column, str(path)), labels, names)
+    name = str(dataset)
+    entries = registered_datasets()
+    if name in entries:
+        return _from_hub(name, split, entries[name])
+    if name.count("/") == 1 and not name.startswith((".", "/")) and path.suffix not in SUFFIXES:
+        entry = {"hub": name, "text": f"{{{text_column}}}", "label": label_column, "splits": {split: split}}
+        return _from_hub(name, split, entry)
+    close = difflib.get_close_matches(name, entries, n=3)
+    hint = f" Did you mean {' or '.join(close)}?" if close else f" Registered names: {', '.join(sorted(entries))}."
+    raise HubError(f"There is no dataset {name!r}: not a file or folder, a registered name, or a Hub id.{hint}")
+
+
+def _from_folder(folder: Path, split: str, text_column: str, label_column: str) -> TextDataset:
+    files = {p.stem: p for p in sorted(folder.iterdir()) if p.suffix in SUFFIXES}
+    if split not in files:
+        there = ", ".join(p.name for p in files.values()) or "no CSV, Parquet or JSONL file"
+        raise HubError(f"{folder} has no split {split!r}; found {there}.")
+    frame = _read_file(files[split])
+    raw = _column(frame, label_column, str(files[split]))
+    names_file = folder / "label_names.json"
+    names: Sequence[str] | None = None
+    if names_file.is_file():
+        names = json.loads(names_file.read_text("utf-8"))
+        if not isinstance(names, list):
+            raise HubError(f"{names_file} must hold a list of class names in label order.")
+    elif not _are_integers(raw):
+        # One coding for all splits: the same class must not get two numbers.
+        others = [_column(_read_file(p), label_column, str(p)) for s, p in files.items() if s != split]
+        names = sorted({str(label) for column in [raw, *others] for label in column})
+    labels, names = _encode(raw, names, str(files[split]))
+    return _dataset(folder.name, split, _column(frame, text_column, str(files[split])), labels, names)
+
+
+def _from_hub(name: str, split: str, entry: Mapping[str, Any]) -> TextDataset:
+    import datasets  # slow to import, and needed by this path alone
+
+    if split not in entry["splits"]:
+        raise HubError(f"{name} has no split {split!r}; it has {', '.join(entry['splits'])}.")
+    try:
+        data = datasets.load_dataset(
+            entry["hub"], split=entry["splits"][split], revision=entry.get("revision"), trust_remote_code=False
+        )
+    except Exception as error:  # the Hub client raises many kinds
+        raise HubError(
+            f"The dataset {entry['hub']} could not be loaded from the Hub ({_first_line(error)}). "
+            "Check the name and the connection, or give a local file or folder."
+        ) from None
+    label = entry["label"]
+    columns = set(data.column_names)
+    if label not in columns:
+        raise HubError(f"{name} has no column {label!r}; it has {', '.join(sorted(columns))}.")
+    feature = data.features[label]
+    names = feature.names if hasattr(feature, "names") else None
+    try:
+        texts = [entry["text"].format(**row) for row in data]
+    except (KeyError, IndexError) as error:
+        raise HubError(f"{name}: the text {entry['text']!r} asks for {error}; columns are {sorted(columns)}.") from None
+    labels, names = _encode(list(data[label]), names, name)
+    return _dataset(name, split, texts, labels, names)
+
+
+def _read_file(path: Path) -> pd.DataFrame:
+    try:
+        if path.suffix == ".csv":
+            # "NA" and "null" are texts, not missing values.
+            return pd.read_csv(path, keep_default_na=False, dtype=str, encoding="utf-8")
+        if path.suffix == ".parquet":
+            return pd.read_parquet(path)
+        if path.suffix == ".jsonl":
+            return pd.read_json(path, lines=True, dtype=False, convert_dates=False)
+    except UnicodeDecodeError as error:
+        raise HubError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8.") from None
+    except (ValueError, pd.errors.ParserError, OSError) as error:
+        raise HubError(f"{path} could not be read: {_first_line(error)}.") from None
+    raise HubError(f"{path} has an unknown type {path.suffix!r}; expected one of {', '.join(SUFFIXES)}.")
+
+
+def _column(frame: pd.DataFrame, name: str, where: str) -> list[Any]:
+    if name not in frame.columns:
+        raise HubError(f"{where} has no column {name!r}; it has {', '.join(map(str, frame.columns))}.")
+    return frame[name].tolist()
+
+
+def _are_integers(labels: Sequence[Any]) -> bool:
+    return all(_as_integer(label) is not None for label in labels)
+
+
+def _as_integer(label: Any) -> int | None:
+    if isinstance(label, (bool, np.bool_)):
+        return int(label)
+    if isinstance(label, (int, np.integer)):
+        return int(label)
+    if isinstance(label, str) and label.strip().lstrip("-").isdecimal():
+        return int(label)
+    return None
+
+
+def _encode(raw: Sequence[Any], names: Sequence[str] | None, where: str) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Class numbers and class names. Integers are class numbers; anything else is a class name."""
+    if not raw:
+        raise HubError(f"{where} has no rows.")
+    for row, label in enumerate(raw):
+        if label is None or label == "" or (isinstance(label, float) and label != int(label or 0)):
+            raise HubError(f"{where}, row {row + 1}: the label is {label!r}; expected a class number or a class name.")
+    if _are_integers(raw):
+        labels = np.array([_as_integer(label) for label in raw], dtype=np.int64)
+        if labels.min() < 0:
+            raise HubError(
+                f"{where}, row {int(labels.argmin()) + 1}: the label is {labels.min()}; class numbers start at 0."
+            )
+        n_classes = int(labels.max()) + 1
+        if names is None:
+            names = [str(i) for i in range(n_classes)]
+        if n_classes > len(names):
+            raise HubError(f"{where} has the label {n_classes - 1}, but only {len(names)} class names.")
+        return labels, tuple(map(str, names))
+    if names is None:
+        names = sorted({str(label) for label in raw})
+    number = {name: i for i, name in enumerate(names)}
+    unknown = sorted({str(label) for label in raw} - set(number))
+    if unknown:
+        raise HubError(f"{where} has labels that are not among the class names: {', '.join(unknown[:5])}.")
+    return np.array([number[str(label)] for label in raw], dtype=np.int64), tuple(names)
+
+
+def _dataset(
+    name: str, split: str, texts: Sequence[Any], labels: NDArray[np.int64], names: Sequence[str]
+) -> TextDataset:
+    for row, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise HubError(f"{name}, row {row + 1}: the text is {type(text).__name__}, not a string.")
+    return TextDataset(name, split, tuple(texts), labels, tuple(names))
+
+
+# -- models ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class CausalModel:
+    """A causal language model with its tokenizer, ready for extraction.
+
+    Attributes
+    ----------
+    name : str
+        As it was asked for.
+    model : transformers.PreTrainedModel
+    tokenizer : transformers.PreTrainedTokenizerBase
+    fingerprint : str
+        Commit of the Hub, or hash of the local weights: 16 hex digits.
+    """
+
+    name: str
+    model: Any
+    tokenizer: Any
+    fingerprint: str
+
+    @property
+    def n_layers(self) -> int:
+        """Number of hidden states: embeddings and every block."""
+        return int(self.model.config.get_text_config().num_hidden_layers) + 1
+
+    @property
+    def dimension(self) -> int:
+        """Number of features d."""
+        return int(self.model.config.get_text_config().hidden_size)
+
+    @property
+    def max_length(self) -> int | None:
+        """Longest text, in tokens, that model and tokenizer can take; None if unlimited."""
+        limits = [
+            getattr(self.model.config.get_text_config(), "max_position_embeddings", None),
+            self.tokenizer.model_max_length,
+        ]
+        known = [int(limit) for limit in limits if limit is not None and limit < 1e9]
+        return min(known, default=None)
+
+
+def load_model(
+    name: str | Path, *, device: str = "auto", dtype: str = "auto", trust_remote_code: bool = False
+) -> CausalModel:
+    """Load a causal language model for inference. Weights are read from safetensors only.
+
+    Parameters
+    ----------
+    name : str or Path
+        A Hub id or a local folder.
+    device : str
+        "auto" takes a GPU if there is one; otherwise a torch device such as "cpu".
+    dtype : str
+        "float64", "float32", "bfloat16", "float16", or "auto": float64 for a model of at
+        most 50 million parameters on the CPU, where it costs little and makes results
+        independent of the batch size; else the type that the checkpoint is stored in.
+    trust_remote_code : bool
+        Let the model's repository run its own Python code. Say so only for code you read.
+
+    Raises
+    ------
+    HubError
+        If there is no such model, it is not a causal language model, or cannot be loaded.
+    """
+    import transformers
+
+    dtypes = ("auto", "float64", "float32", "bfloat16", "float16")
+    if dtype not in dtypes:
+        raise HubError(f"There is no dtype {dtype!r}; choose one of {', '.join(dtypes)}.")
+    where = _device(device)
+    path = Path(name)
+    local = path.is_dir()
+    if local and not (path / "config.json").is_file():
+        raise HubError(f"{name} is not a model folder: it has no config.json.")
+    if local and not list(path.glob("*.safetensors")):
+        raise HubError(f"{name} has no safetensors weights; pickled checkpoints are not read. Convert them first.")
+    if not local and not _looks_like_hub_id(str(name)):
+        raise HubError(f"There is no model {str(name)!r}: not a folder, and not a Hub id of the form owner/name.")
+    options: dict[str, Any] = {"trust_remote_code": trust_remote_code, "local_files_only": local}
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(str(name), **options)
+        model: Any = transformers.AutoModelForCausalLM.from_pretrained(
+            str(name), dtype="auto" if dtype == "auto" else getattr(torch, dtype), use_safetensors=True, **options
+        )
+    except Exception as error:  # the Hub client and model code raise many kinds
+        if local:
+            raise HubError(f"The model in {name} could not be loaded: {_first_line(error)}.") from None
+        raise HubError(
+            f"The model {name} could not be loaded from the Hub ({_first_line(error)}). "
+            "Check the name, your access to it and the connection, or give a local folder."
+        ) from None
+    if dtype == "auto" and where.type == "cpu" and model.num_parameters() <= AUTO_FLOAT64_PARAMETERS:
+        model = model.double()
+    commit = getattr(model.config, "_commit_hash", None)
+    fingerprint = commit or sha256(*sorted(path.glob("*.safetensors")), path / "config.json")
+    return CausalModel(str(name), model.requires_grad_(False).to(where), tokenizer, fingerprint[:16])
+
+
+def _device(device: str) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        where = torch.device(device)
+        torch.zeros(1, device=where)
+    except Exception as error:  # RuntimeError, AssertionError and others, by backend
+        raise HubError(f"The device {device!r} cannot be used: {_first_line(error)}.") from None
+    return where
+
+
+def _looks_like_hub_id(name: str) -> bool:
+    return not name.startswith((".", "/", "~")) and name.count("/") <= 1 and name == name.strip() and bool(name)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return (lines[0] if lines else type(error).__name__).rstrip(".")

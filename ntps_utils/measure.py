@@ -1,0 +1,159 @@
+"""The whole way in one call: a model and a dataset in, a report of scores out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ntps_utils.extract import extract, parse_layers, random_groups
+from ntps_utils.hub import CausalModel, TextDataset, load_model, load_texts
+from ntps_utils.linear import Order
+from ntps_utils.provenance import provenance
+from ntps_utils.score import ScoreReport, Shrinkage, Width, resolve_width, score_rows
+
+
+def measure(
+    model: str | Path | CausalModel,
+    dataset: str | Path | TextDataset,
+    *,
+    split: str = "train",
+    max_texts: int | None = None,
+    max_length: int | None = None,
+    layers: str = "all",
+    k_v: Sequence[Width] = (0.5,),
+    centre: bool = False,
+    ridge: float = 0.0,
+    shrinkage: Shrinkage = 0.0,
+    order: Order = "descending",
+    jackknife: int = 0,
+    batch_size: int = 16,
+    device: str = "auto",
+    dtype: str = "auto",
+    seed: int = 0,
+    text_column: str = "text",
+    label_column: str = "label",
+    trust_remote_code: bool = False,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> ScoreReport:
+    """Score a causal language model on a labelled text dataset.
+
+    Parameters
+    ----------
+    model, device, dtype, trust_remote_code
+        See :func:`ntps_utils.hub.load_model`.
+    dataset, split, text_column, label_column
+        See :func:`ntps_utils.hub.load_texts`.
+    max_texts : int, optional
+        Use the first rows only.
+    max_length, batch_size
+        See :func:`ntps_utils.extract.extract`.
+    layers : str
+        "all", "last" or indices, see :func:`ntps_utils.extract.parse_layers`.
+    k_v : sequence of int or float
+        Autoregressive directions to keep: integers, or fractions of their number.
+    centre, ridge, shrinkage, order
+        See :func:`ntps_utils.score.subspaces`.
+    jackknife : int
+        Number of random groups of texts for standard errors; 0 for none.
+    seed : int
+        Of those groups.
+    progress : callable, optional
+        Called with what is being done, how much is done, and of how much.
+
+    Returns
+    -------
+    ScoreReport
+        One row for each (layer, k_v).
+
+    Raises
+    ------
+    ValueError
+        If any setting, the model or the data cannot be used; the message says why.
+    """
+    started = time.perf_counter()
+    if jackknife != 0 and jackknife < 3:
+        raise ValueError(f"A jackknife needs at least 3 groups, or 0 for none; got {jackknife}.")
+    if order not in ("descending", "ascending"):
+        raise ValueError(f"order must be 'descending' or 'ascending', got {order!r}.")
+    data = (
+        dataset
+        if isinstance(dataset, TextDataset)
+        else load_texts(dataset, split, text_column=text_column, label_column=label_column)
+    )
+    if max_texts is not None:
+        data = data.head(max_texts)
+    present = np.unique(data.labels)
+    if len(present) < 2:
+        raise ValueError(
+            f"All {len(data)} texts of {data.name}/{data.split} have the label {data.label_names[present[0]]!r}; "
+            "a score needs at least two classes. Raise the number of texts, or shuffle the rows."
+        )
+    lm = (
+        model
+        if isinstance(model, CausalModel)
+        else load_model(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+    )
+    chosen = parse_layers(layers, lm.n_layers)
+    for k in k_v:
+        resolve_width(k, lm.dimension, lm.dimension)  # refuse a bad width before the long work
+
+    done = 0
+
+    def extracted(n: int) -> None:
+        nonlocal done
+        done += n
+        if progress is not None:
+            progress("reading texts", done, len(data))
+
+    extraction = extract(
+        lm,
+        data,
+        layers=chosen,
+        groups=random_groups(len(data), jackknife, seed) if jackknife else None,
+        max_length=max_length,
+        batch_size=batch_size,
+        progress=extracted,
+    )
+    rows = []
+    for i, layer in enumerate(chosen):
+        if progress is not None:
+            progress("scoring layers", i, len(chosen))
+        rows += score_rows(extraction.parts, layer, k_v, centre=centre, ridge=ridge, shrinkage=shrinkage, order=order)
+    if progress is not None:
+        progress("scoring layers", len(chosen), len(chosen))
+
+    moments = extraction.moments
+    return ScoreReport(
+        tuple(rows),
+        provenance(
+            model=lm.name,
+            model_fingerprint=lm.fingerprint,
+            dataset=data.name,
+            dataset_fingerprint=data.fingerprint,
+            split=data.split,
+            n_texts=moments.n_texts,
+            n_tokens=moments.n_tokens,
+            n_classes=data.n_classes,
+            n_features=lm.dimension,
+            n_truncated=extraction.n_truncated,
+            n_single_token=extraction.n_single,
+            n_empty=extraction.n_empty,
+            max_length=extraction.max_length,
+            layers=list(chosen),
+            k_v=list(k_v),
+            centre=centre,
+            ridge=ridge,
+            shrinkage=shrinkage,
+            order=order,
+            jackknife=jackknife,
+            seed=seed,
+            batch_size=batch_size,
+            device=str(lm.model.device),
+            dtype=str(lm.model.dtype).removeprefix("torch."),
+            precision=moments.precision,
+            seconds=round(time.perf_counter() - started, 3),
+        ),
+    )
