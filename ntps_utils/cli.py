@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import sys
 import warnings
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -25,7 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-out = Console()
+out = Console(width=None if sys.stdout.isatty() else max(100, Console().width))  # a pipe has no width of its own
 err = Console(stderr=True)
 
 
@@ -152,7 +154,7 @@ def score(
     (excess_loss) with its bounds.
     """
     warnings.showwarning = _show_warning
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # one bar is enough: ours
+    _quieten_libraries()
     try:
         widths = parse_widths(k_v or ["0.5"])
         intensity = parse_shrinkage(shrinkage)
@@ -165,7 +167,6 @@ def score(
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=err,
-            transient=not err.is_terminal,
         ) as bar:
             task = bar.add_task("loading", total=None)
 
@@ -222,8 +223,8 @@ def print_report(report: ScoreReport) -> None:
         title=f"{facts['model']} on {facts['dataset']}",
         box=box.SIMPLE_HEAD,
         title_justify="left",
-        padding=(0, 1),
-        pad_edge=False,
+        padding=(0, 0, 0, 1),
+        show_edge=False,
     )
     # Standard errors and bounds do not fit in 80 columns together; the JSON file holds both.
     bounds = [] if with_errors else ["by NTPS", "by metric"]
@@ -246,6 +247,16 @@ def print_report(report: ScoreReport) -> None:
         f"what keeping only k_v next-token directions costs; {ending}.",
         highlight=False,
     )
+
+
+def _quieten_libraries() -> None:
+    """One progress bar, and one sentence for each error: ours."""
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    for name in ("transformers", "datasets", "huggingface_hub", "httpx"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:

@@ -343,7 +343,7 @@ def load_model(
         model = model.double()
     commit = getattr(model.config, "_commit_hash", None)
     fingerprint = commit or sha256(*sorted(path.glob("*.safetensors")), path / "config.json")
-    return CausalModel(str(name), model.requires_grad_(False).to(where), tokenizer, fingerprint[:16])
+    return CausalModel(str(name), model.eval().requires_grad_(False).to(where), tokenizer, fingerprint[:16])
 
 
 def _device(device: str) -> torch.device:

@@ -325,20 +325,6 @@ class Moments:
         ValueError
             If the two are not of the same source, layers, shape and precision.
         """
-        self._check_same_kind(other)
-        return self._combine(other, 1)
-
-    def without(self, part: Moments) -> Moments:
-        """Moments of the texts that are left when ``part``, merged in before, is taken out."""
-        self._check_same_kind(part)
-        return self._combine(part, -1)
-
-    def _combine(self, other: Moments, sign: int) -> Moments:
-        return replace(
-            self, **{name: getattr(self, name) + sign * getattr(other, name).to(self.A0.device) for name in TENSORS}
-        )
-
-    def _check_same_kind(self, other: Moments) -> None:
         for what in ("source", "layers", "precision"):
             mine, theirs = getattr(self, what), getattr(other, what)
             if mine != theirs:
@@ -348,6 +334,9 @@ class Moments:
                 "Moments of different shape do not merge: (layers, features, targets) = "
                 f"{tuple(self.C.shape)} and {tuple(other.C.shape)}."
             )
+        return replace(
+            self, **{name: getattr(self, name) + getattr(other, name).to(self.A0.device) for name in TENSORS}
+        )
 
     def layer(self, layer: int) -> LayerMoments:
         """Means over texts for one layer (by its index into ``hidden_states``)."""

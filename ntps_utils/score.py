@@ -476,7 +476,10 @@ def score_rows(parts: Sequence[Moments], layer: int, k_v: Sequence[Width] = (0.5
     names = ("ntps", "ntps_metric", "ntps_task", "excess_loss")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NumericalWarning)  # said once, of the whole
-        left_out = [subspaces(total.without(part).layer(layer), layer=layer, **options) for part in parts]
+        left_out = [
+            subspaces(reduce(Moments.merge, [*parts[:i], *parts[i + 1 :]]).layer(layer), layer=layer, **options)
+            for i in range(len(parts))
+        ]
         replicates = [[solved.row(row.k_v) for solved in left_out] for row in rows]
     errors = [
         {f"{name}_se": _jackknife_se([getattr(r, name) for r in group]) for name in names} for group in replicates

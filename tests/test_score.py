@@ -1,0 +1,350 @@
+"""The statements of the theory as properties, against losses measured on the data itself."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import scipy.linalg
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ntps_utils.moments import Moments
+from ntps_utils.problems import Problem, planted_problem, random_problem
+from ntps_utils.score import NumericalWarning, ScoreReport, resolve_width, score_rows, subspaces
+
+pytestmark = pytest.mark.filterwarnings("ignore::ntps_utils.score.NumericalWarning")
+seeds = st.integers(0, 2**32 - 1)
+centres = st.booleans()
+
+
+def loss(problem: Problem, V: np.ndarray, centre: bool = False) -> float:
+    """Mean squared error of the best linear prediction from the features V^T xbar, by least squares."""
+    x, y = problem.means, problem.targets
+    if centre:
+        x, y = x - x.mean(0), y - y.mean(0)
+    z = x @ (V / np.linalg.norm(V, axis=0))
+    W = np.linalg.lstsq(z, y, rcond=1e-11)[0]
+    return float(np.sum((y - z @ W) ** 2) / len(y))
+
+
+def solve(problem: Problem, **options):
+    return subspaces(problem.moments(), **options)
+
+
+def widths(solved, data) -> int:
+    return data.draw(st.integers(1, solved.rank_v))
+
+
+@given(seeds, centres, st.data())
+def test_excess_loss_identity(seed, centre, data):
+    """(a), (b): L(V) - L* = sum beta_i (1 - |P~ u~_i|^2) = tr B (1 - ntps_task), and L* = tr Y - tr B."""
+    problem = random_problem(seed)
+    solved = solve(problem, centre=centre)
+    k = widths(solved, data)
+    best = loss(problem, np.eye(problem.d), centre)
+    tolerance = 1e-7 * solved.trace_y
+    assert abs(solved.best_loss - best) < tolerance
+    assert abs(solved.excess_loss[k - 1] - (loss(problem, solved.V[:, :k], centre) - best)) < tolerance
+    assert abs(solved.excess_loss[k - 1] - solved.trace_b * (1 - solved.ntps_task[k - 1])) < tolerance
+
+
+@given(seeds, centres)
+def test_bounds_hold(seed, centre):
+    """(c), (d), (e) for every k_v; relative slack for rounding alone."""
+    solved = solve(random_problem(seed), centre=centre)
+    eps = 1e-9
+    tiny = 1e-12 * solved.trace_b
+    for bounds in (solved.bounds, solved.bounds_metric):
+        assert np.all(bounds.lower <= solved.excess_loss * (1 + eps) + tiny)
+        assert np.all(solved.excess_loss <= bounds.upper * (1 + eps) + tiny)
+        assert np.all(bounds.looseness >= 1 - eps)
+    k = slice(0, min(solved.r - 1, solved.rank_v))
+    assert np.all(solved.bounds_rank_k.lower[k] <= solved.excess_loss_rank_k[k] * (1 + 1e-7) + 1e-9 * solved.trace_b)
+    assert np.all(solved.excess_loss_rank_k[k] <= solved.bounds_rank_k.upper[k] * (1 + 1e-7) + 1e-9 * solved.trace_b)
+    assert np.all(np.isnan(solved.excess_loss_rank_k[k.stop :]))
+    assert np.all(np.isnan(solved.bounds_rank_k.upper[k.stop :]))
+
+
+@given(seeds, centres)
+def test_the_metric_bound_is_never_looser(seed, centre):
+    solved = solve(random_problem(seed), centre=centre)
+    assert np.all(solved.bounds_metric.looseness <= solved.bounds.looseness * (1 + 1e-6))
+
+
+def test_bounds_are_tight_where_all_constants_agree():
+    """With S = I and equal beta, each two-sided bound is an identity."""
+    rng = np.random.default_rng(0)
+    d, c = 6, 2
+    x = np.linalg.qr(rng.normal(size=(12, d)))[0] * np.sqrt(12)  # S = I exactly
+    y = x[:, :c].copy()
+    texts = tuple(np.stack([row - rng.normal(size=d), row, row])[[0, 1, 2]] for row in x)
+    texts = tuple(t - t.mean(0) + row for t, row in zip(texts, x, strict=True))
+    solved = solve(Problem(texts, y))
+    for bounds in (solved.bounds, solved.bounds_metric):
+        np.testing.assert_allclose(bounds.lower, solved.excess_loss, atol=1e-9)
+        np.testing.assert_allclose(bounds.upper, solved.excess_loss, atol=1e-9)
+
+
+@given(seeds, centres)
+def test_grid_agrees_with_separate_projections(seed, centre):
+    """One QR and cumulative sums against a projection for each (k_u, k_v) by least squares."""
+    solved = solve(random_problem(seed), centre=centre)
+    left, values, right = np.linalg.svd(solved.whitening.to_white, full_matrices=False)
+    root = right.T * values @ right  # the symmetric square root of S
+    for k_u in {1, solved.r}:
+        U = solved.U[:, :k_u]
+        for k_v in {1, (solved.rank_v + 1) // 2, solved.rank_v}:
+            V = solved.V[:, :k_v] / np.linalg.norm(solved.V[:, :k_v], axis=0)
+            Q = scipy.linalg.orth(V, rcond=1e-9)
+            if Q.shape[1] == k_v:
+                expected = np.linalg.norm(Q.T @ U) ** 2 / np.linalg.norm(U) ** 2
+                assert abs(solved.ntps[k_u - 1, k_v - 1] - expected) < 1e-6
+            white = root @ V
+            Q = scipy.linalg.orth(white / np.linalg.norm(white, axis=0), rcond=1e-8)
+            if Q.shape[1] == k_v and np.linalg.cond(root @ U) < 1e8:
+                Z = root @ U  # orthonormal, for U^T S U = I
+                expected = np.linalg.norm(Q.T @ Z) ** 2 / k_u
+                assert abs(solved.ntps_metric[k_u - 1, k_v - 1] - expected) < 1e-4
+
+
+@given(seeds, centres)
+def test_scores_lie_in_the_unit_interval_and_grow_with_v(seed, centre):
+    solved = solve(random_problem(seed), centre=centre)
+    for grid in (solved.ntps, solved.ntps_metric, solved.ntps_task[None]):
+        assert grid.min() >= -1e-12
+        assert grid.max() <= 1 + 1e-9
+        assert np.all(np.diff(grid, axis=1) >= -1e-12)
+    assert np.all(np.diff(solved.excess_loss) <= 1e-12)
+    assert np.all(solved.excess_loss >= 0)
+
+
+def well_posed(seed: int, **options) -> Problem:
+    return random_problem(seed, d=5, n_texts=60, rank=5, condition=5.0, offset=1.0, **options)
+
+
+@given(seeds)
+def test_invariance_of_a_given_subspace(seed):
+    """(b), (c) survive any invertible x -> M x that carries V along; the Euclidean score does not."""
+    rng = np.random.default_rng(seed)
+    problem = well_posed(seed)
+    base = solve(problem)
+    rotation = np.linalg.qr(rng.normal(size=(5, 5)))[0]
+    M = rotation @ np.diag(np.geomspace(1, 20, 5)) @ np.linalg.qr(rng.normal(size=(5, 5)))[0]
+    moved = replace(solve(problem.transform(M)), V=np.linalg.solve(M.T, base.V))
+    np.testing.assert_allclose(moved.beta, base.beta, rtol=1e-6)
+    np.testing.assert_allclose(moved.ntps_metric[-1], base.ntps_metric[-1], atol=1e-7)
+    np.testing.assert_allclose(moved.ntps_task, base.ntps_task, atol=1e-7)
+    np.testing.assert_allclose(moved.excess_loss, base.excess_loss, atol=1e-7 * base.trace_b)
+
+
+@given(seeds)
+def test_rotations_and_scaling_change_nothing(seed):
+    problem = well_posed(seed)
+    base = solve(problem)
+    rotation = np.linalg.qr(np.random.default_rng(seed).normal(size=(5, 5)))[0]
+    apart = np.flatnonzero(base.gamma[:-1] > 1.01 * base.gamma[1:])  # where the span of V is well determined
+    for M in (rotation, 3.0 * rotation):
+        moved = solve(problem.transform(M))
+        for k in [*apart, base.rank_v - 1]:
+            for name in ("ntps", "ntps_metric"):
+                np.testing.assert_allclose(getattr(moved, name)[-1, k], getattr(base, name)[-1, k], atol=1e-6)
+            np.testing.assert_allclose(moved.excess_loss[k], base.excess_loss[k], atol=1e-6 * base.trace_b)
+
+
+def test_autoregression_itself_depends_on_the_units_of_the_features():
+    """Next-token error is measured in feature units, so rescaling features re-orders V."""
+    problem = well_posed(0)
+    M = np.diag([1.0, 5.0, 25.0, 125.0, 625.0])
+    moved, base = solve(problem.transform(M)), solve(problem)
+    assert np.abs(moved.ntps_task - base.ntps_task).max() > 0.05
+    np.testing.assert_allclose(moved.ntps_task[-1], 1.0, atol=1e-9)
+
+
+def test_the_euclidean_score_changes_under_a_skew_map():
+    problem = well_posed(0)
+    M = np.diag([1.0, 5.0, 25.0, 125.0, 625.0])
+    assert np.abs(solve(problem.transform(M)).ntps[-1] - solve(problem).ntps[-1]).max() > 0.05
+
+
+@given(seeds)
+def test_relabelling_and_duplicating_texts_change_nothing(seed):
+    problem = well_posed(seed, n_targets=3)
+    base = solve(problem)
+    permuted = solve(Problem(problem.texts, problem.targets[:, [2, 0, 1]]))
+    twice = solve(Problem(problem.texts * 2, np.vstack([problem.targets] * 2)))
+    for other in (permuted, twice):
+        np.testing.assert_allclose(other.ntps[-1], base.ntps[-1], atol=1e-7)
+        np.testing.assert_allclose(other.excess_loss, base.excess_loss, atol=1e-7 * base.trace_b)
+
+
+@given(seeds, st.floats(0.01, 1.0))
+def test_ridge_is_noise_in_the_features(seed, ridge):
+    """The identity holds for the regularised S too: its loss is that of features with added noise."""
+    problem = well_posed(seed)
+    solved = solve(problem, ridge=ridge)
+    m = problem.moments()
+    S = m.S + ridge * np.trace(m.S) / 5 * np.eye(5)
+
+    def loss_with(V):
+        return np.trace(m.Y) - np.trace(np.linalg.solve(V.T @ S @ V, V.T @ m.C @ m.C.T @ V))
+
+    for k in (1, 3):
+        expected = loss_with(solved.V[:, :k]) - loss_with(np.eye(5))
+        assert abs(solved.excess_loss[k - 1] - expected) < 1e-8 * solved.trace_y
+    assert solved.trace_b <= solve(problem).trace_b + 1e-12
+
+
+def test_shrinkage_mends_fewer_texts_than_features():
+    problem = random_problem(4, d=16, n_texts=8, rank=16, n_targets=2)
+    with pytest.warns(NumericalWarning, match="8 texts for 16 features"):
+        raw = solve(problem)
+    assert raw.rank == 8
+    assert raw.best_loss < 1e-9  # eight points are interpolated: the optimism that the warning names
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        shrunk = solve(problem, shrinkage="ledoit-wolf")
+    assert shrunk.rank == 16
+    assert 0 < shrunk.shrinkage <= 1
+    assert shrunk.best_loss > 0.01
+
+
+def test_truncation_warns():
+    problem = random_problem(6, d=8, n_texts=50, rank=5)
+    with pytest.warns(NumericalWarning, match=r"rank 5 \(S\) and 5 \(A0\) of 8"):
+        assert solve(problem).rank_v == 5
+
+
+def test_k_u_is_capped_at_the_rank_of_the_labels():
+    problem = well_posed(1, n_targets=3)
+    assert solve(problem).U.shape[1] == min(3, solve(problem).r)
+    labels = Problem(problem.texts, np.eye(3)[np.arange(60) % 3])
+    assert solve(labels).r == 3
+    assert solve(labels, centre=True).r == 2
+
+
+def test_planted_directions_are_found():
+    solved = solve(planted_problem(0), centre=True)
+    assert solved.r == 2
+    assert solved.ntps[-1, 0] < 0.6
+    assert solved.ntps[-1, 1] > 0.95
+    assert solved.ntps_metric[-1, 1] > 0.98
+    assert solved.gamma[1] > 30 * solved.gamma[2]
+
+
+def test_ascending_order_misses_planted_directions():
+    mirror = solve(planted_problem(0), centre=True, order="ascending")
+    assert mirror.ntps[-1, mirror.rank_v // 2] < 0.5
+    assert np.all(np.diff(mirror.gamma) >= 0)
+    assert np.all(np.diff(mirror.beta) >= 0)
+    full = solve(planted_problem(0), centre=True, order="ascending", fill_u=True)
+    assert full.U.shape == (40, 40)
+    assert full.r == 2
+    np.testing.assert_allclose(full.bounds.upper, mirror.bounds.upper, rtol=1e-8)
+    np.testing.assert_allclose(full.excess_loss, mirror.excess_loss, atol=1e-9)
+
+
+@given(seeds, st.sampled_from(["descending", "ascending"]))
+def test_bounds_hold_in_any_order(seed, order):
+    solved = solve(random_problem(seed), order=order)
+    tiny = 1e-12 * solved.trace_b
+    for b in (solved.bounds, solved.bounds_metric):
+        assert np.all(b.lower <= solved.excess_loss * (1 + 1e-9) + tiny)
+        assert np.all(solved.excess_loss <= b.upper * (1 + 1e-9) + tiny)
+
+
+@given(seeds)
+def test_autoregressive_loss_is_that_of_least_squares(seed):
+    problem = random_problem(seed)
+    solved = solve(problem)
+    past = np.vstack([np.cumsum(t, 0)[:-1] for t in problem.texts])
+    following = np.vstack([t[1:] for t in problem.texts])
+    for k in {1, solved.rank_v}:
+        z = past @ (solved.V[:, :k] / np.linalg.norm(solved.V[:, :k], axis=0))
+        W = np.linalg.lstsq(z, following, rcond=1e-11)[0]
+        expected = np.sum((following - z @ W) ** 2) / len(problem.texts)
+        assert abs(solved.autoregressive_loss[k - 1] - expected) < 1e-7 * solved.tr_G
+
+
+@pytest.mark.parametrize(
+    ("k", "expected"), [(1, 1), (30, 20), (0.5, 10), (1.0, 20), (0.001, 1), (0.26, 5), (np.int64(4), 4)]
+)
+@pytest.mark.filterwarnings("ignore")
+def test_resolve_width(k, expected):
+    assert resolve_width(k, 20, 32) == expected
+
+
+def test_resolve_width_warns_beyond_the_rank():
+    with pytest.warns(NumericalWarning, match="exceeds the rank 20"):
+        resolve_width(21, 20, 32)
+
+
+@pytest.mark.parametrize("k", [0, -1, 33, 0.0, 1.5, -0.1, float("nan"), True, "0.5", None])
+def test_resolve_width_refuses(k):
+    with pytest.raises(ValueError, match=r"k_v|fraction"):
+        resolve_width(k, 20, 32)
+
+
+def groups(problem: Problem, n: int) -> list[Moments]:
+    return [Moments.from_texts(problem.texts[i::n], problem.targets[i::n]) for i in range(n)]
+
+
+def test_rows_of_groups_are_rows_of_the_whole():
+    problem = well_posed(3, n_targets=2)
+    whole = score_rows([Moments.from_texts(problem.texts, problem.targets)], 0, [1, 0.5, 3])
+    parts = score_rows(groups(problem, 10), 0, [1, 0.5, 3])
+    assert [row.k_v for row in whole] == [1, 2, 3]
+    for a, b in zip(whole, parts, strict=True):
+        assert abs(a.ntps - b.ntps) < 1e-9
+        assert a.ntps_se is None
+        assert b.ntps_se > 0
+
+
+def test_equal_widths_give_one_row():
+    problem = well_posed(3)
+    assert len(score_rows(groups(problem, 1), 0, [2, 0.4, 2])) == 1
+
+
+def test_jackknife_error_is_about_the_spread_over_samples():
+    """Against brute force: the standard deviation of the score over independent samples."""
+    options = {"d": 6, "n_classes": 2, "n_texts": 300}
+    scores, errors = [], []
+    for seed in range(30):
+        p = planted_problem(seed, **options)
+        row = score_rows(groups(p, 10), 0, [2], centre=True)[0]
+        scores.append(row.excess_loss / row.trace_b)
+        errors.append(row.excess_loss_se / row.trace_b)
+    assert 0.5 < np.mean(errors) / np.std(scores) < 2.0
+
+
+def test_jackknife_of_a_mean_is_its_standard_error():
+    from ntps_utils.score import _jackknife_se
+
+    x = np.random.default_rng(0).normal(size=25)
+    left_out = [np.delete(x, i).mean() for i in range(25)]
+    np.testing.assert_allclose(_jackknife_se(left_out), x.std(ddof=1) / 5)
+
+
+def test_report_round_trip():
+    problem = well_posed(3, n_targets=3)
+    report = ScoreReport(tuple(score_rows(groups(problem, 5), 0, [1, 2])), {"model": "none"})
+    again = ScoreReport.from_json(report.to_json())
+    assert again == report
+    data = json.loads(report.to_json())
+    needed = {
+        "layer", "k_v", "rank", "ntps", "ntps_metric", "ntps_task", "trace_b", "excess_loss",
+        "lower_bound", "upper_bound", "lower_bound_metric", "upper_bound_metric",
+    }  # fmt: skip
+    assert needed <= set(data["rows"][0])
+    assert list(report.to_frame()["k_v"]) == [1, 2]
+    assert "ntps_task" in str(report)
+    assert [row.k_v for row in report] == [1, 2]
+
+
+def test_targets_without_information_are_refused():
+    problem = well_posed(0)
+    with pytest.raises(ValueError, match="no linear information"):
+        solve(Problem(problem.texts, np.ones((60, 1))), centre=True)
