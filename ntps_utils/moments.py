@@ -44,11 +44,11 @@ class LayerMoments:
     q : (c,) float64
         E y.
     tr_G : float
-        E sum_{t>=2} |x_t|^2, the constant of the autoregressive loss.
+        ``E sum_{t>=2} |x_t|^2``, the constant of the autoregressive loss.
     cubic : (d,) float64
-        E |xbar|^2 xbar, for the shrinkage intensity alone.
+        ``E |xbar|^2 xbar``, for the shrinkage intensity alone.
     quartic : float
-        E |xbar|^4, likewise.
+        ``E |xbar|^4``, likewise.
     n_texts, n_tokens : int
     precision : str
         Floating-point type in which batch products were formed.
@@ -100,7 +100,7 @@ class LayerMoments:
     def ledoit_wolf(self) -> float:
         """Shrinkage intensity of Ledoit and Wolf (2004) for S, from streamed moments.
 
-        The usual formula needs all features; its sum over texts of |xbar|^4 (about the
+        The usual formula needs all features; its sum over texts of ``|xbar|^4`` (about the
         mean, if centred) is additive, so two small extra moments suffice.
         """
         d = len(self.S)

@@ -135,3 +135,27 @@ def planted_problem(seed: int, *, d: int = 40, n_texts: int = 4000, n_steps: int
     x[..., kept:] *= rng.permutation(np.linspace(1.0, 3.0, d - kept))
     rotation = np.linalg.qr(rng.normal(size=(d, d)))[0]
     return Problem(tuple(x @ rotation.T), np.eye(n_classes)[labels])
+
+
+def exact_problem(seed: int, *, condition: float, beta_ratio: float, d: int = 8, r: int = 3) -> Problem:
+    """A problem whose kappa(S) and beta_1 / beta_r are what is asked for, exactly.
+
+    Orthonormal scores are scaled and rotated into features; the targets are linear in
+    them. Tokens scatter around each text's mean feature without moving it.
+    """
+    rng = np.random.default_rng(seed)
+    n = 4 * d
+    scores = np.linalg.qr(rng.normal(size=(n, d)))[0] * np.sqrt(n)
+    weights = np.linalg.qr(rng.normal(size=(d, r)))[0] * np.geomspace(1, beta_ratio**-0.5, r)
+    rotation = np.linalg.qr(rng.normal(size=(d, d)))[0]
+    features = scores * np.geomspace(1, condition**-0.5, d) @ rotation
+    scatter = rng.normal(size=(n, 3, d)) * features.std(axis=0)
+    tokens = features[:, None] + scatter - scatter.mean(axis=1, keepdims=True)
+    return Problem(tuple(tokens), scores @ weights)
+
+
+def circle_problem(seed: int, *, n_texts: int = 400, d: int = 12, n_steps: int = 6) -> Problem:
+    """Texts that walk round a circle of d one-hot tokens, one step at a time, from a random start."""
+    rng = np.random.default_rng(seed)
+    walks = (rng.integers(0, d, n_texts)[:, None] + np.arange(n_steps)) % d
+    return Problem(tuple(np.eye(d)[walk] for walk in walks), rng.normal(size=(n_texts, 1)))

@@ -29,3 +29,11 @@ def provenance(**settings: Any) -> dict[str, Any]:
         "machine": platform.machine(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def provenance_note(**settings: Any) -> str:
+    """The record as one line of Markdown, for the foot of a page."""
+    record = provenance(**settings)
+    parts = [f"{name} {value}" for name, value in settings.items()]
+    parts += [f"{name} {version}" for name, version in record["versions"].items()]
+    return f"*Provenance:* {' · '.join([*parts, record['machine'], record['date']])}"

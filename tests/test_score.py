@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ntps_utils.moments import Moments
-from ntps_utils.problems import Problem, planted_problem, random_problem
+from ntps_utils.problems import Problem, exact_problem, planted_problem, random_problem
 from ntps_utils.score import NumericalWarning, ScoreReport, resolve_width, score_rows, subspaces
 
 pytestmark = pytest.mark.filterwarnings("ignore::ntps_utils.score.NumericalWarning")
@@ -76,17 +76,19 @@ def test_the_metric_bound_is_never_looser(seed, centre):
 
 
 def test_bounds_are_tight_where_all_constants_agree():
-    """With S = I and equal beta, each two-sided bound is an identity."""
-    rng = np.random.default_rng(0)
-    d, c = 6, 2
-    x = np.linalg.qr(rng.normal(size=(12, d)))[0] * np.sqrt(12)  # S = I exactly
-    y = x[:, :c].copy()
-    texts = tuple(np.stack([row - rng.normal(size=d), row, row])[[0, 1, 2]] for row in x)
-    texts = tuple(t - t.mean(0) + row for t, row in zip(texts, x, strict=True))
-    solved = solve(Problem(texts, y))
+    """With S a multiple of I and equal beta, each two-sided bound is an identity."""
+    solved = solve(exact_problem(0, condition=1.0, beta_ratio=1.0))
     for bounds in (solved.bounds, solved.bounds_metric):
         np.testing.assert_allclose(bounds.lower, solved.excess_loss, atol=1e-9)
         np.testing.assert_allclose(bounds.upper, solved.excess_loss, atol=1e-9)
+
+
+@given(seeds, st.floats(0, 6), st.floats(0, 4))
+def test_looseness_of_the_constants(seed, log_condition, log_ratio):
+    condition, ratio = 10**log_condition, 10**log_ratio
+    solved = solve(exact_problem(seed, condition=condition, beta_ratio=ratio))
+    np.testing.assert_allclose(solved.bounds_metric.looseness, ratio, rtol=1e-6)
+    np.testing.assert_allclose(solved.bounds.looseness, condition * ratio, rtol=1e-5)
 
 
 @given(seeds, centres)

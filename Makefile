@@ -1,0 +1,53 @@
+# make book     the book, from a fresh machine (Python 3.11 or newer is all it needs)
+# make test     the tests, likewise
+.DEFAULT_GOAL := help
+.PHONY: help env book test lint check reproduce notebooks lock clean
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+SITE := _build/html/index.html
+
+help:  ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+env: $(STAMP)  ## the environment in .venv, from requirements.lock
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; this is " + sys.version.split()[0] + ". Say which to use: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+notebooks: $(STAMP)  ## execute the chapters whose code, library or data changed
+	$(BIN)/python -m ntps_utils.book refresh
+
+book: notebooks  ## build the book; warnings are errors
+	$(BIN)/jupyter-book build . --path-output . --warningiserror --nitpick --keep-going --quiet
+	@test -s $(SITE)
+	@echo "The book is in $(CURDIR)/$(SITE)"
+
+test: $(STAMP)  ## run the tests
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)  ## style and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+check: $(STAMP)  ## are the committed notebooks up to date?
+	$(BIN)/python -m ntps_utils.book check
+
+reproduce: $(STAMP)  ## execute every chapter and compare its numbers with the committed ones
+	$(BIN)/python -m ntps_utils.book reproduce
+
+lock:  ## make requirements.lock anew from pyproject.toml
+	rm -rf _build/lock && $(PYTHON) -m venv _build/lock
+	_build/lock/bin/python -m pip install --quiet 'torch==2.13.0' -e '.[book,dev]'
+	{ head -n 1 requirements.lock; _build/lock/bin/python -m pip freeze --exclude-editable | sed 's/^\(torch==[0-9.]*\).*/\1/'; } > _build/lock.txt
+	mv _build/lock.txt requirements.lock
+
+clean:  ## remove what was built (not the environment)
+	rm -rf _build runs

@@ -1,0 +1,347 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Linear autoregression: what next-token prediction keeps
+#
+# :::{admonition} After this chapter you can
+# :class: tip
+# - write next-token prediction in feature space as a linear problem, and solve it in closed form;
+# - explain why the solution is a *nested* family of subspaces, one for every width $k$;
+# - say which part of next-token prediction depends on word order, and prove it;
+# - check a closed form against least squares and against gradient descent.
+#
+# It takes linear algebra only, and runs in half a minute on two cores.
+# :::
+#
+# **The paper says** {cite}`cheng2025ntps` that pretraining on next-token prediction favours a particular subspace of
+# feature space, and that this subspace can be computed from second moments alone.
+# **The code does** just that in {mod}`ntps_utils.linear` and {mod}`ntps_utils.score`.
+# **We find** that the claim holds exactly, over every random problem that we try, and that one half of the solution
+# knows nothing about word order.
+
+# %% tags=["parameters"]
+profile = "default"
+seed = 0
+n_problems = 2000
+n_steps = 3000
+
+# %% tags=["hide-input"]
+import warnings
+
+import numpy as np
+import pandas as pd
+from IPython.display import Markdown
+from myst_nb import glue
+
+from ntps_utils.checks import check_autoregression, descend, prefix_pairs
+from ntps_utils.figures import COLOURS, house_style, identity_scatter, panels
+from ntps_utils.problems import Problem, circle_problem, random_problem
+from ntps_utils.provenance import provenance_note
+from ntps_utils.score import NumericalWarning, subspaces
+
+house_style()
+warnings.simplefilter("ignore", NumericalWarning)  # small and singular problems are wanted here
+
+# %% [markdown]
+# ## The problem
+#
+# A text is a sequence of $T$ tokens. One layer of a language model turns it into features
+# $x_1, \dots, x_T \in \R^d$, one for each token. We ask how well the *past* predicts the *next* feature when
+# everything is linear. The past of position $t$ is summed up by the prefix sum
+#
+# $$
+# P_t = x_1 + x_2 + \dots + x_t .
+# $$
+#
+# An **encoder** $V \in \R^{d\times k}$ keeps $k$ linear combinations of the past, $V^\top P_t \in \R^k$; a **decoder**
+# $W \in \R^{k\times d}$ predicts the next feature from them, $W^\top V^\top P_t$. With $\E$ the mean over texts, the
+# loss is
+#
+# $$
+# \ell(V, W) = \E \sum_{t<T} \big\| x_{t+1} - W^\top V^\top P_t \big\|^2 .
+# $$ (eq-ar-loss)
+#
+# If $k = d$ nothing has to be given up. The interesting case is $k < d$: which $k$ directions does prediction want?
+# Statisticians know the problem as *reduced-rank regression* {cite}`izenman1975`.
+#
+# ## The solution, step by step
+#
+# **Step 1: expand the square.** Write $\|a - b\|^2 = \|a\|^2 - 2\, a^\top b + \|b\|^2$ and use $a^\top b = \tr(b a^\top)$.
+# Three second moments appear:
+#
+# $$
+# A_0 = \E \sum_{t<T} P_t P_t^\top, \qquad
+# A_1 = \E \sum_{t<T} P_t\, x_{t+1}^\top, \qquad
+# G' = \E \sum_{t \ge 2} x_t x_t^\top ,
+# $$ (eq-ar-moments)
+#
+# all $d \times d$, and
+#
+# $$
+# \ell(V, W) = \tr G' - 2 \tr\big(W^\top V^\top A_1\big) + \tr\big(W^\top V^\top A_0 V W\big) .
+# $$ (eq-ar-expanded)
+#
+# Everything that the loss can know about the texts is in these moments. They are sums over texts, so they can be
+# collected in one pass, in any order, on many machines.
+#
+# **Step 2: the best decoder for a given encoder.** {eq}`eq-ar-expanded` is a quadratic in $W$. Its gradient
+# $-2 V^\top A_1 + 2 V^\top A_0 V W$ vanishes at
+#
+# $$
+# W = (V^\top A_0 V)^{-1} V^\top A_1 ,
+# $$
+#
+# the least-squares solution. Put it back:
+#
+# $$
+# \ell(V) = \tr G' - \tr\Big[(V^\top A_0 V)^{-1}\, V^\top A_1 A_1^\top V\Big] .
+# $$ (eq-ar-profile)
+#
+# **Step 3: only the span counts.** Replace $V$ by $VR$ with $R$ an invertible $k\times k$ matrix: $R$ cancels in
+# {eq}`eq-ar-profile`. We may therefore choose the most convenient basis of the span, one with $V^\top A_0 V = I$. Let
+# $A_0$ be invertible for now, and $A_0^{1/2}$ its symmetric square root. In *white* coordinates $Z = A_0^{1/2} V$ the
+# condition reads $Z^\top Z = I$, and
+#
+# $$
+# \ell(V) = \tr G' - \tr\big(Z^\top M Z\big), \qquad M = A_0^{-1/2} A_1 A_1^\top A_0^{-1/2} .
+# $$
+#
+# **Step 4: a trace is largest on leading eigenvectors** (Ky Fan). Let $M = \sum_i \gamma_i w_i w_i^\top$ with
+# $\gamma_1 \ge \gamma_2 \ge \dots \ge 0$ and orthonormal $w_i$. Then
+#
+# $$
+# \tr(Z^\top M Z) = \sum_i \gamma_i \, c_i, \qquad c_i = \| Z^\top w_i \|^2 .
+# $$
+#
+# The weights obey $0 \le c_i \le 1$, because $Z Z^\top$ is an orthogonal projector, and $\sum_i c_i = \tr(Z^\top Z) = k$.
+# A weighted sum with weights of at most one that add up to $k$ is largest when the $k$ largest $\gamma_i$ get weight one
+# and the rest nothing. So $Z = (w_1, \dots, w_k)$.
+#
+# **Step 5: back to feature space.** $V = A_0^{-1/2} (w_1, \dots, w_k)$. Multiply $M w = \gamma w$ by $A_0^{1/2}$ from the
+# left to see what its columns are:
+#
+# $$
+# A_1 A_1^\top v_i = \gamma_i\, A_0\, v_i .
+# $$ (eq-ar-eig)
+#
+# :::{admonition} Result
+# :class: important
+# The best encoder of width $k$ spans the $k$ **leading generalised eigenvectors of $(A_1 A_1^\top, A_0)$**, and its loss is
+# $\ell_k = \tr G' - \gamma_1 - \dots - \gamma_k$.
+# The encoders of all widths are nested: the best one of width $k+1$ adds one direction to the best one of width $k$.
+# :::
+#
+# **In practice** the $w_i$ are the left singular vectors of $A_0^{-1/2} A_1$ and $\gamma_i$ its squared singular values.
+# Taking the singular value decomposition of that matrix, instead of eigenvectors of the product $M$, avoids squaring its
+# condition number.
+#
+# **If $A_0$ is singular**, some combination of features is zero on every prefix. Such a direction predicts nothing and is
+# not determined by the data. Solve on the range of $A_0$: use the pseudo-inverse of $A_0^{1/2}$ in its place, and report the
+# effective rank. That is what {func}`ntps_utils.linear.whiten` does, with a relative cut-off, in coordinates scaled to unit
+# diagonal.
+#
+# ## Does it hold?
+#
+# We draw random problems: 2 to 16 features, from half as many texts as features to ten times as many, full-rank or not,
+# with condition numbers from one to tens of millions. For each we pick a width, compute the loss from moments by the result
+# above, and *measure* it by least squares on the tokens through the same directions. Then we let random encoders of the same
+# width, and encoders a thousandth away, try to do better.
+
+# %%
+problems = [random_problem(seed + i) for i in range(n_problems)]
+checks = pd.DataFrame([check_autoregression(p, seed=seed + i) for i, p in enumerate(problems)])
+worst = (checks["closed"] - checks["measured"]).abs().max()
+beaten = (checks[["random", "nearby"]].min(axis=1) < checks["measured"] - 1e-9).sum()
+checks[["d", "n_texts", "rank", "k", "condition", "closed", "measured"]].describe().loc[["min", "50%", "max"]]
+
+# %% tags=["remove-cell"]
+glue("n_problems", n_problems, display=False)
+glue("worst", float(worst), display=False)
+glue("beaten", int(beaten), display=False)
+glue("max_condition", float(checks["condition"].max()), display=False)
+
+# %% [markdown]
+# Over {glue:text}`n_problems` problems, with condition numbers up to {glue:text}`max_condition:.0e`, the closed form differs
+# from the measured loss by at most {glue:text}`worst:.1e` of the loss of predicting zero. Of all the encoders that tried to
+# beat it, {glue:text}`beaten` did.
+
+# %% mystnb={"image": {"alt": "Left: closed-form loss against measured loss, all points on the diagonal. Right: histograms of how much worse random and nearby encoders are; nothing lies left of zero."}, "figure": {"caption": "The closed form is the loss, and nothing beats it. Left: each point is a random problem. Right: excess of other encoders of the same width over the closed form, as a share of the loss of predicting zero; values below 1e-12 are drawn there.", "name": "fig-ar-check"}}
+figure, (left, right) = panels(2)
+identity_scatter(left, checks["measured"], checks["closed"], COLOURS["autoregressive"])
+left.set(xlabel="loss by least squares", ylabel="loss by the closed form", title="Same loss")
+bins = np.logspace(-12, 0, 49)
+for name, colour in (("random", COLOURS["other"]), ("nearby", COLOURS["autoregressive"])):
+    slack = (checks[name] - checks["measured"]).clip(lower=1e-12)
+    right.hist(slack, bins=bins, color=colour, alpha=0.7, label=f"{name} encoders")
+right.set(xscale="log", xlabel="excess over the closed form", ylabel="problems", title="Nothing does better")
+_ = right.legend()
+
+# %% [markdown]
+# ## Gradient descent finds the same subspace
+#
+# Nobody trains a language model by eigenvectors. Does an optimiser that knows nothing of the solution arrive there? The loss
+# {eq}`eq-ar-loss` is not convex in $(V, W)$ together, yet all its local minima are global {cite}`baldi1989`. Plain gradient descent with
+# momentum, from small random weights:
+
+# %%
+problem = random_problem(seed + 3, d=8, n_texts=200, condition=3.0, rank=8, offset=0.0)
+past, following = prefix_pairs(problem)
+solved = subspaces(problem.moments())
+per_text = len(past) / len(problem.texts)
+gaps = {}
+for k in (1, 2, 4, 8):
+    reached = per_text * descend(past, following, k, n_steps, seed)
+    gaps[k] = (reached - solved.autoregressive_loss[k - 1]) / solved.tr_G
+final_gap = max(abs(gap[-1]) for gap in gaps.values())
+
+# %% mystnb={"image": {"alt": "Gap between the loss of gradient descent and the closed form against steps, for four widths; each falls to rounding error."}, "figure": {"caption": "Gradient descent converges to the closed form at every width. Gap between its loss and the closed-form optimum, as a share of the loss of predicting zero, with plateaus where it passes saddle points.", "name": "fig-ar-descent"}}
+figure, (axes,) = panels(1, height=3.2)
+for (k, gap), shade in zip(gaps.items(), (0.4, 0.6, 0.8, 1.0), strict=True):
+    axes.plot(
+        np.maximum(np.abs(gap), 1e-16), color=COLOURS["autoregressive"], alpha=shade, lw=1 + shade, label=f"k = {k}"
+    )
+axes.set(yscale="log", xscale="symlog", xlabel="gradient steps", ylabel="gap to the closed form")
+_ = axes.legend()
+
+# %% tags=["remove-cell"]
+glue("n_steps", n_steps, display=False)
+glue("final_gap", float(final_gap), display=False)
+
+# %% [markdown]
+# After {glue:text}`n_steps` steps the largest gap among the four widths is {glue:text}`final_gap:.0e` of the loss of predicting
+# zero. The plateaus are saddle points: subspaces spanned by eigenvectors, but not the leading ones.
+#
+# ## What word order contributes
+#
+# There is a surprise in $A_1$. Look at how the sum of a whole text builds up, token by token:
+#
+# $$
+# P_{t+1} P_{t+1}^\top = (P_t + x_{t+1})(P_t + x_{t+1})^\top
+#   = P_t P_t^\top + P_t x_{t+1}^\top + x_{t+1} P_t^\top + x_{t+1} x_{t+1}^\top .
+# $$
+#
+# Sum over $t = 1, \dots, T-1$. The left side and the first term on the right telescope, and what is left is
+# $P_T P_T^\top - P_1 P_1^\top$. With $P_1 = x_1$ and $G = \E\sum_{t=1}^{T} x_t x_t^\top$:
+#
+# $$
+# A_1 + A_1^\top = \E\big[P_T P_T^\top\big] - G .
+# $$ (eq-telescope)
+#
+# The right side knows the texts as *bags of tokens* only. Shuffle the tokens of each text, and it stays as it is. So the
+# symmetric part of $A_1$ is blind to word order; everything that next-token prediction learns from order through $A_1$ sits in
+# the antisymmetric part $\tfrac12 (A_1 - A_1^\top)$. ($A_0$ does depend on order, through the prefixes.)
+#
+# We check it on the random problems, and watch it on texts whose tokens follow one another round a circle.
+
+
+# %%
+def shuffled(problem, seed):
+    rng = np.random.default_rng(seed)
+    return Problem(tuple(rng.permutation(text) for text in problem.texts), problem.targets)
+
+
+def symmetric_change(problem, seed):
+    before, after = problem.moments().A1, shuffled(problem, seed).moments().A1
+    return np.abs((before + before.T) - (after + after.T)).max() / np.abs(before).max()
+
+
+order_blind = max(symmetric_change(p, seed) for p in problems[: n_problems // 2])
+
+# %%
+circle = circle_problem(seed)
+matrices = {"in order": circle.moments().A1, "shuffled": shuffled(circle, seed).moments().A1}
+
+# %% mystnb={"image": {"alt": "Four heat maps: the symmetric part of A1 is the same for ordered and shuffled texts, the antisymmetric part is strong for ordered texts and vanishes for shuffled ones."}, "figure": {"caption": "Word order lives in the antisymmetric part of A1 alone. Texts walk round a circle of twelve tokens (left two), then the same texts with their tokens shuffled (right two). One colour scale for all four.", "name": "fig-ar-order"}}
+figure, axes = panels(4, height=2.4)
+limit = max(np.abs(A1 + A1.T).max() / 2 for A1 in matrices.values())
+for i, (name, A1) in enumerate(matrices.items()):
+    for j, (part, matrix) in enumerate((("symmetric", (A1 + A1.T) / 2), ("antisymmetric", (A1 - A1.T) / 2))):
+        image = axes[2 * i + j].imshow(matrix, cmap="RdBu_r", vmin=-limit, vmax=limit)
+        axes[2 * i + j].set_title(f"{name}:\n{part}", fontsize=10)
+        axes[2 * i + j].set(xticks=[], yticks=[])
+_ = figure.colorbar(image, ax=axes, shrink=0.8, label="entry of $A_1$")
+
+# %% tags=["remove-cell"]
+glue("order_blind", float(order_blind), display=False)
+
+# %% [markdown]
+# Shuffling changes the symmetric part by at most {glue:text}`order_blind:.0e` of the largest entry of $A_1$ over
+# {glue:text}`n_problems` / 2 problems: rounding, nothing else.
+#
+# ## Summary
+#
+# - Linear next-token prediction from prefix sums needs two moments, $A_0$ and $A_1$.
+# - Its best encoders of all widths are nested; they are leading generalised eigenvectors of $(A_1 A_1^\top, A_0)$.
+# - Least squares on the tokens agrees to rounding, and gradient descent arrives at the same loss.
+# - The symmetric part of $A_1$ is the same for any order of the tokens.
+#
+# ## Exercises
+#
+# ```{exercise} The loss of knowing everything
+# :label: ex-1-1
+# What does the closed form say for $k = d$, when $A_0$ is invertible? Show that the loss is then
+# $\tr G' - \tr(A_1^\top A_0^{-1} A_1)$, and that it is zero if each next token is a fixed linear function of the prefix sum.
+# ```
+#
+# ```{solution} ex-1-1
+# :class: dropdown
+# For $k=d$ take $V = A_0^{-1/2}$ in {eq}`eq-ar-profile`: the trace becomes $\tr(A_0^{-1/2} A_1 A_1^\top A_0^{-1/2}) = \tr(A_1^\top
+# A_0^{-1} A_1)$. If $x_{t+1} = B^\top P_t$ then $A_1 = A_0 B$ and $G' = B^\top A_0 B$, so the trace is
+# $\tr(B^\top A_0 A_0^{-1} A_0 B) = \tr G'$.
+# ```
+#
+# ```{exercise} Units matter
+# :label: ex-1-2
+# Rescale the features, $x \to D x$ with $D$ diagonal and invertible. Show that $A_0 \to D A_0 D$ and $A_1 A_1^\top \to D A_1 D^2
+# A_1^\top D$. Is the new subspace $V$ the old one expressed in new coordinates, $D^{-1} V$? What would have to be changed in
+# the loss {eq}`eq-ar-loss` to make it so?
+# ```
+#
+# ```{solution} ex-1-2
+# :class: dropdown
+# Both moments have a factor $x$ on each side, which gives the formulas. Put $v' = D^{-1} v$ into the new eigenproblem and multiply
+# by $D^{-1}$ from the left: $A_1 D^2 A_1^\top v = \gamma A_0 v$. This is the old problem {eq}`eq-ar-eig` only if $D^2$ is a multiple of
+# the identity. The reason is that the loss measures the *error* in feature units: features with large units count more. Measuring it in
+# the metric of the tokens, $\|G^{-1/2}(x_{t+1} - W^\top V^\top P_t)\|^2$, leads to $(A_1 G^{-1} A_1^\top, A_0)$, a canonical
+# correlation analysis; then $A_1 G^{-1} A_1^\top \to D A_1 G^{-1} A_1^\top D$ and the subspace moves along with the coordinates.
+# Chapter 3 comes back to this.
+# ```
+#
+# ```{exercise} A bag-of-tokens predictor
+# :label: ex-1-3
+# Suppose that the tokens of each text are exchangeable: every order is equally likely. Show that $A_1$ is symmetric. What is
+# $A_1$ in terms of $\E[P_T P_T^\top]$ and $G$?
+# ```
+#
+# ```{solution} ex-1-3
+# :class: dropdown
+# For exchangeable tokens $\E x_s x_{t+1}^\top = \E x_{t+1} x_s^\top$ for each pair $s \le t$, given $T$; summing over pairs gives $A_1 =
+# A_1^\top$. By {eq}`eq-telescope`, $A_1 = \tfrac12\big(\E[P_T P_T^\top] - G\big)$.
+# ```
+#
+# ```{exercise} Try it: texts that come back
+# :label: ex-1-4
+# In the circle above, let each text run forward or backward with probability one half. Predict the antisymmetric part of $A_1$
+# before you compute it.
+# ```
+#
+# ```{solution} ex-1-4
+# :class: dropdown
+# It vanishes up to sampling noise: reversing a text swaps the roles of $x_s$ and $x_{t+1}$ in each product, so the two halves
+# contribute opposite antisymmetric parts. In code, reverse every second text of `circle`:
+# `Problem(tuple(t[::-1] if i % 2 else t for i, t in enumerate(circle.texts)), circle.targets).moments().A1`.
+# ```
+
+# %% tags=["remove-input"]
+Markdown(provenance_note(profile=profile, seed=seed, problems=n_problems))

@@ -1,0 +1,358 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Linear perception: what the labels want
+#
+# :::{admonition} After this chapter you can
+# :class: tip
+# - solve a perception task on mean-token features in closed form, for every width at once;
+# - say what whitening does, and why it makes the loss of a subspace an *angle*;
+# - read $\tr B$, the ceiling of every linear probe, and know when it flatters;
+# - decide whether to centre.
+#
+# It needs linear algebra only. The algebra is that of chapter 1, repeated here in short so that the chapter stands alone.
+# It runs in half a minute on two cores.
+# :::
+#
+# **The paper says** {cite}`cheng2025ntps` that a perception task (sentiment, intent, spam, ...) has a subspace of its own, $U$, to
+# be compared with that of next-token prediction. **The code does** what the paper says, with one addition: $U$ has no more columns
+# than the labels can fill. **We find** the closed form exact; and that, on few texts, it promises far more than a new text keeps.
+
+# %% tags=["parameters"]
+profile = "default"
+seed = 0
+n_problems = 2000
+n_steps = 3000
+
+# %% tags=["hide-input"]
+import warnings
+
+import numpy as np
+import pandas as pd
+from IPython.display import Markdown
+from myst_nb import glue
+
+from ntps_utils.checks import check_perception, descend
+from ntps_utils.figures import COLOURS, house_style, identity_scatter, panels
+from ntps_utils.problems import Problem, planted_problem, random_problem
+from ntps_utils.provenance import provenance_note
+from ntps_utils.score import NumericalWarning, subspaces
+
+house_style()
+warnings.simplefilter("ignore", NumericalWarning)  # small and singular problems are wanted here
+
+# %% [markdown]
+# ## The problem
+#
+# To classify a text, take the mean of its token features, $\xbar = \tfrac1T \sum_t x_t \in \R^d$, and predict the target
+# $y \in \R^c$ from it. For classes, $y$ is one-hot: a one in the place of the class. An encoder $U \in \R^{d \times k}$ keeps $k$
+# directions, a decoder $W \in \R^{k \times c}$ predicts:
+#
+# $$
+# L(U, W) = \E \big\| y - W^\top U^\top \xbar \big\|^2 .
+# $$ (eq-perception-loss)
+#
+# ## The solution, step by step
+#
+# **Step 1: moments.** With
+#
+# $$
+# S = \E\, \xbar \xbar^\top \;(d \times d), \qquad C = \E\, \xbar y^\top \;(d\times c), \qquad Y = \E\, y y^\top \;(c \times c),
+# $$
+#
+# expanding the square gives $L(U,W) = \tr Y - 2\tr(W^\top U^\top C) + \tr(W^\top U^\top S\, U W)$.
+#
+# **Step 2: the best decoder.** Setting the gradient in $W$ to zero, $W = (U^\top S U)^{-1} U^\top C$, and
+#
+# $$
+# L(U) = \tr Y - \tr\Big[ (U^\top S U)^{-1}\, U^\top C C^\top U \Big] .
+# $$ (eq-perception-profile)
+#
+# **Step 3: white coordinates.** Only the span of $U$ counts, so normalise $U^\top S U = I$ and set $\tilde U = S^{1/2} U$, whose
+# columns are orthonormal. The **whitened task matrix**
+#
+# $$
+# B = S^{-1/2}\, C\, C^\top S^{-1/2}
+# $$ (eq-b)
+#
+# is all that is left: $L(U) = \tr Y - \tr(\tilde U^\top B\, \tilde U)$.
+#
+# **Step 4: leading eigenvectors.** Let $B = \sum_i \beta_i \tilde u_i \tilde u_i^\top$, $\beta_1 \ge \beta_2 \ge \dots$, orthonormal
+# $\tilde u_i$. For any orthonormal $\tilde U$ the trace is $\sum_i \beta_i c_i$ with weights $0 \le c_i \le 1$ that add up to $k$;
+# it is largest when the $k$ largest $\beta_i$ get weight one.
+#
+# **Step 5: how many.** The rank of $B$ is that of $C$, at most $c$. Call it $r$. Beyond $r$ directions all $\beta_i$ are zero:
+# there is nothing left to gain, and *which* directions one adds is arbitrary.
+#
+# :::{admonition} Result
+# :class: important
+# The best encoder of width $k \le r$ spans $u_i = S^{-1/2} \tilde u_i$, $i \le k$, the leading generalised eigenvectors of
+# $(C C^\top, S)$. Its loss is $\tr Y - \beta_1 - \dots - \beta_k$. From all features together the best loss is
+#
+# $$
+# L^* = \tr Y - \tr B , \qquad \tr B = \beta_1 + \dots + \beta_r .
+# $$
+#
+# **$\tr B$ is the ceiling**: no linear probe on these features removes more of the loss. On centred features and one-hot targets it is
+# known as the H-score {cite}`bao2019hscore`, up to the scaling of the classes.
+# :::
+#
+# **In practice** no $d \times d$ eigenproblem in $B$ is needed. Whiten $S$ once, and take the singular value decomposition of the thin
+# $d \times c$ matrix $S^{-1/2} C$: its left singular vectors are the $\tilde u_i$, its squared singular values the $\beta_i$.
+#
+# ## What whitening does
+#
+# Features differ in scale, and go together. In the plane below two classes differ along a direction that hardly varies, and
+# share one that varies a lot. White coordinates $z = S^{-1/2} \xbar$ make all directions equal: every unit vector then has the same
+# variance, and how much of the labels a direction explains depends on its *angle* to $\tilde u$ alone. Remember this picture: chapter 3
+# measures the overlap of two subspaces twice, left and right, and gets two different answers.
+
+# %% tags=["hide-input"]
+rng = np.random.default_rng(seed)
+labels = rng.integers(0, 2, 500)
+stretch = np.array([[3.0, 1.2], [0.0, 0.5]])
+cloud = (rng.normal(size=(500, 2)) + 1.1 * (2 * labels[:, None] - 1) * np.array([0.0, 1.0])) @ stretch
+toy = Problem(tuple(point[None].repeat(2, axis=0) for point in cloud), np.eye(2)[labels])
+toy_solved = subspaces(toy.moments(), centre=True)
+views = {"feature space": (cloud, toy_solved.U[:, 0]), "white coordinates": (None, toy_solved.white_U[:, 0])}
+views["white coordinates"] = (cloud @ toy_solved.whitening.from_white, toy_solved.white_U[:, 0])
+
+# %% mystnb={"image": {"alt": "Two scatter plots of two classes. In feature space the cloud is stretched and the perception direction points to a thin side; in white coordinates the cloud is round and the direction points from one class to the other."}, "figure": {"caption": "Whitening turns explained variance into an angle. The same 500 points, coloured by class, with the perception direction u. Left: features as they are. Right: after whitening, where u points straight from one class to the other.", "name": "fig-whitening"}}
+figure, axes = panels(2)
+for ax, (name, (points, u)) in zip(axes, views.items(), strict=True):
+    for label, colour in ((0, COLOURS["other"]), (1, COLOURS["metric"])):
+        ax.scatter(*points[labels == label].T, s=9, alpha=0.55, color=colour, linewidths=0)
+    u = 0.45 * np.abs(points).max() * u / np.linalg.norm(u)
+    ax.annotate("", u, -u, arrowprops={"arrowstyle": "-|>", "color": COLOURS["perception"], "lw": 2.5})
+    ax.annotate(
+        "u", u, textcoords="offset points", xytext=(6, 2), color=COLOURS["perception"], fontsize=13, weight="bold"
+    )
+    ax.set(aspect="equal", title=name, adjustable="datalim")
+
+# %% [markdown]
+# ## Does it hold?
+#
+# As in chapter 1: random problems with one-hot or real targets, the closed form against least squares on the texts, and random and
+# nearby encoders that try to do better.
+
+# %%
+problems = [random_problem(seed + i) for i in range(n_problems)]
+checks = pd.DataFrame([check_perception(p, seed=seed + i) for i, p in enumerate(problems)])
+worst = (checks["closed"] - checks["measured"]).abs().max()
+beaten = (checks[["random", "nearby"]].min(axis=1) < checks["measured"] - 1e-9).sum()
+checks[["d", "n_texts", "rank", "k", "condition", "closed", "measured"]].describe().loc[["min", "50%", "max"]]
+
+# %% mystnb={"image": {"alt": "Left: closed-form loss against measured loss on the diagonal. Right: how much worse random and nearby encoders are; never better."}, "figure": {"caption": "The closed form of perception is exact, and nothing beats it. Left: each point is a random problem. Right: excess of other encoders of the same width, as a share of the loss of predicting zero; values below 1e-12 are drawn there.", "name": "fig-perception-check"}}
+figure, (left, right) = panels(2)
+identity_scatter(left, checks["measured"], checks["closed"], COLOURS["perception"])
+left.set(xlabel="loss by least squares", ylabel="loss by the closed form", title="Same loss")
+bins = np.logspace(-12, 0, 49)
+for name, colour in (("random", COLOURS["other"]), ("nearby", COLOURS["perception"])):
+    slack = (checks[name] - checks["measured"]).clip(lower=1e-12)
+    right.hist(slack, bins=bins, color=colour, alpha=0.7, label=f"{name} encoders")
+right.set(xscale="log", xlabel="excess over the closed form", ylabel="problems", title="Nothing does better")
+_ = right.legend()
+
+# %% [markdown]
+# And gradient descent on {eq}`eq-perception-loss`, from small random weights:
+
+# %%
+problem = random_problem(seed + 3, d=8, n_texts=200, n_targets=4, condition=3.0, rank=8, offset=0.0)
+solved = subspaces(problem.moments())
+best = solved.trace_y - solved.beta.cumsum()
+gaps = {
+    k: (descend(problem.means, problem.targets, k, n_steps, seed) - best[k - 1]) / solved.trace_y for k in (1, 2, 3, 4)
+}
+final_gap = max(abs(gap[-1]) for gap in gaps.values())
+
+# %% mystnb={"image": {"alt": "Gap between gradient descent and the closed form against steps for widths one to four, falling to rounding error."}, "figure": {"caption": "Gradient descent converges to the closed form here too. Gap to the closed-form optimum, as a share of the loss of predicting zero.", "name": "fig-perception-descent"}}
+figure, (axes,) = panels(1, height=3.0)
+for (k, gap), shade in zip(gaps.items(), (0.4, 0.6, 0.8, 1.0), strict=True):
+    axes.plot(np.maximum(np.abs(gap), 1e-16), color=COLOURS["perception"], alpha=shade, lw=1 + shade, label=f"k = {k}")
+axes.set(yscale="log", xscale="symlog", xlabel="gradient steps", ylabel="gap to the closed form")
+_ = axes.legend()
+
+# %% tags=["remove-cell"]
+glue("n_problems", n_problems, display=False)
+glue("worst", float(worst), display=False)
+glue("beaten", int(beaten), display=False)
+glue("final_gap", float(final_gap), display=False)
+
+# %% [markdown]
+# Over {glue:text}`n_problems` problems closed form and measurement differ by at most {glue:text}`worst:.0e` of the loss of predicting
+# zero, {glue:text}`beaten` encoders did better, and gradient descent ends within {glue:text}`final_gap:.0e`.
+#
+# ## To centre, or not
+#
+# The paper uses second moments as they are. Real features have a large mean, and then *one perception direction is the constant*: with
+# one-hot targets the columns of $C$ add up to $\E\,\xbar$, so the direction $S^{-1}\E\,\xbar$, the one whose output is as close to a constant as
+# the features allow, is always in the span of $U$. It predicts the class frequencies and nothing about any text. Covariances remove it:
+#
+# $$
+# S - s s^\top, \qquad C - s\, q^\top, \qquad Y - q\, q^\top, \qquad s = \E\, \xbar, \quad q = \E\, y .
+# $$
+#
+# We plant three classes in 40 features, add a constant to every feature, and solve with and without centring.
+
+# %%
+planted = planted_problem(seed)
+shift = np.full(planted.d, 2.0)
+shifted = Problem(tuple(text + shift for text in planted.texts), planted.targets)
+raw, centred = (subspaces(shifted.moments(), centre=centre) for centre in (False, True))
+output = shifted.means @ raw.U[:, 0]
+spread = float(output.std() / abs(output.mean()))
+pd.DataFrame(
+    {
+        "directions": [raw.r, centred.r],
+        "eigenvalues": [raw.beta.round(3), centred.beta.round(3)],
+        "tr B": [raw.trace_b, centred.trace_b],
+    },
+    index=["uncentred", "centred"],
+)
+
+# %% tags=["remove-cell"]
+glue("spread", spread, display=False)
+glue("r_raw", raw.r, display=False)
+glue("r_centred", centred.r, display=False)
+glue("beta_1", float(raw.beta[0]), display=False)
+glue("q_square", float(planted.targets.mean(0) @ planted.targets.mean(0)), display=False)
+glue("difference", float(raw.trace_b - centred.trace_b), display=False)
+
+# %% [markdown]
+# Without centring there are {glue:text}`r_raw` directions, with it {glue:text}`r_centred`. The extra one comes first: its output varies by only
+# {glue:text}`spread:.1%` around its mean, and its eigenvalue {glue:text}`beta_1:.3f` is what predicting the class frequencies earns,
+# $\|q\|^2 =$ {glue:text}`q_square:.3f`. $\tr B$ differs by {glue:text}`difference:.3f`, about that, though nothing about any text has been learned.
+#
+# This library follows the paper by default for the paper's score, says so in each result, and offers `centre=True`.
+# We recommend it when tasks are to be compared.
+#
+# ## The ceiling flatters when texts are few
+#
+# $\tr B$ is measured on the same texts that $U$ is fitted on. Let the targets be pure noise, independent of the features. The truth is
+# $\tr B = 0$, and yet least squares with $d$ free directions explains, on average, a share of
+#
+# $$
+# \frac{\tr B}{\tr Y} \approx \frac{d}{N}
+# $$
+#
+# of the variance of $N$ texts (after centring, $d/(N-1)$), and all of it as soon as $N \le d$. With the 4096 features of a large model that is
+# not a detail. Two remedies, both optional here: a **ridge**, or **shrinkage** of $S$ towards a multiple of the identity with the
+# intensity of Ledoit and Wolf {cite}`ledoit2004`, which this library computes from streamed moments without keeping a feature.
+
+
+# %%
+def noise_ceiling(n_texts, seed, d=32, **options):
+    rng = np.random.default_rng(seed)
+    means = rng.normal(size=(n_texts, d)) * np.geomspace(1, 10, d)
+    noise = np.eye(2)[rng.permutation(n_texts) % 2]
+    problem = Problem(tuple(np.stack([m, m]) for m in means), noise)
+    solved = subspaces(problem.moments(), centre=True, **options)
+    return solved.trace_b / solved.trace_y
+
+
+sizes = [16, 24, 32, 48, 64, 96, 128, 256, 512, 1024]
+plain, shrunk = (
+    np.array([[noise_ceiling(n, seed + i, shrinkage=s) for i in range(20)] for n in sizes])
+    for s in (0.0, "ledoit-wolf")
+)
+expected = np.array([min(1.0, 32 / (n - 1)) for n in sizes])
+worst_noise = float(np.abs(plain.mean(axis=1) - expected).max())
+
+# %% mystnb={"image": {"alt": "Share of label noise explained against number of texts. Without shrinkage it is one up to 33 texts and falls as d over N; with shrinkage it is lower when texts are few."}, "figure": {"caption": "On pure noise the ceiling is d/(N-1), not zero. Share of the label variance that 32 features seem to explain, mean and range over 20 draws; the truth is zero. The line is the formula.", "name": "fig-noise-ceiling"}}
+figure, (axes,) = panels(1, height=3.2)
+axes.plot(sizes, expected, color=COLOURS["exact"], lw=1, label="min(1, d / (N - 1))")
+for values, colour, marker, name in (
+    (plain, COLOURS["perception"], "o", "no shrinkage"),
+    (shrunk, COLOURS["metric"], "s", "Ledoit-Wolf"),
+):
+    mean = values.mean(axis=1)
+    error = np.abs(np.array([values.min(axis=1), values.max(axis=1)]) - mean)
+    axes.errorbar(sizes, mean, error, fmt=marker, color=colour, ms=5, capsize=2, label=name)
+axes.axvline(32, color=COLOURS["other"], ls=":")
+axes.set(xscale="log", xlabel="texts N  (32 features, dotted)", ylabel="tr B / tr Y on noise", ylim=(-0.03, 1.05))
+_ = axes.legend()
+
+# %% tags=["remove-cell"]
+glue("worst_noise", worst_noise, display=False)
+glue("noise_at_64", float(plain[sizes.index(64)].mean()), display=False)
+glue("shrunk_at_64", float(shrunk[sizes.index(64)].mean()), display=False)
+
+# %% [markdown]
+# The mean over draws stays within {glue:text}`worst_noise:.3f` of the formula. At twice as many texts as features, half of pure noise is
+# "explained" ({glue:text}`noise_at_64:.2f`); shrinkage brings it to {glue:text}`shrunk_at_64:.2f`. Shrinkage helps, it does not work wonders:
+# only more texts, or held-out texts, make the ceiling honest. The library warns when there are fewer texts than features.
+#
+# ## Summary
+#
+# - The labels want the leading generalised eigenvectors $U$ of $(CC^\top, S)$; there are at most as many as classes.
+# - In white coordinates the loss of a subspace is a matter of angles to the $\tilde u_i$, weighted by $\beta_i$.
+# - $\tr B$ is the most that any linear probe on these features can remove from the loss, on these texts.
+# - Without centring one direction is the constant; with few texts the ceiling is optimistic by about $d/N$.
+#
+# ## Exercises
+#
+# ```{exercise} Two classes
+# :label: ex-2-1
+# For two classes and centred moments, show that $r = 1$ and that $u$ is proportional to $S^{-1}(m_1 - m_0)$, with $m_j$ the mean feature of
+# class $j$: Fisher's discriminant direction.
+# ```
+#
+# ```{solution} ex-2-1
+# :class: dropdown
+# Centred one-hot targets are $y - q = (\pm)(a, -a)$ with one number $a$ for each text, so $C$ has rank one: each column is a multiple of
+# $\E[(\xbar - s)(y_1 - q_1)] = p_0 p_1 (m_1 - m_0)$, where $p_j$ is the share of class $j$. Then $B$ has one eigenvector, $\tilde u \propto
+# S^{-1/2}(m_1 - m_0)$, and $u = S^{-1/2} \tilde u \propto S^{-1} (m_1 - m_0)$. Here $S$ is the total covariance. Fisher uses the
+# one within classes; the two differ by a multiple of $(m_1 - m_0)(m_1 - m_0)^\top$, which does not change the direction
+# (Sherman and Morrison).
+# ```
+#
+# ```{exercise} Change of features
+# :label: ex-2-2
+# Let $\xbar \to M\xbar$ with $M$ invertible. Show that the $\beta_i$ do not change, and that $U \to M^{-\top} U$. Why does this differ from
+# autoregression, where the answer of exercise 2 of chapter 1 was "no"?
+# ```
+#
+# ```{solution} ex-2-2
+# :class: dropdown
+# $S \to M S M^\top$ and $C \to M C$, so $C C^\top u = \beta S u$ becomes $M C C^\top M^\top u' = \beta M S M^\top u'$, solved by
+# $u' = M^{-\top} u$ with the same $\beta$. The targets $y$ do not change units with the features; in autoregression the target is a
+# feature itself.
+# ```
+#
+# ```{exercise} More directions than classes
+# :label: ex-2-3
+# Somebody keeps $k_u = 20$ perception directions for a task with two classes. What do the last eighteen contain? What happens to them when
+# the features are rotated, or one text is added?
+# ```
+#
+# ```{solution} ex-2-3
+# :class: dropdown
+# They span part of the null space of $B$, of dimension $d - r$: any orthonormal choice is as good as any other, and a numerical solver
+# returns whatever rounding suggests. A rotation or one more text changes that choice completely. Any score averaged over them is mostly
+# about rounding. {func}`ntps_utils.score.subspaces` stops at $r$, unless `fill_u=True` asks to mirror the released script.
+# ```
+#
+# ```{exercise} Try it: how fast does the optimism fade?
+# :label: ex-2-4
+# Let half of the label variance be real. What does $\tr B / \tr Y$ become, on average, at $N$ texts? Compute before you simulate.
+# ```
+#
+# ```{solution} ex-2-4
+# :class: dropdown
+# The residual half behaves like noise: a share of $d/(N-1)$ of it seems explained. So $\tfrac12 + \tfrac12\, d/(N-1)$, roughly (exactly so for Gaussian features in
+# the limit of many texts). In `noise_ceiling`, let the labels depend on the sign of one feature plus as much noise.
+# ```
+
+# %% tags=["remove-input"]
+Markdown(provenance_note(profile=profile, seed=seed, problems=n_problems))

@@ -1,0 +1,1 @@
+"""Files that figures are made of."""

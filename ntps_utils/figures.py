@@ -1,0 +1,82 @@
+"""House style of the book's figures, and the figures that recur.
+
+One palette, safe for the colour-blind; the same colour for the same thing in every chapter.
+"""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib_inline.backend_inline import set_matplotlib_formats
+from numpy.typing import ArrayLike
+
+_HUES = sns.color_palette("colorblind").as_hex()
+COLOURS = {
+    "euclidean": _HUES[3],
+    "metric": _HUES[0],
+    "task": _HUES[2],
+    "exact": "#222222",
+    "autoregressive": _HUES[1],
+    "perception": _HUES[4],
+    "other": _HUES[7],
+}
+
+
+def house_style() -> None:
+    """Set the style of every figure that follows; call it once, at the top of a chapter."""
+    sns.set_theme(
+        context="notebook",
+        style="ticks",
+        palette="colorblind",
+        rc={
+            "figure.dpi": 100,
+            "figure.facecolor": "white",
+            "figure.constrained_layout.use": True,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.titlesize": 12,
+            "axes.titlelocation": "left",
+            "legend.frameon": False,
+            "savefig.facecolor": "white",
+        },
+    )
+    if "inline" in mpl.get_backend():
+        set_matplotlib_formats("png")
+        mpl.rcParams["savefig.dpi"] = 200
+
+
+def panels(n: int, height: float = 3.4, width: float = 7.6, **options: Any) -> tuple[Figure, list[Axes]]:
+    """A row of n panels at the width of the page."""
+    figure, axes = plt.subplots(1, n, figsize=(width, height), squeeze=False, **options)
+    return figure, list(axes[0])
+
+
+def identity_scatter(axes: Axes, x: ArrayLike, y: ArrayLike, colour: str, label: str | None = None) -> None:
+    """Points that a statement puts on the diagonal, and the diagonal, on logarithmic axes."""
+    x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+    axes.scatter(x, y, s=7, alpha=0.35, color=colour, linewidths=0, label=label, rasterized=True)
+    shown = np.concatenate([x[x > 0], y[y > 0]])
+    ends = [shown.min(), shown.max()]
+    axes.plot(ends, ends, color=COLOURS["exact"], lw=1, zorder=0)
+    axes.set(xscale="log", yscale="log")
+
+
+def subspace_explorer(condition: float = 25.0) -> str:
+    """The interactive figure of chapter 3, as HTML that needs no kernel and no network.
+
+    Parameters
+    ----------
+    condition : float
+        kappa(S) that it opens with.
+    """
+    html = resources.files("ntps_utils.assets").joinpath("subspace_explorer.html").read_text("utf-8")
+    settings = json.dumps({"condition": condition, "colours": COLOURS})
+    return html.replace("/*SETTINGS*/null", settings)
