@@ -51,7 +51,9 @@ from ntps_utils.provenance import provenance_note
 from ntps_utils.score import NumericalWarning, subspaces
 
 house_style()
-warnings.simplefilter("ignore", NumericalWarning)  # small and singular problems are wanted here
+warnings.simplefilter(
+    "ignore", NumericalWarning
+)  # small and singular problems are wanted here
 
 # %% [markdown]
 # ## The problem
@@ -160,10 +162,14 @@ warnings.simplefilter("ignore", NumericalWarning)  # small and singular problems
 
 # %%
 problems = [random_problem(seed + i) for i in range(n_problems)]
-checks = pd.DataFrame([check_autoregression(p, seed=seed + i) for i, p in enumerate(problems)])
+checks = pd.DataFrame(
+    [check_autoregression(p, seed=seed + i) for i, p in enumerate(problems)]
+)
 worst = (checks["closed"] - checks["measured"]).abs().max()
 beaten = (checks[["random", "nearby"]].min(axis=1) < checks["measured"] - 1e-9).sum()
-checks[["d", "n_texts", "rank", "k", "condition", "closed", "measured"]].describe().loc[["min", "50%", "max"]]
+checks[
+    ["d", "n_texts", "rank", "k", "condition", "closed", "measured"]
+].describe().loc[["min", "50%", "max"]]
 
 # %% tags=["remove-cell"]
 glue("n_problems", n_problems, display=False)
@@ -176,15 +182,29 @@ glue("max_condition", float(checks["condition"].max()), display=False)
 # from the measured loss by at most {glue:text}`worst:.1e` of the loss of predicting zero. Of all the encoders that tried to
 # beat it, {glue:text}`beaten` did.
 
-# %% mystnb={"image": {"alt": "Left: closed-form loss against measured loss, all points on the diagonal. Right: histograms of how much worse random and nearby encoders are; nothing lies left of zero."}, "figure": {"caption": "The closed form is the loss, and nothing beats it. Left: each point is a random problem. Right: excess of other encoders of the same width over the closed form, as a share of the loss of predicting zero; values below 1e-12 are drawn there.", "name": "fig-ar-check"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: closed-form loss against measured loss, all points on the diagonal. Right: histograms of how much worse random and nearby encoders are; nothing lies left of zero."}, "figure": {"caption": "The closed form is the loss, and nothing beats it. Left: each point is a random problem. Right: excess of other encoders of the same width over the closed form, as a share of the loss of predicting zero; values below 1e-12 are drawn there.", "name": "fig-ar-check"}}
 figure, (left, right) = panels(2)
-identity_scatter(left, checks["measured"], checks["closed"], COLOURS["autoregressive"])
-left.set(xlabel="loss by least squares", ylabel="loss by the closed form", title="Same loss")
+identity_scatter(
+    left, checks["measured"], checks["closed"], COLOURS["autoregressive"]
+)
+left.set(
+    xlabel="loss by least squares",
+    ylabel="loss by the closed form",
+    title="Same loss",
+)
 bins = np.logspace(-12, 0, 49)
-for name, colour in (("random", COLOURS["other"]), ("nearby", COLOURS["autoregressive"])):
+for name, colour in (
+    ("random", COLOURS["other"]),
+    ("nearby", COLOURS["autoregressive"]),
+):
     slack = (checks[name] - checks["measured"]).clip(lower=1e-12)
     right.hist(slack, bins=bins, color=colour, alpha=0.7, label=f"{name} encoders")
-right.set(xscale="log", xlabel="excess over the closed form", ylabel="problems", title="Nothing does better")
+right.set(
+    xscale="log",
+    xlabel="excess over the closed form",
+    ylabel="problems",
+    title="Nothing does better",
+)
 _ = right.legend()
 
 # %% [markdown]
@@ -195,7 +215,9 @@ _ = right.legend()
 # momentum, from small random weights:
 
 # %%
-problem = random_problem(seed + 3, d=8, n_texts=200, condition=3.0, rank=8, offset=0.0)
+problem = random_problem(
+    seed + 3, d=8, n_texts=200, condition=3.0, rank=8, offset=0.0
+)
 past, following = prefix_pairs(problem)
 solved = subspaces(problem.moments())
 per_text = len(past) / len(problem.texts)
@@ -205,13 +227,22 @@ for k in (1, 2, 4, 8):
     gaps[k] = (reached - solved.autoregressive_loss[k - 1]) / solved.tr_G
 final_gap = max(abs(gap[-1]) for gap in gaps.values())
 
-# %% mystnb={"image": {"alt": "Gap between the loss of gradient descent and the closed form against steps, for four widths; each falls to rounding error."}, "figure": {"caption": "Gradient descent converges to the closed form at every width. Gap between its loss and the closed-form optimum, as a share of the loss of predicting zero, with plateaus where it passes saddle points.", "name": "fig-ar-descent"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Gap between the loss of gradient descent and the closed form against steps, for four widths; each falls to rounding error."}, "figure": {"caption": "Gradient descent converges to the closed form at every width. Gap between its loss and the closed-form optimum, as a share of the loss of predicting zero, with plateaus where it passes saddle points.", "name": "fig-ar-descent"}}
 figure, (axes,) = panels(1, height=3.2)
 for (k, gap), shade in zip(gaps.items(), (0.4, 0.6, 0.8, 1.0), strict=True):
     axes.plot(
-        np.maximum(np.abs(gap), 1e-16), color=COLOURS["autoregressive"], alpha=shade, lw=1 + shade, label=f"k = {k}"
+        np.maximum(np.abs(gap), 1e-16),
+        color=COLOURS["autoregressive"],
+        alpha=shade,
+        lw=1 + shade,
+        label=f"k = {k}",
     )
-axes.set(yscale="log", xscale="symlog", xlabel="gradient steps", ylabel="gap to the closed form")
+axes.set(
+    yscale="log",
+    xscale="symlog",
+    xlabel="gradient steps",
+    ylabel="gap to the closed form",
+)
 _ = axes.legend()
 
 # %% tags=["remove-cell"]
@@ -248,26 +279,37 @@ glue("final_gap", float(final_gap), display=False)
 # %%
 def shuffled(problem, seed):
     rng = np.random.default_rng(seed)
-    return Problem(tuple(rng.permutation(text) for text in problem.texts), problem.targets)
+    return Problem(
+        tuple(rng.permutation(text) for text in problem.texts), problem.targets
+    )
 
 
 def symmetric_change(problem, seed):
     before, after = problem.moments().A1, shuffled(problem, seed).moments().A1
-    return np.abs((before + before.T) - (after + after.T)).max() / np.abs(before).max()
+    return (
+        np.abs((before + before.T) - (after + after.T)).max() / np.abs(before).max()
+    )
 
 
 order_blind = max(symmetric_change(p, seed) for p in problems[: n_problems // 2])
 
 # %%
 circle = circle_problem(seed)
-matrices = {"in order": circle.moments().A1, "shuffled": shuffled(circle, seed).moments().A1}
+matrices = {
+    "in order": circle.moments().A1,
+    "shuffled": shuffled(circle, seed).moments().A1,
+}
 
-# %% mystnb={"image": {"alt": "Four heat maps: the symmetric part of A1 is the same for ordered and shuffled texts, the antisymmetric part is strong for ordered texts and vanishes for shuffled ones."}, "figure": {"caption": "Word order lives in the antisymmetric part of A1 alone. Texts walk round a circle of twelve tokens (left two), then the same texts with their tokens shuffled (right two). One colour scale for all four.", "name": "fig-ar-order"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Four heat maps: the symmetric part of A1 is the same for ordered and shuffled texts, the antisymmetric part is strong for ordered texts and vanishes for shuffled ones."}, "figure": {"caption": "Word order lives in the antisymmetric part of A1 alone. Texts walk round a circle of twelve tokens (left two), then the same texts with their tokens shuffled (right two). One colour scale for all four.", "name": "fig-ar-order"}}
 figure, axes = panels(4, height=2.4)
 limit = max(np.abs(A1 + A1.T).max() / 2 for A1 in matrices.values())
 for i, (name, A1) in enumerate(matrices.items()):
-    for j, (part, matrix) in enumerate((("symmetric", (A1 + A1.T) / 2), ("antisymmetric", (A1 - A1.T) / 2))):
-        image = axes[2 * i + j].imshow(matrix, cmap="RdBu_r", vmin=-limit, vmax=limit)
+    for j, (part, matrix) in enumerate(
+        (("symmetric", (A1 + A1.T) / 2), ("antisymmetric", (A1 - A1.T) / 2))
+    ):
+        image = axes[2 * i + j].imshow(
+            matrix, cmap="RdBu_r", vmin=-limit, vmax=limit
+        )
         axes[2 * i + j].set_title(f"{name}:\n{part}", fontsize=10)
         axes[2 * i + j].set(xticks=[], yticks=[])
 _ = figure.colorbar(image, ax=axes, shrink=0.8, label="entry of $A_1$")

@@ -50,7 +50,9 @@ from ntps_utils.provenance import provenance_note
 from ntps_utils.score import NumericalWarning, subspaces
 
 house_style()
-warnings.simplefilter("ignore", NumericalWarning)  # small and singular problems are wanted here
+warnings.simplefilter(
+    "ignore", NumericalWarning
+)  # small and singular problems are wanted here
 
 # %% [markdown]
 # ## The problem
@@ -122,21 +124,45 @@ warnings.simplefilter("ignore", NumericalWarning)  # small and singular problems
 rng = np.random.default_rng(seed)
 labels = rng.integers(0, 2, 500)
 stretch = np.array([[3.0, 1.2], [0.0, 0.5]])
-cloud = (rng.normal(size=(500, 2)) + 1.1 * (2 * labels[:, None] - 1) * np.array([0.0, 1.0])) @ stretch
-toy = Problem(tuple(point[None].repeat(2, axis=0) for point in cloud), np.eye(2)[labels])
+cloud = (
+    rng.normal(size=(500, 2))
+    + 1.1 * (2 * labels[:, None] - 1) * np.array([0.0, 1.0])
+) @ stretch
+toy = Problem(
+    tuple(point[None].repeat(2, axis=0) for point in cloud), np.eye(2)[labels]
+)
 toy_solved = subspaces(toy.moments(), centre=True)
-views = {"feature space": (cloud, toy_solved.U[:, 0]), "white coordinates": (None, toy_solved.white_U[:, 0])}
-views["white coordinates"] = (cloud @ toy_solved.whitening.from_white, toy_solved.white_U[:, 0])
+views = {
+    "feature space": (cloud, toy_solved.U[:, 0]),
+    "white coordinates": (None, toy_solved.white_U[:, 0]),
+}
+views["white coordinates"] = (
+    cloud @ toy_solved.whitening.from_white,
+    toy_solved.white_U[:, 0],
+)
 
-# %% mystnb={"image": {"alt": "Two scatter plots of two classes. In feature space the cloud is stretched and the perception direction points to a thin side; in white coordinates the cloud is round and the direction points from one class to the other."}, "figure": {"caption": "Whitening turns explained variance into an angle. The same 500 points, coloured by class, with the perception direction u. Left: features as they are. Right: after whitening, where u points straight from one class to the other.", "name": "fig-whitening"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Two scatter plots of two classes. In feature space the cloud is stretched and the perception direction points to a thin side; in white coordinates the cloud is round and the direction points from one class to the other."}, "figure": {"caption": "Whitening turns explained variance into an angle. The same 500 points, coloured by class, with the perception direction u. Left: features as they are. Right: after whitening, where u points straight from one class to the other.", "name": "fig-whitening"}}
 figure, axes = panels(2)
 for ax, (name, (points, u)) in zip(axes, views.items(), strict=True):
     for label, colour in ((0, COLOURS["other"]), (1, COLOURS["metric"])):
-        ax.scatter(*points[labels == label].T, s=9, alpha=0.55, color=colour, linewidths=0)
+        ax.scatter(
+            *points[labels == label].T, s=9, alpha=0.55, color=colour, linewidths=0
+        )
     u = 0.45 * np.abs(points).max() * u / np.linalg.norm(u)
-    ax.annotate("", u, -u, arrowprops={"arrowstyle": "-|>", "color": COLOURS["perception"], "lw": 2.5})
     ax.annotate(
-        "u", u, textcoords="offset points", xytext=(6, 2), color=COLOURS["perception"], fontsize=13, weight="bold"
+        "",
+        u,
+        -u,
+        arrowprops={"arrowstyle": "-|>", "color": COLOURS["perception"], "lw": 2.5},
+    )
+    ax.annotate(
+        "u",
+        u,
+        textcoords="offset points",
+        xytext=(6, 2),
+        color=COLOURS["perception"],
+        fontsize=13,
+        weight="bold",
     )
     ax.set(aspect="equal", title=name, adjustable="datalim")
 
@@ -148,39 +174,70 @@ for ax, (name, (points, u)) in zip(axes, views.items(), strict=True):
 
 # %%
 problems = [random_problem(seed + i) for i in range(n_problems)]
-checks = pd.DataFrame([check_perception(p, seed=seed + i) for i, p in enumerate(problems)])
+checks = pd.DataFrame(
+    [check_perception(p, seed=seed + i) for i, p in enumerate(problems)]
+)
 worst = (checks["closed"] - checks["measured"]).abs().max()
 beaten = (checks[["random", "nearby"]].min(axis=1) < checks["measured"] - 1e-9).sum()
-checks[["d", "n_texts", "rank", "k", "condition", "closed", "measured"]].describe().loc[["min", "50%", "max"]]
+checks[
+    ["d", "n_texts", "rank", "k", "condition", "closed", "measured"]
+].describe().loc[["min", "50%", "max"]]
 
-# %% mystnb={"image": {"alt": "Left: closed-form loss against measured loss on the diagonal. Right: how much worse random and nearby encoders are; never better."}, "figure": {"caption": "The closed form of perception is exact, and nothing beats it. Left: each point is a random problem. Right: excess of other encoders of the same width, as a share of the loss of predicting zero; values below 1e-12 are drawn there.", "name": "fig-perception-check"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: closed-form loss against measured loss on the diagonal. Right: how much worse random and nearby encoders are; never better."}, "figure": {"caption": "The closed form of perception is exact, and nothing beats it. Left: each point is a random problem. Right: excess of other encoders of the same width, as a share of the loss of predicting zero; values below 1e-12 are drawn there.", "name": "fig-perception-check"}}
 figure, (left, right) = panels(2)
 identity_scatter(left, checks["measured"], checks["closed"], COLOURS["perception"])
-left.set(xlabel="loss by least squares", ylabel="loss by the closed form", title="Same loss")
+left.set(
+    xlabel="loss by least squares",
+    ylabel="loss by the closed form",
+    title="Same loss",
+)
 bins = np.logspace(-12, 0, 49)
-for name, colour in (("random", COLOURS["other"]), ("nearby", COLOURS["perception"])):
+for name, colour in (
+    ("random", COLOURS["other"]),
+    ("nearby", COLOURS["perception"]),
+):
     slack = (checks[name] - checks["measured"]).clip(lower=1e-12)
     right.hist(slack, bins=bins, color=colour, alpha=0.7, label=f"{name} encoders")
-right.set(xscale="log", xlabel="excess over the closed form", ylabel="problems", title="Nothing does better")
+right.set(
+    xscale="log",
+    xlabel="excess over the closed form",
+    ylabel="problems",
+    title="Nothing does better",
+)
 _ = right.legend()
 
 # %% [markdown]
 # And gradient descent on {eq}`eq-perception-loss`, from small random weights:
 
 # %%
-problem = random_problem(seed + 3, d=8, n_texts=200, n_targets=4, condition=3.0, rank=8, offset=0.0)
+problem = random_problem(
+    seed + 3, d=8, n_texts=200, n_targets=4, condition=3.0, rank=8, offset=0.0
+)
 solved = subspaces(problem.moments())
 best = solved.trace_y - solved.beta.cumsum()
 gaps = {
-    k: (descend(problem.means, problem.targets, k, n_steps, seed) - best[k - 1]) / solved.trace_y for k in (1, 2, 3, 4)
+    k: (descend(problem.means, problem.targets, k, n_steps, seed) - best[k - 1])
+    / solved.trace_y
+    for k in (1, 2, 3, 4)
 }
 final_gap = max(abs(gap[-1]) for gap in gaps.values())
 
-# %% mystnb={"image": {"alt": "Gap between gradient descent and the closed form against steps for widths one to four, falling to rounding error."}, "figure": {"caption": "Gradient descent converges to the closed form here too. Gap to the closed-form optimum, as a share of the loss of predicting zero.", "name": "fig-perception-descent"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Gap between gradient descent and the closed form against steps for widths one to four, falling to rounding error."}, "figure": {"caption": "Gradient descent converges to the closed form here too. Gap to the closed-form optimum, as a share of the loss of predicting zero.", "name": "fig-perception-descent"}}
 figure, (axes,) = panels(1, height=3.0)
 for (k, gap), shade in zip(gaps.items(), (0.4, 0.6, 0.8, 1.0), strict=True):
-    axes.plot(np.maximum(np.abs(gap), 1e-16), color=COLOURS["perception"], alpha=shade, lw=1 + shade, label=f"k = {k}")
-axes.set(yscale="log", xscale="symlog", xlabel="gradient steps", ylabel="gap to the closed form")
+    axes.plot(
+        np.maximum(np.abs(gap), 1e-16),
+        color=COLOURS["perception"],
+        alpha=shade,
+        lw=1 + shade,
+        label=f"k = {k}",
+    )
+axes.set(
+    yscale="log",
+    xscale="symlog",
+    xlabel="gradient steps",
+    ylabel="gap to the closed form",
+)
 _ = axes.legend()
 
 # %% tags=["remove-cell"]
@@ -209,7 +266,9 @@ glue("final_gap", float(final_gap), display=False)
 planted = planted_problem(seed)
 shift = np.full(planted.d, 2.0)
 shifted = Problem(tuple(text + shift for text in planted.texts), planted.targets)
-raw, centred = (subspaces(shifted.moments(), centre=centre) for centre in (False, True))
+raw, centred = (
+    subspaces(shifted.moments(), centre=centre) for centre in (False, True)
+)
 output = shifted.means @ raw.U[:, 0]
 spread = float(output.std() / abs(output.mean()))
 pd.DataFrame(
@@ -226,7 +285,11 @@ glue("spread", spread, display=False)
 glue("r_raw", raw.r, display=False)
 glue("r_centred", centred.r, display=False)
 glue("beta_1", float(raw.beta[0]), display=False)
-glue("q_square", float(planted.targets.mean(0) @ planted.targets.mean(0)), display=False)
+glue(
+    "q_square",
+    float(planted.targets.mean(0) @ planted.targets.mean(0)),
+    display=False,
+)
 glue("difference", float(raw.trace_b - centred.trace_b), display=False)
 
 # %% [markdown]
@@ -263,13 +326,15 @@ def noise_ceiling(n_texts, seed, d=32, **options):
 
 sizes = [16, 24, 32, 48, 64, 96, 128, 256, 512, 1024]
 plain, shrunk = (
-    np.array([[noise_ceiling(n, seed + i, shrinkage=s) for i in range(20)] for n in sizes])
+    np.array(
+        [[noise_ceiling(n, seed + i, shrinkage=s) for i in range(20)] for n in sizes]
+    )
     for s in (0.0, "ledoit-wolf")
 )
 expected = np.array([min(1.0, 32 / (n - 1)) for n in sizes])
 worst_noise = float(np.abs(plain.mean(axis=1) - expected).max())
 
-# %% mystnb={"image": {"alt": "Share of label noise explained against number of texts. Without shrinkage it is one up to 33 texts and falls as d over N; with shrinkage it is lower when texts are few."}, "figure": {"caption": "On pure noise the ceiling is d/(N-1), not zero. Share of the label variance that 32 features seem to explain, mean and range over 20 draws; the truth is zero. The line is the formula.", "name": "fig-noise-ceiling"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Share of label noise explained against number of texts. Without shrinkage it is one up to 33 texts and falls as d over N; with shrinkage it is lower when texts are few."}, "figure": {"caption": "On pure noise the ceiling is d/(N-1), not zero. Share of the label variance that 32 features seem to explain, mean and range over 20 draws; the truth is zero. The line is the formula.", "name": "fig-noise-ceiling"}}
 figure, (axes,) = panels(1, height=3.2)
 axes.plot(sizes, expected, color=COLOURS["exact"], lw=1, label="min(1, d / (N - 1))")
 for values, colour, marker, name in (
@@ -278,9 +343,16 @@ for values, colour, marker, name in (
 ):
     mean = values.mean(axis=1)
     error = np.abs(np.array([values.min(axis=1), values.max(axis=1)]) - mean)
-    axes.errorbar(sizes, mean, error, fmt=marker, color=colour, ms=5, capsize=2, label=name)
+    axes.errorbar(
+        sizes, mean, error, fmt=marker, color=colour, ms=5, capsize=2, label=name
+    )
 axes.axvline(32, color=COLOURS["other"], ls=":")
-axes.set(xscale="log", xlabel="texts N  (32 features, dotted)", ylabel="tr B / tr Y on noise", ylim=(-0.03, 1.05))
+axes.set(
+    xscale="log",
+    xlabel="texts N  (32 features, dotted)",
+    ylabel="tr B / tr Y on noise",
+    ylim=(-0.03, 1.05),
+)
 _ = axes.legend()
 
 # %% tags=["remove-cell"]

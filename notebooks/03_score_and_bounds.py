@@ -45,13 +45,26 @@ from myst_nb import glue
 from scipy.stats import spearmanr
 
 from ntps_utils.checks import check_bounds, with_subspace
-from ntps_utils.figures import COLOURS, house_style, identity_scatter, panels, subspace_explorer
-from ntps_utils.problems import Problem, exact_problem, planted_problem, random_problem
+from ntps_utils.figures import (
+    COLOURS,
+    house_style,
+    identity_scatter,
+    panels,
+    subspace_explorer,
+)
+from ntps_utils.problems import (
+    Problem,
+    exact_problem,
+    planted_problem,
+    random_problem,
+)
 from ntps_utils.provenance import provenance_note
 from ntps_utils.score import NumericalWarning, subspaces
 
 house_style()
-warnings.simplefilter("ignore", NumericalWarning)  # small and singular problems are wanted here
+warnings.simplefilter(
+    "ignore", NumericalWarning
+)  # small and singular problems are wanted here
 
 # %% [markdown]
 # ## Two subspaces
@@ -119,7 +132,10 @@ warnings.simplefilter("ignore", NumericalWarning)  # small and singular problems
 # **(c) Metric-matched score.** Count all perception directions alike:
 #
 # $$
-# \mathrm{NTPS}_S = \frac1r \sum_{i=1}^r \|\tilde P_V \tilde u_i\|^2, \qquad
+# \mathrm{NTPS}_S = \frac1r \sum_{i=1}^r \|\tilde P_V \tilde u_i\|^2,
+# $$
+#
+# $$
 # \beta_r\, r\, (1 - \mathrm{NTPS}_S) \;\le\; \Delta(V) \;\le\; \beta_1\, r\, (1 - \mathrm{NTPS}_S) .
 # $$ (eq-metric)
 #
@@ -162,12 +178,16 @@ warnings.simplefilter("ignore", NumericalWarning)  # small and singular problems
 
 # %%
 problems = [random_problem(seed + i) for i in range(n_problems)]
-records = [check_bounds(p, seed=seed + i, centre=i % 2 == 1) for i, p in enumerate(problems)]
+records = [
+    check_bounds(p, seed=seed + i, centre=i % 2 == 1) for i, p in enumerate(problems)
+]
 checks = pd.DataFrame(records)
 violations = sum(record.violated for record in records)
 worst = float((checks["measured"] - checks["excess"]).abs().max())
 below_r = int(checks["excess_rank_k"].notna().sum())
-checks[["d", "n_texts", "rank", "r", "k_v", "condition", "beta_ratio"]].describe().loc[["min", "50%", "max"]]
+checks[
+    ["d", "n_texts", "rank", "r", "k_v", "condition", "beta_ratio"]
+].describe().loc[["min", "50%", "max"]]
 
 # %% tags=["remove-cell"]
 glue("n_problems", n_problems, display=False)
@@ -185,8 +205,18 @@ glue("max_condition", float(checks["condition"].max()), display=False)
 lossy = checks[(checks["excess"] > 1e-9) & (checks["lower"] > 0)]
 narrow = checks[checks["excess_rank_k"] > 1e-9]
 pairs = {
-    "Euclidean (d)": (lossy["excess"], lossy["lower"], lossy["upper"], COLOURS["euclidean"]),
-    "metric (c)": (lossy["excess"], lossy["lower_metric"], lossy["upper_metric"], COLOURS["metric"]),
+    "Euclidean (d)": (
+        lossy["excess"],
+        lossy["lower"],
+        lossy["upper"],
+        COLOURS["euclidean"],
+    ),
+    "metric (c)": (
+        lossy["excess"],
+        lossy["lower_metric"],
+        lossy["upper_metric"],
+        COLOURS["metric"],
+    ),
     "same width (e)": (
         narrow["excess_rank_k"],
         narrow["lower_rank_k"].clip(lower=1e-12),
@@ -197,14 +227,35 @@ pairs = {
 typical_euclidean = float((lossy["upper"] / lossy["excess"]).median())
 typical_metric = float((lossy["upper_metric"] / lossy["excess"]).median())
 
-# %% mystnb={"image": {"alt": "Left: measured excess loss against the identity, on the diagonal. Middle and right: histograms of how far the upper bounds lie above and the lower bounds below; Euclidean bounds are off by orders of magnitude."}, "figure": {"caption": "The identity is exact, the bounds hold, and the Euclidean one is loose. Left: identity against measurement. Middle and right: slack factor of the upper and of the lower bound, 1 = tight; nothing lies below 1.", "name": "fig-slack"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: measured excess loss against the identity, on the diagonal. Middle and right: histograms of how far the upper bounds lie above and the lower bounds below; Euclidean bounds are off by orders of magnitude."}, "figure": {"caption": "The identity is exact, the bounds hold, and the Euclidean one is loose. Left: identity against measurement. Middle and right: slack factor of the upper and of the lower bound, 1 = tight; nothing lies below 1.", "name": "fig-slack"}}
 figure, (left, middle, right) = panels(3, height=3.2)
-identity_scatter(left, checks["measured"].clip(lower=1e-12), checks["excess"].clip(lower=1e-12), COLOURS["exact"])
-left.set(xlabel="measured excess loss / tr B", ylabel="by the identity", title="(a) identity")
+identity_scatter(
+    left,
+    checks["measured"].clip(lower=1e-12),
+    checks["excess"].clip(lower=1e-12),
+    COLOURS["exact"],
+)
+left.set(
+    xlabel="measured excess loss / tr B",
+    ylabel="by the identity",
+    title="(a) identity",
+)
 for name, (excess, lower, upper, colour) in pairs.items():
     for ax, ratio in ((middle, upper / excess), (right, excess / lower)):
-        ax.hist(ratio.clip(upper=1e8), bins=np.logspace(0, 8, 41), histtype="step", lw=1.8, color=colour, label=name)
-middle.set(xscale="log", xlabel="upper bound / excess", ylabel="problems", title="upper bounds")
+        ax.hist(
+            ratio.clip(upper=1e8),
+            bins=np.logspace(0, 8, 41),
+            histtype="step",
+            lw=1.8,
+            color=colour,
+            label=name,
+        )
+middle.set(
+    xscale="log",
+    xlabel="upper bound / excess",
+    ylabel="problems",
+    title="upper bounds",
+)
 right.set(xscale="log", xlabel="excess / lower bound", title="lower bounds")
 _ = right.legend(fontsize=9)
 
@@ -224,13 +275,15 @@ glue("typical_metric", typical_metric, display=False)
 # \text{metric: } \frac{\beta_1}{\beta_r}, \qquad\qquad \text{Euclidean: } \kappa(S)\, \frac{\beta_1}{\beta_r}, \qquad \kappa(S) = \frac{\lambda_{\max}}{\lambda_{\min}} .
 # $$
 #
-# So we control both in turn: features of growing condition number with one label direction, then well-conditioned features with labels of growing
+# So we control both in turn: first features of growing condition number with all $\beta_i$ equal, then well-conditioned features with labels of growing
 # $\beta_1 / \beta_r$.
 
 
 # %% tags=["hide-input"]
 def looseness(condition, beta_ratio, seed):
-    solved = subspaces(exact_problem(seed, condition=condition, beta_ratio=beta_ratio).moments())
+    solved = subspaces(
+        exact_problem(seed, condition=condition, beta_ratio=beta_ratio).moments()
+    )
     middle = solved.rank_v // 2 - 1
     return {
         "kappa": condition,
@@ -238,16 +291,27 @@ def looseness(condition, beta_ratio, seed):
         "Euclidean": solved.bounds.looseness[middle],
         "metric": solved.bounds_metric.looseness[middle],
         "gap Euclidean": solved.bounds.upper[middle] / solved.excess_loss[middle],
-        "gap metric": solved.bounds_metric.upper[middle] / solved.excess_loss[middle],
+        "gap metric": solved.bounds_metric.upper[middle]
+        / solved.excess_loss[middle],
     }
 
 
-by_kappa = pd.DataFrame([looseness(10**e, 1.0, seed + i) for e in range(7) for i in range(10)])
-by_beta = pd.DataFrame([looseness(10.0, 10**e, seed + i) for e in np.arange(0, 4.1, 0.5) for i in range(10)])
+by_kappa = pd.DataFrame(
+    [looseness(10**e, 1.0, seed + i) for e in range(7) for i in range(10)]
+)
+by_beta = pd.DataFrame(
+    [
+        looseness(10.0, 10**e, seed + i)
+        for e in np.arange(0, 4.1, 0.5)
+        for i in range(10)
+    ]
+)
 
-# %% mystnb={"image": {"alt": "Two log-log panels. Against the condition number the Euclidean looseness grows in proportion while the metric one stays at one. Against the eigenvalue ratio both grow in proportion."}, "figure": {"caption": "The condition number of the features loosens the Euclidean bound alone. Lines: ratio of upper to lower constant, by the formulas above. Points: how far the upper bound actually lies above the excess loss, for ten problems each at half of all directions.", "name": "fig-looseness"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Two log-log panels. Against the condition number the Euclidean looseness grows in proportion while the metric one stays at one. Against the eigenvalue ratio both grow in proportion."}, "figure": {"caption": "The condition number of the features loosens the Euclidean bound alone. Lines: ratio of upper to lower constant, by the formulas above. Points: how far the upper bound actually lies above the excess loss, for ten problems each at half of all directions.", "name": "fig-looseness"}}
 figure, axes = panels(2, sharey=True)
-for ax, (frame, column) in zip(axes, ((by_kappa, "kappa"), (by_beta, "beta ratio")), strict=True):
+for ax, (frame, column) in zip(
+    axes, ((by_kappa, "kappa"), (by_beta, "beta ratio")), strict=True
+):
     for name, key in (("Euclidean", "euclidean"), ("metric", "metric")):
         mean = frame.groupby(column)[name].mean()
         ax.plot(mean.index, mean, color=COLOURS[key], label=f"{name}: constants")
@@ -261,7 +325,9 @@ for ax, (frame, column) in zip(axes, ((by_kappa, "kappa"), (by_beta, "beta ratio
             label=f"{name}: upper / excess",
         )
     ax.set(xscale="log", yscale="log")
-axes[0].set(xlabel=r"$\kappa(S)$   ($\beta_1 = \beta_r$)", ylabel="looseness, 1 = tight")
+axes[0].set(
+    xlabel=r"$\kappa(S)$   ($\beta_1 = \beta_r$)", ylabel="looseness, 1 = tight"
+)
 axes[1].set(xlabel=r"$\beta_1 / \beta_r$   ($\kappa(S) = 10$)")
 _ = axes[0].legend(fontsize=9)
 
@@ -271,9 +337,10 @@ glue("gap_at_million", float(big["gap Euclidean"].median()), display=False)
 glue("gap_metric_at_million", float(big["gap metric"].median()), display=False)
 
 # %% [markdown]
-# The features of trained language models commonly have condition numbers of ten thousand and more. At $\kappa(S) = 10^6$ the Euclidean upper bound lies
+# At $\kappa(S) = 10^6$ the Euclidean upper bound lies
 # {glue:text}`gap_at_million:.0f` times above the excess loss in the median problem here; the metric-matched one, with all $\beta$ equal,
 # {glue:text}`gap_metric_at_million:.2f` times. An upper bound above $\tr B$ is empty, since the excess loss can never be larger than that.
+# What it comes to for a model of yours, the last two columns of `ntps score` tell.
 #
 # ## See it: turn the subspace
 #
@@ -292,7 +359,10 @@ HTML(subspace_explorer(condition=25.0))
 def plane(theta, phi, kappa):
     """NTPS, excess and Euclidean bounds (shares of tr B) for V and u at these angles, S = diag(1, 1/kappa)."""
     S = np.array([1.0, 1.0 / kappa])
-    v, u = np.array([np.cos(theta), np.sin(theta)]), np.array([np.cos(phi), np.sin(phi)])
+    v, u = (
+        np.array([np.cos(theta), np.sin(theta)]),
+        np.array([np.cos(phi), np.sin(phi)]),
+    )
     size = 1.0 / (u * S @ u)
     ntps = (v @ u) ** 2
     excess = 1.0 - (v * S @ u) ** 2 * size / (v * S @ v)
@@ -301,15 +371,29 @@ def plane(theta, phi, kappa):
 
 angles = np.radians(np.linspace(-90, 90, 361))
 
-# %% mystnb={"image": {"alt": "Three panels for condition numbers 1, 25 and 1000: excess loss as the subspace turns, inside a band of Euclidean bounds that widens with the condition number."}, "figure": {"caption": "The band of the Euclidean bounds widens with the condition number. Excess loss (line) and Euclidean bounds (band) as V turns; u at 30 degrees.", "name": "fig-turn"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Three panels for condition numbers 1, 25 and 1000: excess loss as the subspace turns, inside a band of Euclidean bounds that widens with the condition number."}, "figure": {"caption": "The band of the Euclidean bounds widens with the condition number. Excess loss (line) and Euclidean bounds (band) as V turns; u at 30 degrees.", "name": "fig-turn"}}
 figure, axes = panels(3, height=2.9, sharey=True)
 for ax, kappa in zip(axes, (1.0, 25.0, 1000.0), strict=True):
-    curves = np.array([plane(angle, np.radians(30), kappa) for angle in angles]).T.clip(1e-5)
+    curves = np.array(
+        [plane(angle, np.radians(30), kappa) for angle in angles]
+    ).T.clip(1e-5)
     ax.fill_between(
-        np.degrees(angles), curves[2], curves[3], color=COLOURS["euclidean"], alpha=0.25, label="bounds by NTPS"
+        np.degrees(angles),
+        curves[2],
+        curves[3],
+        color=COLOURS["euclidean"],
+        alpha=0.25,
+        label="bounds by NTPS",
     )
-    ax.plot(np.degrees(angles), curves[1], color=COLOURS["exact"], label="excess loss")
-    ax.set(yscale="log", xlabel="direction of V (°)", title=rf"$\kappa(S)$ = {kappa:g}", xticks=[-90, -45, 0, 45, 90])
+    ax.plot(
+        np.degrees(angles), curves[1], color=COLOURS["exact"], label="excess loss"
+    )
+    ax.set(
+        yscale="log",
+        xlabel="direction of V (°)",
+        title=rf"$\kappa(S)$ = {kappa:g}",
+        xticks=[-90, -45, 0, 45, 90],
+    )
 axes[0].set_ylabel("share of tr B")
 _ = axes[0].legend(fontsize=9)
 
@@ -321,12 +405,19 @@ _ = axes[0].legend(fontsize=9)
 
 # %%
 u, kappa = np.radians(75), 4000.0
-corners = np.array([[1, 1], [1, -1], [-1, 1], [-1, -1]]) * np.sqrt([1.0, 1.0 / kappa])
+corners = np.array([[1, 1], [1, -1], [-1, 1], [-1, -1]]) * np.sqrt(
+    [1.0, 1.0 / kappa]
+)
 label = (corners @ [np.cos(u), np.sin(u)])[:, None]
 weak = Problem(tuple(np.stack([c, c]) for c in corners), label)
 solved = subspaces(weak.moments())
-cases = {"V along the weak feature": [0.0, 1.0], "V along the strong feature": [1.0, 0.0]}
-views = {name: with_subspace(solved, np.array(v)[:, None]) for name, v in cases.items()}
+cases = {
+    "V along the weak feature": [0.0, 1.0],
+    "V along the strong feature": [1.0, 0.0],
+}
+views = {
+    name: with_subspace(solved, np.array(v)[:, None]) for name, v in cases.items()
+}
 table = pd.DataFrame(
     {
         name: {
@@ -351,17 +442,32 @@ glue("low_loss", float(table.iloc[1]["excess / tr B"]), display=False)
 # groups by condition number:
 
 # %%
-groups = pd.cut(checks["condition"], [0, 100, 10_000, np.inf], labels=["κ below 100", "100 to 10,000", "above 10,000"])
+groups = pd.cut(
+    checks["condition"],
+    [0, 100, 10_000, np.inf],
+    labels=["κ below 100", "100 to 10,000", "above 10,000"],
+)
 kept = 1 - checks["excess"]
 agreement = {
-    name: (spearmanr(g["ntps"], kept[g.index])[0], spearmanr(g["ntps_metric"], kept[g.index])[0])
+    name: (
+        spearmanr(g["ntps"], kept[g.index])[0],
+        spearmanr(g["ntps_metric"], kept[g.index])[0],
+    )
     for name, g in checks.groupby(groups, observed=True)
 }
 
-# %% mystnb={"image": {"alt": "Three scatter plots of NTPS against the share of explained loss kept; points gather near the diagonal for small condition numbers and scatter widely for large ones."}, "figure": {"caption": "The worse the conditioning, the less NTPS says about the loss. Each point is a random problem at a random width; ρ is the rank correlation of each score with the share of the explainable loss that V keeps.", "name": "fig-agreement"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Three scatter plots of NTPS against the share of explained loss kept; points gather near the diagonal for small condition numbers and scatter widely for large ones."}, "figure": {"caption": "The worse the conditioning, the less NTPS says about the loss. Each point is a random problem at a random width; ρ is the rank correlation of each score with the share of the explainable loss that V keeps.", "name": "fig-agreement"}}
 figure, axes = panels(3, height=2.9, sharey=True)
 for ax, (name, g) in zip(axes, checks.groupby(groups, observed=True), strict=True):
-    ax.scatter(g["ntps"], kept[g.index], s=7, alpha=0.4, color=COLOURS["euclidean"], linewidths=0, label="NTPS")
+    ax.scatter(
+        g["ntps"],
+        kept[g.index],
+        s=7,
+        alpha=0.4,
+        color=COLOURS["euclidean"],
+        linewidths=0,
+        label="NTPS",
+    )
     ax.plot([0, 1], [0, 1], color=COLOURS["exact"], lw=1)
     rho, rho_metric = agreement[name]
     ax.set(xlabel="NTPS", title=f"{name}\nρ = {rho:.2f}  (metric {rho_metric:.2f})")
@@ -375,7 +481,8 @@ glue("rho_metric_high", float(rhos[-1][1]), display=False)
 
 # %% [markdown]
 # The rank correlation of NTPS with the share of loss kept falls from {glue:text}`rho_low:.2f` to {glue:text}`rho_high:.2f` as conditioning gets worse; that of
-# the metric-matched score is {glue:text}`rho_metric_high:.2f` in the worst group. Random problems are not language models; later chapters ask the same question there.
+# the metric-matched score is {glue:text}`rho_metric_high:.2f` in the worst group. Random problems are not language models: this shows what can happen, not how often
+# it happens there.
 #
 # ## What leaves which score alone
 #
@@ -393,7 +500,12 @@ def worst_change(M, *, resolve):
     if not resolve:
         after = with_subspace(after, np.linalg.solve(M.T, before.V))
     names = ("ntps", "ntps_metric", "ntps_task")
-    return {name: float(np.abs(getattr(after, name)[..., :] - getattr(before, name)).max()) for name in names}
+    return {
+        name: float(
+            np.abs(getattr(after, name)[..., :] - getattr(before, name)).max()
+        )
+        for name in names
+    }
 
 
 base = random_problem(seed + 11, d=8, n_texts=120, rank=8, condition=5.0, offset=1.0)
@@ -425,16 +537,43 @@ widths = np.maximum(1, (fractions * solved.rank).astype(int))
 described = solved.ntps[-1, widths - 1]
 mirrored = []
 for i in range(10):
-    turn = np.linalg.qr(np.random.default_rng(seed + i).normal(size=(planted.d, planted.d)))[0]
-    grid = subspaces(planted.transform(turn).moments(), centre=True, order="ascending", fill_u=True).ntps
+    turn = np.linalg.qr(
+        np.random.default_rng(seed + i).normal(size=(planted.d, planted.d))
+    )[0]
+    grid = subspaces(
+        planted.transform(turn).moments(),
+        centre=True,
+        order="ascending",
+        fill_u=True,
+    ).ntps
     mirrored.append(grid[widths - 1, widths - 1])
 mirrored = np.array(mirrored)
 
-# %% mystnb={"image": {"alt": "Score against the fraction of directions kept. In descending order it is near one from the start; in ascending order it rises slowly and its value depends on a mere rotation of the data."}, "figure": {"caption": "Counting from the smallest eigenvalue hides what was planted. Score on three classes planted in the two leading next-token directions, for ten rotations of the same data, which should not matter. The band is the range over rotations.", "name": "fig-order"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Score against the fraction of directions kept. In descending order it is near one from the start; in ascending order it rises slowly and its value depends on a mere rotation of the data."}, "figure": {"caption": "Counting from the smallest eigenvalue hides what was planted. Score on three classes planted in the two leading next-token directions, for ten rotations of the same data, which should not matter. The band is the range over rotations.", "name": "fig-order"}}
 figure, (axes,) = panels(1, height=3.2)
-axes.plot(fractions, described, "o-", color=COLOURS["euclidean"], ms=4, label="largest first, U capped at rank C")
-axes.fill_between(fractions, mirrored.min(axis=0), mirrored.max(axis=0), color=COLOURS["other"], alpha=0.4)
-axes.plot(fractions, mirrored.mean(axis=0), "s-", color=COLOURS["other"], ms=4, label="smallest first, U filled up")
+axes.plot(
+    fractions,
+    described,
+    "o-",
+    color=COLOURS["euclidean"],
+    ms=4,
+    label="largest first, U capped at rank C",
+)
+axes.fill_between(
+    fractions,
+    mirrored.min(axis=0),
+    mirrored.max(axis=0),
+    color=COLOURS["other"],
+    alpha=0.4,
+)
+axes.plot(
+    fractions,
+    mirrored.mean(axis=0),
+    "s-",
+    color=COLOURS["other"],
+    ms=4,
+    label="smallest first, U filled up",
+)
 axes.set(xlabel="k as a fraction of the rank", ylabel="NTPS", ylim=(0, 1.03))
 _ = axes.legend(loc="lower right")
 
@@ -442,7 +581,11 @@ _ = axes.legend(loc="lower right")
 at = widths.tolist().index(2) if 2 in widths else 0
 glue("planted_down", float(described[at]), display=False)
 glue("planted_up", float(mirrored[:, at].mean()), display=False)
-glue("planted_half", float(mirrored[:, np.abs(fractions - 0.5).argmin()].mean()), display=False)
+glue(
+    "planted_half",
+    float(mirrored[:, np.abs(fractions - 0.5).argmin()].mean()),
+    display=False,
+)
 glue("planted_range", float(np.ptp(mirrored, axis=0).max()), display=False)
 
 # %% [markdown]

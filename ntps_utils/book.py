@@ -115,6 +115,7 @@ def execute(source: Path, target: Path, profile_name: str = "default", root: Pat
             after,
             parameters=profile(profile_name, source.stem, root),
             kernel_name="python3",
+            language="python",
             cwd=root / "notebooks",
             progress_bar=False,
             log_output=False,

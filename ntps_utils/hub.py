@@ -181,7 +181,7 @@ def _read_file(path: Path) -> pd.DataFrame:
         if path.suffix == ".parquet":
             return pd.read_parquet(path)
         if path.suffix == ".jsonl":
-            return pd.read_json(path, lines=True, dtype=False, convert_dates=False)
+            return pd.read_json(path, lines=True, dtype=False)
     except UnicodeDecodeError as error:
         raise HubError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8.") from None
     except (ValueError, pd.errors.ParserError, OSError) as error:

@@ -54,6 +54,9 @@ class LayerMoments:
         Floating-point type in which batch products were formed.
     centred : bool
         Whether S, C and Y are covariances.
+    cancellation : float
+        Mean ratio of second moment to variance over the features: how much of the leading
+        digits centring has cancelled. 1 before it.
     """
 
     A0: Array
@@ -70,10 +73,16 @@ class LayerMoments:
     n_tokens: int
     precision: str = "float64"
     centred: bool = False
+    cancellation: float = 1.0
 
     @property
     def rcond(self) -> float:
-        """Relative rounding of these moments, the default eigenvalue cut-off."""
+        """Relative rounding of these moments, the default eigenvalue cut-off for S."""
+        return self.rcond_raw * self.cancellation
+
+    @property
+    def rcond_raw(self) -> float:
+        """Relative rounding before centring, the default eigenvalue cut-off for A0."""
         return default_rcond(max(self.C.shape), self.precision)
 
     @property
@@ -91,11 +100,14 @@ class LayerMoments:
             return self
         S = self.S - np.outer(self.s, self.s)
         C = self.C - np.outer(self.s, self.q)
-        constant = np.diag(S) <= self.rcond * np.diag(self.S)
+        variance, second = np.diag(S).copy(), np.diag(self.S)
+        constant = variance <= self.rcond * second
         S[constant, :] = 0.0
         S[:, constant] = 0.0
         C[constant, :] = 0.0
-        return replace(self, S=S, C=C, Y=self.Y - np.outer(self.q, self.q), centred=True)
+        cancellation = float(np.mean(second[~constant] / variance[~constant])) if not constant.all() else 1.0
+        Y = self.Y - np.outer(self.q, self.q)
+        return replace(self, S=S, C=C, Y=Y, centred=True, cancellation=cancellation)
 
     def ledoit_wolf(self) -> float:
         """Shrinkage intensity of Ledoit and Wolf (2004) for S, from streamed moments.

@@ -31,6 +31,9 @@ from ntps_utils.moments import LayerMoments, Moments
 Width = int | float
 Shrinkage = float | Literal["ledoit-wolf"]
 
+# Targets whose correlation differs from one by less than this count as one target.
+RCOND_TARGETS = 1e-10
+
 
 class NumericalWarning(UserWarning):
     """A number is defined, but rests on few texts or on a truncated spectrum."""
@@ -300,7 +303,8 @@ def subspaces(
         identities and bounds then speak of the loss with that S.
     rcond : float, optional
         Relative eigenvalue cut-off for S and A0; by default
-        ``max(d, c) * eps`` of the precision of the moments.
+        ``max(d, c) * eps`` of the precision of the moments, for a centred S times the mean
+        ratio of second moment to variance, by which centring magnifies rounding.
     order : {"descending", "ascending"}
         Of the eigenvalues in U and V. "ascending" mirrors the released script, whose
         solvers return the smallest first; the theory asks for "descending".
@@ -319,16 +323,16 @@ def subspaces(
     S = shrink(moments.S, intensity) if intensity else moments.S
     S = add_ridge(S, ridge) if ridge else S
     regularised = bool(intensity or ridge)
-    rtol = moments.rcond
-    cut = rtol if rcond is None else rcond
+    cut = moments.rcond if rcond is None else rcond
+    cut_a = moments.rcond_raw if rcond is None else rcond
     d = len(S)
 
     white_S = whiten(S, cut, None if regularised else moments.max_rank)
-    white_A = whiten(moments.A0, cut, moments.n_tokens - moments.n_texts)
+    white_A = whiten(moments.A0, cut_a, moments.n_tokens - moments.n_texts)
     # C = E xbar y^T cannot have a larger rank than Y = E y y^T, whose rank is well determined.
-    rank_y = whiten(moments.Y).rank if np.any(moments.Y) else 0
-    perception = encoder(white_S, moments.C, rtol=rtol, max_rank=rank_y, fill=fill_u, order=order)
-    autoregression = encoder(white_A, moments.A1, rtol=rtol, order=order)
+    rank_y = whiten(moments.Y, RCOND_TARGETS).rank if np.any(moments.Y) else 0
+    perception = encoder(white_S, moments.C, rtol=moments.rcond, max_rank=rank_y, fill=fill_u, order=order)
+    autoregression = encoder(white_A, moments.A1, rtol=moments.rcond_raw, order=order)
 
     if moments.n_texts < d and not regularised:
         _warn(

@@ -228,6 +228,20 @@ def test_k_u_is_capped_at_the_rank_of_the_labels():
     assert solve(labels, centre=True).r == 2
 
 
+@given(seeds, st.integers(2, 10), st.data())
+def test_centring_leaves_no_direction_of_rounding(seed, d, data):
+    """Features of rank q far from the origin, and classes: S has rank q, C at most classes - 1."""
+    q = data.draw(st.integers(1, d))
+    offset = data.draw(st.floats(0, 1000))
+    problem = random_problem(seed, d=d, n_texts=8 * d, rank=q, condition=10.0, offset=offset)
+    solved = solve(problem, centre=True)
+    assert solved.rank == q
+    if set(np.unique(problem.targets)) == {0.0, 1.0}:
+        present = np.count_nonzero(problem.targets.sum(0))
+        assert solved.r <= min(q, present - 1)
+    assert solved.beta[0] / solved.beta[-1] < 1e12
+
+
 def test_planted_directions_are_found():
     solved = solve(planted_problem(0), centre=True)
     assert solved.r == 2
