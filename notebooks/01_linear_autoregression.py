@@ -156,7 +156,7 @@ warnings.simplefilter(
 # ## Does it hold?
 #
 # We draw random problems: 2 to 16 features, from half as many texts as features to ten times as many, full-rank or not,
-# with condition numbers from one to tens of millions. For each we pick a width, compute the loss from moments by the result
+# well-conditioned or badly. For each we pick a width, compute the loss from moments by the result
 # above, and *measure* it by least squares on the tokens through the same directions. Then we let random encoders of the same
 # width, and encoders a thousandth away, try to do better.
 
@@ -166,10 +166,10 @@ checks = pd.DataFrame(
     [check_autoregression(p, seed=seed + i) for i, p in enumerate(problems)]
 )
 worst = (checks["closed"] - checks["measured"]).abs().max()
-beaten = (checks[["random", "nearby"]].min(axis=1) < checks["measured"] - 1e-9).sum()
-checks[
-    ["d", "n_texts", "rank", "k", "condition", "closed", "measured"]
-].describe().loc[["min", "50%", "max"]]
+others = checks[["random", "nearby"]].min(axis=1)
+beaten = (others < checks["measured"] - 1e-9).sum()
+shown = ["d", "n_texts", "rank", "k", "condition", "closed", "measured"]
+checks[shown].describe().loc[["min", "50%", "max"]].map("{:.3g}".format)
 
 # %% tags=["remove-cell"]
 glue("n_problems", n_problems, display=False)
@@ -227,7 +227,7 @@ for k in (1, 2, 4, 8):
     gaps[k] = (reached - solved.autoregressive_loss[k - 1]) / solved.tr_G
 final_gap = max(abs(gap[-1]) for gap in gaps.values())
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Gap between the loss of gradient descent and the closed form against steps, for four widths; each falls to rounding error."}, "figure": {"caption": "Gradient descent converges to the closed form at every width. Gap between its loss and the closed-form optimum, as a share of the loss of predicting zero, with plateaus where it passes saddle points.", "name": "fig-ar-descent"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Gap between the loss of gradient descent and the closed form against steps, for four widths; each falls to rounding error."}, "figure": {"caption": "Gradient descent converges to the closed form at every width. Gap between its loss and the closed-form optimum, as a share of the loss of predicting zero.", "name": "fig-ar-descent"}}
 figure, (axes,) = panels(1, height=3.2)
 for (k, gap), shade in zip(gaps.items(), (0.4, 0.6, 0.8, 1.0), strict=True):
     axes.plot(
@@ -243,6 +243,7 @@ axes.set(
     xlabel="gradient steps",
     ylabel="gap to the closed form",
 )
+axes.set_xlim(left=0)
 _ = axes.legend()
 
 # %% tags=["remove-cell"]
@@ -251,7 +252,7 @@ glue("final_gap", float(final_gap), display=False)
 
 # %% [markdown]
 # After {glue:text}`n_steps` steps the largest gap among the four widths is {glue:text}`final_gap:.0e` of the loss of predicting
-# zero. The plateaus are saddle points: subspaces spanned by eigenvectors, but not the leading ones.
+# zero.
 #
 # ## What word order contributes
 #
@@ -316,10 +317,11 @@ _ = figure.colorbar(image, ax=axes, shrink=0.8, label="entry of $A_1$")
 
 # %% tags=["remove-cell"]
 glue("order_blind", float(order_blind), display=False)
+glue("n_half", n_problems // 2, display=False)
 
 # %% [markdown]
 # Shuffling changes the symmetric part by at most {glue:text}`order_blind:.0e` of the largest entry of $A_1$ over
-# {glue:text}`n_problems` / 2 problems: rounding, nothing else.
+# {glue:text}`n_half` problems: rounding, nothing else.
 #
 # ## Summary
 #

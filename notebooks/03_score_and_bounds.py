@@ -185,9 +185,8 @@ checks = pd.DataFrame(records)
 violations = sum(record.violated for record in records)
 worst = float((checks["measured"] - checks["excess"]).abs().max())
 below_r = int(checks["excess_rank_k"].notna().sum())
-checks[
-    ["d", "n_texts", "rank", "r", "k_v", "condition", "beta_ratio"]
-].describe().loc[["min", "50%", "max"]]
+shown = ["d", "n_texts", "rank", "r", "k_v", "condition", "beta_ratio"]
+checks[shown].describe().loc[["min", "50%", "max"]].map("{:.3g}".format)
 
 # %% tags=["remove-cell"]
 glue("n_problems", n_problems, display=False)

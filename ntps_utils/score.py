@@ -300,7 +300,8 @@ def subspaces(
         Isotropic noise added to S, as a fraction of its mean diagonal entry.
     shrinkage : float or "ledoit-wolf"
         Intensity of the shrinkage of S towards a multiple of the identity. All
-        identities and bounds then speak of the loss with that S.
+        identities and bounds then speak of the loss with that S. Shrinkage lowers the
+        largest variances, so tr B can then exceed tr Y; a ridge cannot do that.
     rcond : float, optional
         Relative eigenvalue cut-off for S and A0; by default
         ``max(d, c) * eps`` of the precision of the moments, for a centred S times the mean
