@@ -345,7 +345,7 @@ glue("gap_metric_at_million", float(big["gap metric"].median()), display=False)
 #
 # Two features, one perception direction $u$, one autoregressive direction $V$. With one direction the metric-matched score gives the excess loss exactly, so
 # the figure shows one curve for both, and the band of the Euclidean bounds around it. Turn $V$ by dragging it, or with the slider; stretch the features;
-# try the two buttons.
+# try the buttons.
 
 # %% tags=["remove-input"]
 HTML(subspace_explorer(condition=25.0))

@@ -12,7 +12,7 @@ from ntps_utils.extract import extract, parse_layers, random_groups
 from ntps_utils.hub import CausalModel, TextDataset, load_model, load_texts
 from ntps_utils.linear import Order
 from ntps_utils.provenance import provenance
-from ntps_utils.score import ScoreReport, Shrinkage, Width, resolve_width, score_rows
+from ntps_utils.score import ScoreGrid, ScoreReport, ScoreRow, Shrinkage, Width, resolve_width, score_layer
 
 
 def measure(
@@ -117,11 +117,16 @@ def measure(
         batch_size=batch_size,
         progress=extracted,
     )
-    rows = []
+    rows: list[ScoreRow] = []
+    grids: list[ScoreGrid] = []
     for i, layer in enumerate(chosen):
         if progress is not None:
             progress("scoring layers", i, len(chosen))
-        rows += score_rows(extraction.parts, layer, k_v, centre=centre, ridge=ridge, shrinkage=shrinkage, order=order)
+        new_rows, grid = score_layer(
+            extraction.parts, layer, k_v, centre=centre, ridge=ridge, shrinkage=shrinkage, order=order
+        )
+        rows += new_rows
+        grids.append(grid)
     if progress is not None:
         progress("scoring layers", len(chosen), len(chosen))
 
@@ -156,4 +161,5 @@ def measure(
             precision=moments.precision,
             seconds=round(time.perf_counter() - started, 3),
         ),
+        tuple(grids),
     )

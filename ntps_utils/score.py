@@ -429,12 +429,59 @@ class ScoreRow:
     excess_loss_se: float | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class ScoreGrid:
+    """Every score of one layer, for every width; entry [k_u - 1, k_v - 1] or [k_v - 1].
+
+    Attributes
+    ----------
+    layer : int
+    ntps, ntps_metric : (columns of U, m) float64
+    ntps_task, excess_loss : (m,) float64
+    beta : (columns of U,) float64
+    gamma : (m,) float64
+    """
+
+    layer: int
+    ntps: Array
+    ntps_metric: Array
+    ntps_task: Array
+    excess_loss: Array
+    beta: Array
+    gamma: Array
+
+
 @dataclass(frozen=True)
 class ScoreReport:
-    """Scores of a model on a dataset: one row for each (layer, k_v), and where they come from."""
+    """Scores of a model on a dataset, and where they come from.
+
+    Attributes
+    ----------
+    rows : tuple of ScoreRow
+        One for each (layer, k_v) asked for.
+    provenance : dict
+        Settings, versions, fingerprints of weights and texts, date.
+    grids : tuple of ScoreGrid
+        One for each layer, over all widths. They are not written to JSON.
+    """
 
     rows: tuple[ScoreRow, ...]
     provenance: dict[str, Any] = field(default_factory=dict)
+    grids: tuple[ScoreGrid, ...] = field(default=(), repr=False, compare=False)
+
+    def grid(self, layer: int) -> ScoreGrid:
+        """The grid of one layer.
+
+        Raises
+        ------
+        ValueError
+            If the report holds none for that layer.
+        """
+        for grid in self.grids:
+            if grid.layer == layer:
+                return grid
+        there = [grid.layer for grid in self.grids]
+        raise ValueError(f"There is no grid for layer {layer}; this report has grids for layers {there}.")
 
     def __iter__(self) -> Iterator[ScoreRow]:
         return iter(self.rows)
@@ -458,8 +505,10 @@ class ScoreReport:
         return cls(tuple(ScoreRow(**row) for row in data["rows"]), data["provenance"])
 
 
-def score_rows(parts: Sequence[Moments], layer: int, k_v: Sequence[Width] = (0.5,), **options: Any) -> list[ScoreRow]:
-    """Rows of one layer for several k_v, with standard errors if the texts come in groups.
+def score_layer(
+    parts: Sequence[Moments], layer: int, k_v: Sequence[Width] = (0.5,), **options: Any
+) -> tuple[list[ScoreRow], ScoreGrid]:
+    """Rows of one layer for several k_v, and its grid over all of them.
 
     Parameters
     ----------
@@ -476,8 +525,9 @@ def score_rows(parts: Sequence[Moments], layer: int, k_v: Sequence[Width] = (0.5
     total = reduce(Moments.merge, parts)
     solved = subspaces(total.layer(layer), layer=layer, **options)
     rows = [solved.row(k) for k in dict.fromkeys(solved.width(k) for k in k_v)]
+    grid = ScoreGrid(**{f.name: getattr(solved, f.name) for f in fields(ScoreGrid)})
     if len(parts) < 3:
-        return rows
+        return rows, grid
     names = ("ntps", "ntps_metric", "ntps_task", "excess_loss")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NumericalWarning)  # said once, of the whole
@@ -489,7 +539,7 @@ def score_rows(parts: Sequence[Moments], layer: int, k_v: Sequence[Width] = (0.5
     errors = [
         {f"{name}_se": _jackknife_se([getattr(r, name) for r in group]) for name in names} for group in replicates
     ]
-    return [replace(row, **error) for row, error in zip(rows, errors, strict=True)]  # type: ignore[arg-type]
+    return [replace(row, **error) for row, error in zip(rows, errors, strict=True)], grid  # type: ignore[arg-type]
 
 
 def _jackknife_se(replicates: Sequence[float]) -> float:

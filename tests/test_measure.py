@@ -109,6 +109,7 @@ def test_provenance_and_progress(tiny_model, tiny_data):
     assert steps[-1] == ("scoring layers", 3, 3)
     assert ("reading texts", 60, 60) in steps
     assert all(row.ntps_se > 0 for row in report)
+    assert report.grid(1).ntps.shape == (3, report.rows[1].rank_v)
     again = measure(tiny_model, tiny_data, max_texts=60, jackknife=5, seed=4)
     assert again.rows == report.rows
 

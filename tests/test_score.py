@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from ntps_utils.moments import Moments
 from ntps_utils.problems import Problem, exact_problem, planted_problem, random_problem
-from ntps_utils.score import NumericalWarning, ScoreReport, resolve_width, score_rows, subspaces
+from ntps_utils.score import NumericalWarning, ScoreReport, resolve_width, score_layer, subspaces
 
 pytestmark = pytest.mark.filterwarnings("ignore::ntps_utils.score.NumericalWarning")
 seeds = st.integers(0, 2**32 - 1)
@@ -310,8 +310,11 @@ def groups(problem: Problem, n: int) -> list[Moments]:
 
 def test_rows_of_groups_are_rows_of_the_whole():
     problem = well_posed(3, n_targets=2)
-    whole = score_rows([Moments.from_texts(problem.texts, problem.targets)], 0, [1, 0.5, 3])
-    parts = score_rows(groups(problem, 10), 0, [1, 0.5, 3])
+    whole, grid = score_layer([Moments.from_texts(problem.texts, problem.targets)], 0, [1, 0.5, 3])
+    parts, _ = score_layer(groups(problem, 10), 0, [1, 0.5, 3])
+    assert grid.ntps.shape == grid.ntps_metric.shape == (len(grid.beta), len(grid.gamma))
+    assert [grid.ntps[-1, row.k_v - 1] for row in whole] == [row.ntps for row in whole]
+    assert [grid.excess_loss[row.k_v - 1] for row in whole] == [row.excess_loss for row in whole]
     assert [row.k_v for row in whole] == [1, 2, 3]
     for a, b in zip(whole, parts, strict=True):
         assert abs(a.ntps - b.ntps) < 1e-9
@@ -321,7 +324,7 @@ def test_rows_of_groups_are_rows_of_the_whole():
 
 def test_equal_widths_give_one_row():
     problem = well_posed(3)
-    assert len(score_rows(groups(problem, 1), 0, [2, 0.4, 2])) == 1
+    assert len(score_layer(groups(problem, 1), 0, [2, 0.4, 2])[0]) == 1
 
 
 def test_jackknife_error_is_about_the_spread_over_samples():
@@ -330,7 +333,7 @@ def test_jackknife_error_is_about_the_spread_over_samples():
     scores, errors = [], []
     for seed in range(30):
         p = planted_problem(seed, **options)
-        row = score_rows(groups(p, 10), 0, [2], centre=True)[0]
+        (row,), _ = score_layer(groups(p, 10), 0, [2], centre=True)
         scores.append(row.excess_loss / row.trace_b)
         errors.append(row.excess_loss_se / row.trace_b)
     assert 0.5 < np.mean(errors) / np.std(scores) < 2.0
@@ -346,7 +349,8 @@ def test_jackknife_of_a_mean_is_its_standard_error():
 
 def test_report_round_trip():
     problem = well_posed(3, n_targets=3)
-    report = ScoreReport(tuple(score_rows(groups(problem, 5), 0, [1, 2])), {"model": "none"})
+    rows, grid = score_layer(groups(problem, 5), 0, [1, 2])
+    report = ScoreReport(tuple(rows), {"model": "none"}, (grid,))
     again = ScoreReport.from_json(report.to_json())
     assert again == report
     data = json.loads(report.to_json())
@@ -358,6 +362,9 @@ def test_report_round_trip():
     assert list(report.to_frame()["k_v"]) == [1, 2]
     assert "ntps_task" in str(report)
     assert [row.k_v for row in report] == [1, 2]
+    assert report.grid(0) is grid
+    with pytest.raises(ValueError, match=r"no grid for layer 3; this report has grids for layers \[0\]"):
+        report.grid(3)
 
 
 def test_targets_without_information_are_refused():
