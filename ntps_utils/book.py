@@ -16,6 +16,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import math
+import os
 import sys
 import tempfile
 import time
@@ -107,6 +108,9 @@ def execute(source: Path, target: Path, profile_name: str = "default", root: Pat
     The target is replaced only if every cell ran.
     """
     started = time.perf_counter()
+    # Small matrices gain nothing from threads, lose much on a busy machine, and round alike with one.
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
     with tempfile.TemporaryDirectory() as scratch:
         before, after = Path(scratch, "in.ipynb"), Path(scratch, "out.ipynb")
         nbformat.write(_source_notebook(source), before)

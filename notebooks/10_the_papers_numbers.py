@@ -1,0 +1,383 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # The paper's numbers, recomputed
+#
+# :::{admonition} After this chapter you can
+# :class: tip
+# - recompute every coefficient printed in the paper's Figures 2 and 3, from the numbers released with it;
+# - read the sign of a rank correlation off a figure with real axes;
+# - say how wide the interval of a coefficient from twelve points is;
+# - say what choosing the best of many settings does to a coefficient, by simulation;
+# - tell a score from a rival that is easier to compute.
+#
+# It needs no other chapter, only what a rank correlation is. It runs in ten seconds.
+# :::
+#
+# **The paper says** {cite}`cheng2025ntps` that NTPS goes along with the accuracy and the error of linear probes (Figure 2), and with the gain of LoRA
+# finetuning (Figure 3), over 12 datasets and 8 models. **The code does** nothing but read the 96 cells that were released with the paper
+# ({func}`ntps_utils.data.load_reported`) and compute. **We find** that all 24 printed coefficients follow from the cells; that NTPS and the LoRA
+# gain are *negatively* related; and that twelve points, with the setting chosen afterwards, leave more room than two decimals suggest.
+#
+# What follows are statements about released numbers. They took work to make and courage to release; without them nobody could check anything.
+
+# %% tags=["parameters"]
+profile = "default"
+seed = 0
+n_permutations = 5000
+
+# %% tags=["hide-input"]
+import numpy as np
+import pandas as pd
+from IPython.display import Markdown
+from myst_nb import glue
+
+from ntps_utils.data import (
+    TARGETS,
+    as_plotted,
+    load_printed_coefficients,
+    load_reported,
+    tie_orders,
+)
+from ntps_utils.figures import COLOURS, house_style, panels
+from ntps_utils.inference import (
+    best_of_sweep_null,
+    leave_one_out,
+    partial_spearman,
+    rank_correlation,
+    spearman,
+)
+from ntps_utils.provenance import provenance_note
+
+house_style()
+
+# %% [markdown]
+# ## The 24 coefficients
+#
+# For each model the paper correlates NTPS with the probe's accuracy, with *minus* its mean squared error, and with *minus* the LoRA gain, each over 12
+# datasets, by Spearman's rank correlation {cite}`spearman1904`. The gain is the accuracy after LoRA minus that of a linear head on frozen features, on
+# held-out texts.
+
+# %%
+cells, printed = load_reported(), load_printed_coefficients()
+by_model = dict(list(cells.groupby("model", sort=False)))
+short = {model: model.split("/")[1].replace("Meta-", "") for model in by_model}
+mine = pd.DataFrame(
+    {
+        t: {m: spearman(*as_plotted(g, t)) for m, g in by_model.items()}
+        for t in TARGETS
+    }
+)
+off = ((mine - printed).abs() > 0.005 + 1e-9).stack()
+mine.rename(index=short).round(2).join(
+    printed.rename(index=short), rsuffix=" (printed)"
+)
+
+# %% tags=["remove-cell"]
+((odd_model, odd_target),) = off[off].index
+tied = [
+    spearman(as_plotted(by_model[odd_model], odd_target)[0], r)
+    for r in tie_orders(as_plotted(by_model[odd_model], odd_target)[1])
+]
+glue("n_equal", int((~off).sum()), display=False)
+glue("odd_model", short[odd_model], display=False)
+glue("odd_mine", float(mine.loc[odd_model, odd_target]), display=False)
+glue("odd_low", float(min(tied)), display=False)
+glue("odd_high", float(max(tied)), display=False)
+glue("odd_printed", float(printed.loc[odd_model, odd_target]), display=False)
+
+# %% [markdown]
+# {glue:text}`n_equal` of the 24 agree to two decimals. The other one, for the MSE of {glue:text}`odd_model`, is instructive. Two datasets have an MSE of 0.000000: the
+# probe, fitted and scored on the same texts, has more features than texts and reproduces them. Their order is rounding. Depending on it the coefficient is
+# {glue:text}`odd_low:.2f` (as printed) or {glue:text}`odd_high:.2f`; counted as a tie, {glue:text}`odd_mine:.2f`.
+#
+# ## The sign
+#
+# Figure 3 of the paper plots ranks, those of the gain reversed, and its coefficients are positive. On real axes the relation runs the other way:
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Eight scatter plots, one for each model, of LoRA gain in points of accuracy against NTPS; in each the gain falls as NTPS rises. Medical question pairs stand out below zero and commonsense QA above."}, "figure": {"caption": "NTPS and the LoRA gain are negatively related within every model. Gain in points of held-out accuracy against the NTPS that the paper chose for this purpose, 12 datasets a panel; ρ is Spearman's coefficient of NTPS and gain. Diamond: medical question pairs.", "name": "fig-paper-gain"}}
+import matplotlib.pyplot as plt
+
+figure, axes = plt.subplots(2, 4, figsize=(7.8, 4.6), sharey=True)
+for ax, (model, group) in zip(axes.flat, by_model.items(), strict=True):
+    medical = group["dataset"] == "medical_questions_pairs"
+    for rows, marker in ((~medical, "o"), (medical, "D")):
+        ax.scatter(
+            group.loc[rows, "ntps_vs_gain"],
+            100 * group.loc[rows, "gain"],
+            s=20,
+            marker=marker,
+            color=COLOURS["euclidean"],
+        )
+    ax.axhline(0, color=COLOURS["other"], lw=0.8)
+    ax.set_title(
+        f"{short[model]}\nρ = {spearman(group['ntps_vs_gain'], group['gain']):.2f}",
+        fontsize=10,
+    )
+figure.supxlabel("NTPS", fontsize=11)
+_ = figure.supylabel("LoRA gain (points)", fontsize=11)
+
+# %% [markdown]
+# The reading in words: where next-token features already serve a task, LoRA adds less. This is a sensible story, and it is a *prediction by low NTPS*; a reader of the
+# printed coefficients alone could take it for the opposite.
+#
+# ## Twelve points
+#
+# A coefficient from twelve datasets is a coarse measurement. The bars are 95% bootstrap intervals over datasets, as if one setting had been fixed in advance.
+
+# %%
+intervals = {
+    (t, m): rank_correlation(*as_plotted(g, t), seed=seed)
+    for t in TARGETS
+    for m, g in by_model.items()
+}
+n_open = sum(r.low <= 0 for r in intervals.values())
+width = float(np.median([r.high - r.low for r in intervals.values()]))
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Three panels of coefficients with 95 percent intervals for eight models; most intervals span half a unit or more, and several include zero."}, "figure": {"caption": "Twelve datasets leave a coefficient wide open. The 24 coefficients, as the paper orients them, with 95% bootstrap intervals over datasets.", "name": "fig-paper-intervals"}}
+figure, axes = panels(3, height=3.4, sharey=True)
+names = {
+    "mse": "minus probe MSE",
+    "accuracy": "probe accuracy",
+    "gain": "minus LoRA gain",
+}
+for ax, target in zip(axes, TARGETS, strict=True):
+    for i, model in enumerate(by_model):
+        r = intervals[target, model]
+        ax.plot(
+            [r.low, r.high], [i, i], color=COLOURS["euclidean"], lw=1.5, alpha=0.6
+        )
+        ax.plot(r.rho, i, "o", color=COLOURS["euclidean"], ms=5)
+    ax.axvline(0, color=COLOURS["other"], lw=0.8)
+    ax.set(xlabel="ρ with NTPS", title=names[target], xlim=(-0.75, 1.05))
+axes[0].set_yticks(range(8), short.values())
+_ = axes[0].invert_yaxis()
+
+# %% tags=["remove-cell"]
+glue("n_open", int(n_open), display=False)
+glue("width", width, display=False)
+
+# %% [markdown]
+# The median width is {glue:text}`width:.2f`, and {glue:text}`n_open` of the 24 intervals contain zero.
+#
+# ## Chosen afterwards
+#
+# One cell has one NTPS at a given layer and $k$. The released cells have three, and they differ widely: for each model and each target a layer and a $k$ were chosen
+# from a sweep over all layers and 19 fractions of the rank, the same for all 12 datasets.
+
+# %%
+columns = ["ntps_vs_mse", "ntps_vs_accuracy", "ntps_vs_gain"]
+spread = cells[columns].max(axis=1) - cells[columns].min(axis=1)
+cells.groupby("model", sort=False)[columns].mean().rename(index=short).round(2)
+
+# %% [markdown]
+# The largest coefficient of a sweep is larger than a typical one even if the score has nothing to do with the target. How much, depends on how strongly neighbouring
+# settings go together; the sweeps themselves were not released. So we simulate: scores of 12 datasets at (layers × 19) settings, smooth in layer and fraction, with
+# *nothing* to do with the target. The correlation $c$ between neighbouring settings is the unknown; we show what follows for four values of it, in a model with 24 layers.
+
+
+# %%
+def smooth_sweep(c, rng, layers=24, fractions=19, points=12):
+    """Gaussian scores whose neighbours in layer and in fraction correlate by c."""
+    x = rng.normal(size=(layers, fractions, points))
+    for axis in (0, 1):
+        x = np.moveaxis(x, axis, 0)
+        for i in range(1, len(x)):
+            x[i] = c * x[i - 1] + np.sqrt(1 - c**2) * x[i]
+        x = np.moveaxis(x, 0, axis)
+    return x.reshape(-1, points)
+
+
+# %%
+rng = np.random.default_rng(seed)
+nulls = {}
+for c in (0.5, 0.9, 0.98, 0.999):
+    sweeps = [smooth_sweep(c, rng) for _ in range(20)]
+    draws = [
+        best_of_sweep_null(s, n_permutations // 20, seed + i)
+        for i, s in enumerate(sweeps)
+    ]
+    nulls[c] = np.concatenate(draws)
+gain_coefficients = np.sort(mine["gain"])
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Distributions of the best coefficient in a sweep unrelated to its target, for four degrees of smoothness, with the paper's eight coefficients for the gain marked; several lie within the distributions."}, "figure": {"caption": "The best of a sweep looks good even when there is nothing to find. Distribution of the largest coefficient among 24 x 19 settings for an unrelated target, by correlation of neighbouring settings; box: quartiles, whiskers: 5% and 95%. Lines: the eight coefficients printed for the gain.", "name": "fig-paper-selection"}}
+figure, (axes,) = panels(1, height=3.0)
+axes.boxplot(
+    list(nulls.values()),
+    orientation="horizontal",
+    whis=(5, 95),
+    showfliers=False,
+    tick_labels=[f"c = {c:g}" for c in nulls],
+)
+for value in gain_coefficients:
+    axes.axvline(value, color=COLOURS["euclidean"], lw=1, alpha=0.7)
+_ = axes.set(xlabel="largest Spearman coefficient of the sweep", xlim=(-0.1, 1))
+
+# %% tags=["remove-cell"]
+glue("max_spread", float(spread.max()), display=False)
+glue("median_spread", float(spread.median()), display=False)
+glue("null_smooth", float(np.median(nulls[0.98])), display=False)
+glue("null_smooth_95", float(np.quantile(nulls[0.98], 0.95)), display=False)
+glue("null_very_smooth_95", float(np.quantile(nulls[0.999], 0.95)), display=False)
+glue(
+    "n_beyond_smooth",
+    int((gain_coefficients > np.quantile(nulls[0.98], 0.95)).sum()),
+    display=False,
+)
+glue(
+    "n_beyond_very_smooth",
+    int((gain_coefficients > np.quantile(nulls[0.999], 0.95)).sum()),
+    display=False,
+)
+
+# %% [markdown]
+# The three values of a cell differ by {glue:text}`median_spread:.2f` in the median. If neighbouring settings correlate by 0.98, the best coefficient of a sweep that has
+# nothing to do with its target has a median of {glue:text}`null_smooth:.2f` and a 95% point of {glue:text}`null_smooth_95:.2f`; {glue:text}`n_beyond_smooth` of the eight coefficients
+# for the gain lie beyond it, and {glue:text}`n_beyond_very_smooth` beyond that of an even smoother sweep (0.999), {glue:text}`null_very_smooth_95:.2f`. This simulation is a model of the sweep, not the
+# sweep. It shows why a coefficient chosen as the best needs the sweep beside it; it does not show that a given one is chance. That eight models agree in sign is
+# evidence that no single coefficient carries.
+#
+# ## A rival that needs no eigenvectors
+#
+# The accuracy of the frozen probe is known before LoRA is run. Its **headroom**, one minus that accuracy, is a rival for predicting the gain. Three cautions come with it. The gain contains the probe's
+# accuracy with a minus sign, so the two are coupled by construction. One dataset is odd (below). And NTPS had its setting chosen, while headroom has none to choose.
+
+
+# %%
+def compare(group):
+    kept = group[group["dataset"] != "medical_questions_pairs"]
+    return {
+        "NTPS": spearman(group["ntps_vs_gain"], group["gain"]),
+        "headroom": spearman(group["headroom"], group["gain"]),
+        "NTPS, 11": spearman(kept["ntps_vs_gain"], kept["gain"]),
+        "headroom, 11": spearman(kept["headroom"], kept["gain"]),
+        "NTPS given headroom, 11": partial_spearman(
+            kept["ntps_vs_gain"], kept["gain"], kept["headroom"]
+        ),
+    }
+
+
+rivals = pd.DataFrame({short[m]: compare(g) for m, g in by_model.items()}).T
+rivals.round(2)
+
+# %% tags=["remove-cell"]
+glue(
+    "n_rival",
+    int((rivals["headroom, 11"].abs() >= rivals["NTPS, 11"].abs()).sum()),
+    display=False,
+)
+glue(
+    "n_ntps_12",
+    int((rivals["NTPS"].abs() > rivals["headroom"].abs()).sum()),
+    display=False,
+)
+glue(
+    "n_partial_negative",
+    int((rivals["NTPS given headroom, 11"] < 0).sum()),
+    display=False,
+)
+partial_range = rivals["NTPS given headroom, 11"]
+glue("partial_low", float(partial_range.min()), display=False)
+glue("partial_high", float(partial_range.max()), display=False)
+
+# %% [markdown]
+# Over all 12 datasets NTPS is the stronger of the two in {glue:text}`n_ntps_12` of 8 models. Without medical question pairs (the columns with 11) headroom does as well or better in
+# {glue:text}`n_rival` of 8. With headroom held fixed, NTPS and gain are still negatively related in {glue:text}`n_partial_negative` of 8, with coefficients from
+# {glue:text}`partial_low:.2f` to {glue:text}`partial_high:.2f`: the score is not merely headroom in disguise, on these numbers.
+#
+# ## One dataset
+#
+# Medical question pairs ask whether two questions mean the same; the two answers are equally frequent. Held-out accuracies of
+
+# %%
+medical = cells[cells["dataset"] == "medical_questions_pairs"].set_index("model")
+medical[["probe_test_accuracy", "lora_test_accuracy"]].rename(index=short).round(3).T
+
+# %% tags=["remove-cell"]
+changes = {
+    m: leave_one_out(g["ntps_vs_gain"], g["gain"]) for m, g in by_model.items()
+}
+largest = max(
+    float(
+        np.abs(v - spearman(by_model[m]["ntps_vs_gain"], by_model[m]["gain"])).max()
+    )
+    for m, v in changes.items()
+)
+glue(
+    "medical_max",
+    float(medical[["probe_test_accuracy", "lora_test_accuracy"]].max().max()),
+    display=False,
+)
+glue("largest_change", largest, display=False)
+
+# %% [markdown]
+# at most {glue:text}`medical_max:.2f`, far below one half, cannot come from a classifier that has learned nothing. They can come from a *leak with the wrong sign*: each first question occurs twice, once with
+# each answer. If the second question is missing from the text, and rows rather than questions are split, a model that remembers "this question: yes" finds its twin in the test set, where the
+# answer is "no". A prudent evaluation joins both questions, splits by question, and takes an accuracy far below chance as an alarm.
+#
+# How much does any one dataset matter? Leaving out one at a time moves a model's coefficient for the gain by up to {glue:text}`largest_change:.2f`.
+#
+# ## Verdict on the claims, from the paper's own numbers
+#
+# :::{admonition} Claims (iii) and (v): NTPS correlates with probe accuracy, and predicts the LoRA gain
+# :class: note
+# **Reproduced as printed; open as claims.** The printed coefficients follow from the released cells ({numref}`fig-paper-gain`). The relation with the gain is negative and its sign agrees in all eight models.
+# But the setting was chosen with the targets in view, probe accuracy was measured on the training texts, the intervals are wide ({numref}`fig-paper-intervals`), and headroom does as well without one odd dataset
+# for most models. Whether NTPS at a setting fixed in advance predicts anything on new data, these numbers cannot say.
+# :::
+#
+# ## Summary
+#
+# - All 24 coefficients can be recomputed; one depends on the order of two errors that are both zero.
+# - NTPS and LoRA gain are negatively related within each model.
+# - From 12 points a rank correlation has a 95% interval {glue:text}`width:.2f` wide, in the median of the 24.
+# - The best setting of a sweep must be compared with the best setting on shuffled targets.
+# - Headroom is a rival worth beating, and coupled to the gain by construction.
+#
+# ## Exercises
+#
+# ```{exercise} Coupled by construction
+# :label: ex-10-1
+# Let the accuracies after LoRA and before be independent over datasets, with the same variance. What is the (Pearson) correlation of headroom and gain?
+# ```
+#
+# ```{solution} ex-10-1
+# :class: dropdown
+# Write $g = a - b$ and $h = 1 - b$. Then $\operatorname{cov}(g, h) = \operatorname{var}(b)$ and $\operatorname{var}(g) = 2\operatorname{var}(b)$, so the correlation is $1/\sqrt2 \approx 0.71$, from nothing but the shared $b$.
+# ```
+#
+# ```{exercise} A memoriser on twins
+# :label: ex-10-2
+# Each question occurs in two rows with opposite answers; 70% of the rows, at random, are for training. A classifier answers with the answer of the twin if it has seen it, and otherwise guesses. What accuracy do you
+# expect?
+# ```
+#
+# ```{solution} ex-10-2
+# :class: dropdown
+# A test row's twin is in training with probability 0.7 (nearly), and then the answer is wrong. Otherwise it is right half of the time: $0.3 \times 0.5 = 0.15$.
+# ```
+#
+# ```{exercise} Try it: another statistic
+# :label: ex-10-3
+# Replace Spearman's coefficient by Kendall's (`scipy.stats.kendalltau`) in the table of rivals. Does any conclusion change?
+# ```
+#
+# ```{solution} ex-10-3
+# :class: dropdown
+# Kendall's coefficients are smaller in size throughout, as they always are for moderate relations. Import `kendalltau`, define `kendall = lambda x, y: kendalltau(x, y).statistic`, use it in `compare`, and look at which of the two
+# rivals is larger in size, model by model.
+# ```
+
+# %% tags=["remove-input"]
+Markdown(provenance_note(profile=profile, seed=seed, permutations=n_permutations))
