@@ -45,7 +45,13 @@ from IPython.display import Markdown
 from myst_nb import glue
 
 from ntps_utils.checks import check_autoregression, descend, prefix_pairs
-from ntps_utils.figures import COLOURS, house_style, identity_scatter, panels
+from ntps_utils.figures import (
+    COLOURS,
+    closed_form_figure,
+    descent_figure,
+    house_style,
+    panels,
+)
 from ntps_utils.problems import Problem, circle_problem, random_problem
 from ntps_utils.provenance import provenance_note
 from ntps_utils.score import NumericalWarning, subspaces
@@ -182,30 +188,8 @@ glue("max_condition", float(checks["condition"].max()), display=False)
 # from the measured loss by at most {glue:text}`worst:.1e` of the loss of predicting zero. Of all the encoders that tried to
 # beat it, {glue:text}`beaten` did.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: closed-form loss against measured loss, all points on the diagonal. Right: histograms of how much worse random and nearby encoders are; nothing lies left of zero."}, "figure": {"caption": "The closed form is the loss, and nothing beats it. Left: each point is a random problem. Right: excess of other encoders of the same width over the closed form, as a share of the loss of predicting zero; values below 1e-12 are drawn there.", "name": "fig-ar-check"}}
-figure, (left, right) = panels(2)
-identity_scatter(
-    left, checks["measured"], checks["closed"], COLOURS["autoregressive"]
-)
-left.set(
-    xlabel="loss by least squares",
-    ylabel="loss by the closed form",
-    title="Same loss",
-)
-bins = np.logspace(-12, 0, 49)
-for name, colour in (
-    ("random", COLOURS["other"]),
-    ("nearby", COLOURS["autoregressive"]),
-):
-    slack = (checks[name] - checks["measured"]).clip(lower=1e-12)
-    right.hist(slack, bins=bins, color=colour, alpha=0.7, label=f"{name} encoders")
-right.set(
-    xscale="log",
-    xlabel="excess over the closed form",
-    ylabel="problems",
-    title="Nothing does better",
-)
-_ = right.legend()
+# %% mystnb={"image": {"alt": "Left: closed-form loss against measured loss, all points on the diagonal. Right: histograms of how much worse random and nearby encoders are; nothing lies left of zero."}, "figure": {"caption": "The closed form is the loss, and nothing beats it. Left: each point is a random problem. Right: excess of other encoders of the same width over the closed form, as a share of the loss of predicting zero; values below 1e-12 are drawn there.", "name": "fig-ar-check"}}
+_ = closed_form_figure(checks, COLOURS["autoregressive"])
 
 # %% [markdown]
 # ## Gradient descent finds the same subspace
@@ -227,24 +211,8 @@ for k in (1, 2, 4, 8):
     gaps[k] = (reached - solved.autoregressive_loss[k - 1]) / solved.tr_G
 final_gap = max(abs(gap[-1]) for gap in gaps.values())
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Gap between the loss of gradient descent and the closed form against steps, for four widths; each falls to rounding error."}, "figure": {"caption": "Gradient descent converges to the closed form at every width. Gap between its loss and the closed-form optimum, as a share of the loss of predicting zero.", "name": "fig-ar-descent"}}
-figure, (axes,) = panels(1, height=3.2)
-for (k, gap), shade in zip(gaps.items(), (0.4, 0.6, 0.8, 1.0), strict=True):
-    axes.plot(
-        np.maximum(np.abs(gap), 1e-16),
-        color=COLOURS["autoregressive"],
-        alpha=shade,
-        lw=1 + shade,
-        label=f"k = {k}",
-    )
-axes.set(
-    yscale="log",
-    xscale="symlog",
-    xlabel="gradient steps",
-    ylabel="gap to the closed form",
-)
-axes.set_xlim(left=0)
-_ = axes.legend()
+# %% mystnb={"image": {"alt": "Gap between the loss of gradient descent and the closed form against steps, for four widths; each falls to rounding error."}, "figure": {"caption": "Gradient descent converges to the closed form at every width. Gap between its loss and the closed-form optimum, as a share of the loss of predicting zero.", "name": "fig-ar-descent"}}
+_ = descent_figure(gaps, COLOURS["autoregressive"])
 
 # %% tags=["remove-cell"]
 glue("n_steps", n_steps, display=False)

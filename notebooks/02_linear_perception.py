@@ -44,7 +44,13 @@ from IPython.display import Markdown
 from myst_nb import glue
 
 from ntps_utils.checks import check_perception, descend
-from ntps_utils.figures import COLOURS, house_style, identity_scatter, panels
+from ntps_utils.figures import (
+    COLOURS,
+    closed_form_figure,
+    descent_figure,
+    house_style,
+    panels,
+)
 from ntps_utils.problems import Problem, planted_problem, random_problem
 from ntps_utils.provenance import provenance_note
 from ntps_utils.score import NumericalWarning, subspaces
@@ -186,31 +192,8 @@ beaten = (others < checks["measured"] - 1e-9).sum()
 shown = ["d", "n_texts", "rank", "k", "condition", "closed", "measured"]
 checks[shown].describe().loc[["min", "50%", "max"]].map("{:.3g}".format)
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: closed-form loss against measured loss on the diagonal. Right: how much worse random and nearby encoders are; never better."}, "figure": {"caption": "The closed form of perception is exact, and nothing beats it. Left: each point is a random problem (those fitted exactly are left out). Right: excess of other encoders of the same width, as a share of the loss of predicting zero; values below 1e-12 are drawn there.", "name": "fig-perception-check"}}
-figure, (left, right) = panels(2)
-fitted = checks[
-    checks["measured"] > 1e-6
-]  # an exact fit has no place on logarithmic axes
-identity_scatter(left, fitted["measured"], fitted["closed"], COLOURS["perception"])
-left.set(
-    xlabel="loss by least squares",
-    ylabel="loss by the closed form",
-    title="Same loss",
-)
-bins = np.logspace(-12, 0, 49)
-for name, colour in (
-    ("random", COLOURS["other"]),
-    ("nearby", COLOURS["perception"]),
-):
-    slack = (checks[name] - checks["measured"]).clip(lower=1e-12)
-    right.hist(slack, bins=bins, color=colour, alpha=0.7, label=f"{name} encoders")
-right.set(
-    xscale="log",
-    xlabel="excess over the closed form",
-    ylabel="problems",
-    title="Nothing does better",
-)
-_ = right.legend()
+# %% mystnb={"image": {"alt": "Left: closed-form loss against measured loss on the diagonal. Right: how much worse random and nearby encoders are; never better."}, "figure": {"caption": "The closed form of perception is exact, and nothing beats it. Left: each point is a random problem (those fitted exactly are left out). Right: excess of other encoders of the same width, as a share of the loss of predicting zero; values below 1e-12 are drawn there.", "name": "fig-perception-check"}}
+_ = closed_form_figure(checks, COLOURS["perception"])
 
 # %% [markdown]
 # And gradient descent on {eq}`eq-perception-loss`, from small random weights:
@@ -228,24 +211,8 @@ gaps = {
 }
 final_gap = max(abs(gap[-1]) for gap in gaps.values())
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Gap between gradient descent and the closed form against steps for widths one to four, falling to rounding error."}, "figure": {"caption": "Gradient descent converges to the closed form here too. Gap to the closed-form optimum, as a share of the loss of predicting zero.", "name": "fig-perception-descent"}}
-figure, (axes,) = panels(1, height=3.0)
-for (k, gap), shade in zip(gaps.items(), (0.4, 0.6, 0.8, 1.0), strict=True):
-    axes.plot(
-        np.maximum(np.abs(gap), 1e-16),
-        color=COLOURS["perception"],
-        alpha=shade,
-        lw=1 + shade,
-        label=f"k = {k}",
-    )
-axes.set(
-    yscale="log",
-    xscale="symlog",
-    xlabel="gradient steps",
-    ylabel="gap to the closed form",
-)
-axes.set_xlim(left=0)
-_ = axes.legend()
+# %% mystnb={"image": {"alt": "Gap between gradient descent and the closed form against steps for widths one to four, falling to rounding error."}, "figure": {"caption": "Gradient descent converges to the closed form here too. Gap to the closed-form optimum, as a share of the loss of predicting zero.", "name": "fig-perception-descent"}}
+_ = descent_figure(gaps, COLOURS["perception"])
 
 # %% tags=["remove-cell"]
 glue("n_problems", n_problems, display=False)

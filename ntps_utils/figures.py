@@ -6,12 +6,14 @@ One palette, safe for the colour-blind; the same colour for the same thing in ev
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -67,6 +69,40 @@ def identity_scatter(axes: Axes, x: ArrayLike, y: ArrayLike, colour: str, label:
     ends = [shown.min(), shown.max()]
     axes.plot(ends, ends, color=COLOURS["exact"], lw=1, zorder=0)
     axes.set(xscale="log", yscale="log")
+
+
+def closed_form_figure(checks: pd.DataFrame, colour: str) -> Figure:
+    """A closed form against least squares, and against other encoders of the same width.
+
+    Parameters
+    ----------
+    checks : DataFrame
+        Of :class:`ntps_utils.checks.ClosedFormCheck` records.
+    colour : str
+        Of the problem's own points.
+    """
+    figure, (left, right) = panels(2)
+    fitted = checks[checks["measured"] > 1e-6]  # an exact fit has no place on logarithmic axes
+    identity_scatter(left, fitted["measured"], fitted["closed"], colour)
+    left.set(xlabel="loss by least squares", ylabel="loss by the closed form", title="Same loss")
+    bins = np.logspace(-12, 0, 49).tolist()
+    for name, shade in (("random", COLOURS["other"]), ("nearby", colour)):
+        slack = (checks[name] - checks["measured"]).clip(lower=1e-12)
+        right.hist(slack, bins=bins, color=shade, alpha=0.7, label=f"{name} encoders")
+    right.set(xscale="log", xlabel="excess over the closed form", ylabel="problems", title="Nothing does better")
+    right.legend()
+    return figure
+
+
+def descent_figure(gaps: Mapping[int, ArrayLike], colour: str) -> Figure:
+    """Gap between gradient descent and the closed form against steps, a line for each width."""
+    figure, (axes,) = panels(1, height=3.0)
+    for (k, gap), shade in zip(gaps.items(), np.linspace(0.4, 1.0, len(gaps)), strict=True):
+        axes.plot(np.maximum(np.abs(gap), 1e-16), color=colour, alpha=shade, lw=1 + shade, label=f"k = {k}")
+    axes.set(yscale="log", xscale="symlog", xlabel="gradient steps", ylabel="gap to the closed form")
+    axes.set_xlim(left=0)
+    axes.legend()
+    return figure
 
 
 def subspace_explorer(condition: float = 25.0) -> str:
