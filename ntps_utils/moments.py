@@ -350,31 +350,36 @@ class Moments:
             self, **{name: getattr(self, name) + getattr(other, name).to(self.A0.device) for name in TENSORS}
         )
 
-    def layer(self, layer: int) -> LayerMoments:
-        """Means over texts for one layer (by its index into ``hidden_states``)."""
+    def only(self, layer: int) -> Moments:
+        """The moments of one layer, as views of these."""
         if layer not in self.layers:
             raise ValueError(f"Layer {layer} was not extracted; there are layers {list(self.layers)}.")
+        i = self.layers.index(layer)
+        return replace(self, layers=(layer,), **{name: getattr(self, name)[i : i + 1] for name in LAYER_TENSORS})
+
+    def layer(self, layer: int) -> LayerMoments:
+        """Means over texts for one layer (by its index into ``hidden_states``)."""
+        one = self.only(layer)
         if self.n_texts == 0:
             raise ValueError("These moments hold no text yet.")
         if self.n_tokens == self.n_texts:
             raise ValueError("Every text has a single token, so there is no next token to predict.")
-        i = self.layers.index(layer)
         n = self.n_texts
 
         def mean(x: Tensor) -> Array:
             return (x.cpu() / n).numpy()
 
         return LayerMoments(
-            A0=mean(self.A0[i]),
-            A1=mean(self.A1[i]),
-            S=mean(self.S[i]),
-            C=mean(self.C[i]),
+            A0=mean(one.A0[0]),
+            A1=mean(one.A1[0]),
+            S=mean(one.S[0]),
+            C=mean(one.C[0]),
             Y=mean(self.Y),
-            s=mean(self.s[i]),
+            s=mean(one.s[0]),
             q=mean(self.q),
-            tr_G=float(self.tr_G[i]) / n,
-            cubic=mean(self.cubic[i]),
-            quartic=float(self.quartic[i]) / n,
+            tr_G=float(one.tr_G[0]) / n,
+            cubic=mean(one.cubic[0]),
+            quartic=float(one.quartic[0]) / n,
             n_texts=n,
             n_tokens=self.n_tokens,
             precision=self.precision,
@@ -420,3 +425,4 @@ class Moments:
 
 
 TENSORS = tuple(f.name for f in fields(Moments) if f.name not in ("layers", "precision", "source"))
+LAYER_TENSORS = tuple(name for name in TENSORS if name not in ("Y", "q", "counts"))

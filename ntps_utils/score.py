@@ -522,6 +522,7 @@ def score_layer(
     **options
         As for :func:`subspaces`.
     """
+    parts = [part.only(layer) for part in parts]  # merge what is scored, not every layer for each of them
     total = reduce(Moments.merge, parts)
     solved = subspaces(total.layer(layer), layer=layer, **options)
     rows = [solved.row(k) for k in dict.fromkeys(solved.width(k) for k in k_v)]

@@ -112,6 +112,9 @@ def test_several_layers_are_several_problems():
     both = Moments.zeros([3, 7], 6, p.targets.shape[1])
     both.add_batch([x, 2 * x], lengths, y)
     one = p.moments()
+    assert both.only(7).layers == (7,)
+    np.testing.assert_array_equal(both.only(7).layer(7).A0, both.layer(7).A0)
+    assert both.only(3).merge(both.only(3)).n_texts == 40
     np.testing.assert_allclose(both.layer(3).A1, one.A1, rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(both.layer(7).A1, 4 * one.A1, rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(both.layer(7).C, 2 * one.C, rtol=1e-12, atol=1e-12)
