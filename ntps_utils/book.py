@@ -20,7 +20,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ import yaml
 from nbformat import NotebookNode
 
 from ntps_utils.files import atomic_path
+from ntps_utils.provenance import sources
 
 ROOT = Path(__file__).resolve().parents[1]
 KEY = "ntps"
@@ -41,31 +42,13 @@ def chapters(root: Path = ROOT) -> list[Path]:
     return sorted((root / "notebooks").glob("[0-9]*.py"))
 
 
-def _imports(path: Path) -> Iterator[str]:
-    """Names of this library's modules that a Python file imports."""
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "ntps_utils":
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names if alias.name.split(".")[0] == "ntps_utils")
-
-
 def dependencies(source: Path, root: Path = ROOT) -> list[Path]:
     """Files that decide what a chapter shows: itself, the rooms it uses, assets, profile and lock."""
-    found = {source}
-    queue = [source]
-    while queue:
-        for name in _imports(queue.pop()):
-            stem = root.joinpath(*name.split("."))
-            for path in (stem.with_suffix(".py"), stem / "__init__.py"):
-                if path.is_file() and path not in found:
-                    found.add(path)
-                    queue.append(path)
+    found = sources(source, root)
     for package in ("ntps_utils.assets", "ntps_utils.data"):
         if any(package in path.read_text("utf-8") for path in list(found)):
             folder = root.joinpath(*package.split("."))
-            found |= {p for p in folder.iterdir() if p.is_file()}
+            found |= {p for p in folder.rglob("*") if p.is_file() and p.suffix != ".pyc"}
     found |= {root / "requirements.lock", root / "book" / "profiles" / "default.yml"}
     return sorted(found)
 

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import sys
-import warnings
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 from rich import box
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 import ntps_utils
+from ntps_utils.console import bar, err, guarded, out
 from ntps_utils.files import atomic_path
+from ntps_utils.lab.commands import app as lab_app
 from ntps_utils.measure import measure
 from ntps_utils.score import ScoreReport, Shrinkage
 
@@ -27,14 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-out = Console(width=None if sys.stdout.isatty() else max(100, Console().width))  # a pipe has no width of its own
-err = Console(stderr=True)
-
-
-def fail(message: object) -> NoReturn:
-    """Print one line of what went wrong, and leave with status 2."""
-    err.print(f"[red]ntps:[/red] {escape(str(message))}", soft_wrap=True, highlight=False)
-    raise typer.Exit(2)
+app.add_typer(lab_app, name="lab")
 
 
 def _version(show: bool) -> None:
@@ -93,12 +82,12 @@ def parse_shrinkage(text: str) -> Shrinkage:
 
 @app.command()
 def score(
-    model: Annotated[str, typer.Argument(help="A Hub id or a local folder.")],
+    model: Annotated[str, typer.Argument(help="A Hub id, a local folder, or lab/XS, S, M or L.")],
     dataset: Annotated[
         str,
         typer.Argument(
             help="A registered name, a Hub id, a local folder with train.csv or the like, "
-            "or a CSV, Parquet or JSONL file."
+            "a CSV, Parquet or JSONL file, or a task of the lab such as lab/topic."
         ),
     ],
     split: Annotated[str, typer.Option(help="Which split of the dataset.")] = "train",
@@ -153,25 +142,16 @@ def score(
     features can explain (trace_b), and what keeping only the next-token subspace costs
     (excess_loss) with its bounds.
     """
-    warnings.showwarning = _show_warning
-    _quieten_libraries()
-    try:
+    with guarded():
         widths = parse_widths(k_v or ["0.5"])
         intensity = parse_shrinkage(shrinkage)
         if json_file is not None and not os.access(json_file.absolute().parent, os.W_OK):
             raise ValueError(f"Cannot write {json_file}: the folder does not exist or is read-only.")
-        with Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=err,
-        ) as bar:
-            task = bar.add_task("loading", total=None)
+        with bar() as shown:
+            task = shown.add_task("loading", total=None)
 
             def progress(step: str, done: int, total: int) -> None:
-                bar.update(task, description=step, completed=done, total=total)
+                shown.update(task, description=step, completed=done, total=total)
 
             report = measure(
                 model,
@@ -200,10 +180,6 @@ def score(
             with atomic_path(json_file) as temporary:
                 temporary.write_text(report.to_json() + "\n", encoding="utf-8")
             err.print(f"Rows and provenance are in {json_file}.", highlight=False)
-    except (ValueError, OSError, MemoryError) as error:
-        fail(error)
-    except KeyboardInterrupt:
-        fail("interrupted; nothing was written.")
 
 
 SHOWN = {
@@ -247,17 +223,3 @@ def print_report(report: ScoreReport) -> None:
         f"what keeping only k_v next-token directions costs; {ending}.",
         highlight=False,
     )
-
-
-def _quieten_libraries() -> None:
-    """One progress bar, and one sentence for each error: ours."""
-    import transformers
-
-    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    for name in ("transformers", "datasets", "huggingface_hub", "httpx"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-
-
-def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    err.print(f"[yellow]note:[/yellow] {escape(str(message))}", soft_wrap=True, highlight=False)

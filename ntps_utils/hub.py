@@ -1,7 +1,8 @@
 """Causal language models and labelled texts, by name or from local files.
 
-A model is a Hub id or a local folder. A dataset is a name from ``data/datasets.toml``,
-a Hub id, a local folder with one file for each split, or a CSV, Parquet or JSONL file.
+A model is a Hub id, a local folder, or one of the lab's ("lab/M"). A dataset is a name
+from ``data/datasets.toml``, a Hub id, a local folder with one file for each split, a CSV,
+Parquet or JSONL file, or a task of the lab ("lab/topic").
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from ntps_utils import lab
 from ntps_utils.files import sha256
 
 SUFFIXES = (".csv", ".parquet", ".jsonl")
 AUTO_FLOAT64_PARAMETERS = 50_000_000
+LAB = "lab/"
 
 
 class HubError(ValueError):
@@ -93,8 +96,9 @@ def load_texts(
     Parameters
     ----------
     dataset : str or Path
-        A registered name, a Hub id ("owner/name"), a folder with ``train.csv`` or the
-        like (and optionally ``label_names.json``), or a single file.
+        A registered name, a task of the lab ("lab/topic"), a Hub id ("owner/name"), a
+        folder with ``train.csv`` or the like (and optionally ``label_names.json``), or a
+        single file.
     split : str
         Which split; of a single file there is only one, whatever this says.
     text_column, label_column : str
@@ -113,6 +117,8 @@ def load_texts(
         labels, names = _encode(_column(frame, label_column, str(path)), None, str(path))
         return _dataset(path.stem, "all", _column(frame, text_column, str(path)), labels, names)
     name = str(dataset)
+    if name.startswith(LAB):
+        return _from_lab(name, split)
     entries = registered_datasets()
     if name in entries:
         return _from_hub(name, split, entries[name])
@@ -122,6 +128,17 @@ def load_texts(
     close = difflib.get_close_matches(name, entries, n=3)
     hint = f" Did you mean {' or '.join(close)}?" if close else f" Registered names: {', '.join(sorted(entries))}."
     raise HubError(f"There is no dataset {name!r}: not a file or folder, a registered name, or a Hub id.{hint}")
+
+
+def _from_lab(name: str, split: str) -> TextDataset:
+    task, _, seed = name.removeprefix(LAB).partition("@")
+    if seed and not seed.isdecimal():
+        raise HubError(f"{name}: after the @ comes the number of another draw of the task, such as {LAB}{task}@1.")
+    try:
+        sample = lab.split_of(task, split, int(seed or 0))
+    except ValueError as error:
+        raise HubError(str(error)) from None
+    return _dataset(name, split, sample.texts, sample.labels, lab.TASKS[task].label_names)
 
 
 def _from_folder(folder: Path, split: str, text_column: str, label_column: str) -> TextDataset:
@@ -297,7 +314,8 @@ def load_model(
     Parameters
     ----------
     name : str or Path
-        A Hub id or a local folder.
+        A Hub id, a local folder, or a model of the lab: "lab/M", or "lab/M@400" for its
+        checkpoint after 400 steps ("@0" is the untrained model).
     device : str
         "auto" takes a GPU if there is one; otherwise a torch device such as "cpu".
     dtype : str
@@ -318,20 +336,28 @@ def load_model(
     if dtype not in dtypes:
         raise HubError(f"There is no dtype {dtype!r}; choose one of {', '.join(dtypes)}.")
     where = _device(device)
+    asked, step = str(name), None
+    if asked.startswith(LAB):
+        name, step = _lab_model(asked)
     path = Path(name)
     local = path.is_dir()
     if local and not (path / "config.json").is_file():
         raise HubError(f"{name} is not a model folder: it has no config.json.")
     if local and not list(path.glob("*.safetensors")):
         raise HubError(f"{name} has no safetensors weights; pickled checkpoints are not read. Convert them first.")
-    if not local and not _looks_like_hub_id(str(name)):
+    if not local and step != 0 and not _looks_like_hub_id(str(name)):
         raise HubError(f"There is no model {str(name)!r}: not a folder, and not a Hub id of the form owner/name.")
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code, "local_files_only": local}
+    model: Any
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(str(name), **options)
-        model: Any = transformers.AutoModelForCausalLM.from_pretrained(
-            str(name), dtype="auto" if dtype == "auto" else getattr(torch, dtype), use_safetensors=True, **options
-        )
+        if step == 0:
+            model, tokenizer = lab.untrained(str(name))
+            model = model if dtype == "auto" else model.to(getattr(torch, dtype))
+        else:
+            tokenizer = transformers.AutoTokenizer.from_pretrained(str(name), **options)
+            model = transformers.AutoModelForCausalLM.from_pretrained(
+                str(name), dtype="auto" if dtype == "auto" else getattr(torch, dtype), use_safetensors=True, **options
+            )
     except Exception as error:  # the Hub client and model code raise many kinds
         if local:
             raise HubError(f"The model in {name} could not be loaded: {_first_line(error)}.") from None
@@ -342,8 +368,25 @@ def load_model(
     if dtype == "auto" and where.type == "cpu" and model.num_parameters() <= AUTO_FLOAT64_PARAMETERS:
         model = model.double()
     commit = getattr(model.config, "_commit_hash", None)
-    fingerprint = commit or sha256(*sorted(path.glob("*.safetensors")), path / "config.json")
-    return CausalModel(str(name), model.eval().requires_grad_(False).to(where), tokenizer, fingerprint[:16])
+    if step == 0:
+        fingerprint = f"seed {asked}"
+    else:
+        fingerprint = commit or sha256(*sorted(path.glob("*.safetensors")), path / "config.json")
+    return CausalModel(asked, model.eval().requires_grad_(False).to(where), tokenizer, fingerprint[:16])
+
+
+def _lab_model(asked: str) -> tuple[str, int | None]:
+    """Folder of a model of the lab, and its step; for step 0, its name, as it has no folder."""
+    name, _, step = asked.removeprefix(LAB).partition("@")
+    if step and not step.isdecimal():
+        raise HubError(f"{asked}: after the @ comes a number of pretraining steps, such as {LAB}{name}@0.")
+    try:
+        if step == "0":
+            lab.steps_of(name)
+            return name, 0
+        return str(lab.checkpoint(name, int(step) if step else None)), None
+    except ValueError as error:
+        raise HubError(str(error)) from None
 
 
 def _device(device: str) -> torch.device:

@@ -1,0 +1,243 @@
+"""Cells: one model on one dataset, measured by scores, probes and finetuning.
+
+The settings are fixed before any cell is run. A cell's row goes to a store, so that a
+table of cells can be interrupted and continued, and only what changed is computed again.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import pandas as pd
+import torch
+
+from ntps_utils.extract import Extraction, extract
+from ntps_utils.hub import CausalModel, TextDataset, load_model, load_texts
+from ntps_utils.lora import FinetuneConfig, finetune
+from ntps_utils.probe import chance_adjusted, linear_probe, logistic_probe
+from ntps_utils.provenance import code_fingerprint, versions
+from ntps_utils.score import NumericalWarning, subspaces
+from ntps_utils.store import Store
+
+SCORES = ("ntps", "ntps_metric", "ntps_task")
+
+
+@dataclass(frozen=True)
+class CellSettings:
+    """What is measured in every cell. Declared in the chapter on scores and probes.
+
+    Attributes
+    ----------
+    spectrum : float
+        Second rule for the width of V, beside half of the features: as many directions
+        as hold this fraction of the autoregressive spectrum.
+    lora, frozen : FinetuneConfig
+        Adapters and head, and the head alone; their difference is the gain. Without
+        ``lora`` neither is run.
+    dtype : str
+        Of the forward passes.
+    seed : int
+        Of folds, batches, heads and adapters.
+    """
+
+    spectrum: float = 0.95
+    lora: FinetuneConfig | None = field(
+        default_factory=lambda: FinetuneConfig(
+            "lora", rank=8, alpha=16.0, learning_rates=(1e-2, 3e-3), n_steps=150, eval_every=25, patience=3
+        )
+    )
+    frozen: FinetuneConfig = field(
+        default_factory=lambda: FinetuneConfig(
+            "frozen", learning_rates=(1e-2, 3e-3), n_steps=150, eval_every=25, patience=3
+        )
+    )
+    dtype: str = "float32"
+    seed: int = 0
+
+
+def middle_and_last(n_layers: int) -> dict[str, int]:
+    """The two layers that every cell is scored at, as indices into ``hidden_states``."""
+    return {"middle": n_layers // 2, "last": n_layers - 1}
+
+
+def score_settings(extraction: Extraction, spectrum: float) -> list[dict[str, Any]]:
+    """Every score at each layer extracted, centred and not, for both widths of V."""
+    rows = []
+    moments = extraction.moments
+    for layer in moments.layers:
+        for centre in (False, True):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", NumericalWarning)
+                solved = subspaces(moments.layer(layer), layer=layer, centre=centre)
+            share = solved.gamma.cumsum() / solved.gamma.sum()
+            widths = {
+                "half": solved.width(solved.d // 2),
+                "spectrum": int(np.searchsorted(share, spectrum) + 1),
+            }
+            for rule, k_v in widths.items():
+                row = solved.row(k_v)
+                rows.append(
+                    {
+                        "layer": layer,
+                        "centred": centre,
+                        "rule": rule,
+                        "k_v": k_v,
+                        **{name: getattr(row, name) for name in SCORES},
+                        "trace_b": row.trace_b,
+                        "excess_loss": row.excess_loss,
+                        "trace_y": solved.trace_y,
+                    }
+                )
+    return rows
+
+
+def measure_cell(model: CausalModel, train: TextDataset, test: TextDataset, settings: CellSettings) -> dict[str, Any]:
+    """Scores, probes, LoRA and its frozen-head baseline, and scores after LoRA, of one cell.
+
+    Returns
+    -------
+    dict
+        Plain values: accuracies are fractions, losses squared errors per text, times
+        seconds. ``scores`` and ``scores_after`` are lists with one entry for each layer,
+        centring and width.
+    """
+    started = time.perf_counter()
+    layers = middle_and_last(model.n_layers)
+    wanted = tuple(dict.fromkeys(layers.values()))
+    at_train = extract(model, train, layers=wanted, features=wanted, batch_size=64)
+    at_test = extract(model, test, layers=wanted, features=wanted, batch_size=64)
+    scores = score_settings(at_train, settings.spectrum)
+    score_seconds = time.perf_counter() - started
+    y, y_test = train.labels[at_train.kept], test.labels[at_test.kept]
+    row: dict[str, Any] = {
+        "model": model.name,
+        "dataset": train.name,
+        "n_train": len(y),
+        "n_test": len(y_test),
+        "n_classes": train.n_classes,
+        "n_features": model.dimension,
+        "n_parameters": model.model.num_parameters(),
+        "majority": float(np.bincount(y_test).max() / len(y_test)),
+        "score_seconds": score_seconds,
+    }
+    for name, layer in layers.items():
+        x, x_test = at_train.features[layer], at_test.features[layer]
+        linear = linear_probe(x, y, x_test, y_test, n_classes=train.n_classes)
+        logistic = logistic_probe(x, y, x_test, y_test, seed=settings.seed)
+        row |= {
+            f"probe_{name}": logistic.test_accuracy,
+            f"probe_train_{name}": logistic.train_accuracy,
+            f"probe_adjusted_{name}": chance_adjusted(logistic.test_accuracy, y_test),
+            f"mse_{name}": linear.test_mse,
+            f"mse_train_{name}": linear.train_mse,
+        }
+    row["scores"] = scores
+    if settings.lora is None:
+        return row | {"seconds": time.perf_counter() - started}
+    frozen = finetune(model, train, test, settings.frozen)
+    lora = finetune(model, train, test, settings.lora)
+    after = extract(lora.model, train, layers=wanted, batch_size=64)
+    return row | {
+        "frozen": frozen.accuracy,
+        "lora": lora.accuracy,
+        "gain": lora.accuracy - frozen.accuracy,
+        "lora_adjusted": chance_adjusted(lora.accuracy, y_test),
+        "lora_rate": lora.learning_rate,
+        "lora_steps": lora.n_steps,
+        "lora_seconds": lora.seconds,
+        "seconds": time.perf_counter() - started,
+        "scores_after": score_settings(after, settings.spectrum),
+    }
+
+
+def run_cells(
+    models: Sequence[str],
+    datasets: Sequence[str],
+    settings: CellSettings,
+    store: Store,
+    *,
+    n_jobs: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[dict[str, Any]]:
+    """Measure every (model, dataset) cell that the store does not hold yet; return all rows.
+
+    Parameters
+    ----------
+    models, datasets : sequence of str
+        As for :func:`ntps_utils.hub.load_model` and :func:`~ntps_utils.hub.load_texts`;
+        datasets need the splits "train" and "test".
+    settings : CellSettings
+    store : Store
+        Each row is written as soon as it is there.
+    n_jobs : int
+        Processes, one thread each: small models gain nothing from more threads.
+    progress : callable, optional
+        Called with the number of cells done and in all.
+    """
+    cells = [(model, dataset) for model in models for dataset in datasets]
+    # A fingerprint is cheap to read and decides what a row is good for.
+    prints = {name: load_model(name).fingerprint for name in models}
+    texts = {name: [load_texts(name, split).fingerprint for split in ("train", "test")] for name in datasets}
+    code = code_fingerprint(Path(__file__))
+    made_by = {name: v for name, v in versions().items() if name not in ("ntps-utils", "datasets")}
+    keys = {
+        (model, dataset): {
+            "model": model,
+            "weights": prints[model],
+            "dataset": dataset,
+            "texts": texts[dataset],
+            "settings": asdict(settings),
+            "code": code,
+            "versions": made_by,
+        }
+        for model, dataset in cells
+    }
+    missing = [cell for cell in cells if store.get(keys[cell]) is None]
+    done = len(cells) - len(missing)
+    if progress is not None:
+        progress(done, len(cells))
+    tasks = (joblib.delayed(_run_one)(*cell, settings, store, keys[cell]) for cell in missing)
+    for _ in joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered")(tasks):
+        done += 1
+        if progress is not None:
+            progress(done, len(cells))
+    rows = [store.get(keys[cell]) for cell in cells]
+    return [row for row in rows if row is not None]
+
+
+def _run_one(model: str, dataset: str, settings: CellSettings, store: Store, key: dict[str, Any]) -> None:
+    torch.set_num_threads(1)
+    lm = load_model(model, dtype=settings.dtype)
+    store.put(key, measure_cell(lm, load_texts(dataset, "train"), load_texts(dataset, "test"), settings))
+
+
+def cell_frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
+    """One line a cell: everything but the scores."""
+    return pd.DataFrame([{name: value for name, value in row.items() if not name.startswith("scores")} for row in rows])
+
+
+def score_frame(rows: Iterable[dict[str, Any]], when: str = "before") -> pd.DataFrame:
+    """One line for each cell, layer, centring and rule.
+
+    Parameters
+    ----------
+    rows : iterable of dict
+        Of :func:`run_cells`.
+    when : {"before", "after"}
+        LoRA.
+    """
+    field_name = {"before": "scores", "after": "scores_after"}[when]
+    lines = []
+    for row in rows:
+        last = max(score["layer"] for score in row[field_name])
+        for score in row[field_name]:
+            place = "last" if score["layer"] == last else "middle"
+            lines.append({"model": row["model"], "dataset": row["dataset"], "place": place, **score})
+    return pd.DataFrame(lines)

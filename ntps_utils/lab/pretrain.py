@@ -1,0 +1,318 @@
+"""Pretraining of small Llama models, on the lab's world or on any text.
+
+Everything random is a function of (seed, step): a run that was killed continues from its
+last saved state and ends with the same weights.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from torch.nn.functional import cross_entropy
+from torch.nn.utils.rnn import pad_sequence
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from ntps_utils.files import atomic_path, sha256
+from ntps_utils.lab.grammar import World
+from ntps_utils.lab.recipe import CONTEXT, Progress, Recipe
+from ntps_utils.lab.world import WORLD
+
+PAD, BOS, EOS, UNKNOWN = SPECIAL = ("<pad>", "<s>", "</s>", "<unk>")
+N_VALIDATION = 1000
+
+
+# -- texts -------------------------------------------------------------------------
+
+
+class Source(Protocol):
+    """Token sequences to train on."""
+
+    @property
+    def name(self) -> str: ...
+
+    def batch(self, step: int, batch_size: int, seed: int) -> list[list[int]]:
+        """Sequences of one step; a function of its arguments alone."""
+
+    def validation(self) -> list[list[int]]:
+        """Held-out sequences."""
+
+
+@dataclass(frozen=True, eq=False)
+class WorldSource:
+    """Documents of a made world, each between BOS and EOS, without end."""
+
+    world: World
+    tokenizer: PreTrainedTokenizerFast
+
+    @property
+    def name(self) -> str:
+        return "the lab's world" if self.world is WORLD else "a made world"
+
+    def _encode(self, rng: random.Random, n: int) -> list[list[int]]:
+        vocabulary = self.tokenizer.get_vocab()
+        return [
+            [vocabulary[BOS], *(vocabulary[word] for word in self.world.write(rng).words), vocabulary[EOS]]
+            for _ in range(n)
+        ]
+
+    def batch(self, step: int, batch_size: int, seed: int) -> list[list[int]]:
+        return self._encode(random.Random(f"corpus {seed} {step}"), batch_size)
+
+    def validation(self) -> list[list[int]]:
+        return self._encode(random.Random("validation"), N_VALIDATION)
+
+
+@dataclass(frozen=True, eq=False)
+class CorpusSource:
+    """Windows of real text, each opened by BOS; the last twentieth is held out."""
+
+    tokens: np.ndarray[Any, np.dtype[np.int32]]
+    tokenizer: PreTrainedTokenizerFast
+    length: int = CONTEXT
+    label: str = "a corpus"
+
+    @property
+    def name(self) -> str:
+        return self.label
+
+    def _window(self, start: int) -> list[int]:
+        return [self.tokenizer.bos_token_id, *self.tokens[start : start + self.length - 1].tolist()]
+
+    @property
+    def _cut(self) -> int:
+        return len(self.tokens) * 19 // 20
+
+    def batch(self, step: int, batch_size: int, seed: int) -> list[list[int]]:
+        rng = np.random.default_rng([seed, step])
+        return [self._window(int(s)) for s in rng.integers(0, self._cut - self.length, batch_size)]
+
+    def validation(self) -> list[list[int]]:
+        starts = np.linspace(self._cut, len(self.tokens) - self.length, 200).astype(int)
+        return [self._window(int(s)) for s in starts]
+
+
+def _fast(tokenizer: Tokenizer, context: int) -> PreTrainedTokenizerFast:
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{BOS} $A", special_tokens=[(BOS, tokenizer.token_to_id(BOS))]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        bos_token=BOS,
+        eos_token=EOS,
+        unk_token=UNKNOWN,
+        padding_side="right",
+        model_max_length=context,
+    )
+
+
+def world_tokenizer(world: World = WORLD) -> PreTrainedTokenizerFast:
+    """A token for each word of a world."""
+    vocabulary = {word: i for i, word in enumerate((*SPECIAL, *world.vocabulary))}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return _fast(tokenizer, CONTEXT)
+
+
+def corpus_source(files: Sequence[str | Path], *, n_tokens: int = 4096, context: int = CONTEXT) -> CorpusSource:
+    """Train a byte-level BPE tokenizer on text files, and read them with it.
+
+    Parameters
+    ----------
+    files : sequence of path
+        UTF-8 text files.
+    n_tokens : int
+        Size of the vocabulary.
+    context : int
+        Tokens of a training window, BOS included.
+
+    Raises
+    ------
+    ValueError
+        If a file is missing or not UTF-8, or there is too little text.
+    """
+    paths = [Path(file) for file in files]
+    texts = []
+    for path in paths:
+        try:
+            texts.append(path.read_text("utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"The corpus file {path} cannot be read as UTF-8 text: {error}.") from None
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=n_tokens,
+        special_tokens=list(SPECIAL),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    bpe.train_from_iterator((line for text in texts for line in text.splitlines(keepends=True)), trainer)
+    tokenizer = _fast(bpe, context)
+    # Encoding by paragraph keeps memory flat and gives the tokenizer's threads something to share.
+    encoded = bpe.encode_batch([p for text in texts for p in text.splitlines(keepends=True)], add_special_tokens=False)
+    tokens = np.fromiter((i for row in encoded for i in row.ids), dtype=np.int32)
+    if len(tokens) < 60 * context:
+        raise ValueError(f"{len(tokens)} tokens are too few to train on; give at least {60 * context}.")
+    names = ", ".join(path.name for path in paths)
+    return CorpusSource(tokens, tokenizer, context, f"{names} (sha256 {sha256(*paths)[:16]})")
+
+
+# -- training ----------------------------------------------------------------------
+
+
+def initial_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+    """The model of step 0."""
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=recipe.hidden_size,
+        num_hidden_layers=recipe.n_layers,
+        num_attention_heads=recipe.n_heads,
+        num_key_value_heads=recipe.n_heads,
+        intermediate_size=recipe.intermediate_size,
+        max_position_embeddings=tokenizer.model_max_length,
+        tie_word_embeddings=True,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        return LlamaForCausalLM(config)
+
+
+def _loss(model: LlamaForCausalLM, rows: Sequence[Sequence[int]], reduction: str = "mean") -> torch.Tensor:
+    """Cross-entropy of the next token, in nats."""
+    ids = pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=-100)
+    ids = ids.to(model.device)
+    logits = model(input_ids=ids.clamp_min(0), attention_mask=(ids >= 0).long(), use_cache=False).logits
+    return cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten(), ignore_index=-100, reduction=reduction)
+
+
+@torch.inference_mode()
+def validation_loss(model: LlamaForCausalLM, source: Source) -> float:
+    """Mean loss per predicted token of the held-out texts, in nats."""
+    rows = sorted(source.validation(), key=len)
+    chunks = [rows[i : i + 100] for i in range(0, len(rows), 100)]
+    total = sum(float(_loss(model.eval(), chunk, "sum")) for chunk in chunks)
+    return total / sum(len(row) - 1 for row in rows)
+
+
+def pretrain(
+    recipe: Recipe,
+    source: Source,
+    tokenizer: PreTrainedTokenizerFast,
+    folder: str | Path,
+    *,
+    device: str = "cpu",
+    save_every: int = 250,
+) -> Iterator[Progress]:
+    """Pretrain a model; yields after every step.
+
+    Writes ``step-N/`` for each checkpoint, an ordinary transformers folder with weights in
+    float16, and ``run.json`` with the recipe and the losses. A folder that holds the
+    beginning of the same run is continued; a finished one yields nothing.
+
+    Raises
+    ------
+    ValueError
+        If the folder holds another run, or the loss is no longer finite.
+    """
+    folder = Path(folder)
+    record = {"recipe": json.loads(json.dumps(asdict(recipe))), "texts": source.name, "checkpoints": {}}
+    run_file, state_file = folder / "run.json", folder / "state.safetensors"
+    if run_file.is_file():
+        found = json.loads(run_file.read_text("utf-8"))
+        if (found["recipe"], found["texts"]) != (record["recipe"], record["texts"]):
+            raise ValueError(f"{folder} holds another run (other recipe or texts); choose an empty folder.")
+        record = found
+        if str(recipe.n_steps) in record["checkpoints"]:
+            return
+
+    model = initial_model(recipe, tokenizer).to(device)  # type: ignore[arg-type]
+    parameters = dict(model.named_parameters())
+    optimizer = torch.optim.AdamW(parameters.values(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    start = _load_state(state_file, parameters, optimizer) if state_file.is_file() else 0
+    _write_json(run_file, record)
+    model.train()
+    for step in range(start, recipe.n_steps):
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.rate(step)
+        loss = _loss(model, source.batch(step, recipe.batch_size, recipe.seed))
+        if not torch.isfinite(loss):
+            raise ValueError(f"The loss is {loss.item()} at step {step}; lower the learning rate.")
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters.values(), 1.0)
+        optimizer.step()
+        done = step + 1
+        if done in recipe.checkpoints:
+            kept = save_half(model, tokenizer, folder / f"step-{done}")
+            record["checkpoints"][str(done)] = {
+                "validation_loss": validation_loss(kept.to(device), source),  # type: ignore[arg-type]
+                "sha256": sha256(folder / f"step-{done}" / "model.safetensors"),
+            }
+            _write_json(run_file, record)
+            model.train()
+        if done % save_every == 0 and done < recipe.n_steps:
+            _save_state(state_file, parameters, optimizer, done)
+        yield Progress(done, recipe.n_steps, loss.item())
+    state_file.unlink(missing_ok=True)
+
+
+def save_half(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> LlamaForCausalLM:
+    """Save a model rounded to float16, all files or none; returns the model as a reader will get it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        half = LlamaForCausalLM(model.config)
+        half.load_state_dict({name: tensor.detach().cpu() for name, tensor in model.state_dict().items()})
+        half.half().save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+        (temporary / "generation_config.json").unlink(missing_ok=True)
+        temporary.chmod(0o755)
+        if folder.exists():
+            shutil.rmtree(folder)
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return half.float()
+
+
+def _save_state(file: Path, parameters: dict[str, Any], optimizer: torch.optim.Optimizer, step: int) -> None:
+    tensors: dict[str, torch.Tensor] = {}
+    for name, parameter in parameters.items():
+        state = optimizer.state[parameter]
+        tensors |= {f"{name}/{key}": state[key] for key in ("exp_avg", "exp_avg_sq")}
+        tensors[name] = parameter.detach()
+    with atomic_path(file) as temporary:
+        save_file({k: v.contiguous() for k, v in tensors.items()}, temporary, metadata={"step": str(step)})
+
+
+def _load_state(file: Path, parameters: dict[str, Any], optimizer: torch.optim.Optimizer) -> int:
+    with safe_open(file, "pt") as opened:
+        step = int(opened.metadata()["step"])
+    tensors = load_file(file)
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(tensors[name])
+            moments = {key: tensors[f"{name}/{key}"].to(parameter.device) for key in ("exp_avg", "exp_avg_sq")}
+            optimizer.state[parameter] = {"step": torch.tensor(float(step)), **moments}
+    return step
+
+
+def _write_json(file: Path, record: dict[str, Any]) -> None:
+    with atomic_path(file) as temporary:
+        temporary.write_text(json.dumps(record, indent=1) + "\n", "utf-8")

@@ -1,0 +1,366 @@
+"""The made world: its texts, the best possible reader, its tasks; pretraining and the ladder."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ntps_utils import hub, lab
+from ntps_utils.files import sha256
+from ntps_utils.lab import ladder, pretrain, recipe
+from ntps_utils.lab.grammar import Document, Factor
+from ntps_utils.lab.tasks import SIZES, TASKS, Task, sample, split_of
+from ntps_utils.lab.world import CODES, NOUNS, VERBS, WORLD, past, plural, third
+
+SMALL = recipe.Recipe(16, 1, 2, 32, n_steps=12, batch_size=4, n_warmup=2, checkpoints=(6, 12))
+
+
+# -- grammar -----------------------------------------------------------------------
+
+
+def two_coins(strength: float = 0.6) -> Factor:
+    return Factor("coin", {"word": {"fair": ("a", "b"), "foul": ("c",)}}, strength)
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.3, 0.6, 1.0])
+def test_likelihoods_are_probabilities_and_match_frequencies(strength):
+    factor = two_coins(strength)
+    total = sum(np.exp(factor.log_likelihood("word", word)) for word in "abc")
+    np.testing.assert_allclose(total, 1.0)
+    doc = Document({"coin": factor}, {"coin": "fair"}, random.Random(1))
+    drawn = [doc.draw("coin") for _ in range(20000)]
+    for word in "abc":
+        expected = np.exp(factor.log_likelihood("word", word))[0]
+        assert abs(drawn.count(word) / 20000 - expected) < 0.015
+
+
+def test_posterior_is_bayes_rule_by_enumeration():
+    factor = two_coins(0.5)
+    for words in product("abc", repeat=3):
+        doc = Document({"coin": factor}, {"coin": "fair"}, random.Random(0))
+        doc.draws = [("coin", "word", word) for word in words] + [("other", "word", "x")]
+        p = {"a": (1 / 4 + 1 / 6, 1 / 6), "b": (1 / 4 + 1 / 6, 1 / 6), "c": (1 / 6, 1 / 2 + 1 / 6)}
+        joint = np.prod([p[word] for word in words], axis=0)
+        np.testing.assert_allclose(doc.posterior("coin"), joint / joint.sum())
+
+
+@pytest.mark.parametrize(
+    ("words", "strength", "message"),
+    [
+        ({"word": {"x": ("a",), "y": ("a",)}}, 0.5, "in no other list"),
+        ({"word": {"x": ("a",), "y": ()}}, 0.5, "words of its own"),
+        ({"word": {"x": ("a",)}, "more": {"y": ("b",)}}, 0.5, "other kinds"),
+        ({"word": {"x": ("a",)}}, 1.5, r"must lie in \[0, 1\]"),
+    ],
+)
+def test_bad_factors_are_refused(words, strength, message):
+    with pytest.raises(ValueError, match=message):
+        Factor("f", words, strength)
+
+
+def test_the_world_says_only_words_of_its_vocabulary_and_no_word_means_two_things():
+    rng = random.Random(3)
+    said = {word for _ in range(3000) for word in WORLD.write(rng).words}
+    assert said == set(WORLD.vocabulary)
+    kinds = [
+        *(f(w) for own in NOUNS.values() for w in own.split() for f in (str, plural)),
+        *(f(w) for own in VERBS.values() for w in own.split() for f in (str, third, past)),
+        *CODES,
+        *(w for f in list(WORLD.factors.values())[1:] for k in f.words.values() for own in k.values() for w in own),
+    ]
+    assert len(kinds) == len(set(kinds))
+
+
+# -- tasks -------------------------------------------------------------------------
+
+
+def test_there_are_tasks_of_every_kind():
+    assert len(TASKS) >= 12
+    assert {task.kind for task in TASKS.values()} == set(Task.__annotations__ and lab.tasks.Kind.__args__)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_tasks_are_balanced_seeded_and_as_hard_as_they_say(name):
+    drawn = sample(name, 3000, seed=5)
+    again, other = sample(name, 30, seed=5), sample(name, 30, seed=6)
+    assert drawn.texts[:30] == again.texts
+    assert again.texts != other.texts
+    c = len(TASKS[name].label_names)
+    shares = np.bincount(drawn.labels, minlength=c) / 3000
+    assert np.all(np.abs(shares - 1 / c) < 4.5 * np.sqrt(1 / c * (1 - 1 / c) / 3000))
+    np.testing.assert_allclose(drawn.posteriors.sum(1), 1.0)
+    # The best reader is calibrated: it is right as often as it says.
+    right = np.mean(drawn.posteriors.argmax(1) == drawn.labels)
+    assert abs(right - drawn.bayes_accuracy) < 4 * np.sqrt(0.25 / 3000)
+
+
+# What a human reader says who knows the question and sees the text alone.
+def order_by_reading(text: str) -> int:
+    words = text.split()
+    return int(words.index(CODES[0]) < words.index(CODES[1]))
+
+
+def paraphrase_by_reading(text: str) -> int:
+    one, two = (half.split() for half in text.split(" | "))
+    return int((one[1], one[2], one[4]) == (two[-2], two[3], two[1]))
+
+
+READERS = {
+    "order": order_by_reading,
+    "paraphrase": paraphrase_by_reading,
+    "marker": lambda text: int("perhaps" in text.split()),
+    "count": lambda text: text.split().count("bell") - 1,
+    "code": lambda text: int(CODES.index(text.split()[text.split().index("code") + 1]) >= 12),
+    "number": lambda text: int(next(w for w in text.split() if w in FORMS)[-1] == "s"),
+    "agreement": lambda text: int(agrees(text)),
+}
+FORMS = {f(w) for own in NOUNS.values() for w in own.split() for f in (str, plural)}
+
+
+def agrees(text: str) -> bool:
+    """Each finite verb against its subject: the last noun before it that follows no "near"."""
+    singular = {"is", "was", *(third(v) for own in VERBS.values() for v in own.split())}
+    either = {past(v) for own in VERBS.values() for v in own.split()}
+    bare = {"are", "were", *(v for own in VERBS.values() for v in own.split())}
+    for clause in text.split(" ."):
+        words, number, skip = clause.split(), None, False
+        for word in words:
+            if word == "near":
+                skip = True
+            elif word in FORMS:
+                if number is None or not skip:
+                    number = word[-1] == "s" if not skip else number
+                skip = False
+            elif word in singular | bare and number is not None:
+                if (word in bare) != number:
+                    return False
+                break
+            elif word in either:
+                break
+    return True
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_labels_are_what_a_reader_says(name):
+    drawn = sample(name, 500, seed=9)
+    assert [READERS[name](text) for text in drawn.texts] == drawn.labels.tolist()
+
+
+def test_splits_are_independent_and_named():
+    train, test = split_of("topic", "train"), split_of("topic", "test")
+    assert (len(train.texts), len(test.texts)) == (SIZES["train"], SIZES["test"])
+    assert len(set(train.texts) & set(test.texts)) <= 5
+    assert split_of("topic", "train", seed=1).texts != train.texts
+    with pytest.raises(ValueError, match="splits train and test, not 'dev'"):
+        split_of("topic", "dev")
+    with pytest.raises(ValueError, match="did you mean topic"):
+        split_of("topik", "train")
+    with pytest.raises(ValueError, match="at least 1"):
+        sample("topic", 0, seed=0)
+
+
+def test_a_factor_and_a_task_of_ones_own():
+    weather = Factor("weather", {"word": {"dry": ("sunny",), "wet": ("rainy",)}}, strength=0.8)
+
+    def forecast(doc):
+        doc.say("it")
+        doc.say(doc.draw("weather"))
+
+    def write(world, doc):
+        forecast(doc)
+        return doc.index("weather")
+
+    world = WORLD.extended([weather], [(5.0, forecast)])
+    task = Task("weather", "?", "helps prediction", weather.values, write, lambda doc: doc.posterior("weather"))
+    drawn = sample(task, 500, seed=0, world=world)
+    assert drawn.bayes_accuracy == pytest.approx(0.9)
+    rng = random.Random(0)
+    assert any("sunny" in world.write(rng).words for _ in range(20))
+    assert "rainy" in pretrain.world_tokenizer(world).get_vocab()
+
+
+# -- through the ordinary doors ----------------------------------------------------
+
+
+def test_tasks_and_models_load_like_any_other():
+    data = hub.load_texts("lab/topic", "test")
+    assert data.n_classes == 8
+    assert len(data) == 500
+    assert hub.load_texts("lab/topic@1", "test").texts != data.texts
+    for step in (None, 400, 0):
+        model = hub.load_model("lab/XS" if step is None else f"lab/XS@{step}")
+        assert model.dimension == 32
+        assert model.model.dtype == torch.float64
+    ids = model.tokenizer(data.texts[0])["input_ids"]
+    assert ids[0] == model.tokenizer.bos_token_id
+    assert len(ids) == len(data.texts[0].split()) + 1
+    assert model.tokenizer.unk_token_id not in ids
+
+
+@pytest.mark.parametrize(
+    ("load", "name", "message"),
+    [
+        (hub.load_model, "lab/XXL", "no model 'XXL'; its models are XS, S, M, L"),
+        (hub.load_model, "lab/XS@7", "checkpoints 0, 400, 4000, not 7"),
+        (hub.load_model, "lab/XS@end", "a number of pretraining steps"),
+        (hub.load_model, "lab/XXL@0", "no model 'XXL'"),
+        (hub.load_texts, "lab/topics", "did you mean topic"),
+        (hub.load_texts, "lab/topic@x", "another draw of the task"),
+    ],
+)
+def test_unknown_names_say_what_there_is(load, name, message):
+    with pytest.raises(hub.HubError, match=message):
+        load(name)
+
+
+# -- pretraining -------------------------------------------------------------------
+
+
+def run(folder, recipe_=SMALL, n=None, **options):
+    tokenizer = pretrain.world_tokenizer()
+    steps = pretrain.pretrain(recipe_, pretrain.WorldSource(WORLD, tokenizer), tokenizer, folder, **options)
+    return [at for at, _ in zip(steps, range(n if n is not None else 10**9), strict=False)]
+
+
+def weights(folder, step=12):
+    return load_file(folder / f"step-{step}" / "model.safetensors")
+
+
+def test_pretraining_learns_and_is_seeded(tmp_path):
+    longer = recipe.Recipe(16, 1, 2, 32, n_steps=150, batch_size=8, n_warmup=10, checkpoints=(150,), learning_rate=1e-2)
+    losses = [at.loss for at in run(tmp_path / "long", longer)]
+    assert np.mean(losses[-10:]) < np.mean(losses[:10]) - 1.5
+    run(tmp_path / "a")
+    run(tmp_path / "b")
+    assert all(torch.equal(x, weights(tmp_path / "b")[name]) for name, x in weights(tmp_path / "a").items())
+    record = json.loads((tmp_path / "a" / "run.json").read_text())
+    assert list(record["checkpoints"]) == ["6", "12"]
+    file = tmp_path / "a" / "step-12" / "model.safetensors"
+    assert record["checkpoints"]["12"]["sha256"] == sha256(file)
+    # The recorded loss is that of the rounded weights, as a reader loads them.
+    model = hub.load_model(tmp_path / "a" / "step-12", dtype="float32")
+    loss = pretrain.validation_loss(model.model, pretrain.WorldSource(WORLD, model.tokenizer))
+    assert loss == pytest.approx(record["checkpoints"]["12"]["validation_loss"], abs=1e-5)
+    assert run(tmp_path / "a") == []  # finished: nothing is done again
+
+
+def test_an_interrupted_run_ends_with_the_same_weights(tmp_path):
+    run(tmp_path / "whole", save_every=4)
+    run(tmp_path / "cut", n=7, save_every=4)  # steps 5 to 7 are lost
+    again = run(tmp_path / "cut", save_every=4)
+    assert again[0].step == 5
+    for step in (6, 12):
+        for name, x in weights(tmp_path / "whole", step).items():
+            assert torch.equal(x, weights(tmp_path / "cut", step)[name])
+    assert not (tmp_path / "cut" / "state.safetensors").exists()
+
+
+def test_a_killed_run_goes_on(tmp_path):
+    code = (
+        "import sys, torch; torch.set_num_threads(1); from tests.test_lab import run\n"
+        "from pathlib import Path; import tests.test_lab as t\n"
+        "r = t.recipe.Recipe(16, 1, 2, 32, n_steps=60, batch_size=4, n_warmup=2, checkpoints=(60,))\n"
+        "run(Path(sys.argv[1]), r, save_every=5)"
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "whole")], check=True, env=environment)
+    for _ in range(2):
+        process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "cut")], env=environment)
+        while process.poll() is None and not (tmp_path / "cut" / "state.safetensors").exists():
+            time.sleep(0.02)
+        time.sleep(0.3)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "cut")], check=True, env=environment)
+    for name, x in weights(tmp_path / "whole", 60).items():
+        assert torch.equal(x, weights(tmp_path / "cut", 60)[name])
+
+
+def test_a_folder_with_another_run_is_refused(tmp_path):
+    run(tmp_path, n=1)
+    with pytest.raises(ValueError, match="holds another run"):
+        run(tmp_path, recipe.Recipe(16, 1, 2, 32, n_steps=12, batch_size=5, n_warmup=2, checkpoints=(12,)))
+
+
+def test_real_text_goes_the_same_way(tmp_path):
+    file = tmp_path / "book.txt"
+    file.write_text("The cat sat on the mat, and the dog — naïve — looked at it.\n" * 900, "utf-8")
+    source = pretrain.corpus_source([file], n_tokens=300, context=32)
+    assert source.tokenizer.decode(source.tokens[:40]).startswith("The cat sat on the mat")
+    losses = [
+        at.loss
+        for at in pretrain.pretrain(
+            recipe.Recipe(16, 1, 2, 32, n_steps=40, n_warmup=4, checkpoints=(40,), learning_rate=2e-2, batch_size=8),
+            source,
+            source.tokenizer,
+            tmp_path / "run",
+        )
+    ]
+    assert losses[-1] < losses[0] - 1
+    model = hub.load_model(tmp_path / "run" / "step-40")
+    assert model.max_length == 32
+    with pytest.raises(ValueError, match="too few to train on"):
+        file.write_text("short")
+        pretrain.corpus_source([file])
+    with pytest.raises(ValueError, match="cannot be read as UTF-8"):
+        pretrain.corpus_source([tmp_path / "none.txt"])
+
+
+# -- the ladder --------------------------------------------------------------------
+
+
+def test_the_shipped_ladder_is_what_it_says():
+    assert len(ladder.MODELS) >= 4
+    assert all(ladder.hashes_agree().values())
+    facts = ladder.manifest()
+    sizes = [facts[name]["n_parameters"] for name in ladder.MODELS]
+    assert sizes == sorted(sizes)
+    assert sizes[0] < 60_000
+    assert sizes[-1] > 1_200_000
+    for name in ladder.MODELS:
+        first, last = (ladder.checkpoint(name, step) for step in ladder.steps_of(name)[1:])
+        losses = [facts[name]["checkpoints"][p.name.removeprefix("step-")]["validation_loss"] for p in (first, last)]
+        assert losses[1] < losses[0]
+    total = sum(p.stat().st_size for p in ladder.ladder_folder().rglob("*") if p.is_file())
+    assert total < 10_000_000
+
+
+def test_the_recorded_loss_of_the_smallest_model_is_its_loss():
+    model = hub.load_model("lab/XS", dtype="float32")
+    loss = pretrain.validation_loss(model.model, pretrain.WorldSource(WORLD, model.tokenizer))
+    assert loss == pytest.approx(ladder.manifest()["XS"]["checkpoints"]["4000"]["validation_loss"], abs=1e-4)
+
+
+def test_verifying_compares_and_refuses_other_runs(tmp_path, monkeypatch):
+    tiny = {"XS": SMALL}
+    monkeypatch.setattr(ladder, "LADDER", tiny)
+    monkeypatch.setattr(ladder, "ladder_folder", lambda: tmp_path / "shipped")
+    monkeypatch.setattr(ladder, "MODELS", ("XS",))
+    for place in ("shipped", "new"):
+        list(ladder.remake("XS", tmp_path / place / "XS"))
+    ladder.write_manifest(tmp_path / "shipped")
+    results = ladder.verify("XS", tmp_path / "new" / "XS")
+    assert [r.identical and r.agrees for r in results] == [True, True]
+    file = tmp_path / "shipped" / "XS" / "step-12" / "model.safetensors"
+    changed = {name: x + 1 for name, x in load_file(file).items()}
+    from safetensors.torch import save_file
+
+    save_file(changed, file, metadata={"format": "pt"})
+    (first, last) = ladder.verify("XS", tmp_path / "new" / "XS")
+    assert first.agrees
+    assert not last.agrees
+    assert last.largest_difference == pytest.approx(1, abs=2e-3)
+    monkeypatch.setitem(tiny, "XS", SMALL.shortened(3))
+    with pytest.raises(ValueError, match="another run"):
+        ladder.verify("XS", tmp_path / "new" / "XS")
