@@ -6,6 +6,7 @@ table of cells can be interrupted and continued, and only what changed is comput
 
 from __future__ import annotations
 
+import hashlib
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -20,6 +21,7 @@ import torch
 
 from ntps_utils.extract import Extraction, extract
 from ntps_utils.hub import CausalModel, TextDataset, load_model, load_texts
+from ntps_utils.lab.tasks import TASKS, sample
 from ntps_utils.lora import FinetuneConfig, finetune
 from ntps_utils.probe import chance_adjusted, linear_probe, logistic_probe
 from ntps_utils.provenance import code_fingerprint, versions
@@ -216,6 +218,80 @@ def _run_one(model: str, dataset: str, settings: CellSettings, store: Store, key
     torch.set_num_threads(1)
     lm = load_model(model, dtype=settings.dtype)
     store.put(key, measure_cell(lm, load_texts(dataset, "train"), load_texts(dataset, "test"), settings))
+
+
+LEARN = FinetuneConfig("full", learning_rates=(1e-3,), n_steps=1200, eval_every=50, patience=6)
+
+
+def learn_cell(model: str, task: str, n_train: int, n_test: int, config: FinetuneConfig) -> dict[str, Any]:
+    """Finetune every weight of a model on many texts of a lab task: can it be learned at all?
+
+    ``share`` is the accuracy on a scale from the majority class, 0, to the best possible
+    reader, 1.
+    """
+    torch.set_num_threads(1)
+    parts = [sample(task, n, seed=100 + i) for i, n in enumerate((n_train, n_test))]
+    train, held_out = (
+        TextDataset(f"lab/{task}", name, part.texts, part.labels, TASKS[task].label_names)
+        for name, part in zip(("train", "test"), parts, strict=True)
+    )
+    tuned = finetune(load_model(model, dtype="float32"), train, held_out, config)
+    test = parts[1]
+    majority = float(np.bincount(test.labels).max() / len(test.labels))
+    best = test.bayes_accuracy
+    return {
+        "model": model,
+        "task": task,
+        "kind": TASKS[task].kind,
+        "n_train": n_train,
+        "n_test": n_test,
+        "majority": majority,
+        "best_possible": best,
+        "accuracy": tuned.accuracy,
+        "share": (tuned.accuracy - majority) / (best - majority) if best > majority + 0.05 else None,
+        "n_steps": tuned.n_steps,
+        "seconds": round(tuned.seconds, 1),
+    }
+
+
+def run_learning(
+    model: str,
+    tasks: Sequence[str],
+    store: Store,
+    *,
+    n_train: int = 4000,
+    n_test: int = 1000,
+    config: FinetuneConfig = LEARN,
+    n_jobs: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[dict[str, Any]]:
+    """:func:`learn_cell` for every task that the store does not hold yet; all rows."""
+    sizes = {"n_train": n_train, "n_test": n_test}
+    keys = {
+        task: {
+            "learn": task,
+            "texts": hashlib.sha256(" ".join(sample(task, 100, seed=100).texts).encode()).hexdigest()[:16],
+            "weights": load_model(model).fingerprint,
+            "config": asdict(config),
+            **sizes,
+        }
+        for task in tasks
+    }
+    missing = [task for task in tasks if store.get(keys[task]) is None]
+    done = len(tasks) - len(missing)
+    jobs = (joblib.delayed(_learn_one)(model, task, n_train, n_test, config, store, keys[task]) for task in missing)
+    for _ in joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered")(jobs):
+        done += 1
+        if progress is not None:
+            progress(done, len(tasks))
+    rows = [store.get(key) for key in keys.values()]
+    return [row for row in rows if row is not None]
+
+
+def _learn_one(
+    model: str, task: str, n_train: int, n_test: int, config: FinetuneConfig, store: Store, key: dict[str, Any]
+) -> None:
+    store.put(key, learn_cell(model, task, n_train, n_test, config))
 
 
 def cell_frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:

@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
@@ -53,6 +53,18 @@ def bar() -> Progress:
         TimeRemainingColumn(),
         console=err,
     )
+
+
+def notebook_progress(what: str) -> Callable[[int, int], None]:
+    """A line in a notebook that counts: "12 of 64 cells"."""
+    from IPython.display import Markdown, display
+
+    shown = display(Markdown(f"0 {what}"), display_id=True)
+
+    def update(done: int, total: int) -> None:
+        shown.update(Markdown(f"{done} of {total} {what}"))
+
+    return update
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:

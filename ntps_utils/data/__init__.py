@@ -60,3 +60,16 @@ def as_plotted(cells: pd.DataFrame, target: str) -> tuple[pd.Series, pd.Series]:
 def tie_orders(values: pd.Series) -> tuple[pd.Series, pd.Series]:
     """Ranks with ties broken by position, and by position from the end."""
     return values.rank(method="first"), values[::-1].rank(method="first")[::-1]
+
+
+def load_learnability() -> pd.DataFrame:
+    """How well full finetuning of lab/L learns each task of the lab, as recorded by ``ntps lab learn``.
+
+    Returns
+    -------
+    DataFrame
+        ``task``, ``kind``, ``majority`` and ``best_possible`` (accuracies of the commonest
+        class and of the best possible reader), ``accuracy``, ``share`` (of the way from one
+        to the other; missing for the control), ``n_train``, ``n_test``, ``n_steps``, ``seconds``.
+    """
+    return pd.read_csv(str(resources.files("ntps_utils.data").joinpath("recorded/lab_learnability.csv")))

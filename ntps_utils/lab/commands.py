@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -15,10 +16,12 @@ from rich import box
 from rich.table import Table
 
 from ntps_utils.console import bar, err, guarded, out
+from ntps_utils.files import atomic_path
 from ntps_utils.lab.ladder import MODELS, hashes_agree, manifest, remake, steps_of, verify, write_manifest
 from ntps_utils.lab.recipe import CONTEXT, LADDER, Progress
-from ntps_utils.lab.tasks import TASKS, sample
+from ntps_utils.lab.tasks import TASKS, find_task, sample
 from ntps_utils.lab.world import WORLD
+from ntps_utils.provenance import provenance
 
 app = typer.Typer(help="The offline world: its tasks and the models pretrained in it.", no_args_is_help=True)
 
@@ -130,6 +133,38 @@ def verify_command(
             )
         if not all(r.agrees for r in results):
             raise ValueError("The new model is not the shipped one: the losses differ by 0.02 nats or more.")
+
+
+@app.command("learn")
+def learn_command(
+    model: Annotated[str, typer.Argument(help="Which model to finetune.")] = "lab/L",
+    tasks: Annotated[list[str] | None, typer.Option("--task", help="Repeat for more.", show_default="all")] = None,
+    csv: Annotated[Path, typer.Option("--csv", help="Write the table here.")] = Path("runs/lab_learnability.csv"),
+    n_jobs: Annotated[int, typer.Option("--jobs", help="Processes of one thread each.")] = 2,
+) -> None:
+    """Show that each task can be learned: finetune every weight of a model on 4,000 texts."""
+    with guarded("interrupted; run the same command again to go on with the next task."):
+        import pandas as pd
+
+        from ntps_utils.cells import LEARN, run_learning
+        from ntps_utils.store import Store
+
+        names = [find_task(task).name for task in tasks or TASKS]
+        with bar() as progress:
+            shown = progress.add_task("finetuning", total=len(names))
+            rows = run_learning(
+                model,
+                names,
+                Store(csv.parent / "learn"),
+                n_jobs=n_jobs,
+                progress=lambda done, total: progress.update(shown, completed=done, total=total),
+            )
+        with atomic_path(csv) as temporary:
+            pd.DataFrame(rows).to_csv(temporary, index=False, float_format="%.6g")
+        made = provenance(command=f"ntps lab learn {model}", settings=asdict(LEARN))
+        with atomic_path(csv.with_suffix(".json")) as temporary:
+            temporary.write_text(json.dumps(made, indent=1) + "\n", "utf-8")
+        out.print(pd.DataFrame(rows)[["task", "majority", "best_possible", "accuracy", "share"]].round(3).to_string())
 
 
 def _follow(name: str, run: Iterator[Progress], total: int) -> None:

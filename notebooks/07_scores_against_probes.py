@@ -1,0 +1,632 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Scores against probes
+#
+# :::{admonition} After this chapter you can
+# :class: tip
+# - explain a made world of texts in ten minutes, and add a factor and a task to it in twenty lines;
+# - tell a task that a model has not learned to see from one that cannot be learned;
+# - fix an experiment's settings before looking, and say which score goes along with probe accuracy;
+# - show a whole sweep with the null distribution of its best value.
+#
+# You need chapter 3 for the scores. Its cells take about eight minutes on two cores the first time, and seconds after that.
+# :::
+#
+# **The paper says** {cite}`cheng2025ntps` that NTPS goes along with the accuracy of a linear probe. **The code does** test it where the causes
+# are known: in a small world whose texts, tasks and models we made ourselves. {func}`ntps_utils.cells.run_cells` measures one cell for each model and
+# task. **We find** what the boxes below say; they compare numbers with a rule that was written down first.
+
+# %% tags=["parameters"]
+profile = "default"
+seed = 0
+models = "XS S M L"
+tasks = "all"
+n_jobs = 2
+n_steps = 150
+n_permutations = 5000
+along = "S M"
+
+# %% tags=["hide-input"]
+import random
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+from IPython.display import Markdown
+from myst_nb import glue
+
+from ntps_utils import lab
+from ntps_utils.cells import CellSettings, cell_frame, run_cells, score_frame
+from ntps_utils.console import notebook_progress
+from ntps_utils.data import load_learnability
+from ntps_utils.figures import COLOURS, house_style, panels
+from ntps_utils.inference import pooled_rank_correlation, pooled_sweep, spearman
+from ntps_utils.provenance import provenance_note
+from ntps_utils.store import Store
+
+house_style()
+
+# %% [markdown]
+# ## A world in ten minutes
+#
+# Every text of the world comes about in three steps. First each **factor** takes a value: the topic is one of eight, the tense is past or present, and
+# so on. Then a **genre** is drawn: a story of two to five sentences, a request with its answer, or a pair of sentences. Then **words** are drawn one by one. A word
+# gives evidence of one factor at most: with a certain *strength* it comes from the value's own list, otherwise from the lists of all values alike.
+
+# %%
+rng = random.Random(seed)
+for _ in range(4):
+    print(lab.WORLD.write(rng).text)
+
+# %%
+pd.DataFrame(
+    {
+        "factor": name,
+        "values": len(factor.values),
+        "strength": factor.strength,
+        "own words of the first value": ", ".join(
+            next(iter(next(iter(factor.words.values())).values()))[:4]
+        ),
+    }
+    for name, factor in lab.WORLD.factors.items()
+).set_index("factor")
+
+# %% [markdown]
+# Some things in a text have no cause and no consequence: a code word such as *zub* is one of 24, all alike to the rest of the text, and a bell that rings is followed by
+# anything. A predictor gains nothing from keeping them in mind.
+#
+# Because words are drawn independently given the factors, Bayes' rule gives the posterior of a factor as a product over its words, and with it the **best possible accuracy**:
+# nobody can do better than to name the most probable class. ({meth}`ntps_utils.lab.Document.posterior`; the tests check that it is right as often as it says.)
+#
+# ## Sixteen tasks
+#
+# A task asks one question of a text. Six ask for a factor that *helps prediction*; others ask for what a predictor can ignore, for surface facts, agreement,
+# order, counts, or a relation between two sentences; one is a coin toss that no reader can guess.
+
+# %%
+names = list(lab.TASKS) if tasks == "all" else tasks.split()
+samples = {name: lab.split_of(name, "test") for name in names}
+pd.DataFrame(
+    {
+        "task": name,
+        "question": lab.TASKS[name].asks,
+        "kind": lab.TASKS[name].kind,
+        "classes": len(lab.TASKS[name].label_names),
+        "best possible": round(drawn.bayes_accuracy, 2),
+    }
+    for name, drawn in samples.items()
+).set_index("task")
+
+# %% [markdown]
+# ## A ladder of models
+#
+# Four models of the Llama architecture were pretrained on this world by `ntps lab pretrain`, each on the same documents in the same order. The weights come with the library
+# (`ntps lab models` lists them, `ntps lab verify` makes the smallest one anew and compares).
+
+# %%
+ladder = pd.DataFrame(
+    {"model": name, "parameters": run["n_parameters"]}
+    | {
+        f"loss after {step}": facts["validation_loss"]
+        for step, facts in run["checkpoints"].items()
+    }
+    for name, run in lab.manifest().items()
+).set_index("model")
+ladder.round(3)
+
+# %% [markdown]
+# The loss is in nats per token, on documents that no model was trained on. The larger models are better mostly by having learned to copy: the second sentence of a pair repeats
+# the words of the first.
+#
+# ## Can the tasks be learned?
+#
+# A probe at chance means one of two things: the features do not show the answer, or there is nothing to show. To tell them apart, the
+# largest model was finetuned, all its weights, on 4,000 texts of each task (`ntps lab learn`; recorded rows). The *share* is its accuracy on a scale
+# from always naming the commonest class, 0, to the best possible reader, 1.
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Bars from zero to one, one for each task, of how much of the possible accuracy full finetuning of the largest model reaches; all but the random control are well above one half."}, "figure": {"caption": "Every task but the control can be learned. Share of the possible accuracy that full finetuning of the largest model reaches with 4,000 texts; the random control has nothing to reach and is left out.", "name": "fig-learnable"}}
+learned = load_learnability().set_index("task")
+shown = learned["share"].dropna().sort_values()
+figure, (ax,) = panels(1, height=3.6)
+ax.barh(shown.index, shown, color=COLOURS["exact"], height=0.6)
+ax.axvline(0.5, color=COLOURS["other"], lw=1, ls="--")
+_ = ax.set(xlabel="share of the possible accuracy", xlim=(0, 1.05))
+
+# %% tags=["remove-cell"]
+glue("learn_least", str(shown.index[0]), display=False)
+glue("learn_least_share", float(shown.iloc[0]), display=False)
+glue("learn_n", int((shown >= 0.5).sum()), display=False)
+glue("learn_all", len(shown), display=False)
+
+# %% [markdown]
+# {glue:text}`learn_n` of {glue:text}`learn_all` tasks reach at least half of what is possible; the hardest, *{glue:text}`learn_least`*, reaches
+# {glue:text}`learn_least_share:.2f`. From here on, chance means *misaligned*, not *impossible*.
+#
+# (sec-settings)=
+# ## The settings, written down first
+#
+# This section was committed to the project's history before any score in the world was looked at, and its settings have not been changed since. Strengths and genres of the
+# world were chosen so that the tasks can be learned by full finetuning, and by nothing else.
+#
+# | | |
+# | --- | --- |
+# | models | XS, S, M and L after all 4,000 steps |
+# | tasks | all sixteen, 1,000 texts for training and scores, 500 for testing; the random control is shown but enters no correlation |
+# | layers | the last and the middle one (half of the number of hidden states, rounded down) |
+# | width of V | half of the features (*half*), and as many directions as hold 95% of the autoregressive spectrum (*spectrum*) |
+# | moments | second moments as in the paper, and centred ones |
+# | scores | Euclidean (the paper's NTPS), metric-matched, task-weighted |
+# | **primary setting** | last layer, half, second moments |
+# | **primary target** | chance-adjusted accuracy of the logistic probe at that layer on the test texts: 0 is always naming the commonest class, 1 is no error |
+# | other targets | minus the test MSE of the linear probe; the LoRA gain |
+# | rival | the part of the targets' variance that a linear predictor explains on the training texts, tr B / tr Y, centred: no autoregression in it |
+# | LoRA | rank 8 on query, key and value, alpha 16, 150 steps of 32 texts, learning rates 0.01 and 0.003, a fifth of the training texts chooses rate and step; starts from the logistic probe as its head. The baseline trains the head alone in the same loop |
+# | statistic | Spearman's coefficient over the fifteen tasks within each model, averaged over models; 95% intervals from resampling tasks, the same ones for all models |
+# | rule | a claim *held* if the interval of the paper's score at the primary setting excludes zero on the claimed side; *held for another score* if only that of another score does; *not held* otherwise |
+
+# %%
+settings = CellSettings(seed=seed)
+settings = replace(
+    settings,
+    lora=replace(settings.lora, n_steps=n_steps, seed=seed),
+    frozen=replace(settings.frozen, n_steps=n_steps, seed=seed),
+)
+ladder_names = [f"lab/{name}" for name in models.split()]
+rows = run_cells(
+    ladder_names,
+    [f"lab/{name}" for name in names],
+    settings,
+    Store("../runs/cells"),
+    n_jobs=n_jobs,
+    progress=notebook_progress("cells"),
+)
+cells, scores = cell_frame(rows), score_frame(rows)
+
+# %% [markdown]
+# ## What probes and LoRA reach
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Two heat maps, tasks by models: chance-adjusted accuracy of the probe on the left, after LoRA on the right. Probes see topic, tense, sentiment and surface facts and miss agreement, order and relations between sentences; LoRA brings most of these up."}, "figure": {"caption": "Frozen features show what prediction needs; LoRA brings up much of the rest. Chance-adjusted test accuracy of a logistic probe on the last layer, and after LoRA.", "name": "fig-lab-cells"}}
+import seaborn as sns
+
+short = {
+    name: name.removeprefix("lab/") for name in [*ladder_names, *cells["dataset"]]
+}
+figure, axes = panels(2, height=4.6, sharey=True)
+for ax, (title, column) in zip(
+    axes,
+    {"probe": "probe_adjusted_last", "after LoRA": "lora_adjusted"}.items(),
+    strict=True,
+):
+    table = cells.pivot(index="dataset", columns="model", values=column)
+    table = table.loc[[f"lab/{n}" for n in names], ladder_names].rename(
+        index=short, columns=short
+    )
+    sns.heatmap(
+        table,
+        ax=ax,
+        vmin=0,
+        vmax=1,
+        cmap="cividis",
+        annot=True,
+        fmt=".2f",
+        annot_kws={"size": 8},
+        cbar=False,
+    )
+    ax.set(title=title, xlabel="", ylabel="")
+    ax.tick_params(length=0, labelrotation=0)
+
+# %% tags=["remove-cell"]
+glue("n_cells", len(cells), display=False)
+real = cells[cells["dataset"] != "lab/random"]
+glue("gain_low", float(100 * real["gain"].min()), display=False)
+glue("gain_high", float(100 * real["gain"].max()), display=False)
+control = cells.loc[cells["dataset"] == "lab/random", "gain"]
+glue(
+    "gain_control",
+    float(100 * control.abs().max()) if len(control) else 0.0,
+    display=False,
+)
+
+# %% [markdown]
+# Over the tasks but the control the gain of LoRA runs from {glue:text}`gain_low:.0f` to {glue:text}`gain_high:.0f` points of accuracy. On the control it is at most
+# {glue:text}`gain_control:.0f` points either way, which is what 500 coin tosses do.
+#
+# ## The scores, at the primary setting
+
+# %%
+KINDS = {
+    "ntps": ("Euclidean", "euclidean"),
+    "ntps_metric": ("metric-matched", "metric"),
+    "ntps_task": ("task-weighted", "task"),
+}
+kept = [f"lab/{n}" for n in names if n != "random"]
+
+
+def by_task(frame, column):
+    """(models, tasks) array of a column."""
+    return (
+        frame.pivot(index="model", columns="dataset", values=column)
+        .loc[ladder_names, kept]
+        .to_numpy()
+    )
+
+
+primary = scores.query("place == 'last' and rule == 'half' and not centred")
+explained = scores.query("place == 'last' and rule == 'half' and centred").assign(
+    explained=lambda f: f["trace_b"] / f["trace_y"]
+)
+targets = {
+    "probe accuracy": by_task(cells, "probe_adjusted_last"),
+    "minus probe MSE": -by_task(cells, "mse_last"),
+    "LoRA gain": by_task(cells, "gain"),
+}
+candidates = {
+    label: by_task(primary, column) for column, (label, _) in KINDS.items()
+}
+candidates["tr B / tr Y"] = by_task(explained, "explained")
+results = {
+    (score, target): pooled_rank_correlation(
+        x, y, seed=seed, n_resamples=n_permutations
+    )
+    for score, x in candidates.items()
+    for target, y in targets.items()
+}
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Three panels of mean rank correlations with intervals for the Euclidean, metric-matched and task-weighted scores and for tr B over tr Y, against probe accuracy, minus probe error, and LoRA gain."}, "figure": {"caption": "What goes along with what, at the settings declared above. Spearman's coefficient within a model, averaged over the models, with 95% intervals from resampling tasks.", "name": "fig-lab-primary"}}
+figure, axes = panels(3, height=2.9, sharey=True, sharex=True)
+shades = [COLOURS[c] for _, c in KINDS.values()] + [COLOURS["other"]]
+for ax, target in zip(axes, targets, strict=True):
+    for i, (score, shade) in enumerate(zip(candidates, shades, strict=True)):
+        r = results[score, target]
+        ax.plot([r.low, r.high], [i, i], color=shade, lw=2)
+        ax.plot(r.rho, i, "o", color=shade)
+    ax.axvline(0, color=COLOURS["other"], lw=0.8)
+    ax.set(title=target, xlim=(-1, 1), yticks=range(4), yticklabels=list(candidates))
+axes[0].invert_yaxis()
+_ = figure.supxlabel("Spearman's coefficient", fontsize=11)
+
+# %% tags=["remove-cell"]
+for key, (score, target) in {
+    "euclid": ("Euclidean", "probe accuracy"),
+    "metric": ("metric-matched", "probe accuracy"),
+    "taskw": ("task-weighted", "probe accuracy"),
+    "ceiling": ("tr B / tr Y", "probe accuracy"),
+    "euclid_gain": ("Euclidean", "LoRA gain"),
+    "metric_gain": ("metric-matched", "LoRA gain"),
+    "ceiling_gain": ("tr B / tr Y", "LoRA gain"),
+}.items():
+    r = results[score, target]
+    glue(f"{key}_rho", r.rho, display=False)
+    glue(f"{key}_low", r.low, display=False)
+    glue(f"{key}_high", r.high, display=False)
+
+
+def verdict(target: str, sign: int) -> str:
+    """What the rule of the settings says."""
+    holds = {
+        score: (r.low > 0 if sign > 0 else r.high < 0)
+        for score in list(candidates)[:3]
+        for r in [results[score, target]]
+    }
+    others = [
+        score for score, held in holds.items() if held and score != "Euclidean"
+    ]
+    if holds["Euclidean"]:
+        return "held"
+    if others:
+        return f"held for another score ({' and '.join(others)})"
+    return "not held"
+
+
+glue("verdict_accuracy", verdict("probe accuracy", 1), display=False)
+glue("verdict_mse", verdict("minus probe MSE", 1), display=False)
+glue("verdict_gain", verdict("LoRA gain", -1), display=False)
+
+# %% [markdown]
+# With probe accuracy the paper's score has a coefficient of {glue:text}`euclid_rho:.2f` ({glue:text}`euclid_low:.2f` to {glue:text}`euclid_high:.2f`), the metric-matched one
+# {glue:text}`metric_rho:.2f` ({glue:text}`metric_low:.2f` to {glue:text}`metric_high:.2f`), the task-weighted one {glue:text}`taskw_rho:.2f`
+# ({glue:text}`taskw_low:.2f` to {glue:text}`taskw_high:.2f`). The rival that knows nothing of next-token prediction has {glue:text}`ceiling_rho:.2f`
+# ({glue:text}`ceiling_low:.2f` to {glue:text}`ceiling_high:.2f`): it is the training-set figure of a linear probe, so this is no surprise, but it is as cheap.
+#
+# :::{admonition} Verdicts in the lab, by the rule above
+# :class: important
+# - NTPS rises with probe accuracy (iii): **{glue:text}`verdict_accuracy`**.
+# - NTPS rises as the probe's MSE falls (iii): **{glue:text}`verdict_mse`**.
+# - The gain of LoRA falls as NTPS rises (v, in the direction of the released numbers): **{glue:text}`verdict_gain`**.
+#
+# Supported by {numref}`fig-lab-primary`. One made world and four small models: a controlled experiment, not a survey of language models.
+# :::
+#
+# Task by task, the picture behind the coefficients:
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Three scatter plots of chance-adjusted probe accuracy against the Euclidean, metric-matched and task-weighted score for the largest model, each point a task with its name."}, "figure": {"caption": "One model, task by task. Chance-adjusted probe accuracy against each score at the primary setting, in the largest model; circles are tasks, the cross is the random control.", "name": "fig-lab-tasks"}}
+figure, axes = panels(3, height=3.6, sharey=True)
+top = ladder_names[-1]
+accuracy = cells[cells["model"] == top].set_index("dataset")["probe_adjusted_last"]
+at_top = primary[primary["model"] == top].set_index("dataset")
+for ax, (column, (label, shade)) in zip(axes, KINDS.items(), strict=True):
+    for name in accuracy.index:
+        marker = "x" if name == "lab/random" else "o"
+        x = at_top.loc[name, column]
+        ax.plot(x, accuracy[name], marker, color=COLOURS[shade], ms=5)
+        ax.annotate(
+            short[name],
+            (x, accuracy[name]),
+            fontsize=6.5,
+            xytext=(3, 2),
+            textcoords="offset points",
+        )
+    ax.set(title=label, xlabel="score")
+_ = axes[0].set_ylabel("probe, chance-adjusted")
+
+# %% [markdown]
+# ## The whole sweep
+#
+# Three scores, two layers, two widths, with and without centring: 24 settings. A reader who picks the best of them afterwards should compare it with the best of them under
+# permuted tasks.
+
+# %%
+frame = scores.assign(centring=np.where(scores["centred"], "centred", "raw"))
+keys = [
+    (column, place, rule, centring)
+    for column in KINDS
+    for place in ("last", "middle")
+    for rule in ("half", "spectrum")
+    for centring in ("raw", "centred")
+]
+sweep = np.array(
+    [
+        by_task(
+            frame[
+                (frame["place"] == place)
+                & (frame["rule"] == rule)
+                & (frame["centring"] == centring)
+            ],
+            column,
+        )
+        for column, place, rule, centring in keys
+    ]
+)
+sweeps = {
+    target: pooled_sweep(sweep, y, seed=seed, n_permutations=n_permutations)
+    for target, y in targets.items()
+}
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Three strips of 24 coefficients each, by score, with a grey band up to the 95 percent point of the best absolute coefficient that permuted tasks give."}, "figure": {"caption": "The sweep, whole. Each dot is one of 24 settings; the grey band holds the best absolute coefficient of the same sweep in 95% of the permutations of the tasks.", "name": "fig-lab-sweep"}}
+figure, axes = panels(3, height=3.0, sharey=True)
+jitter = np.random.default_rng(seed).uniform(-0.2, 0.2, len(keys))
+for ax, (target, s) in zip(axes, sweeps.items(), strict=True):
+    edge = float(np.quantile(s.null, 0.95))
+    ax.axhspan(-edge, edge, color=COLOURS["other"], alpha=0.25, lw=0)
+    for i, (column, (_, shade)) in enumerate(KINDS.items()):
+        chosen = [j for j, key in enumerate(keys) if key[0] == column]
+        ax.plot(i + jitter[chosen], s.rho[chosen], "o", ms=4, color=COLOURS[shade])
+    ax.set(title=target, xticks=range(3), ylim=(-1, 1))
+    ax.set_xticklabels(
+        [label for label, _ in KINDS.values()], rotation=20, fontsize=9
+    )
+_ = axes[0].set_ylabel("Spearman's coefficient")
+
+# %% tags=["remove-cell"]
+for key, target in {"acc": "probe accuracy", "gain": "LoRA gain"}.items():
+    s = sweeps[target]
+    best = int(np.abs(s.rho).argmax())
+    glue(f"sweep_{key}_best", float(s.rho[best]), display=False)
+    glue(f"sweep_{key}_edge", float(np.quantile(s.null, 0.95)), display=False)
+    glue(f"sweep_{key}_median", float(np.median(s.null)), display=False)
+    glue(f"sweep_{key}_which", KINDS[keys[best][0]][0], display=False)
+
+# %% [markdown]
+# For probe accuracy the best coefficient of the sweep is {glue:text}`sweep_acc_best:.2f` ({glue:text}`sweep_acc_which`); chance alone gives a best of
+# {glue:text}`sweep_acc_median:.2f` at the median, and of {glue:text}`sweep_acc_edge:.2f` or more once in twenty times. For the LoRA gain the best is
+# {glue:text}`sweep_gain_best:.2f` ({glue:text}`sweep_gain_which`), and one in twenty chance sweeps reaches {glue:text}`sweep_gain_edge:.2f`.
+#
+# ## Along pretraining
+#
+# If alignment with prediction is what makes features useful, it should grow as a model learns to predict. Untrained, early and final checkpoints of two
+# models, at the primary setting, mean over the fifteen tasks:
+
+# %%
+stages = {
+    name: [f"lab/{name}@{step}" for step in lab.steps_of(name)]
+    for name in along.split()
+}
+probe_only = replace(settings, lora=None)
+along_rows = run_cells(
+    [m for group in stages.values() for m in group],
+    kept,
+    probe_only,
+    Store("../runs/cells"),
+    n_jobs=n_jobs,
+    progress=notebook_progress("cells without LoRA"),
+)
+history = score_frame(along_rows).query(
+    "place == 'last' and rule == 'half' and not centred"
+)
+history = history.merge(
+    cell_frame(along_rows)[["model", "dataset", "probe_adjusted_last"]]
+)
+means = history.groupby("model")[[*KINDS, "probe_adjusted_last"]].mean()
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Lines over pretraining steps for two models: mean of the three scores and of the chance-adjusted probe accuracy at step zero, 400 and 4000."}, "figure": {"caption": "Scores and probes along pretraining. Means over fifteen tasks for the untrained model, an early and the final checkpoint; solid lines are scores, the dashed line is the probe.", "name": "fig-lab-along"}}
+figure, axes = panels(len(stages), height=3.0, sharey=True)
+for ax, (name, group) in zip(axes, stages.items(), strict=True):
+    positions = range(len(group))
+    for column, (label, shade) in KINDS.items():
+        ax.plot(
+            positions,
+            means.loc[group, column],
+            "o-",
+            color=COLOURS[shade],
+            label=label,
+            ms=4,
+        )
+    ax.plot(
+        positions,
+        means.loc[group, "probe_adjusted_last"],
+        "s--",
+        color=COLOURS["exact"],
+        label="probe",
+        ms=4,
+    )
+    ax.set(title=f"model {name}", xticks=list(positions), xlabel="pretraining steps")
+    ax.set_xticklabels([str(s) for s in lab.steps_of(name)])
+_ = axes[0].set_ylabel("mean over tasks")
+_ = axes[-1].legend(fontsize=8)
+
+# %% tags=["remove-cell"]
+first, *_, last = stages[along.split()[-1]]
+for key, column in {
+    "euclid": "ntps",
+    "metric": "ntps_metric",
+    "probe": "probe_adjusted_last",
+}.items():
+    glue(f"along_{key}_first", float(means.loc[first, column]), display=False)
+    glue(f"along_{key}_last", float(means.loc[last, column]), display=False)
+changes = {
+    column: spearman(
+        history[history["model"] == last].sort_values("dataset")[column].to_numpy()
+        - history[history["model"] == first]
+        .sort_values("dataset")[column]
+        .to_numpy(),
+        history[history["model"] == last]
+        .sort_values("dataset")["probe_adjusted_last"]
+        .to_numpy()
+        - history[history["model"] == first]
+        .sort_values("dataset")["probe_adjusted_last"]
+        .to_numpy(),
+    )
+    for column in KINDS
+}
+glue("along_change_euclid", changes["ntps"], display=False)
+glue("along_change_metric", changes["ntps_metric"], display=False)
+
+# %% [markdown]
+# In the larger of the two, the Euclidean score goes from {glue:text}`along_euclid_first:.2f` to {glue:text}`along_euclid_last:.2f`, the metric-matched one from
+# {glue:text}`along_metric_first:.2f` to {glue:text}`along_metric_last:.2f`, the probe from {glue:text}`along_probe_first:.2f` to
+# {glue:text}`along_probe_last:.2f`. Task by task, the change of the probe has a rank correlation of {glue:text}`along_change_euclid:.2f` with the change of the Euclidean score and of
+# {glue:text}`along_change_metric:.2f` with that of the metric-matched one.
+#
+# ## Summary
+#
+# - The world has declared causes, so that the best possible accuracy of a task is known, and every task but the control can be learned.
+# - Settings were fixed first; the verdicts follow from a rule, not from a choice.
+# - Whichever score one prefers, tr B / tr Y, which needs no next-token problem at all, is the rival to beat.
+# - A best-of-sweep coefficient belongs to the distribution of the best of a sweep.
+#
+# ## Exercises
+#
+# ```{exercise}
+# :label: ex-7-1
+#
+# Add a factor *weather* (dry or wet, strength 0.8, two words each) with a sentence, and a task that asks for it. What is the best possible accuracy if a text has exactly one
+# such word? Compare with a bag-of-words probe.
+# ```
+#
+# ```{solution} ex-7-1
+# :class: dropdown
+#
+# A word comes from the value's own list with probability 0.8, and half of the remaining draws fall there too: 0.9. The probe learns two lists from the words alone.
+# ```
+
+# %% tags=["hide-input"]
+weather = lab.Factor(
+    "weather",
+    {"word": {"dry": ("sunny", "dusty"), "wet": ("rainy", "muddy")}},
+    strength=0.8,
+)
+
+
+def forecast(doc):
+    doc.say("it was " + doc.draw("weather") + " .")
+
+
+def write(world, doc):
+    doc.say("code zub .")
+    forecast(doc)
+    return doc.index("weather")
+
+
+world = lab.WORLD.extended([weather], [(0.3, forecast)], words="it")
+task = lab.Task(
+    "weather",
+    "Is it wet?",
+    "helps prediction",
+    weather.values,
+    write,
+    lambda doc: doc.posterior("weather"),
+)
+train, test = (
+    lab.sample(task, n, seed=i, world=world) for i, n in enumerate((1000, 500))
+)
+bag = [
+    {
+        word: int(
+            np.bincount(
+                train.labels[[word in t.split() for t in train.texts]], minlength=2
+            ).argmax()
+        )
+    }
+    for word in ("sunny", "dusty", "rainy", "muddy")
+]
+guess = {word: label for pair in bag for word, label in pair.items()}
+read = [guess[next(w for w in text.split() if w in guess)] for text in test.texts]
+print(
+    f"best possible {test.bayes_accuracy:.3f}, bag of words {np.mean(read == test.labels):.3f}"
+)
+
+# %% [markdown]
+# ```{exercise}
+# :label: ex-7-2
+#
+# *xor* asks whether a story is either past or favourable. Both factors help prediction. Why does a linear probe see nothing of their exclusive or?
+# ```
+#
+# ```{solution} ex-7-2
+# :class: dropdown
+#
+# The mean of y given either factor alone is one half, so the label is uncorrelated with any feature that shows one of them: their part of C is zero. A linear probe needs a feature that already holds the product, and next-token prediction has no use for it.
+# ```
+#
+# ```{exercise}
+# :label: ex-7-3
+#
+# With eight classes, majority 0.15 and accuracy 0.60, and with two classes, majority 0.50 and accuracy 0.75: which is better, by raw and by chance-adjusted accuracy?
+# ```
+#
+# ```{solution} ex-7-3
+# :class: dropdown
+#
+# Raw accuracy prefers the second. Chance-adjusted it is (0.60 - 0.15) / 0.85 = 0.53 against (0.75 - 0.50) / 0.50 = 0.50. Across tasks with different numbers of classes, raw accuracy partly ranks the numbers of classes.
+# ```
+#
+# ```{exercise}
+# :label: ex-7-4
+#
+# Run the chapter with `papermill -p models "XS S"` and another `seed`. Which statements of the verdict box depend on the models, and which on the seed?
+# ```
+#
+# ```{solution} ex-7-4
+# :class: dropdown
+#
+# The seed moves folds, heads, adapters and batches, not texts or weights: scores stay exactly as they are, probe accuracies nearly so, gains by a few points. The models move everything. Intervals over tasks are wide because tasks are few, so look at whether an interval keeps its sign, not at the second decimal.
+# ```
+
+# %% tags=["remove-input"]
+Markdown(
+    provenance_note(
+        profile=profile, seed=seed, cells=len(rows), permutations=n_permutations
+    )
+)
