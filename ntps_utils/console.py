@@ -31,7 +31,7 @@ def guarded(interrupted: str = "interrupted; nothing was written.") -> Iterator[
     import transformers
 
     warnings.showwarning = _show_warning
-    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers.utils.logging.disable_progress_bar()
     for name in ("transformers", "datasets", "huggingface_hub", "httpx"):
         logging.getLogger(name).setLevel(logging.ERROR)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")

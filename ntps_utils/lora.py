@@ -340,7 +340,7 @@ class _Run:
                 progress(1)
             if len(held) == 0:
                 if done == config.n_steps:
-                    self._keep((0.0, -float(loss)), done)
+                    self._keep((0.0, -loss.item()), done)
                 continue
             if done % config.eval_every == 0 or done == config.n_steps:
                 score = self._look(held_ids, held, targets)

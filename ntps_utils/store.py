@@ -55,9 +55,10 @@ class Store:
 
     def put(self, settings: Mapping[str, Any], result: Mapping[str, Any]) -> None:
         """Write a result; the file appears whole or not at all."""
+        key = self.key(settings)
         record = {"version": VERSION, "settings": dict(settings), "result": dict(result)}
         text = json.dumps(record, indent=1, allow_nan=False)
-        with atomic_path(self.folder / f"{self.key(settings)}.json") as temporary:
+        with atomic_path(self.folder / f"{key}.json") as temporary:
             temporary.write_text(text + "\n", "utf-8")
 
     def __iter__(self) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:

@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from ntps_utils.inference import best_of_sweep_null, leave_one_out, partial_spearman, rank_correlation, spearman
+from ntps_utils.inference import (
+    best_of_sweep_null,
+    leave_one_out,
+    partial_spearman,
+    pooled_rank_correlation,
+    pooled_sweep,
+    rank_correlation,
+    spearman,
+)
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -92,3 +100,46 @@ def test_refusals():
         spearman([1, 2, 3], [1, 2, float("nan")])
     with pytest.raises(ValueError, match="settings, points"):
         best_of_sweep_null([1.0, 2.0], 10, seed=0)
+
+
+def test_pooled_correlation_of_one_group_is_the_plain_one():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(2, 12))
+    pooled = pooled_rank_correlation(x[None], y[None], seed=1)
+    assert pooled.rho == pytest.approx(spearman(x, y))
+    plain = rank_correlation(x, y, seed=1)
+    assert pooled.p == pytest.approx(plain.p, abs=0.03)
+
+
+def test_pooled_correlation_averages_and_keeps_points_together():
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(size=(2, 3, 15))
+    pooled = pooled_rank_correlation(x, y)
+    assert pooled.rho == pytest.approx(np.mean([spearman(a, b) for a, b in zip(x, y, strict=True)]))
+    # Three copies of one group are no more evidence than one.
+    once, thrice = (pooled_rank_correlation(np.tile(x[0], (n, 1)), np.tile(y[0], (n, 1))) for n in (1, 3))
+    assert (once.low, once.high, once.p) == pytest.approx((thrice.low, thrice.high, thrice.p))
+    with pytest.raises(ValueError, match="of one shape"):
+        pooled_rank_correlation(x, y[:2])
+
+
+def test_pooled_intervals_cover_and_p_values_are_uniform_under_no_relation():
+    rng = np.random.default_rng(2)
+    results = [pooled_rank_correlation(*rng.normal(size=(2, 2, 15)), n_resamples=200, seed=i) for i in range(200)]
+    assert np.mean([r.low <= 0 <= r.high for r in results]) > 0.9
+    assert abs(np.mean([r.p for r in results]) - 0.5) < 0.08
+
+
+def test_pooled_sweep_finds_the_planted_setting_and_chance_in_noise():
+    rng = np.random.default_rng(3)
+    y = rng.normal(size=(2, 14))
+    sweep = rng.normal(size=(20, 2, 14))
+    p_values = [pooled_sweep(rng.normal(size=(20, 2, 14)), y, n_permutations=200, seed=i).p_best for i in range(60)]
+    assert abs(np.mean(p_values) - 0.5) < 0.13
+    sweep[7] = y + 0.1 * rng.normal(size=y.shape)
+    found = pooled_sweep(sweep, y)
+    assert found.rho.argmax() == 7
+    assert found.rho[7] == pytest.approx(np.mean([spearman(a, b) for a, b in zip(sweep[7], y, strict=True)]))
+    assert found.p_best < 0.01
+    with pytest.raises(ValueError, match="needs a target"):
+        pooled_sweep(sweep, y[:, :3])

@@ -1,0 +1,137 @@
+"""Finetuning: what is trained, what is not, what is chosen; presets and errors."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from ntps_utils.extract import extract
+from ntps_utils.hub import CausalModel, TextDataset, load_model, load_texts
+from ntps_utils.lora import PAPER, FinetuneConfig, attention_projections, finetune
+
+QUICK = FinetuneConfig(n_steps=30, eval_every=10, batch_size=16, learning_rates=(1e-2,))
+
+
+@pytest.fixture(scope="module")
+def model() -> CausalModel:
+    return load_model("lab/XS", dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def task() -> tuple[TextDataset, TextDataset]:
+    return load_texts("lab/agreement").head(300), load_texts("lab/agreement", "test").head(200)
+
+
+@pytest.mark.parametrize("method", ["lora", "full", "frozen"])
+def test_the_model_given_is_unchanged_and_the_same_seed_gives_the_same(model, task, method):
+    before = {name: p.clone() for name, p in model.model.state_dict().items()}
+    config = replace(QUICK, method=method, validation=0.0)  # the last step, whatever it is worth
+    one, two = finetune(model, *task, config), finetune(model, *task, config)
+    assert one.accuracy == two.accuracy
+    assert np.array_equal(one.predictions, two.predictions)
+    for name, p in model.model.state_dict().items():
+        assert torch.equal(p, before[name])
+    changed = [name for name, p in one.model.model.state_dict().items() if not torch.allclose(p, before[name])]
+    if method == "frozen":
+        assert changed == []
+    elif method == "full":
+        assert len(changed) > 10
+    else:
+        assert all(name.endswith(("q_proj.weight", "k_proj.weight", "v_proj.weight")) for name in changed)
+        # A merged adapter is a change of low rank.
+        delta = one.model.model.state_dict()[changed[0]] - before[changed[0]]
+        assert torch.linalg.matrix_rank(delta, rtol=1e-4) <= config.rank
+    d, c = model.dimension, 2
+    expected = {"frozen": 0, "lora": 3 * 3 * config.rank * 2 * d, "full": sum(p.numel() for p in before.values())}
+    if method != "full":  # tied embeddings stand twice in a state dict
+        assert one.n_trainable == expected[method] + c * (d + 1)
+
+
+def test_lora_learns_what_frozen_features_do_not_show(model):
+    train, test = load_texts("lab/agreement"), load_texts("lab/agreement", "test")
+    longer = replace(QUICK, n_steps=120, eval_every=20)
+    frozen, lora = (finetune(model, train, test, replace(longer, method=m)) for m in ("frozen", "lora"))
+    assert frozen.accuracy < 0.65
+    assert lora.accuracy > frozen.accuracy + 0.15
+    # The merged model shows in its features what the adapter learned.
+    layer = (model.n_layers - 1,)
+    merged = extract(lora.model, test, layers=layer, features=layer).features[layer[0]]
+    assert lora.model.model.dtype == model.model.dtype
+    from ntps_utils.probe import linear_probe
+
+    assert linear_probe(merged[:250], test.labels[:250], merged[250:], test.labels[250:]).test_accuracy > 0.6
+
+
+def test_the_frozen_head_starts_from_the_probe_and_is_never_worse_on_validation(model, task):
+    result = finetune(model, *task, replace(QUICK, method="frozen", learning_rates=(1e-6,)))
+    assert result.n_steps in (0, 10, 20, 30)
+    random_start = finetune(model, *task, replace(QUICK, method="frozen", warm_head=False))
+    assert random_start.n_steps > 0
+
+
+def test_without_a_validation_split_the_last_step_counts(model, task):
+    config = replace(PAPER, n_steps=12)
+    result = finetune(model, *task, config)
+    assert result.n_steps == 12
+    assert result.validation_accuracy is None
+    assert result.learning_rate == 1e-4
+    assert (PAPER.rank, PAPER.alpha, PAPER.batch_size, PAPER.n_steps) == (32, 32.0, 1, 5000)
+
+
+def test_an_adapter_can_be_saved_as_peft_saves_it(model, task, tmp_path):
+    from peft import PeftModel
+
+    result = finetune(model, *task, QUICK, keep_adapter=True)
+    result.adapter.save_pretrained(tmp_path)
+    base = load_model("lab/XS", dtype="float32").model
+    again = PeftModel.from_pretrained(base, tmp_path).merge_and_unload()
+    for name, p in result.model.model.state_dict().items():
+        torch.testing.assert_close(p, again.state_dict()[name])
+
+
+def test_several_rates_and_one_that_diverges(model, task):
+    with np.errstate(all="ignore"):
+        result = finetune(model, *task, replace(QUICK, method="full", learning_rates=(1e-3, 3e-3)))
+    assert result.learning_rate in (1e-3, 3e-3)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "expected"),
+    [
+        (lambda: transformers.LlamaConfig, ("q_proj", "k_proj", "v_proj")),
+        (lambda: transformers.GPT2Config, ("c_attn",)),
+        (lambda: transformers.GPTNeoXConfig, ("query_key_value",)),
+    ],
+)
+def test_projections_are_found_by_architecture(architecture, expected):
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    config = architecture()(vocab_size=30, **sizes)
+    assert attention_projections(transformers.AutoModelForCausalLM.from_config(config)) == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rank": 0}, "rank must be at least 1"),
+        ({"validation": 1.0}, "validation must be a fraction"),
+        ({"learning_rates": ()}, "learning_rates must be positive"),
+        ({"learning_rates": (-1.0,)}, "learning_rates must be positive"),
+    ],
+)
+def test_bad_settings_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        replace(QUICK, **change)
+
+
+def test_bad_data_is_refused(model, task):
+    train, test = task
+    with pytest.raises(ValueError, match="different classes"):
+        finetune(model, train, replace(test, label_names=("a", "b")), QUICK)
+    with pytest.raises(ValueError, match="too few to hold out"):
+        finetune(model, train.head(3), test, QUICK)
+    with pytest.raises(ValueError, match="no optimizer 'sgd'"):
+        finetune(model, *task, replace(QUICK, optimizer="sgd"))
