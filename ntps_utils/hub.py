@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import os
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -391,7 +392,9 @@ def _lab_model(asked: str) -> tuple[str, int | None]:
 
 def _device(device: str) -> torch.device:
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        # Under a launcher each process has a GPU of its own.
+        rank = os.environ.get("LOCAL_RANK", "0")
+        return torch.device(f"cuda:{rank}" if torch.cuda.is_available() else "cpu")
     try:
         where = torch.device(device)
         torch.zeros(1, device=where)

@@ -350,6 +350,19 @@ class Moments:
             self, **{name: getattr(self, name) + getattr(other, name).to(self.A0.device) for name in TENSORS}
         )
 
+    def beside(self, other: Moments) -> Moments:
+        """Moments of the same texts at these layers and at other ones.
+
+        Raises
+        ------
+        ValueError
+            If the two share a layer or do not hold the same number of texts and tokens.
+        """
+        if set(self.layers) & set(other.layers) or not torch.equal(self.counts, other.counts):
+            raise ValueError("Only moments of the same texts at different layers stand beside each other.")
+        joined = {name: torch.cat([getattr(self, name), getattr(other, name)]) for name in LAYER_TENSORS}
+        return replace(self, layers=(*self.layers, *other.layers), **joined)  # type: ignore[arg-type]
+
     def only(self, layer: int) -> Moments:
         """The moments of one layer, as views of these."""
         if layer not in self.layers:

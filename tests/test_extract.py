@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from ntps_utils.extract import ExtractionWarning, extract, parse_layers, random_groups
+from ntps_utils.extract import ExtractionWarning, extract, parse_layers, random_groups, tokenise
 from ntps_utils.hub import load_model, load_texts
 from ntps_utils.moments import TENSORS, Moments
 
@@ -113,3 +117,205 @@ def test_layers():
         parse_layers("3", 3)
     with pytest.raises(ValueError, match="numbers such as"):
         parse_layers("first", 3)
+
+
+# -- every family, every way -------------------------------------------------------
+
+FAMILIES = {
+    "llama": ("LlamaConfig", {"num_key_value_heads": 2}),
+    "mistral": ("MistralConfig", {"num_key_value_heads": 2}),
+    "qwen2": ("Qwen2Config", {"num_key_value_heads": 2}),
+    "gemma": ("GemmaConfig", {"num_key_value_heads": 2, "head_dim": 8}),
+    "gpt2": ("GPT2Config", {}),
+    "gpt_neox": ("GPTNeoXConfig", {}),
+    "opt": ("OPTConfig", {"ffn_dim": 32, "word_embed_proj_dim": 16}),
+}
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request, tiny_model, tmp_path_factory):
+    """A tiny random model of a family, saved and loaded like any other."""
+    import shutil
+
+    import transformers
+
+    name, options = FAMILIES[request.param]
+    folder = tmp_path_factory.mktemp(request.param)
+    for file in tiny_model.glob("tokenizer*"):
+        shutil.copy(file, folder)
+    torch.manual_seed(1)
+    config = getattr(transformers, name)(
+        vocab_size=46,
+        hidden_size=16,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=40,
+        initializer_range=0.4,
+        bos_token_id=1,
+        eos_token_id=0,
+        pad_token_id=0,
+        **options,
+    )
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    # Some families have a tokenizer class of their own; what is tested here is the model.
+    return replace(load_model(folder, device="cpu"), tokenizer=load_model(tiny_model, device="cpu").tokenizer)
+
+
+def same(a: Moments, b: Moments, tolerance: float = 1e-10) -> None:
+    assert a.layers == b.layers
+    for name in TENSORS:
+        x, y = getattr(a, name), getattr(b, name)
+        assert float((x - y).abs().max()) <= tolerance * max(1.0, float(y.abs().max())), name
+
+
+def test_every_family_agrees_with_one_text_at_a_time(family, data):
+    few = data.head(30)
+    whole = extract(family, few, features=(1, 3))
+    for layer in range(4):
+        mine, reference = whole.moments.layer(layer), one_by_one(family, few, layer).layer(0)
+        for name in ("A0", "A1", "S", "C", "s"):
+            a, b = getattr(mine, name), getattr(reference, name)
+            np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-9 * np.abs(b).max())
+    # Text features are those of the moments.
+    x = whole.features[3]
+    np.testing.assert_allclose(x.T @ x / len(x), whole.moments.layer(3).S, rtol=1e-9, atol=1e-12)
+    streamed = extract(family, few, features=(1, 3), stream=True, batch_size=7)
+    same(streamed.moments, whole.moments)
+    np.testing.assert_allclose(streamed.features[1], whole.features[1], atol=1e-10)
+    half = replace(family, model=load_model(family.name, device="cpu", dtype="bfloat16").model)
+    rough = extract(half, few, precision="float32").moments.layer(3).S
+    assert np.abs(rough - whole.moments.layer(3).S).max() < 0.2 * np.abs(rough).max()
+
+
+def test_last_token_features(lm, data):
+    few = data.head(9)
+    last = extract(lm, few, layers=(2,), features=(2,), pooling="last", batch_size=4).features[2]
+    with torch.inference_mode():
+        for row, text in zip(last, few.texts, strict=True):
+            ids = lm.tokenizer(text, return_tensors="pt")["input_ids"]
+            expected = lm.model(ids, output_hidden_states=True).hidden_states[2][0, -1]
+            np.testing.assert_allclose(row, expected, atol=1e-10)
+    with pytest.raises(ValueError, match="pooling must be"):
+        extract(lm, few, pooling="max")
+    with pytest.raises(ValueError, match=r"layers \[1\] are asked for"):
+        extract(lm, few, layers=(2,), features=(1,))
+
+
+def test_bos_in_and_out(lm, data):
+    few = replace(data, texts=("w1 w2", "w3 w4 w5 w6"), labels=np.array([0, 1]))
+    assert tokenise(lm, few).ids[0][0] == 1
+    assert tokenise(lm, few, bos=True).ids == tokenise(lm, few).ids
+    assert [len(row) for row in tokenise(lm, few, bos=False).ids] == [2, 4]
+    processor = lm.tokenizer.backend_tokenizer.post_processor
+    lm.tokenizer.backend_tokenizer.post_processor = None
+    try:
+        assert [row[0] for row in tokenise(lm, few, bos=True).ids] == [1, 1]
+        cut = tokenise(lm, few, 3, bos=True)
+        assert (cut.ids[1][0], len(cut.ids[1]), cut.n_truncated) == (1, 3, 1)
+    finally:
+        lm.tokenizer.backend_tokenizer.post_processor = processor
+    lm.tokenizer.bos_token = None
+    try:
+        with pytest.raises(ValueError, match="no beginning-of-sequence token"):
+            tokenise(lm, few, bos=True)
+    finally:
+        lm.tokenizer.bos_token = "<s>"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_out_of_memory_halves_the_batch_and_loses_nothing(lm, data, monkeypatch, stream):
+    reference = extract(lm, data, features=(2,))
+    true_add = Moments.add_batch
+
+    def scarce(self, hidden, lengths, targets, **options):
+        # Streaming fails in the middle of a batch, when its first layers have been added.
+        if len(lengths) > 5 and self.layers[-1] >= 1:
+            raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
+        true_add(self, hidden, lengths, targets, **options)
+
+    monkeypatch.setattr(Moments, "add_batch", scarce)
+    with pytest.warns(ExtractionWarning, match="Out of memory with 16 texts in a batch; going on with 8"):
+        done = extract(lm, data, features=(2,), stream=stream)
+    same(done.moments, reference.moments)
+    np.testing.assert_allclose(done.features[2], reference.features[2], atol=1e-10)
+
+    def none_left(self, *_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Moments, "add_batch", none_left)
+    with pytest.warns(ExtractionWarning), pytest.raises(MemoryError, match="does not fit into memory by itself"):
+        extract(lm, data)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_interrupted_extraction_goes_on_and_ends_the_same(lm, data, tmp_path, stream):
+    options = {"groups": random_groups(len(data), 3, 0), "batch_size": 7, "features": (2,), "stream": stream}
+    reference = extract(lm, data, **options)
+    file = tmp_path / "state.safetensors"
+    for attempt in range(20):
+        left = iter(range(4 * (attempt + 1)))
+
+        def interrupt(_, left=left):
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+
+        try:
+            done = extract(lm, data, **options, checkpoint=file, save_every=2, progress=interrupt)
+            break
+        except KeyboardInterrupt:
+            assert file.exists()
+    assert attempt >= 3
+    for mine, theirs in zip(done.parts, reference.parts, strict=True):
+        for name in TENSORS:
+            assert torch.equal(getattr(mine, name), getattr(theirs, name))
+    assert np.array_equal(done.features[2], reference.features[2])
+    with pytest.raises(ValueError, match="checkpoint of another extraction"):
+        extract(lm, data, **{**options, "batch_size": 8}, checkpoint=file)
+    file.write_bytes(file.read_bytes()[:200])
+    with pytest.raises(ValueError, match="damaged"):
+        extract(lm, data, **options, checkpoint=file)
+
+
+CODE = """
+import sys, torch
+torch.set_num_threads(1)
+from ntps_utils.extract import extract
+from ntps_utils.hub import load_model, load_texts
+lm, data = load_model(sys.argv[1], device="cpu"), load_texts(sys.argv[2])
+done = extract(lm, data, batch_size=2, checkpoint=sys.argv[3], save_every=1, features=(2,))
+if done.moments.n_texts == len(data):
+    done.moments.save(sys.argv[4])
+"""
+
+
+def test_a_killed_extraction_goes_on(tiny_model, tiny_data, tmp_path):
+    script = tmp_path / "run.py"
+    script.write_text(CODE)
+
+    def command(name):
+        return [sys.executable, str(script), str(tiny_model), str(tiny_data), str(tmp_path / name), str(tmp_path / "m")]
+
+    subprocess.run(command("whole"), check=True)
+    whole = Moments.load(tmp_path / "m")
+    (tmp_path / "m").unlink()
+    process = subprocess.Popen(command("cut"))
+    while process.poll() is None and not (tmp_path / "cut").exists():
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+    subprocess.run(command("cut"), check=True)
+    same(Moments.load(tmp_path / "m"), whole, 0.0)
+
+
+def test_two_processes_give_the_moments_of_one(lm, data, tiny_model, tiny_data, tmp_path):
+    script = tmp_path / "run.py"
+    script.write_text(CODE)
+    # What `accelerate launch --multi_gpu` runs, which without GPUs would want MPI.
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    arguments = [str(script), str(tiny_model), str(tiny_data), str(tmp_path / "state"), str(tmp_path / "m")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*launcher, *arguments], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert sorted(p.name for p in tmp_path.glob("state*")) == ["state.0of2", "state.1of2"]
+    same(Moments.load(tmp_path / "m"), extract(lm, data).moments)
