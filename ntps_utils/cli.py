@@ -13,7 +13,10 @@ from rich.table import Table
 import ntps_utils
 from ntps_utils.console import bar, err, guarded, out
 from ntps_utils.files import atomic_path
+from ntps_utils.hub import registered_datasets, registered_models
 from ntps_utils.lab.commands import app as lab_app
+from ntps_utils.lab.ladder import manifest
+from ntps_utils.lab.tasks import TASKS
 from ntps_utils.measure import measure
 from ntps_utils.score import ScoreReport, Shrinkage
 
@@ -180,6 +183,37 @@ def score(
             with atomic_path(json_file) as temporary:
                 temporary.write_text(report.to_json() + "\n", encoding="utf-8")
             err.print(f"Rows and provenance are in {json_file}.", highlight=False)
+
+
+@app.command("list")
+def list_names(
+    what: Annotated[str, typer.Argument(help="models or datasets.")],
+) -> None:
+    """List what is registered by name: the paper's models and datasets, and the lab's."""
+    with guarded():
+        if what not in ("models", "datasets"):
+            raise ValueError(f"There is a list of models and one of datasets, not of {what!r}.")
+        table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+        if what == "models":
+            for heading in ("name", "parameters", "Hub id", "licence", "needs"):
+                table.add_column(heading, overflow="fold")
+            for name, entry in registered_models().items():
+                needs = "--trust-remote-code" if entry.get("remote_code") else ""
+                table.add_row(name, entry["parameters"], entry["hub"], entry["licence"], needs)
+            for name, run in manifest().items():
+                table.add_row(f"lab/{name}", f"{run['n_parameters']:,}", "shipped", "mit", "")
+        else:
+            for heading in ("name", "Hub id", "test split", "why", "licence", "source"):
+                table.add_column(heading, overflow="fold")
+            for name, entry in registered_datasets().items():
+                held = entry.get("hold_out")
+                test = f"{held['share']:.0%} of train" if held else entry["splits"].get("test", "none")
+                table.add_row(
+                    name, entry.get("hub", "unknown"), test, entry["why"], entry["licence"], entry["citation"]
+                )
+            for name, task in TASKS.items():
+                table.add_row(f"lab/{name}", "made here", "test", task.asks, "mit", "")
+        out.print(table)
 
 
 SHOWN = {

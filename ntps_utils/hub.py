@@ -12,7 +12,9 @@ import hashlib
 import json
 import os
 import tomllib
-from collections.abc import Mapping, Sequence
+import urllib.error
+import urllib.request
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -29,6 +31,8 @@ from ntps_utils.files import sha256
 SUFFIXES = (".csv", ".parquet", ".jsonl")
 AUTO_FLOAT64_PARAMETERS = 50_000_000
 LAB = "lab/"
+PARQUET = "refs/convert/parquet"  # where the Hub keeps its conversion of every public dataset
+PATIENCE = 5.0  # seconds for the Hub to answer at all
 
 
 class HubError(ValueError):
@@ -86,7 +90,23 @@ class TextDataset:
 
 def registered_datasets() -> dict[str, dict[str, Any]]:
     """The entries of ``data/datasets.toml`` by name."""
-    return tomllib.loads(resources.files("ntps_utils.data").joinpath("datasets.toml").read_text("utf-8"))
+    return _registry("datasets")
+
+
+def registered_models() -> dict[str, dict[str, Any]]:
+    """The entries of ``data/models.toml`` by name."""
+    return _registry("models")
+
+
+def _registry(what: str) -> dict[str, dict[str, Any]]:
+    return tomllib.loads(resources.files("ntps_utils.data").joinpath(f"{what}.toml").read_text("utf-8"))
+
+
+def _suggest(name: str, known: Iterable[str]) -> str:
+    """A half sentence that helps with an unknown name."""
+    lower = {one.lower(): one for one in known}
+    close = [lower[one] for one in difflib.get_close_matches(name.lower(), lower, n=3)]
+    return f"Did you mean {' or '.join(close)}?" if close else f"Registered names: {', '.join(sorted(known))}."
 
 
 def load_texts(
@@ -126,9 +146,8 @@ def load_texts(
     if name.count("/") == 1 and not name.startswith((".", "/")) and path.suffix not in SUFFIXES:
         entry = {"hub": name, "text": f"{{{text_column}}}", "label": label_column, "splits": {split: split}}
         return _from_hub(name, split, entry)
-    close = difflib.get_close_matches(name, entries, n=3)
-    hint = f" Did you mean {' or '.join(close)}?" if close else f" Registered names: {', '.join(sorted(entries))}."
-    raise HubError(f"There is no dataset {name!r}: not a file or folder, a registered name, or a Hub id.{hint}")
+    hint = _suggest(name, entries)
+    raise HubError(f"There is no dataset {name!r}: not a file or folder, a registered name, or a Hub id. {hint}")
 
 
 def _from_lab(name: str, split: str) -> TextDataset:
@@ -164,19 +183,16 @@ def _from_folder(folder: Path, split: str, text_column: str, label_column: str) 
 
 
 def _from_hub(name: str, split: str, entry: Mapping[str, Any]) -> TextDataset:
-    import datasets  # slow to import, and needed by this path alone
-
-    if split not in entry["splits"]:
-        raise HubError(f"{name} has no split {split!r}; it has {', '.join(entry['splits'])}.")
-    try:
-        data = datasets.load_dataset(
-            entry["hub"], split=entry["splits"][split], revision=entry.get("revision"), trust_remote_code=False
-        )
-    except Exception as error:  # the Hub client raises many kinds
+    held = entry.get("hold_out")
+    splits = {**entry["splits"], "test": entry["splits"]["train"]} if held else entry["splits"]
+    if "hub" not in entry:
         raise HubError(
-            f"The dataset {entry['hub']} could not be loaded from the Hub ({_first_line(error)}). "
-            "Check the name and the connection, or give a local file or folder."
-        ) from None
+            f"{name} is one of the paper's datasets, but its source is not known to this library; give a local file "
+            "or folder."
+        )
+    if split not in splits:
+        raise HubError(f"{name} has no split {split!r}; it has {', '.join(splits)}.")
+    data = _load_dataset(entry["hub"], splits[split], entry.get("revision"))
     label = entry["label"]
     columns = set(data.column_names)
     if label not in columns:
@@ -184,11 +200,61 @@ def _from_hub(name: str, split: str, entry: Mapping[str, Any]) -> TextDataset:
     feature = data.features[label]
     names = feature.names if hasattr(feature, "names") else None
     try:
-        texts = [entry["text"].format(**row) for row in data]
+        rows = [row for row in data if not held or _is_held_out(name, row, held) == (split == "test")]
+        texts = [entry["text"].format(**row) for row in rows]
     except (KeyError, IndexError) as error:
         raise HubError(f"{name}: the text {entry['text']!r} asks for {error}; columns are {sorted(columns)}.") from None
-    labels, names = _encode(list(data[label]), names, name)
+    if names is None and not _are_integers(data[label]):
+        names = sorted({str(one) for one in data[label]})  # one coding for both sides of a hold-out
+    labels, names = _encode([row[label] for row in rows], names, name)
     return _dataset(name, split, texts, labels, names)
+
+
+def _is_held_out(name: str, row: Mapping[str, Any], held: Mapping[str, Any]) -> bool:
+    """Whether a row's group is in the held-out share: the same answer on every machine."""
+    group = held["group"].format(**row).strip().lower()
+    number = int.from_bytes(hashlib.sha256(f"{name} {group}".encode()).digest()[:8], "big")
+    return bool(number / 2**64 < held["share"])
+
+
+def _load_dataset(hub_id: str, split: str, revision: str | None) -> Any:
+    """One split from the Hub or its cache; script-based datasets through their Parquet conversion."""
+    import datasets  # slow to import, and needed by this path alone
+
+    _offline_if_unreachable()
+    try:
+        try:
+            return datasets.load_dataset(hub_id, split=split, revision=revision)
+        except RuntimeError as error:
+            if "scripts are no longer supported" not in str(error):
+                raise
+            return datasets.load_dataset(hub_id, split=split, revision=PARQUET)
+    except Exception as error:  # the Hub client raises many kinds
+        raise HubError(
+            f"The dataset {hub_id} could not be loaded from the Hub ({_first_line(error)}). "
+            "Check the name and the connection, or give a local file or folder."
+        ) from None
+
+
+def _offline_if_unreachable() -> None:
+    """Spare the user the Hub client's minute of retries when there is no connection.
+
+    What is cached can still be used then.
+    """
+    import datasets
+    import huggingface_hub
+
+    if huggingface_hub.constants.HF_HUB_OFFLINE:
+        return
+    try:
+        urllib.request.urlopen(
+            urllib.request.Request(huggingface_hub.constants.ENDPOINT, method="HEAD"), timeout=PATIENCE
+        )
+    except urllib.error.HTTPError:
+        pass  # it answered
+    except OSError:
+        huggingface_hub.constants.HF_HUB_OFFLINE = True
+        datasets.config.HF_HUB_OFFLINE = True
 
 
 def _read_file(path: Path) -> pd.DataFrame:
@@ -315,8 +381,8 @@ def load_model(
     Parameters
     ----------
     name : str or Path
-        A Hub id, a local folder, or a model of the lab: "lab/M", or "lab/M@400" for its
-        checkpoint after 400 steps ("@0" is the untrained model).
+        A name from ``data/models.toml``, a Hub id, a local folder, or a model of the lab:
+        "lab/M", or "lab/M@400" for its checkpoint after 400 steps ("@0" is the untrained one).
     device : str
         "auto" takes a GPU if there is one; otherwise a torch device such as "cpu".
     dtype : str
@@ -331,6 +397,7 @@ def load_model(
     HubError
         If there is no such model, it is not a causal language model, or cannot be loaded.
     """
+    import huggingface_hub
     import transformers
 
     dtypes = ("auto", "float64", "float32", "bfloat16", "float16")
@@ -342,12 +409,22 @@ def load_model(
         name, step = _lab_model(asked)
     path = Path(name)
     local = path.is_dir()
+    entries = {one: entry for key, entry in registered_models().items() for one in (key, entry["hub"])}
+    entry = {} if local else entries.get(asked, {})
+    if entry:
+        name = entry["hub"]
+    if entry.get("remote_code") and not trust_remote_code:
+        raise HubError(
+            f"{asked} runs Python code of its own repository; read it on the Hub, then say --trust-remote-code "
+            "(trust_remote_code=True)."
+        )
     if local and not (path / "config.json").is_file():
         raise HubError(f"{name} is not a model folder: it has no config.json.")
     if local and not list(path.glob("*.safetensors")):
         raise HubError(f"{name} has no safetensors weights; pickled checkpoints are not read. Convert them first.")
     if not local and step != 0 and not _looks_like_hub_id(str(name)):
-        raise HubError(f"There is no model {str(name)!r}: not a folder, and not a Hub id of the form owner/name.")
+        hint = _suggest(asked, registered_models())
+        raise HubError(f"There is no model {asked!r}: not a folder, and not a Hub id of the form owner/name. {hint}")
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code, "local_files_only": local}
     model: Any
     try:
@@ -355,7 +432,9 @@ def load_model(
             model, tokenizer = lab.untrained(str(name))
             model = model if dtype == "auto" else model.to(getattr(torch, dtype))
         else:
-            tokenizer = transformers.AutoTokenizer.from_pretrained(str(name), **options)
+            if not local:
+                _offline_if_unreachable()
+            tokenizer = transformers.AutoTokenizer.from_pretrained(entry.get("tokenizer", str(name)), **options)
             model = transformers.AutoModelForCausalLM.from_pretrained(
                 str(name), dtype="auto" if dtype == "auto" else getattr(torch, dtype), use_safetensors=True, **options
             )
@@ -368,11 +447,12 @@ def load_model(
         ) from None
     if dtype == "auto" and where.type == "cpu" and model.num_parameters() <= AUTO_FLOAT64_PARAMETERS:
         model = model.double()
-    commit = getattr(model.config, "_commit_hash", None)
     if step == 0:
         fingerprint = f"seed {asked}"
-    else:
-        fingerprint = commit or sha256(*sorted(path.glob("*.safetensors")), path / "config.json")
+    elif local:
+        fingerprint = sha256(*sorted(path.glob("*.safetensors")), path / "config.json")
+    else:  # the cache keeps each file under its commit
+        fingerprint = Path(str(huggingface_hub.try_to_load_from_cache(str(name), "config.json"))).parent.name
     return CausalModel(asked, model.eval().requires_grad_(False).to(where), tokenizer, fingerprint[:16])
 
 
@@ -404,7 +484,7 @@ def _device(device: str) -> torch.device:
 
 
 def _looks_like_hub_id(name: str) -> bool:
-    return not name.startswith((".", "/", "~")) and name.count("/") <= 1 and name == name.strip() and bool(name)
+    return not name.startswith((".", "/", "~")) and name.count("/") == 1 and name == name.strip() and bool(name)
 
 
 def _first_line(error: Exception) -> str:

@@ -112,7 +112,9 @@ def test_registered_entries_are_complete_and_their_texts_format():
     row = {"choices": {"text": list("abcde")}}
     row |= dict.fromkeys(("text", "sentence", "question", "sms", "question_1", "question_2", "title"), "x")
     for name, entry in entries.items():
-        assert entry["hub"].count("/") == 1, name
+        assert entry.get("hub", "a/b").count("/") == 1, name
+        assert {"why", "licence", "citation", "languages"} <= set(entry)
+        assert ("hold_out" in entry) == ("hub" in entry and "test" not in entry["splits"])
         assert entry["text"].format(**row)
         assert "train" in entry["splits"]
     assert entries["commonsense_qa"]["text"].format(**row) == "x (0) a (1) b (2) c (3) d (4) e"
@@ -124,8 +126,8 @@ def test_hub_datasets_go_through_the_datasets_library(monkeypatch):
 
     asked = {}
 
-    def fake(path, split, revision, trust_remote_code):
-        asked.update(path=path, split=split, trust_remote_code=trust_remote_code)
+    def fake(path, split, revision):
+        asked.update(path=path, split=split)
         features = datasets.Features(
             {"sentence": datasets.Value("string"), "label": datasets.ClassLabel(names=["neg", "pos"])}
         )
@@ -133,7 +135,7 @@ def test_hub_datasets_go_through_the_datasets_library(monkeypatch):
 
     monkeypatch.setattr(datasets, "load_dataset", fake)
     data = load_texts("sst2", "test")
-    assert asked == {"path": "stanfordnlp/sst2", "split": "validation", "trust_remote_code": False}
+    assert asked == {"path": "stanfordnlp/sst2", "split": "validation"}
     assert data.texts == ("good", "bad")
     assert data.label_names == ("neg", "pos")
     with pytest.raises(HubError, match="no split 'dev'"):
