@@ -1,7 +1,7 @@
 # make book     the book, from a fresh machine (Python 3.11 or newer is all it needs)
 # make test     the tests, likewise
 .DEFAULT_GOAL := help
-.PHONY: help env book test lint check reproduce notebooks lock clean
+.PHONY: help env book test lint check reproduce notebooks bench lock clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -43,6 +43,9 @@ check: $(STAMP)  ## are the committed notebooks up to date?
 
 reproduce: $(STAMP)  ## execute every chapter and compare its numbers with the committed ones
 	$(BIN)/python -m ntps_utils.book reproduce
+
+bench: $(STAMP)  ## what extraction and scores cost, as ratios; figures in runs/bench.json
+	$(BIN)/python -m ntps_utils.bench
 
 lock:  ## make requirements.lock anew from pyproject.toml
 	rm -rf _build/lock && $(PYTHON) -m venv _build/lock
