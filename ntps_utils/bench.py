@@ -195,9 +195,9 @@ def bench_scores(d: int, n_texts: int, repeats: int) -> dict[str, Any]:
 def main(
     shape: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(SHAPES)}. Repeat for more.")] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    n_texts: Annotated[int, typer.Option(help="Texts to extract.")] = 48,
-    longest: Annotated[int, typer.Option(help="Tokens of the longest text.")] = 64,
-    batch_size: Annotated[int, typer.Option(help="Texts in a forward pass.")] = 16,
+    n_texts: Annotated[int, typer.Option(help="Texts to extract.")] = 64,
+    longest: Annotated[int, typer.Option(help="Tokens of the longest text.")] = 128,
+    batch_size: Annotated[int, typer.Option(help="Texts in a forward pass.")] = 32,
     repeats: Annotated[int, typer.Option(help="Medians are over this many.")] = 3,
     out: Annotated[Path, typer.Option(help="Write the figures here.")] = Path("runs/bench.json"),
 ) -> None:

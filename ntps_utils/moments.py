@@ -30,6 +30,10 @@ from ntps_utils.linear import Array, default_rcond
 FORMAT = "ntps-moments-1"
 
 
+WORKSPACE_CPU = 32 * 2**20  # bytes of features that add_batch works on at once
+WORKSPACE_GPU = 2 * 2**30
+
+
 @dataclass(frozen=True, eq=False)
 class LayerMoments:
     """Moments of one layer, as means over texts.
@@ -277,12 +281,13 @@ class Moments:
         if int(lengths.min()) < 1:
             raise ValueError(f"{names[int(lengths.argmin())]} has no token; leave empty texts out.")
 
-        X = torch.stack([h.to(device=device, dtype=dtype) for h in hidden_states])
-        n_layers, n_texts, n_steps, d = X.shape
+        n_texts, n_steps, d = hidden_states[0].shape
         y = targets.to(device=device, dtype=dtype)
+        if any(h.shape != hidden_states[0].shape for h in hidden_states):
+            raise ValueError(f"Layers differ in shape: {sorted({tuple(h.shape) for h in hidden_states})}.")
         if d != self.A0.shape[-1] or y.shape != (n_texts, self.Y.shape[0]) or lengths.shape != (n_texts,):
             raise ValueError(
-                f"Batch does not fit: features {tuple(X.shape)}, lengths {tuple(lengths.shape)}, targets "
+                f"Batch does not fit: features {(n_texts, n_steps, d)}, lengths {tuple(lengths.shape)}, targets "
                 f"{tuple(y.shape)}; expected {self.A0.shape[-1]} features and {self.Y.shape[0]} targets."
             )
         if int(lengths.max()) > n_steps:
@@ -291,40 +296,30 @@ class Moments:
             bad = int((~torch.isfinite(y)).any(1).nonzero()[0])
             raise ValueError(f"The target of {names[bad]} is NaN or infinite.")
 
-        steps = torch.arange(n_steps, device=device)
-        valid = steps < lengths[:, None]
-        X.masked_fill_(~valid[None, :, :, None], 0.0)
-        P = X.cumsum(2)
-        total = P[:, :, -1]
-        xbar = total / lengths[None, :, None]
-
-        # Ragged rows (text, t) with a next token, packed: no product is spent on padding.
-        text, t = (steps < lengths[:, None] - 1).nonzero(as_tuple=True)
-        past, following = P[:, text, t], X[:, text, t + 1]
-        square = xbar.square().sum(-1)
-        sums = {
-            "A0": past.mT @ past,
-            "A1": past.mT @ following,
-            "S": xbar.mT @ xbar,
-            "C": xbar.mT @ y,
-            "Y": y.mT @ y,
-            "s": xbar.sum(1),
-            "q": y.sum(0),
-            "tr_G": following.square().sum((1, 2)),
-            "cubic": (square[..., None] * xbar).sum(1),
-            "quartic": square.square().sum(1),
-        }
-        # NaN and infinity survive every sum, so the small totals tell; only then look for the culprit.
-        if not all(torch.isfinite(sums[name]).all() for name in ("A0", "A1", "S", "quartic")):
-            worst = X.abs().amax((2, 3)).nan_to_num(nan=torch.inf, posinf=torch.inf)
-            layer, row = divmod(int(worst.argmax()), n_texts)
-            raise ValueError(
-                f"Layer {self.layers[layer]} has features on {names[row]} that are NaN, infinite, or too large to "
-                f"square in {self.precision} (largest magnitude {float(worst[layer, row]):.3g}). Use a wider dtype, or "
-                "check the weights."
-            )
-        for name, value in sums.items():
-            getattr(self, name).add_(value)
+        # As many layers at once as the workspace holds: all of them on a GPU, a few in a CPU's cache.
+        budget = WORKSPACE_CPU if device.type == "cpu" else WORKSPACE_GPU
+        chunk = max(1, budget // (n_texts * n_steps * d * dtype.itemsize))
+        gathered = []
+        for first in range(0, len(hidden_states), chunk):
+            X = torch.stack([h.to(device=device, dtype=dtype) for h in hidden_states[first : first + chunk]])
+            sums = _sums(X, lengths, y)
+            # NaN and infinity survive every sum, and no entry of a product exceeds what its diagonals allow (Cauchy
+            # and Schwarz), so these small totals tell; only then look for the culprit.
+            telling = (sums["A0"].diagonal(dim1=1, dim2=2), sums["tr_G"], sums["quartic"])
+            if not all(torch.isfinite(total).all() for total in telling):
+                worst = X.abs().amax((2, 3)).nan_to_num(nan=torch.inf, posinf=torch.inf)
+                layer, row = divmod(int(worst.argmax()), n_texts)
+                raise ValueError(
+                    f"Layer {self.layers[first + layer]} has features on {names[row]} that are NaN, infinite, or too "
+                    f"large to square in {self.precision} (largest magnitude {float(worst[layer, row]):.3g}). Use a "
+                    "wider dtype, or check the weights."
+                )
+            gathered.append((first, sums))
+        for first, sums in gathered:
+            for name, value in sums.items():
+                getattr(self, name)[first : first + len(value)].add_(value)
+        self.Y.add_(y.mT @ y)
+        self.q.add_(y.sum(0))
         self.counts.add_(torch.stack([torch.tensor(n_texts, device=device), lengths.sum()]))
 
     def merge(self, other: Moments) -> Moments:
@@ -439,3 +434,30 @@ class Moments:
 
 TENSORS = tuple(f.name for f in fields(Moments) if f.name not in ("layers", "precision", "source"))
 LAYER_TENSORS = tuple(name for name in TENSORS if name not in ("Y", "q", "counts"))
+
+
+def _sums(X: Tensor, lengths: Tensor, y: Tensor) -> dict[str, Tensor]:
+    """Sums over a right-padded batch for some layers, in batched matrix products.
+
+    X is (layers, texts, T, d) and is overwritten where it is padding; y is (texts, c).
+    """
+    steps = torch.arange(X.shape[2], device=X.device)
+    X.masked_fill_(~(steps < lengths[:, None])[None, :, :, None], 0.0)
+    P = X.cumsum(2)
+    xbar = P[:, :, -1] / lengths[None, :, None]
+    # Ragged rows (text, t) with a next token, packed: no product is spent on padding.
+    text, t = (steps < lengths[:, None] - 1).nonzero(as_tuple=True)
+    rows = text * X.shape[2] + t
+    past = P.flatten(1, 2).index_select(1, rows)
+    following = X.flatten(1, 2).index_select(1, rows + 1)
+    square = xbar.square().sum(-1)
+    return {
+        "A0": past.mT @ past,
+        "A1": past.mT @ following,
+        "S": xbar.mT @ xbar,
+        "C": xbar.mT @ y,
+        "s": xbar.sum(1),
+        "tr_G": torch.einsum("lnd,lnd->l", following, following),
+        "cubic": (square[..., None] * xbar).sum(1),
+        "quartic": square.square().sum(1),
+    }

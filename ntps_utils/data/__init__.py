@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from importlib import resources
+from typing import Any
 
 import pandas as pd
 
@@ -73,3 +75,8 @@ def load_learnability() -> pd.DataFrame:
         to the other; missing for the control), ``n_train``, ``n_test``, ``n_steps``, ``seconds``.
     """
     return pd.read_csv(str(resources.files("ntps_utils.data").joinpath("recorded/lab_learnability.csv")))
+
+
+def load_bench() -> dict[str, Any]:
+    """What ``make bench`` measured, as recorded: ``extraction`` by shape, ``scores``, ``provenance``."""
+    return dict(json.loads(resources.files("ntps_utils.data").joinpath("recorded/bench_cpu.json").read_text("utf-8")))

@@ -1,0 +1,351 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # From tokens to moments
+#
+# :::{admonition} After this chapter you can
+# :class: tip
+# - compute the moments of one text by hand, and see that one pass over a dataset adds them up;
+# - say what padding, a beginning-of-sequence token and centring change in a score, in numbers;
+# - tell a rank from rounding, in float64, float32 and bfloat16;
+# - estimate the cost of extraction from a model's sizes, and compare it with a measurement.
+#
+# You need the definitions of chapter 3. It runs in a minute on two cores.
+# :::
+#
+# **The paper says** {cite}`cheng2025ntps` that the score needs second moments only. **The code does** collect them for every layer in one pass
+# ({func}`ntps_utils.extract.extract`), whatever the number of texts. **We find** that the pass costs little more than the model itself, and that three
+# habits that look harmless, padding without a mask, a constant first token, an absolute cut-off in single precision, each move the score by more than the differences people
+# read into it.
+
+# %% tags=["parameters"]
+profile = "default"
+seed = 0
+model_name = "lab/M"
+dataset_name = "lab/sentiment"
+n_texts = 1000
+
+# %% tags=["hide-input"]
+import warnings
+
+import numpy as np
+import pandas as pd
+import torch
+from IPython.display import Markdown
+from myst_nb import glue
+
+from ntps_utils.bench import SHAPES
+from ntps_utils.data import load_bench
+from ntps_utils.extract import extract
+from ntps_utils.figures import COLOURS, house_style, panels
+from ntps_utils.hub import load_model, load_texts
+from ntps_utils.lab import TASKS
+from ntps_utils.moments import Moments
+from ntps_utils.provenance import provenance_note
+from ntps_utils.score import NumericalWarning, subspaces
+
+house_style()
+warnings.simplefilter("ignore", NumericalWarning)  # this chapter shows what they say
+model = load_model(model_name)
+data = load_texts(dataset_name).head(n_texts)
+last = model.n_layers - 1
+
+# %% [markdown]
+# ## One text by hand
+#
+# A text of $T$ tokens has hidden states $x_1, \dots, x_T$ at each layer. Prediction sees the running sums $p_t = x_1 + \dots + x_t$, a task sees the mean
+# $\xbar = p_T / T$. Everything that the scores need is
+#
+# ```{math}
+# A_0 = \E \sum_{t<T} p_t p_t^\top, \qquad A_1 = \E \sum_{t<T} p_t x_{t+1}^\top, \qquad S = \E\, \xbar \xbar^\top, \qquad C = \E\, \xbar y^\top .
+# ```
+
+# %%
+ids = model.tokenizer(data.texts[0], return_tensors="pt")["input_ids"]
+with torch.inference_mode():
+    states = model.model.base_model(ids, output_hidden_states=True).hidden_states
+x = states[last][0].numpy()
+p = x.cumsum(axis=0)
+by_hand = {
+    "A0": p[:-1].T @ p[:-1],
+    "A1": p[:-1].T @ x[1:],
+    "S": np.outer(p[-1], p[-1]) / len(x) ** 2,
+}
+one = extract(model, data.head(1)).moments.layer(last)
+gap = max(
+    np.abs(value - getattr(one, name)).max() / np.abs(value).max()
+    for name, value in by_hand.items()
+)
+print(f"{len(x)} tokens, d = {x.shape[1]}, largest relative difference {gap:.1e}")
+
+# %% [markdown]
+# Over a dataset these are means over texts, so they can be added up: batch by batch, or in parts on several machines that are merged at the end.
+
+# %%
+whole = extract(model, data)
+halves = extract(model, data, groups=np.arange(len(data)) % 2, batch_size=64)
+merged = halves.parts[0].merge(halves.parts[1])
+apart = max(
+    float((getattr(merged, n) - getattr(whole.moments, n)).abs().max())
+    / float(getattr(whole.moments, n).abs().max())
+    for n in ("A0", "A1", "S", "C")
+)
+glue("merge_gap", f"{apart:.0e}", display=False)
+glue("n_texts", len(data), display=False)
+glue("n_tokens", whole.moments.n_tokens, display=False)
+
+# %% [markdown]
+# {glue:text}`n_texts` texts with {glue:text}`n_tokens` tokens in two halves, with other batches: the merged moments agree to {glue:text}`merge_gap`, which is rounding. A run can
+# also be killed and continued (`checkpoint=`), take the layers one at a time (`stream=True`), or be shared by several processes; the tests ask each of
+# these ways for the same moments.
+#
+# ## What habits change
+#
+# Four variations of the same measurement, on the tasks of the lab:
+#
+# - **pads counted**: the texts of a batch are filled up to equal length, and the fillers count as tokens;
+# - **no BOS**: the tokenizer's beginning-of-sequence token is left out;
+# - **centred**: covariances instead of second moments, so that a constant direction counts for nothing;
+# - **single precision** of the model and of all products.
+
+
+# %%
+def score(moments, centre=False):
+    """The three scores of the last layer at k = d/2."""
+    solved = subspaces(moments.layer(last), layer=last, centre=centre)
+    row = solved.row(solved.width(solved.d // 2))
+    return [row.ntps, row.ntps_metric, row.ntps_task]
+
+
+def with_pads(model, data, batch_size=16):
+    """Moments as if every position of a padded batch were a token."""
+    rows = model.tokenizer(list(data.texts), padding=False)["input_ids"]
+    total = Moments.zeros([last], model.dimension, data.n_classes)
+    for start in range(0, len(rows), batch_size):
+        batch = rows[start : start + batch_size]
+        longest = max(map(len, batch))
+        pad = model.tokenizer.pad_token_id
+        full = torch.tensor([row + [pad] * (longest - len(row)) for row in batch])
+        with torch.inference_mode():
+            hidden = model.model.base_model(full, output_hidden_states=True)
+        targets = torch.tensor(data.one_hot[start : start + batch_size])
+        lengths = torch.full((len(batch),), longest)
+        total.add_batch([hidden.hidden_states[last]], lengths, targets)
+    return total
+
+
+single = load_model(model_name, dtype="float32")
+variations = []
+for name in [f"lab/{task}" for task in list(TASKS)[:8]]:
+    texts = load_texts(name).head(n_texts)
+    plain = extract(model, texts, layers=(last,)).moments
+    ways = {
+        "as it should be": score(plain),
+        "pads counted": score(with_pads(model, texts)),
+        "no BOS": score(extract(model, texts, layers=(last,), bos=False).moments),
+        "centred": score(plain, centre=True),
+        "single precision": score(
+            extract(single, texts, layers=(last,), precision="float32").moments
+        ),
+    }
+    variations += [(name, way, *scores) for way, scores in ways.items()]
+table = pd.DataFrame(
+    variations,
+    columns=["task", "way", "Euclidean", "metric-matched", "task-weighted"],
+)
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Three panels of dots: the change of the Euclidean, metric-matched and task-weighted score of eight tasks when pads count, BOS is left out, moments are centred, or single precision is used."}, "figure": {"caption": "Habits move scores. Change of each score of eight tasks of the lab against the plain measurement, last layer, k = d/2.", "name": "fig-habits"}}
+figure, axes = panels(3, height=3.0, sharey=True)
+ways = ["pads counted", "no BOS", "centred", "single precision"]
+reference = table[table["way"] == "as it should be"].set_index("task")
+shades = {
+    "Euclidean": "euclidean",
+    "metric-matched": "metric",
+    "task-weighted": "task",
+}
+changes = {}
+for ax, (label, shade) in zip(axes, shades.items(), strict=True):
+    for i, way in enumerate(ways):
+        rows = table[table["way"] == way].set_index("task")
+        change = rows[label] - reference[label]
+        changes[label, way] = float(change.abs().median())
+        ax.plot(
+            change, [i] * len(change), "o", ms=4, alpha=0.7, color=COLOURS[shade]
+        )
+    ax.axvline(0, color=COLOURS["other"], lw=0.8)
+    ax.set(title=label, yticks=range(4), yticklabels=ways)
+axes[0].invert_yaxis()
+_ = figure.supxlabel("change of the score", fontsize=11)
+
+# %% tags=["remove-cell"]
+for key, way in {"pads": ways[0], "bos": ways[1], "centred": ways[2]}.items():
+    glue(f"{key}_change", changes["Euclidean", way], display=False)
+    glue(f"{key}_change_metric", changes["metric-matched", way], display=False)
+glue("spread", float(reference["Euclidean"].std()), display=False)
+
+# %% [markdown]
+# Median absolute changes of the Euclidean and the metric-matched score: pads counted {glue:text}`pads_change:.3f` and {glue:text}`pads_change_metric:.3f`, no BOS
+# {glue:text}`bos_change:.3f` and {glue:text}`bos_change_metric:.3f`, centred {glue:text}`centred_change:.3f` and {glue:text}`centred_change_metric:.3f`. For comparison,
+# the Euclidean score's standard deviation over the eight tasks is {glue:text}`spread:.3f`: a difference between two reports may be a difference between two
+# habits. Right padding under a causal mask is harmless as long as the fillers are left out of the sums: nothing that stands after a token can reach it.
+#
+# ## Precision and rank
+#
+# A score asks which directions exist. In exact arithmetic that is a rank; in floating point it is a decision about small eigenvalues. Ours is
+# relative: an eigenvalue counts if it exceeds the largest one times $\max(d, c)$ times the precision's rounding unit. An *absolute* cut-off, such as $10^{-8}$, asks
+# something that depends on the scale of the features, and on how single precision happens to round.
+
+# %%
+spectra = {}
+for dtype, precision in (
+    ("float64", "float64"),
+    ("float32", "float32"),
+    ("bfloat16", "float32"),
+):
+    rough = load_model(model_name, dtype=dtype)
+    S = extract(rough, data, layers=(last,), precision=precision).moments.layer(last)
+    spectra[dtype] = np.linalg.eigvalsh(S.S)[::-1]
+    cut = S.rcond * spectra[dtype][0]
+    glue(f"kept_{dtype}", int((spectra[dtype] > cut).sum()), display=False)
+few = extract(model, data.head(40), layers=(last,)).moments.layer(last)
+thin = np.linalg.eigvalsh(few.S)[::-1]
+thin32 = np.linalg.eigvalsh(few.S.astype(np.float32))[::-1]
+glue("thin_true", 40, display=False)
+glue("thin_relative", int((thin > few.rcond * thin[0]).sum()), display=False)
+glue("thin_absolute", int((thin32 > 1e-8).sum()), display=False)
+glue(
+    "condition", float(spectra["float64"][0] / spectra["float64"][-1]), display=False
+)
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: eigenvalues of S on a logarithmic axis for float64, float32 and bfloat16 features, on top of each other but for the smallest in bfloat16. Right: the spectrum of S from 40 texts, which falls by many orders of magnitude after the 40th in float64 and flattens at rounding level in float32."}, "figure": {"caption": "A rank is a gap in a spectrum. Left: eigenvalues of S in three precisions. Right: S from 40 texts has rank 40; float64 shows it, float32 leaves a floor of rounding that an absolute cut-off of 1e-8 (dotted) partly keeps.", "name": "fig-spectra"}}
+figure, (left, right) = panels(2, height=3.0)
+for (dtype, values), style in zip(spectra.items(), ("-", "--", ":"), strict=True):
+    left.semilogy(np.arange(1, len(values) + 1), values, style, label=dtype)
+left.set(xlabel="index", ylabel="eigenvalue of S", title=f"{len(data)} texts")
+left.legend()
+floor = 1e-22
+right.semilogy(np.maximum(np.abs(thin), floor), label="float64")
+right.semilogy(np.maximum(np.abs(thin32), floor), "--", label="float32")
+right.axhline(1e-8, color=COLOURS["other"], ls=":")
+right.set(xlabel="index", title="40 texts")
+_ = right.legend()
+
+# %% [markdown]
+# With all texts the three precisions keep {glue:text}`kept_float64`, {glue:text}`kept_float32` and {glue:text}`kept_bfloat16` directions; the largest eigenvalue is
+# {glue:text}`condition:.2g` times the smallest. With {glue:text}`thin_true` texts the rank is {glue:text}`thin_true`: the relative cut-off in float64 finds
+# {glue:text}`thin_relative`, an absolute cut-off of $10^{-8}$ on the float32 matrix {glue:text}`thin_absolute`. A single direction with a huge second moment (a *massive
+# activation*, or simply the mean) raises the floor of rounding for all others; centring, or float64, takes care of it.
+#
+# ## What it costs
+#
+# Per token, a forward pass multiplies and adds about two numbers for each weight of its blocks; the moments of $L$ layers add $4 L d^2$, whatever the
+# text's length. They occupy $3 L d^2$ numbers of eight bytes, whatever the number of texts.
+
+# %%
+costs = []
+for name, s in SHAPES.items():
+    attention = s.d * s.d * (2 + 2 * s.n_kv_heads / s.n_heads)
+    forward = 2 * s.n_layers * (attention + 3 * s.d * s.d_ff)
+    moments = 4 * (s.n_layers + 1) * s.d**2
+    memory = 3 * (s.n_layers + 1) * s.d**2 * 8
+    costs.append((name, s.d, forward / 1e9, moments / forward, memory / 2**30))
+columns = ["shape", "d", "forward GFLOP / token", "moments / forward", "memory GiB"]
+pd.DataFrame(costs, columns=columns).set_index("shape").round(3)
+
+# %% [markdown]
+# Measured by `make bench`, recorded with its provenance: total extraction time against the bare forward pass of the same batches in the same precision, and against the
+# textbook loop (a text at a time, a position at a time), with random weights.
+
+# %%
+bench = load_bench()
+measured = pd.DataFrame(bench["extraction"]).T
+shown = [
+    "d",
+    "n_layers",
+    "dtype",
+    "n_tokens",
+    "tokens_per_second",
+    "ratio_to_forward",
+    "textbook_ratio",
+]
+measured[shown].infer_objects().round(2)
+
+# %% tags=["remove-cell"]
+row = bench["extraction"]["Qwen2-0.5B"]
+glue("bench_forward", float(row["ratio_to_forward"]), display=False)
+glue("bench_textbook", float(row["textbook_ratio"]), display=False)
+glue("bench_scores", float(bench["scores"]["ratio_to_projections"]), display=False)
+glue("bench_where", bench["provenance"]["device"], display=False)
+glue("bench_arithmetic", float(1 + costs[1][3]), display=False)
+
+# %% [markdown]
+# On {glue:text}`bench_where`, with the sizes of Qwen2-0.5B, extraction takes {glue:text}`bench_forward:.2f` times the forward pass (arithmetic alone would say
+# {glue:text}`bench_arithmetic:.2f`) and is {glue:text}`bench_textbook:.0f` times faster than the loop. All scores of a layer at every width take
+# {glue:text}`bench_scores:.2f` of the time of 19 pseudo-inverse projections. No GPU was at hand for this edition; `python -m ntps_utils.bench --device cuda` measures there.
+#
+# ## Summary
+#
+# - Moments are sums: one pass, any batches, any number of machines.
+# - Pads must not count; whether a BOS does, and whether moments are centred, belongs into every report.
+# - A rank is a decision. Make it relative, and in float64.
+# - Extraction costs a fraction of a forward pass; scores cost next to nothing.
+#
+# ## Exercises
+#
+# ```{exercise}
+# :label: ex-4-1
+#
+# A released script builds a $T \times T$ lower triangular matrix for each text and multiplies. How does its cost grow with $T$, and how does ours?
+# ```
+#
+# ```{solution} ex-4-1
+# :class: dropdown
+#
+# Multiplying a triangular $T \times T$ matrix with $T \times d$ features costs $T^2 d$; a running sum costs $Td$ and gives the same $p_t$. Both then need $T d^2$ for the products, so the triangle hurts once $T$ exceeds $d$.
+# ```
+#
+# ```{exercise}
+# :label: ex-4-2
+#
+# Means over texts or sums over positions: which texts dominate $A_0$?
+# ```
+#
+# ```{solution} ex-4-2
+# :class: dropdown
+#
+# $p_t$ grows with $t$ if the features have a mean, so $p_t p_t^\top$ grows with $t^2$ and its sum with $T^3$. Long texts dominate. Dividing each text's sum by its number of positions would leave $T^2$; using running means leaves nothing.
+# ```
+#
+# ```{exercise}
+# :label: ex-4-3
+#
+# Set `dataset_name` to a file of your own, or `model_name` to another model, and run the chapter again. Which of the four habits matters most there?
+# ```
+#
+# ```{solution} ex-4-3
+# :class: dropdown
+#
+# The figure of habits stays on the lab's tasks; change `load_texts(name)` in its loop. With real tokenizers that add no BOS, that row is empty of change; with features of a large mean (most large models) centring moves the Euclidean score most.
+# ```
+
+# %% tags=["remove-input"]
+Markdown(
+    provenance_note(
+        profile=profile,
+        seed=seed,
+        model=model.name,
+        dataset=data.name,
+        texts=len(data),
+    )
+)
