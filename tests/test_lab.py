@@ -230,7 +230,7 @@ def test_unknown_names_say_what_there_is(load, name, message):
 def run(folder, recipe_=SMALL, n=None, **options):
     tokenizer = pretrain.world_tokenizer()
     steps = pretrain.pretrain(recipe_, pretrain.WorldSource(WORLD, tokenizer), tokenizer, folder, **options)
-    return [at for at, _ in zip(steps, range(n if n is not None else 10**9), strict=False)]
+    return [at for _, at in zip(range(n if n is not None else 10**9), steps, strict=False)]
 
 
 def weights(folder, step=12):

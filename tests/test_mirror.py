@@ -1,0 +1,41 @@
+"""The released recipe: with every choice undone it is our score; each choice does what is said of it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ntps_utils.mirror import mirror_ntps
+from ntps_utils.problems import random_problem
+from ntps_utils.score import subspaces
+
+OURS = {
+    "ascending": False,
+    "fill_u": False,
+    "single": False,
+    "absolute_cut": None,
+    "round_down": False,
+    "pseudo_inverse": False,
+}
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.5, 0.95])
+def test_with_every_choice_undone_it_is_our_score(seed, share):
+    moments = random_problem(seed, d=12, n_texts=80, n_targets=3, condition=30.0).moments()
+    solved = subspaces(moments)
+    assert mirror_ntps(moments, share, **OURS) == pytest.approx(solved.row(solved.width(share)).ntps, abs=1e-8)
+    assert mirror_ntps(moments, share, **{**OURS, "pseudo_inverse": True}) == pytest.approx(
+        mirror_ntps(moments, share, **OURS), abs=1e-8
+    )
+    order = subspaces(moments, order="ascending")
+    assert mirror_ntps(moments, share, **{**OURS, "ascending": True}) == pytest.approx(
+        order.row(order.width(share)).ntps, abs=1e-8
+    )
+
+
+def test_no_direction_is_nan_and_a_bad_share_is_refused():
+    moments = random_problem(0, d=6, n_texts=50).moments()
+    assert np.isnan(mirror_ntps(moments, 0.05))
+    with pytest.raises(ValueError, match="fraction in"):
+        mirror_ntps(moments, 1.5)

@@ -1,0 +1,29 @@
+"""The sweep against single measurements."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ntps_utils.hub import load_model, load_texts
+from ntps_utils.measure import measure
+from ntps_utils.sweep import FRACTIONS, sweep
+
+
+def test_every_entry_is_what_a_single_measurement_gives():
+    model = load_model("lab/XS")
+    pairs = [
+        (load_texts(f"lab/{task}").head(150), load_texts(f"lab/{task}", "test").head(100))
+        for task in ("topic", "tense")
+    ]
+    table = sweep(model, pairs, fractions=(0.25, 0.5))
+    assert table.datasets == ("lab/topic", "lab/tense")
+    assert table.flat("ntps").shape == (8, 2)
+    for j, (train, _) in enumerate(pairs):
+        report = measure(model, train, k_v=(0.25, 0.5)).to_frame()
+        for name, scores in table.scores.items():
+            expected = report[name].to_numpy().reshape(model.n_layers, 2)
+            np.testing.assert_allclose(scores[:, :, j], expected, rtol=1e-7, atol=1e-9)
+    assert table.accuracy.shape == (4, 2)
+    assert len(FRACTIONS) == 19
+    assert (FRACTIONS[0], FRACTIONS[-1]) == pytest.approx((0.05, 0.95))
