@@ -134,7 +134,7 @@ curves = {
     for recipe, switches in recipes.items()
 }
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Three panels of NTPS against the fraction kept, one thin line a task: rising early when the largest eigenvalues come first, later when the smallest come first, and all tasks on one straight diagonal when U is filled."}, "figure": {"caption": "Which eigenvectors are kept decides what is measured. NTPS of the last layer against the fraction of the rank, one line a task, for the order that the theory asks for, the opposite one, and the opposite one with U filled to the same fraction.", "name": "fig-order"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Three panels of NTPS against the fraction kept, one thin line a task: rising early when the largest eigenvalues come first, in another order of tasks when the smallest come first, and nearly one curve for all tasks when U is filled."}, "figure": {"caption": "Which eigenvectors are kept decides what is measured. NTPS of the last layer against the fraction of the rank, one line a task, for the order that the theory asks for, the opposite one, and the opposite one with U filled to the same fraction.", "name": "fig-order"}}
 figure, axes = panels(3, height=2.8, sharey=True)
 for ax, (recipe, lines) in zip(axes, curves.items(), strict=True):
     ax.plot(FRACTIONS, lines.T, color=COLOURS["euclidean"], lw=0.8, alpha=0.7)
@@ -299,13 +299,13 @@ pd.DataFrame(
 # ```{exercise}
 # :label: ex-6-1
 #
-# In the right panel of {numref}`fig-order` every task lies on nearly the same line. Which line is it for random U, and why?
+# In the right panel of {numref}`fig-order` every task lies on nearly the same curve. Where would it be for columns of U drawn at random, and why does it lie above that?
 # ```
 #
 # ```{solution} ex-6-1
 # :class: dropdown
 #
-# A random direction in $d$ dimensions has on average a share $k/d$ of its squared length in any fixed subspace of dimension $k$: the diagonal. A U filled with unidentifiable columns is close to random with respect to V, whatever the task.
+# A random direction in $d$ dimensions has on average a share $k/d$ of its squared length in any fixed subspace of dimension $k$: the dotted diagonal. The columns that fill U are S-orthonormal, not of unit length: the longest lie where S has little variance, and there lie the directions that "smallest first" keeps. The curve describes S and A0; the task has little to do with it.
 # ```
 #
 # ```{exercise}

@@ -196,6 +196,8 @@ cells, scores = cell_frame(rows), score_frame(rows)
 
 # %% [markdown]
 # ## What probes and LoRA reach
+#
+# LoRA {cite}`hu2022lora` adapts the attention; its head starts from the probe, which keeps the features from being distorted before the head is any good {cite}`kumar2022`.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Two heat maps, tasks by models: chance-adjusted accuracy of the probe on the left, after LoRA on the right. Probes see topic, tense, sentiment and surface facts and miss agreement, order and relations between sentences; LoRA brings most of these up."}, "figure": {"caption": "Frozen features show what prediction needs; LoRA brings up much of the rest. Chance-adjusted test accuracy of a logistic probe on the last layer, and after LoRA.", "name": "fig-lab-cells"}}
 import seaborn as sns

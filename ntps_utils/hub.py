@@ -413,11 +413,12 @@ def load_model(
     entry = {} if local else entries.get(asked, {})
     if entry:
         name = entry["hub"]
+    consent = HubError(
+        f"{asked} runs Python code of its own repository; read it, then say --trust-remote-code "
+        "(trust_remote_code=True)."
+    )
     if entry.get("remote_code") and not trust_remote_code:
-        raise HubError(
-            f"{asked} runs Python code of its own repository; read it on the Hub, then say --trust-remote-code "
-            "(trust_remote_code=True)."
-        )
+        raise consent
     if local and not (path / "config.json").is_file():
         raise HubError(f"{name} is not a model folder: it has no config.json.")
     if local and not list(path.glob("*.safetensors")):
@@ -439,6 +440,8 @@ def load_model(
                 str(name), dtype="auto" if dtype == "auto" else getattr(torch, dtype), use_safetensors=True, **options
             )
     except Exception as error:  # the Hub client and model code raise many kinds
+        if "trust_remote_code" in str(error):
+            raise consent from None
         if local:
             raise HubError(f"The model in {name} could not be loaded: {_first_line(error)}.") from None
         raise HubError(

@@ -66,7 +66,7 @@ def test_every_cell_runs_with_other_parameters(source, tmp_path):
     # The parameters arrived: the provenance line at the foot says so.
     foot = notebook.cells[-1].outputs[0].data["text/markdown"]
     assert "profile smoke · seed 1" in foot
-    assert re.search(r"problems 40|permutations 300", foot)
+    assert re.search(r"problems 40|permutations 300|texts 60|texts 80", foot)
 
 
 @pytest.fixture

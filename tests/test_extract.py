@@ -319,3 +319,41 @@ def test_two_processes_give_the_moments_of_one(lm, data, tiny_model, tiny_data, 
     assert done.returncode == 0, done.stderr[-2000:]
     assert sorted(p.name for p in tmp_path.glob("state*")) == ["state.0of2", "state.1of2"]
     same(Moments.load(tmp_path / "m"), extract(lm, data).moments)
+
+
+REMOTE = """
+from transformers import LlamaConfig, LlamaForCausalLM
+
+
+class OwnConfig(LlamaConfig):
+    model_type = "own-model"
+
+
+class OwnForCausalLM(LlamaForCausalLM):
+    config_class = OwnConfig
+"""
+
+
+def test_a_model_with_code_of_its_own_needs_consent(lm, data, tiny_model, tmp_path):
+    """The way in which OpenELM comes: the repository's own modelling code."""
+    import json
+    import shutil
+
+    from ntps_utils.hub import HubError
+
+    folder = tmp_path / "own"
+    shutil.copytree(tiny_model, folder)
+    (folder / "modeling_own.py").write_text(REMOTE)
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "own-model", "architectures": ["OwnForCausalLM"]}
+    config["auto_map"] = {
+        "AutoConfig": "modeling_own.OwnConfig",
+        "AutoModelForCausalLM": "modeling_own.OwnForCausalLM",
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(HubError, match="trust_remote_code"):
+        load_model(folder)
+    own = load_model(folder, device="cpu", trust_remote_code=True)
+    assert type(own.model).__name__ == "OwnForCausalLM"
+    few = data.head(10)
+    same(extract(own, few).moments.only(2), replace(extract(lm, few).moments.only(2), source=""), 1e-9)

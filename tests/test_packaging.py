@@ -71,3 +71,14 @@ def test_nothing_of_this_machine_is_committed():
     here = f"{ROOT.parent}/"
     found = subprocess.run(["git", "grep", "-lF", here], cwd=ROOT, capture_output=True, text=True, check=False)
     assert found.stdout == ""
+
+
+def test_every_data_file_goes_into_the_wheel():
+    setup = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    for package, patterns in setup["package-data"].items():
+        folder = ROOT.joinpath(*package.split("."))
+        packed = {p for pattern in patterns for p in folder.glob(pattern) if p.is_file()}
+        there = {p for p in folder.rglob("*") if p.is_file() and p.suffix not in (".py", ".pyc")}
+        assert packed == there, package
+    modules = {".".join(p.parent.relative_to(ROOT).parts) for p in (ROOT / "ntps_utils").rglob("*.py")}
+    assert modules == set(setup["packages"])

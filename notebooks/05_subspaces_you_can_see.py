@@ -1,0 +1,282 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Subspaces you can see
+#
+# :::{admonition} After this chapter you can
+# :class: tip
+# - draw texts and words in perception and in autoregressive coordinates, for any layer;
+# - read from a picture which factors of a text its next token depends on;
+# - say how much of a label a two-dimensional picture holds, and compare layers by that number.
+#
+# You need chapter 3 for the two subspaces. It runs in half a minute on two cores.
+# :::
+#
+# **The paper says** {cite}`cheng2025ntps` in its Figure 1 that features look different from the two points of view: what spreads far apart for prediction may lie together for a
+# task. **The code does** project features on the leading directions of each subspace ({mod}`ntps_utils.views`). **We find** that in the lab, where the
+# causes are known, the pictures show the factors that the next word depends on, and that two autoregressive directions hold little of most labels.
+
+# %% tags=["parameters"]
+profile = "default"
+seed = 0
+model_name = "lab/M"
+dataset_name = "lab/topic"
+real_model = "../../shared/models/stories260K"
+real_dataset = "../../shared/data/sst2"
+n_texts = 1000
+
+# %% tags=["hide-input"]
+import warnings
+from pathlib import Path
+
+import pandas as pd
+import seaborn as sns
+from IPython.display import Markdown
+from myst_nb import glue
+
+from ntps_utils.extract import extract
+from ntps_utils.figures import COLOURS, house_style, panels
+from ntps_utils.hub import load_model, load_texts
+from ntps_utils.lab import TASKS, WORLD
+from ntps_utils.provenance import provenance_note
+from ntps_utils.score import NumericalWarning, subspaces
+from ntps_utils.views import (
+    autoregressive_coordinates,
+    explained,
+    perception_coordinates,
+    word_features,
+)
+
+house_style()
+warnings.simplefilter("ignore", NumericalWarning)
+model, data = load_model(model_name), load_texts(dataset_name).head(n_texts)
+everything = tuple(range(model.n_layers))
+found = extract(model, data, layers=everything, features=everything, batch_size=64)
+solved = {
+    i: subspaces(found.moments.layer(i), layer=i, centre=True) for i in everything
+}
+last = model.n_layers - 1
+
+# %% [markdown]
+# ## Texts
+#
+# Each point is a text: the mean of its tokens' features, on the first two perception directions (left) and the first two autoregressive ones (right). Colours are
+# the labels. Moments are centred here, so that the first direction is not the mean.
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Scatter plots of a thousand texts of the lab in two rows, middle and last layer, and two columns, perception and autoregressive coordinates. In perception coordinates topics form separate clouds; in autoregressive coordinates colours are mixed and points spread by length and genre."}, "figure": {"caption": "The same texts from two points of view. Topic task, middle and last layer of the model: in perception coordinates the topics separate, in autoregressive coordinates most of the spread has other causes.", "name": "fig-texts"}}
+import matplotlib.pyplot as plt
+
+palette = sns.color_palette("colorblind", data.n_classes)
+figure, grid = plt.subplots(2, 2, figsize=(7.6, 6.2))
+views = {
+    "perception": perception_coordinates,
+    "autoregressive": autoregressive_coordinates,
+}
+for row, layer in zip(grid, (model.n_layers // 2, last), strict=True):
+    x = found.features[layer] - found.features[layer].mean(0)
+    for ax, (name, view) in zip(row, views.items(), strict=True):
+        points = view(solved[layer], x)
+        for c in range(data.n_classes):
+            chosen = data.labels[found.kept] == c
+            ax.scatter(
+                *points[chosen].T, s=5, color=palette[c], label=data.label_names[c]
+            )
+        share = explained(points, data.labels[found.kept])
+        ax.set(
+            title=f"{name}, layer {layer}: {share:.0%} of the label",
+            xticks=[],
+            yticks=[],
+        )
+handles, names = grid[0, 0].get_legend_handles_labels()
+_ = figure.legend(handles, names, loc="outside lower center", ncols=4, markerscale=2)
+
+# %% [markdown]
+# ## Words
+#
+# The same coordinates for words: the mean hidden state of every word over its occurrences. The lab tells us why words should lie together.
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Words of the lab in the first two autoregressive coordinates of the last layer, coloured by part of speech: function words and punctuation far out, nouns, verbs and adjectives in groups of their own."}, "figure": {"caption": "Words by what may follow them. Mean features of words in the first two autoregressive coordinates of the last layer, coloured by their part in the grammar.", "name": "fig-words"}}
+words = word_features(model, data, last)
+topic, polarity = WORLD.factors["topic"].words, WORLD.factors["polarity"].words
+nouns = {w for own in topic["noun"].values() for n in own for w in (n, n + "s")}
+groups = {
+    "noun": nouns,
+    "adjective": {w for own in polarity["word"].values() for w in own},
+    "connective": {
+        w for own in WORLD.factors["author"].words["word"].values() for w in own
+    },
+    "tag": {
+        w for own in WORLD.factors["register"].words["word"].values() for w in own
+    },
+    "verb to be": {"is", "are", "was", "were"},
+}
+points = autoregressive_coordinates(
+    solved[last], words.features - found.features[last].mean(0)
+)
+frame = pd.DataFrame(points, columns=["x", "y"], index=list(words.words))
+figure, (ax,) = panels(1, height=3.8)
+colours = sns.color_palette("colorblind", len(groups))
+for (name, members), colour in zip(groups.items(), colours, strict=True):
+    part = frame[frame.index.isin(members)]
+    ax.scatter(part["x"], part["y"], s=14, color=colour, label=name)
+for word in (".", ",", "the", "not", "near", "a", "code", "|"):
+    if word in frame.index:
+        ax.annotate(word, frame.loc[word], fontsize=9)
+        ax.plot(*frame.loc[word], "k.", ms=3)
+ax.set(
+    xticks=[], yticks=[], xlabel="first autoregressive direction", ylabel="second"
+)
+_ = ax.legend(fontsize=8)
+
+# %% [markdown]
+# ## A number for a picture
+#
+# The share of a label's variance that a linear function of the picture explains makes layers and tasks comparable. For tasks with two classes one perception direction holds
+# everything that a linear probe can see; against it stand two autoregressive directions:
+
+# %%
+rows = []
+for task in (
+    "sentiment",
+    "tense",
+    "register",
+    "number",
+    "code",
+    "marker",
+    "agreement",
+):
+    texts = load_texts(f"lab/{task}").head(n_texts)
+    seen = extract(
+        model, texts, layers=everything, features=everything, batch_size=64
+    )
+    for layer in everything:
+        both = subspaces(seen.moments.layer(layer), layer=layer, centre=True)
+        x = seen.features[layer] - seen.features[layer].mean(0)
+        for name, view in views.items():
+            share = explained(view(both, x), texts.labels[seen.kept])
+            rows.append((TASKS[task].name, layer, name, share))
+shares = pd.DataFrame(rows, columns=["task", "layer", "view", "share"])
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Two panels of lines over layers, one line a task: share of the label explained by the perception direction on the left, by two autoregressive directions on the right; the right panel stays near zero except for a few tasks."}, "figure": {"caption": "What a picture holds of a label. Explained share of the label by layer, one line a task: the one perception direction on the left, two autoregressive ones on the right.", "name": "fig-shares"}}
+figure, axes = panels(2, height=3.0, sharey=True)
+for ax, name in zip(axes, views, strict=True):
+    part = shares[shares["view"] == name].pivot(
+        index="layer", columns="task", values="share"
+    )
+    for task in part:
+        ax.plot(part.index, part[task], "o-", ms=3, lw=1.2, label=task)
+    ax.set(title=name, xlabel="layer", xticks=everything, ylim=(0, 1))
+axes[0].set_ylabel("share of the label explained")
+_ = axes[1].legend(fontsize=8)
+
+# %% tags=["remove-cell"]
+at_last = shares[shares["layer"] == last].pivot(
+    index="task", columns="view", values="share"
+)
+glue("share_u", float(at_last["perception"].median()), display=False)
+glue("share_v", float(at_last["autoregressive"].median()), display=False)
+glue("share_best", str(at_last["autoregressive"].idxmax()), display=False)
+glue("share_best_value", float(at_last["autoregressive"].max()), display=False)
+glue("n_view_texts", len(data), display=False)
+
+# %% [markdown]
+# On {glue:text}`n_view_texts` texts, at the last layer, the perception direction explains a median share of {glue:text}`share_u:.2f` of a label, two autoregressive ones
+# {glue:text}`share_v:.2f`; the task that shows most in the autoregressive picture is *{glue:text}`share_best`* ({glue:text}`share_best_value:.2f`). A picture of two directions shows
+# what prediction cares about *most*, which is a small part of what it keeps: chapter 6 looks at all widths.
+#
+# ## A model of real text
+#
+# The same picture for a small pretrained model of real children's stories and reviews of films, where nobody told us the causes. (Only when model and data lie beside this
+# project; they are not part of it.)
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Film reviews in the last layer of a small model of stories: histograms of the two classes along the perception direction on the left, a scatter plot in two autoregressive coordinates on the right; the classes overlap in both, a little less on the left."}, "figure": {"caption": "Real texts in a model of stories. Film reviews in the last layer of stories260K, a Llama with 260 thousand parameters; colours are negative and positive. With two classes there is one perception direction, so the left panel is a histogram.", "name": "fig-real"}}
+if Path(real_model).is_dir() and Path(real_dataset).is_dir():
+    lm, reviews = load_model(real_model), load_texts(real_dataset).head(n_texts)
+    top = lm.n_layers - 1
+    real = extract(lm, reviews, layers=(top,), features=(top,))
+    both = subspaces(real.moments.layer(top), layer=top, centre=True)
+    x = real.features[top] - real.features[top].mean(0)
+    figure, axes = panels(2, height=3.0)
+    for ax, (name, view) in zip(axes, views.items(), strict=True):
+        points = view(both, x)
+        for c, shade in enumerate((COLOURS["autoregressive"], COLOURS["metric"])):
+            chosen = points[reviews.labels[real.kept] == c]
+            if (
+                chosen.shape[1] == 1
+            ):  # two classes, centred: one direction is all there is
+                ax.hist(chosen[:, 0], bins=40, color=shade, alpha=0.6)
+            else:
+                ax.scatter(*chosen.T, s=5, color=shade)
+        share = explained(points, reviews.labels[real.kept])
+        ax.set(title=f"{name}: {share:.0%} of the label", xticks=[], yticks=[])
+else:
+    print(
+        f"{real_model} and {real_dataset} are not here; this picture was left out."
+    )
+
+# %% [markdown]
+# ## Summary
+#
+# - The two subspaces are two points of view on the same features.
+# - In the lab, autoregressive directions sort words by what may follow them.
+# - A picture deserves a number: the share of the label that it holds.
+#
+# ## Exercises
+#
+# ```{exercise}
+# :label: ex-5-1
+#
+# Why are perception coordinates of texts uncorrelated with unit variance, and autoregressive ones not?
+# ```
+#
+# ```{solution} ex-5-1
+# :class: dropdown
+#
+# U satisfies $U^\top S U = I$, and S is the covariance of exactly these features. V satisfies $V^\top A_0 V = I$, where $A_0$ is the second moment of running sums, not of means.
+# ```
+#
+# ```{exercise}
+# :label: ex-5-2
+#
+# Uncentred, the first perception direction would be nearly the same for every task. Which one?
+# ```
+#
+# ```{solution} ex-5-2
+# :class: dropdown
+#
+# The one that reproduces the class frequencies: with uncentred moments the best predictor spends a direction on the constant, along $S^{-1}$ times the mean feature. Its coordinate is nearly the same for all texts, and tells no class from another.
+# ```
+#
+# ```{exercise}
+# :label: ex-5-3
+#
+# Draw the words on the first two *perception* directions of *sentiment*. Where do *not* and the two lists of adjectives lie?
+# ```
+#
+# ```{solution} ex-5-3
+# :class: dropdown
+#
+# Use `perception_coordinates` on `word_features` of the sentiment texts. The two lists separate along the first direction. *not* lies between them, since it comes with both; what it does to the adjective after it is a matter of that adjective's own, contextual features.
+# ```
+
+# %% tags=["remove-input"]
+Markdown(
+    provenance_note(
+        profile=profile,
+        seed=seed,
+        model=model.name,
+        dataset=data.name,
+        texts=len(data),
+    )
+)
