@@ -98,6 +98,14 @@ def score(
     max_length: Annotated[
         int | None, typer.Option(help="Cut texts after this many tokens.", show_default="the model's limit")
     ] = None,
+    bos: Annotated[
+        bool | None,
+        typer.Option(
+            "--bos/--no-bos",
+            help="Put a beginning-of-sequence token before every text, or no special token at all.",
+            show_default="the tokenizer's habit",
+        ),
+    ] = None,
     layers: Annotated[
         str, typer.Option(help="all, last, or indices such as 0,2,-1 (0 = embeddings, -1 = last).")
     ] = "all",
@@ -119,6 +127,13 @@ def score(
         str, typer.Option(help="Order of eigenvectors: descending, or ascending to mirror the released script.")
     ] = "descending",
     batch_size: Annotated[int, typer.Option(help="Texts in a forward pass.")] = 16,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Keep one layer's features in memory at a time, for deep models.")
+    ] = False,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="Keep the state of the pass here; a run that was interrupted goes on from it."),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
     dtype: Annotated[
         str,
@@ -162,6 +177,7 @@ def score(
                 split=split,
                 max_texts=max_texts,
                 max_length=max_length,
+                bos=bos,
                 layers=layers,
                 k_v=widths,
                 centre=centre,
@@ -170,6 +186,8 @@ def score(
                 order=order,  # type: ignore[arg-type]  # checked there
                 jackknife=jackknife,
                 batch_size=batch_size,
+                stream=stream,
+                checkpoint=checkpoint,
                 device=device,
                 dtype=dtype,
                 seed=seed,
@@ -196,7 +214,7 @@ def list_names(
         table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
         if what == "models":
             for heading in ("name", "parameters", "Hub id", "licence", "needs"):
-                table.add_column(heading, overflow="fold")
+                table.add_column(heading, overflow="fold", no_wrap=heading == "name")
             for name, entry in registered_models().items():
                 needs = "--trust-remote-code" if entry.get("remote_code") else ""
                 table.add_row(name, entry["parameters"], entry["hub"], entry["licence"], needs)
@@ -204,7 +222,7 @@ def list_names(
                 table.add_row(f"lab/{name}", f"{run['n_parameters']:,}", "shipped", "mit", "")
         else:
             for heading in ("name", "Hub id", "test split", "why", "licence", "source"):
-                table.add_column(heading, overflow="fold")
+                table.add_column(heading, overflow="fold", no_wrap=heading == "name")
             for name, entry in registered_datasets().items():
                 held = entry.get("hold_out")
                 test = f"{held['share']:.0%} of train" if held else entry["splits"].get("test", "none")

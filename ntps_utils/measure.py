@@ -22,6 +22,7 @@ def measure(
     split: str = "train",
     max_texts: int | None = None,
     max_length: int | None = None,
+    bos: bool | None = None,
     layers: str = "all",
     k_v: Sequence[Width] = (0.5,),
     centre: bool = False,
@@ -30,6 +31,8 @@ def measure(
     order: Order = "descending",
     jackknife: int = 0,
     batch_size: int = 16,
+    stream: bool = False,
+    checkpoint: str | Path | None = None,
     device: str = "auto",
     dtype: str = "auto",
     seed: int = 0,
@@ -48,7 +51,7 @@ def measure(
         See :func:`ntps_utils.hub.load_texts`.
     max_texts : int, optional
         Use the first rows only.
-    max_length, batch_size
+    max_length, bos, batch_size, stream, checkpoint
         See :func:`ntps_utils.extract.extract`.
     layers : str
         "all", "last" or indices, see :func:`ntps_utils.extract.parse_layers`.
@@ -114,7 +117,10 @@ def measure(
         layers=chosen,
         groups=random_groups(len(data), jackknife, seed) if jackknife else None,
         max_length=max_length,
+        bos=bos,
         batch_size=batch_size,
+        stream=stream,
+        checkpoint=checkpoint,
         progress=extracted,
     )
     rows: list[ScoreRow] = []
@@ -147,6 +153,7 @@ def measure(
             n_single_token=extraction.n_single,
             n_empty=extraction.n_empty,
             max_length=extraction.max_length,
+            bos=bos,
             layers=list(chosen),
             k_v=list(k_v),
             centre=centre,

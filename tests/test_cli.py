@@ -96,3 +96,52 @@ def test_help_and_version():
 def test_widths():
     assert parse_widths(["16, 0.5", "1.0"]) == [16, 0.5, 1.0]
     assert isinstance(parse_widths(["1"])[0], int)
+
+
+def test_extraction_options_reach_the_extraction(tmp_path):
+    """The same scores streamed and resumed; other ones without a BOS."""
+    reports = {}
+    state = tmp_path / "state.safetensors"
+    for name, options in {
+        "plain": [],
+        "streamed": ["--stream", "--checkpoint", str(state)],
+        "resumed": ["--stream", "--checkpoint", str(state)],
+        "bare": ["--no-bos"],
+    }.items():
+        out = tmp_path / f"{name}.json"
+        command = ["score", "lab/XS", "lab/tense", "--max-texts", "80", "--json", str(out), *options]
+        result = runner.invoke(app, command)
+        assert result.exit_code == 0, result.output
+        reports[name] = json.loads(out.read_text())
+    assert reports["streamed"]["rows"] == reports["resumed"]["rows"]
+    for a, b in zip(reports["plain"]["rows"], reports["streamed"]["rows"], strict=True):
+        assert a["ntps"] == pytest.approx(b["ntps"], abs=1e-8)
+    assert reports["plain"]["provenance"]["n_tokens"] - reports["bare"]["provenance"]["n_tokens"] == 80
+
+
+def test_lists_and_lab_commands():
+    for command, expected in {
+        ("list", "models"): "Qwen/Qwen2-0.5B",
+        ("list", "datasets"): "medical_questions_pairs",
+        ("lab", "tasks"): "lab/agreement",
+        ("lab", "models"): "lab/XS@4000",
+    }.items():
+        result = runner.invoke(app, list(command))
+        assert result.exit_code == 0, result.output
+        assert expected in result.output.replace("\n", "")
+    wrong = runner.invoke(app, ["list", "things"])
+    assert wrong.exit_code == 2
+    assert runner.invoke(app, ["lab", "pretrain", "XXL"]).exit_code == 2
+    assert runner.invoke(app, ["lab", "learn", "--task", "topics"]).exit_code == 2
+
+
+def test_pretraining_from_the_command_line_on_text_of_ones_own(tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("one two three four five six seven eight nine ten\n" * 800)
+    command = ["lab", "pretrain", "XS", "--corpus", str(text), "--vocabulary", "300", "--context", "32", "--steps", "4"]
+    result = runner.invoke(app, [*command, "--out", str(tmp_path / "run")])
+    assert result.exit_code == 0, result.output
+    scored = runner.invoke(app, ["score", str(tmp_path / "run/XS/step-4"), "lab/tense", "--max-texts", "40"])
+    assert scored.exit_code == 0, scored.output
+    missing = runner.invoke(app, ["lab", "pretrain", "XS", "--corpus", str(tmp_path / "none.txt")])
+    assert missing.exit_code == 2

@@ -35,7 +35,7 @@ def list_tasks(
     with guarded():
         table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
         for heading in ("task", "classes", "best", "example"):
-            table.add_column(heading, overflow="fold")
+            table.add_column(heading, overflow="fold", no_wrap=heading == "task")
         for name, task in TASKS.items():
             drawn = sample(task, max(500, examples), seed=seed)
             shown = "\n".join(
