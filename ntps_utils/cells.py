@@ -19,12 +19,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ntps_utils.extract import Extraction, extract
+from ntps_utils.extract import Extraction, extract, tokenise
 from ntps_utils.hub import CausalModel, TextDataset, load_model, load_texts
 from ntps_utils.lab.tasks import TASKS, sample
 from ntps_utils.lora import FinetuneConfig, finetune
 from ntps_utils.probe import chance_adjusted, linear_probe, logistic_probe
 from ntps_utils.provenance import code_fingerprint, versions
+from ntps_utils.rivals import RIVALS, Case
 from ntps_utils.score import NumericalWarning, subspaces
 from ntps_utils.store import Store
 
@@ -43,6 +44,10 @@ class CellSettings:
     lora, frozen : FinetuneConfig
         Adapters and head, and the head alone; their difference is the gain. Without
         ``lora`` neither is run.
+    n_train, n_test : int, optional
+        Texts of each split, the first ones; by default all.
+    max_length : int, optional
+        Tokens after which a text is cut; by default what the model can take.
     dtype : str
         Of the forward passes.
     seed : int
@@ -60,8 +65,16 @@ class CellSettings:
             "frozen", learning_rates=(1e-2, 3e-3), n_steps=150, eval_every=25, patience=3
         )
     )
+    n_train: int | None = None
+    n_test: int | None = None
+    max_length: int | None = None
     dtype: str = "float32"
     seed: int = 0
+
+    def texts(self, dataset: str) -> tuple[TextDataset, TextDataset]:
+        """The training and test texts of a dataset that a cell uses."""
+        train, test = load_texts(dataset, "train"), load_texts(dataset, "test")
+        return train.head(self.n_train or len(train)), test.head(self.n_test or len(test))
 
 
 def middle_and_last(n_layers: int) -> dict[str, int]:
@@ -113,8 +126,10 @@ def measure_cell(model: CausalModel, train: TextDataset, test: TextDataset, sett
     started = time.perf_counter()
     layers = middle_and_last(model.n_layers)
     wanted = tuple(dict.fromkeys(layers.values()))
-    at_train = extract(model, train, layers=wanted, features=wanted, batch_size=64)
-    at_test = extract(model, test, layers=wanted, features=wanted, batch_size=64)
+    at_train, at_test = (
+        extract(model, part, layers=wanted, features=wanted, batch_size=64, max_length=settings.max_length)
+        for part in (train, test)
+    )
     scores = score_settings(at_train, settings.spectrum)
     score_seconds = time.perf_counter() - started
     y, y_test = train.labels[at_train.kept], test.labels[at_test.kept]
@@ -141,11 +156,17 @@ def measure_cell(model: CausalModel, train: TextDataset, test: TextDataset, sett
             f"mse_train_{name}": linear.train_mse,
         }
     row["scores"] = scores
+    ids = tokenise(model, train, settings.max_length).ids
+    case = Case(at_train.features[layers["last"]], y, model, [ids[i] for i in at_train.kept], settings.seed)
+    for name, rival in RIVALS.items():
+        before = time.perf_counter()
+        row[f"rival_{name}"] = rival(case)
+        row[f"rival_{name}_seconds"] = time.perf_counter() - before
     if settings.lora is None:
         return row | {"seconds": time.perf_counter() - started}
-    frozen = finetune(model, train, test, settings.frozen)
-    lora = finetune(model, train, test, settings.lora)
-    after = extract(lora.model, train, layers=wanted, batch_size=64)
+    frozen = finetune(model, train, test, settings.frozen, max_length=settings.max_length)
+    lora = finetune(model, train, test, settings.lora, max_length=settings.max_length)
+    after = extract(lora.model, train, layers=wanted, batch_size=64, max_length=settings.max_length)
     return row | {
         "frozen": frozen.accuracy,
         "lora": lora.accuracy,
@@ -154,6 +175,7 @@ def measure_cell(model: CausalModel, train: TextDataset, test: TextDataset, sett
         "lora_rate": lora.learning_rate,
         "lora_steps": lora.n_steps,
         "lora_seconds": lora.seconds,
+        "frozen_seconds": frozen.seconds,
         "seconds": time.perf_counter() - started,
         "scores_after": score_settings(after, settings.spectrum),
     }
@@ -186,8 +208,8 @@ def run_cells(
     cells = [(model, dataset) for model in models for dataset in datasets]
     # A fingerprint is cheap to read and decides what a row is good for.
     prints = {name: load_model(name).fingerprint for name in models}
-    texts = {name: [load_texts(name, split).fingerprint for split in ("train", "test")] for name in datasets}
-    code = code_fingerprint(Path(__file__))
+    texts = {name: [part.fingerprint for part in settings.texts(name)] for name in datasets}
+    code = code_fingerprint(Path(__file__), leave_out=("store", "provenance"))  # they keep rows, not make them
     made_by = {name: v for name, v in versions().items() if name not in ("ntps-utils", "datasets")}
     keys = {
         (model, dataset): {
@@ -217,7 +239,7 @@ def run_cells(
 def _run_one(model: str, dataset: str, settings: CellSettings, store: Store, key: dict[str, Any]) -> None:
     torch.set_num_threads(1)
     lm = load_model(model, dtype=settings.dtype)
-    store.put(key, measure_cell(lm, load_texts(dataset, "train"), load_texts(dataset, "test"), settings))
+    store.put(key, measure_cell(lm, *settings.texts(dataset), settings))
 
 
 LEARN = FinetuneConfig("full", learning_rates=(1e-3,), n_steps=1200, eval_every=50, patience=6)

@@ -248,6 +248,27 @@ def finetune(
     )
 
 
+def untrained(model: CausalModel, *, seed: int = 0) -> CausalModel:
+    """The same architecture with random weights: finetune it ("full") for the baseline from scratch.
+
+    Parameters
+    ----------
+    model : CausalModel
+        Is not changed.
+    seed : int
+    """
+    device = model.model.device
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        fresh = type(model.model)(copy.deepcopy(model.model.config)).to(device, model.model.dtype)
+    return replace(
+        model,
+        name=f"{model.name} (untrained)",
+        model=fresh.eval().requires_grad_(False),
+        fingerprint=f"{model.fingerprint}+untrained{seed}",
+    )
+
+
 def _split(labels: NDArray[np.int64], config: FinetuneConfig) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Rows to fit on and rows to choose by; each class in both, as far as it can be."""
     rows = np.arange(len(labels))

@@ -62,6 +62,9 @@ class LogisticProbe:
     Attributes
     ----------
     train_accuracy, test_accuracy : float
+    cv_accuracy : float
+        Of cross-validation on the training texts, at the strength chosen; NaN where a class
+        has too few texts for folds.
     strength : float
         Inverse regularisation that cross-validation chose (scikit-learn's ``C``).
     predictions : (n_test,) int64
@@ -73,6 +76,7 @@ class LogisticProbe:
 
     train_accuracy: float
     test_accuracy: float
+    cv_accuracy: float
     strength: float
     predictions: NDArray[np.int64]
     classes: NDArray[np.int64]
@@ -163,8 +167,9 @@ def logistic_probe(
                 cv=StratifiedKFold(folds, shuffle=True, random_state=seed),
             ).fit(x, y)
             fitted, strength = search.best_estimator_, search.best_params_["logisticregression__C"]
+            cv_accuracy = float(search.best_score_)
         else:
-            strength = sorted(strengths)[len(strengths) // 2]
+            strength, cv_accuracy = sorted(strengths)[len(strengths) // 2], float("nan")
             fitted = probe.set_params(logisticregression__C=strength).fit(x, y)
     predictions = fitted.predict(x_test)
     accuracy = accuracy_score(y_test, predictions)
@@ -186,6 +191,7 @@ def logistic_probe(
     return LogisticProbe(
         train_accuracy=float(accuracy_score(y, fitted.predict(x))),
         test_accuracy=float(accuracy),
+        cv_accuracy=cv_accuracy,
         strength=float(strength),
         predictions=predictions.astype(np.int64),
         classes=classifier.classes_.astype(np.int64),

@@ -10,11 +10,17 @@ from scipy import stats
 
 from ntps_utils.inference import (
     best_of_sweep_null,
+    fit_gain,
+    kendall,
+    kendall_correlation,
     leave_one_out,
     partial_spearman,
+    pooled_partial_spearman,
     pooled_rank_correlation,
     pooled_sweep,
+    predict_held_out,
     rank_correlation,
+    skip_decision,
     spearman,
 )
 
@@ -143,3 +149,126 @@ def test_pooled_sweep_finds_the_planted_setting_and_chance_in_noise():
     assert found.p_best < 0.01
     with pytest.raises(ValueError, match="needs a target"):
         pooled_sweep(sweep, y[:, :3])
+
+
+# -- Kendall -----------------------------------------------------------------------
+
+
+@given(seeds, st.integers(4, 30))
+def test_kendall_is_scipys(seed, n):
+    x, y, _ = draw(seed, n)
+    np.testing.assert_allclose(kendall(x, y), stats.kendalltau(x, y).statistic, atol=1e-12)
+
+
+def test_kendall_has_an_interval_and_a_permutation_p():
+    x, y, _ = draw(3)
+    r = kendall_correlation(x, y, seed=0, n_resamples=20000)
+    assert r.low < r.rho < r.high
+    assert kendall_correlation(x, x, seed=0).rho == 1.0
+    z = np.random.default_rng(8).permutation(12).astype(float)
+    p = kendall_correlation(np.arange(12.0), z, seed=0, n_resamples=20000).p
+    assert p == pytest.approx(stats.kendalltau(np.arange(12.0), z, method="exact").pvalue, abs=0.015)
+
+
+def test_pooled_partial_is_the_mean_over_groups():
+    rows = [draw(seed) for seed in range(3)]
+    x, y, z = (np.array(column) for column in zip(*rows, strict=True))
+    assert pooled_partial_spearman(x, y, z) == pytest.approx(np.mean([partial_spearman(*row) for row in rows]))
+
+
+# -- predicting gains ----------------------------------------------------------------
+
+
+def cells(seed: int, n_groups: int = 12, per_group: int = 3, slope: float = 0.1):
+    rng = np.random.default_rng(seed)
+    groups = np.repeat(np.arange(n_groups), per_group)
+    x = rng.normal(size=(n_groups, 2))[groups] + 0.1 * rng.normal(size=(len(groups), 2))
+    y = slope * x[:, 0] + 0.03 * rng.normal(size=n_groups)[groups] + 0.01 * rng.normal(size=len(groups))
+    return x, y, groups
+
+
+def test_jackknife_plus_by_hand():
+    x, y, groups = cells(0, n_groups=5, per_group=2)
+    model = fit_gain(np.empty((10, 0)), y, groups)
+    middle, low, high = model.predict(np.empty((1, 0)), level=0.8)
+    means = np.array([y[groups != g].mean() for g in groups])
+    errors = np.abs(y - means)
+    assert middle[0] == pytest.approx(y.mean())
+    # ceil(0.8 * 11) = 9: the ninth of ten from below, and from above.
+    assert high[0] == pytest.approx(np.sort(means + errors)[8])
+    assert low[0] == pytest.approx(np.sort(means - errors)[1])
+
+
+def test_intervals_cover_new_groups_as_often_as_they_say():
+    inside, widths = [], []
+    for seed in range(120):
+        x, y, groups = cells(seed, n_groups=13)
+        model = fit_gain(x[groups < 12], y[groups < 12], groups[groups < 12])
+        _, low, high = model.predict(x[groups == 12][:1], level=0.8)
+        inside.append(low[0] <= y[groups == 12][0] <= high[0])
+        widths.append(high[0] - low[0])
+    assert 0.7 <= np.mean(inside) <= 0.93
+    assert np.mean(widths) < 0.2
+
+
+def test_a_predictor_has_skill_and_noise_has_none():
+    x, y, groups = cells(1, n_groups=15)
+    good = predict_held_out(x, y, groups)
+    assert good.skill > 0.4
+    assert good.skill_low > 0
+    assert 0.6 <= good.coverage <= 1.0
+    noise = predict_held_out(np.random.default_rng(0).normal(size=x.shape), y, groups)
+    assert noise.skill_low <= 0.0
+    floor = predict_held_out(np.empty((len(y), 0)), y, groups)
+    assert floor.skill == pytest.approx(0.0, abs=1e-12)
+
+
+def test_held_out_predictions_never_saw_their_group():
+    x, y, groups = cells(2)
+    one = predict_held_out(x, y, groups)
+    moved = y.copy()
+    moved[groups == 3] += 100.0
+    two = predict_held_out(x, moved, groups)
+    np.testing.assert_allclose(one.predicted[groups == 3], two.predicted[groups == 3])
+    np.testing.assert_allclose(one.high[groups == 3], two.high[groups == 3])
+
+
+def test_few_models_can_be_held_out_with_intervals_over_datasets():
+    x, y, groups = cells(4)
+    models = np.tile(np.arange(3), 12)
+    out = predict_held_out(x, y, models, inner=groups.tolist())
+    assert np.isfinite(out.predicted).all()
+    with pytest.raises(ValueError, match="at least four groups, got 2"):
+        predict_held_out(x, y, models)
+
+
+def test_distance_is_the_share_of_rows_nearer_to_the_middle():
+    x, y, groups = cells(5)
+    model = fit_gain(x, y, groups)
+    far, near = model.distance([[50.0, -50.0], x.mean(0)])
+    assert far == 1.0
+    assert near == 0.0
+
+
+def test_regret_of_skipping():
+    gain, seconds = np.array([0.3, -0.1, 0.0, 0.2]), np.array([1.0, 2.0, 3.0, 4.0])
+    d = skip_decision([False, True, True, False], gain, seconds)
+    assert (d.n_skipped, d.accuracy_lost, d.lost_by_chance) == (2, pytest.approx(-0.025), pytest.approx(0.05))
+    assert d.lost_at_best == pytest.approx(-0.025)
+    assert d.share_saved == pytest.approx(0.5)
+    nothing = skip_decision([False] * 4, gain, seconds)
+    assert (nothing.accuracy_lost, nothing.share_saved) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: fit_gain(np.ones(4), np.ones(4), range(4)), r"shape \(rows, predictors\)"),
+        (lambda: fit_gain(np.ones((4, 1)), np.ones(3), range(4)), "alike in number"),
+        (lambda: fit_gain(np.full((4, 1), np.nan), np.ones(4), range(4)), "finite"),
+        (lambda: skip_decision([True], [0.1, 0.2], [1.0, 2.0]), "one length"),
+    ],
+)
+def test_bad_input_is_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import random
@@ -298,6 +299,9 @@ def test_real_text_goes_the_same_way(tmp_path):
     file.write_text("The cat sat on the mat, and the dog — naïve — looked at it.\n" * 900, "utf-8")
     source = pretrain.corpus_source([file], n_tokens=300, context=32)
     assert source.tokenizer.decode(source.tokens[:40]).startswith("The cat sat on the mat")
+    packed = tmp_path / "book.txt.gz"
+    packed.write_bytes(gzip.compress(file.read_bytes()))
+    assert (pretrain.corpus_source([packed], n_tokens=300, context=32).tokens == source.tokens).all()
     losses = [
         at.loss
         for at in pretrain.pretrain(

@@ -11,7 +11,7 @@ import transformers
 
 from ntps_utils.extract import extract
 from ntps_utils.hub import CausalModel, TextDataset, load_model, load_texts
-from ntps_utils.lora import PAPER, FinetuneConfig, attention_projections, finetune
+from ntps_utils.lora import PAPER, FinetuneConfig, attention_projections, finetune, untrained
 
 QUICK = FinetuneConfig(n_steps=30, eval_every=10, batch_size=16, learning_rates=(1e-2,))
 
@@ -135,3 +135,16 @@ def test_bad_data_is_refused(model, task):
         finetune(model, train.head(3), test, QUICK)
     with pytest.raises(ValueError, match="no optimizer 'sgd'"):
         finetune(model, *task, replace(QUICK, optimizer="sgd"))
+
+
+def test_from_scratch_starts_from_other_weights_and_learns(model):
+    fresh, again, other = untrained(model, seed=1), untrained(model, seed=1), untrained(model, seed=2)
+    name = "model.layers.0.self_attn.q_proj.weight"
+    weights = [m.model.state_dict()[name] for m in (model, fresh, again, other)]
+    assert torch.equal(weights[1], weights[2])
+    assert not torch.allclose(weights[1], weights[3])
+    assert not torch.allclose(weights[0], weights[1])
+    assert fresh.fingerprint != model.fingerprint
+    train, test = load_texts("lab/tense").head(400), load_texts("lab/tense", "test").head(300)
+    config = replace(QUICK, method="full", n_steps=60, warm_head=False, learning_rates=(3e-3,))
+    assert finetune(fresh, train, test, config).accuracy > 0.75

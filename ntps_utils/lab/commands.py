@@ -72,7 +72,8 @@ def pretrain_command(
     ] = None,
     folder: Annotated[Path, typer.Option("--out", help="A run's folder is NAME in here.")] = Path("runs/lab"),
     corpus: Annotated[
-        list[Path] | None, typer.Option(help="Train on these UTF-8 text files instead of the world. Repeat for more.")
+        list[Path] | None,
+        typer.Option(help="Train on these UTF-8 text files (plain or .gz) instead of the world. Repeat for more."),
     ] = None,
     n_tokens: Annotated[int, typer.Option("--vocabulary", help="Tokens of the BPE tokenizer of a corpus.")] = 4096,
     context: Annotated[int, typer.Option(help="Tokens of a training window of a corpus.")] = CONTEXT,

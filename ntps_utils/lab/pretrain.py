@@ -6,6 +6,7 @@ last saved state and ends with the same weights.
 
 from __future__ import annotations
 
+import gzip
 import json
 import random
 import shutil
@@ -132,7 +133,7 @@ def corpus_source(files: Sequence[str | Path], *, n_tokens: int = 4096, context:
     Parameters
     ----------
     files : sequence of path
-        UTF-8 text files.
+        UTF-8 text files, plain or compressed (.gz).
     n_tokens : int
         Size of the vocabulary.
     context : int
@@ -147,7 +148,10 @@ def corpus_source(files: Sequence[str | Path], *, n_tokens: int = 4096, context:
     texts = []
     for path in paths:
         try:
-            texts.append(path.read_text("utf-8"))
+            with (
+                gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file
+            ):
+                texts.append(file.read())
         except (OSError, UnicodeDecodeError) as error:
             raise ValueError(f"The corpus file {path} cannot be read as UTF-8 text: {error}.") from None
     bpe = Tokenizer(models.BPE())
