@@ -521,6 +521,18 @@ glue("along_change_metric", changes["ntps_metric"], display=False)
 # {glue:text}`along_probe_last:.2f`. Task by task, the change of the probe has a rank correlation of {glue:text}`along_change_euclid:.2f` with the change of the Euclidean score and of
 # {glue:text}`along_change_metric:.2f` with that of the metric-matched one.
 #
+# (sec-real-settings)=
+# ## Real texts: the settings, written down first
+#
+# The lab knows causes; real texts have the variety. This section, too, was committed before any of its cells was run.
+#
+# | | |
+# | --- | --- |
+# | models | stories260K, a published Llama of 260 thousand parameters trained on children's stories, and two models of the ladder's sizes S and M that `ntps lab pretrain --corpus` trained on 37 MB of English prose (news, novels, children's books, speeches, reviews, encyclopedia): 4,096 BPE tokens, windows of 128, 1,500 and 1,000 steps |
+# | datasets | eleven, ten of them the paper's; the first 2,000 training texts and the first 1,000 test texts of each, cut after 128 tokens |
+# | everything else | as in {ref}`sec-settings`: layers, widths, centring, primary setting, targets, LoRA, statistic and rule |
+# | also reported | raw accuracy beside chance-adjusted accuracy, since classes differ from 2 to 150; the binary datasets alone |
+#
 # ## Summary
 #
 # - The world has declared causes, so that the best possible accuracy of a task is known, and every task but the control can be learned.

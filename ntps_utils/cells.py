@@ -136,6 +136,8 @@ def measure_cell(model: CausalModel, train: TextDataset, test: TextDataset, sett
     row: dict[str, Any] = {
         "model": model.name,
         "dataset": train.name,
+        "weights": model.fingerprint,
+        "texts": train.fingerprint,
         "n_train": len(y),
         "n_test": len(y_test),
         "n_classes": train.n_classes,

@@ -13,6 +13,7 @@ from rich.table import Table
 import ntps_utils
 from ntps_utils.console import bar, err, guarded, out
 from ntps_utils.files import atomic_path
+from ntps_utils.grid import grid_command, results_app
 from ntps_utils.hub import registered_datasets, registered_models
 from ntps_utils.lab.commands import app as lab_app
 from ntps_utils.lab.ladder import manifest
@@ -27,6 +28,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(lab_app, name="lab")
+app.add_typer(results_app, name="results")
+app.command("grid")(grid_command)
 
 
 def _version(show: bool) -> None:
@@ -201,6 +204,101 @@ def score(
             with atomic_path(json_file) as temporary:
                 temporary.write_text(report.to_json() + "\n", encoding="utf-8")
             err.print(f"Rows and provenance are in {json_file}.", highlight=False)
+
+
+@app.command("prescreen")
+def prescreen_command(
+    model: Annotated[str, typer.Argument(help="A Hub id, a local folder, or lab/XS, S, M or L.")],
+    dataset: Annotated[
+        str, typer.Argument(help="A registered name, a Hub id, a folder, a file, or a task of the lab.")
+    ],
+    calibration: Annotated[
+        str,
+        typer.Option(
+            help="lab or real, which ship with the library, or a CSV file of `ntps grid --record`.",
+            show_default="lab for the lab's models, else real",
+        ),
+    ] = "auto",
+    leave_out: Annotated[
+        list[str] | None, typer.Option(help="A dataset of the calibration to leave out. Repeat for more.")
+    ] = None,
+    threshold: Annotated[float, typer.Option(help="Gain in points of accuracy from which LoRA is worth while.")] = 1.0,
+    max_texts: Annotated[int, typer.Option(help="Use the first N rows only.")] = 2000,
+    max_length: Annotated[
+        int | None, typer.Option(help="Cut texts after this many tokens.", show_default="the model's limit")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Texts in a forward pass.")] = 16,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float64, float32, bfloat16 or float16.")] = "auto",
+    seed: Annotated[int, typer.Option(help="Of folds and random projections.")] = 0,
+    text_column: Annotated[str, typer.Option(help="Column of the texts in a file.")] = "text",
+    label_column: Annotated[str, typer.Option(help="Column of the labels in a file.")] = "label",
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run Python code from the model's repository.")
+    ] = False,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write all of it here.")] = None,
+    html_file: Annotated[Path | None, typer.Option("--html", help="Also write a report here.")] = None,
+) -> None:
+    """Predict what LoRA would gain on a dataset, before any finetuning.
+
+    Scores, rivals and a probe are measured on the frozen features; recorded finetuning
+    runs on other datasets say what gain to expect, how sure that is, and whether anything
+    predicts it at all.
+    """
+    with guarded():
+        for file in filter(None, (json_file, html_file)):
+            if not os.access(file.absolute().parent, os.W_OK):
+                raise ValueError(f"Cannot write {file}: the folder does not exist or is read-only.")
+        from ntps_utils.prescreen import HEADLINES, LABELS, duration, prescreen
+
+        with bar() as shown:
+            task = shown.add_task("loading", total=None)
+            p = prescreen(
+                model,
+                dataset,
+                calibration=calibration,
+                leave_out=leave_out or (),
+                threshold=threshold / 100,
+                max_texts=max_texts,
+                max_length=max_length,
+                batch_size=batch_size,
+                device=device,
+                dtype=dtype,
+                seed=seed,
+                text_column=text_column,
+                label_column=label_column,
+                trust_remote_code=trust_remote_code,
+                progress=lambda what, done, total: shown.update(task, description=what, completed=done, total=total),
+            )
+        table = Table(
+            title=f"{p.model} on {p.dataset}",
+            box=box.SIMPLE_HEAD,
+            title_justify="left",
+            show_edge=False,
+            show_header=False,
+            padding=(0, 1, 0, 0),
+        )
+        table.add_row("probe accuracy, cross-validated", f"{p.probe_accuracy:.3f}")
+        table.add_row("commonest class", f"{p.majority:.3f}")
+        for name, value in p.predictors.items():
+            table.add_row(LABELS[name], f"{value:.3f}")
+        out.print(table)
+        out.print(f"[bold]{HEADLINES[p.verdict]}[/bold]")
+        for reason in p.reasons:
+            out.print(reason, highlight=False, markup=False)
+        facts = p.calibration
+        without = f", without {', '.join(facts.left_out)}" if facts.left_out else ""
+        out.print(
+            f"Calibration: {facts.name}, {facts.n_cells} finetuning runs on {facts.n_datasets} datasets{without}. "
+            f"This took {duration(p.seconds)}; the LoRA run would take about {duration(p.lora_seconds)} here.",
+            highlight=False,
+            markup=False,
+        )
+        for target, text in ((json_file, p.to_json), (html_file, p.to_html)):
+            if target is not None:
+                with atomic_path(target) as temporary:
+                    temporary.write_text(text() + "\n", encoding="utf-8")
+                err.print(f"Written: {target}", highlight=False)
 
 
 @app.command("list")

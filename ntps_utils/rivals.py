@@ -68,10 +68,14 @@ class Case:
 def headroom(case: Case) -> float:
     """What a probe leaves undone: 1 minus its cross-validated accuracy.
 
-    Features may be scaled one by one without any effect; a rotation has a small one, by
-    way of the probe's standardisation.
+    Texts that are alone in their class are left out. Features may be scaled one by one
+    without any effect; a rotation has a small one, by way of the probe's standardisation.
     """
-    probe = logistic_probe(case.features, case.labels, case.features, case.labels, seed=case.seed)
+    kept = np.bincount(case.labels)[case.labels] > 1
+    x, y = case.features[kept], case.labels[kept]
+    if len(np.unique(y)) < 2:
+        raise ValueError("Headroom needs two classes of at least two texts each.")
+    probe = logistic_probe(x, y, x, y, seed=case.seed)
     return 1.0 - probe.cv_accuracy
 
 
@@ -333,7 +337,7 @@ def _fit(
         return value
 
     with torch.enable_grad():
-        solver.step(loss)
+        solver.step(loss)  # type: ignore[no-untyped-call]
     return theta.detach()
 
 
