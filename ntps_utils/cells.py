@@ -10,7 +10,7 @@ import hashlib
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -245,6 +245,8 @@ def _run_one(model: str, dataset: str, settings: CellSettings, store: Store, key
 
 
 LEARN = FinetuneConfig("full", learning_rates=(1e-3,), n_steps=1200, eval_every=50, patience=6)
+# For tasks that lie on a plateau for long: no early stop.
+LEARN_LONGER = replace(LEARN, n_steps=3000, eval_every=100, patience=30)
 
 
 def learn_cell(model: str, task: str, n_train: int, n_test: int, config: FinetuneConfig) -> dict[str, Any]:
@@ -285,31 +287,37 @@ def run_learning(
     *,
     n_train: int = 4000,
     n_test: int = 1000,
-    config: FinetuneConfig = LEARN,
+    configs: Sequence[FinetuneConfig] = (LEARN, LEARN_LONGER),
     n_jobs: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[dict[str, Any]]:
-    """:func:`learn_cell` for every task that the store does not hold yet; all rows."""
-    sizes = {"n_train": n_train, "n_test": n_test}
-    keys = {
-        task: {
-            "learn": task,
-            "texts": hashlib.sha256(" ".join(sample(task, 100, seed=100).texts).encode()).hexdigest()[:16],
-            "weights": load_model(model).fingerprint,
-            "config": asdict(config),
-            **sizes,
-        }
-        for task in tasks
-    }
-    missing = [task for task in tasks if store.get(keys[task]) is None]
-    done = len(tasks) - len(missing)
-    jobs = (joblib.delayed(_learn_one)(model, task, n_train, n_test, config, store, keys[task]) for task in missing)
-    for _ in joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered")(jobs):
-        done += 1
-        if progress is not None:
-            progress(done, len(tasks))
-    rows = [store.get(key) for key in keys.values()]
-    return [row for row in rows if row is not None]
+    """:func:`learn_cell` for every task that the store does not hold yet; all rows.
+
+    A task that is not learned half the way with one configuration is tried with the next;
+    the row is that of the last one tried.
+    """
+    weights = load_model(model).fingerprint
+
+    def key(task: str, config: FinetuneConfig) -> dict[str, Any]:
+        texts = hashlib.sha256(" ".join(sample(task, 100, seed=100).texts).encode()).hexdigest()[:16]
+        facts = {"learn": task, "texts": texts, "weights": weights, "config": asdict(config)}
+        return facts | {"n_train": n_train, "n_test": n_test}
+
+    open_tasks, rows = list(tasks), dict[str, dict[str, Any]]()
+    for config in configs:
+        missing = [task for task in open_tasks if store.get(key(task, config)) is None]
+        done = len(tasks) - len(missing)
+        jobs = (
+            joblib.delayed(_learn_one)(model, task, n_train, n_test, config, store, key(task, config))
+            for task in missing
+        )
+        for _ in joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered")(jobs):
+            done += 1
+            if progress is not None:
+                progress(done, len(tasks))
+        rows |= {task: row for task in open_tasks if (row := store.get(key(task, config))) is not None}
+        open_tasks = [t for t in open_tasks if t in rows and (share := rows[t]["share"]) is not None and share < 0.5]
+    return [rows[task] for task in tasks if task in rows]
 
 
 def _learn_one(

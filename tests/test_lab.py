@@ -294,6 +294,17 @@ def test_a_folder_with_another_run_is_refused(tmp_path):
         run(tmp_path, recipe.Recipe(16, 1, 2, 32, n_steps=12, batch_size=5, n_warmup=2, checkpoints=(12,)))
 
 
+def test_a_shuffled_source_keeps_the_words_and_loses_their_order():
+    tokenizer = pretrain.world_tokenizer()
+    plain, mixed = (pretrain.WorldSource(WORLD, tokenizer, shuffled) for shuffled in (False, True))
+    one, two = (source.batch(0, 1, 0)[0] for source in (plain, mixed))
+    assert (one[0], one[-1]) == (two[0], two[-1])
+    assert sorted(one) == sorted(two)
+    assert one != two
+    assert mixed.name == "the lab's world, shuffled"
+    assert mixed.batch(3, 4, 0) == mixed.batch(3, 4, 0)
+
+
 def test_real_text_goes_the_same_way(tmp_path):
     file = tmp_path / "book.txt"
     file.write_text("The cat sat on the mat, and the dog — naïve — looked at it.\n" * 900, "utf-8")

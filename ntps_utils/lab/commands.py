@@ -77,6 +77,9 @@ def pretrain_command(
     ] = None,
     n_tokens: Annotated[int, typer.Option("--vocabulary", help="Tokens of the BPE tokenizer of a corpus.")] = 4096,
     context: Annotated[int, typer.Option(help="Tokens of a training window of a corpus.")] = CONTEXT,
+    shuffled: Annotated[
+        bool, typer.Option("--shuffled", help="Put the words of each of the world's documents in random order.")
+    ] = False,
     steps: Annotated[int | None, typer.Option(help="Train for this long instead.", show_default="the recipe's")] = None,
     seed: Annotated[int, typer.Option(help="Of weights and batches.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
@@ -93,13 +96,15 @@ def pretrain_command(
         from ntps_utils.lab.pretrain import Source, WorldSource, corpus_source, initial_model, pretrain, world_tokenizer
 
         source: Source
+        if corpus and shuffled:
+            raise ValueError("--shuffled is for the made world; shuffle the lines of a corpus beforehand.")
         if corpus:
             err.print("Training the tokenizer and encoding the corpus ...")
             source = corpus_source(corpus, n_tokens=n_tokens, context=context)
             tokenizer = source.tokenizer
         else:
             tokenizer = world_tokenizer()
-            source = WorldSource(WORLD, tokenizer)
+            source = WorldSource(WORLD, tokenizer, shuffled)
         for name in chosen:
             recipe = replace(LADDER[name], seed=seed)
             recipe = recipe.shortened(steps) if steps else recipe
@@ -107,7 +112,7 @@ def pretrain_command(
             err.print(f"{name}: {n_parameters:,} parameters on {source.name}")
             _follow(name, pretrain(recipe, source, tokenizer, folder / name, device=device), recipe.n_steps)
             err.print(f"{name} is in {folder / name}.", highlight=False)
-        if not corpus and set(MODELS) <= {p.name for p in folder.iterdir()} and steps is None:
+        if not (corpus or shuffled) and set(MODELS) <= {p.name for p in folder.iterdir()} and steps is None:
             write_manifest(folder)
 
 
@@ -147,7 +152,7 @@ def learn_command(
     with guarded("interrupted; run the same command again to go on with the next task."):
         import pandas as pd
 
-        from ntps_utils.cells import LEARN, run_learning
+        from ntps_utils.cells import LEARN, LEARN_LONGER, run_learning
         from ntps_utils.store import Store
 
         names = [find_task(task).name for task in tasks or TASKS]
@@ -162,7 +167,7 @@ def learn_command(
             )
         with atomic_path(csv) as temporary:
             pd.DataFrame(rows).to_csv(temporary, index=False, float_format="%.6g")
-        made = provenance(command=f"ntps lab learn {model}", settings=asdict(LEARN))
+        made = provenance(command=f"ntps lab learn {model}", settings=asdict(LEARN), longer=asdict(LEARN_LONGER))
         with atomic_path(csv.with_suffix(".json")) as temporary:
             temporary.write_text(json.dumps(made, indent=1) + "\n", "utf-8")
         out.print(pd.DataFrame(rows)[["task", "majority", "best_possible", "accuracy", "share"]].round(3).to_string())

@@ -52,21 +52,29 @@ class Source(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class WorldSource:
-    """Documents of a made world, each between BOS and EOS, without end."""
+    """Documents of a made world, each between BOS and EOS, without end.
+
+    With ``shuffled`` the words of each document come in random order: which words stand
+    together in a document stays, what follows what is lost.
+    """
 
     world: World
     tokenizer: PreTrainedTokenizerFast
+    shuffled: bool = False
 
     @property
     def name(self) -> str:
-        return "the lab's world" if self.world is WORLD else "a made world"
+        return ("the lab's world" if self.world is WORLD else "a made world") + (", shuffled" if self.shuffled else "")
 
     def _encode(self, rng: random.Random, n: int) -> list[list[int]]:
         vocabulary = self.tokenizer.get_vocab()
-        return [
-            [vocabulary[BOS], *(vocabulary[word] for word in self.world.write(rng).words), vocabulary[EOS]]
-            for _ in range(n)
-        ]
+        encoded = []
+        for _ in range(n):
+            words = list(self.world.write(rng).words)
+            if self.shuffled:
+                rng.shuffle(words)
+            encoded.append([vocabulary[BOS], *(vocabulary[word] for word in words), vocabulary[EOS]])
+        return encoded
 
     def batch(self, step: int, batch_size: int, seed: int) -> list[list[int]]:
         return self._encode(random.Random(f"corpus {seed} {step}"), batch_size)
