@@ -51,7 +51,7 @@ from ntps_utils import lab
 from ntps_utils.cells import CellSettings, cell_frame, run_cells, score_frame
 from ntps_utils.console import notebook_progress
 from ntps_utils.data import load_learnability
-from ntps_utils.figures import COLOURS, house_style, panels
+from ntps_utils.figures import COLOURS, house_style, interval_dots, panels
 from ntps_utils.inference import pooled_rank_correlation, pooled_sweep, spearman
 from ntps_utils.provenance import provenance_note
 from ntps_utils.store import Store
@@ -287,16 +287,14 @@ results = {
 }
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Three panels of mean rank correlations with intervals for the Euclidean, metric-matched and task-weighted scores and for tr B over tr Y, against probe accuracy, minus probe error, and LoRA gain."}, "figure": {"caption": "What goes along with what, at the settings declared above. Spearman's coefficient within a model, averaged over the models, with 95% intervals from resampling tasks.", "name": "fig-lab-primary"}}
-figure, axes = panels(3, height=2.9, sharey=True, sharex=True)
+figure, axes = panels(3, height=2.9, sharex=True)
 shades = [COLOURS[c] for _, c in KINDS.values()] + [COLOURS["other"]]
 for ax, target in zip(axes, targets, strict=True):
-    for i, (score, shade) in enumerate(zip(candidates, shades, strict=True)):
-        r = results[score, target]
-        ax.plot([r.low, r.high], [i, i], color=shade, lw=2)
-        ax.plot(r.rho, i, "o", color=shade)
-    ax.axvline(0, color=COLOURS["other"], lw=0.8)
-    ax.set(title=target, xlim=(-1, 1), yticks=range(4), yticklabels=list(candidates))
-axes[0].invert_yaxis()
+    found = [results[score, target] for score in candidates]
+    interval_dots(
+        ax, list(candidates), [(r.rho, r.low, r.high) for r in found], shades
+    )
+    ax.set(title=target, xlim=(-1, 1))
 _ = figure.supxlabel("Spearman's coefficient", fontsize=11)
 
 # %% tags=["remove-cell"]

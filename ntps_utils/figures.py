@@ -6,7 +6,7 @@ One palette, safe for the colour-blind; the same colour for the same thing in ev
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
@@ -69,6 +69,19 @@ def identity_scatter(axes: Axes, x: ArrayLike, y: ArrayLike, colour: str, label:
     ends = [shown.min(), shown.max()]
     axes.plot(ends, ends, color=COLOURS["exact"], lw=1, zorder=0)
     axes.set(xscale="log", yscale="log")
+
+
+def interval_dots(
+    axes: Axes, names: Sequence[str], results: Sequence[tuple[float, float, float]], colours: Sequence[str] | str
+) -> None:
+    """A row for each name, top to bottom: a value (first of the three) and its interval; a line at zero."""
+    shades = [colours] * len(names) if isinstance(colours, str) else colours
+    for i, ((value, low, high), shade) in enumerate(zip(results, shades, strict=True)):
+        axes.plot([low, high], [i, i], color=shade, lw=2, solid_capstyle="butt")
+        axes.plot(value, i, "o", color=shade, ms=5)
+    axes.axvline(0, color=COLOURS["other"], lw=0.8, zorder=0)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
 
 
 def closed_form_figure(checks: pd.DataFrame, colour: str) -> Figure:

@@ -68,6 +68,24 @@ def rank_correlation(
     return RankCorrelation(rho, float(low), float(high), float(p), n)
 
 
+def mean_interval(
+    values: ArrayLike, *, seed: int, level: float = 0.95, n_resamples: int = 5000
+) -> tuple[float, float, float]:
+    """Mean of a few values, and the ends of its percentile bootstrap interval.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than three values, or one is not finite.
+    """
+    values = np.asarray(values, dtype=float)
+    if values.ndim != 1 or len(values) < 3 or not np.isfinite(values).all():
+        raise ValueError(f"Give at least three finite values in one series, got shape {values.shape}.")
+    drawn = np.random.default_rng(seed).choice(values, size=(n_resamples, len(values))).mean(1)
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    return float(values.mean()), float(low), float(high)
+
+
 def kendall(x: ArrayLike, y: ArrayLike) -> float:
     """Kendall's tau-b: pairs in the same order less pairs in the opposite one, ties allowed for."""
     x, y = _paired(x, y)

@@ -14,6 +14,7 @@ from ntps_utils.inference import (
     kendall,
     kendall_correlation,
     leave_one_out,
+    mean_interval,
     partial_spearman,
     pooled_partial_spearman,
     pooled_rank_correlation,
@@ -272,3 +273,13 @@ def test_regret_of_skipping():
 def test_bad_input_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_interval_of_a_mean_against_scipy():
+    values = np.random.default_rng(0).normal(0.3, 1.0, size=40)
+    mean, low, high = mean_interval(values, seed=0, n_resamples=20000)
+    ours = stats.bootstrap((values,), np.mean, method="percentile", n_resamples=20000, rng=1)
+    assert mean == pytest.approx(values.mean())
+    assert (low, high) == pytest.approx(tuple(ours.confidence_interval), abs=0.02)
+    with pytest.raises(ValueError, match="at least three finite"):
+        mean_interval([1.0, np.nan, 2.0], seed=0)

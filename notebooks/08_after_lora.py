@@ -1,0 +1,302 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # After LoRA
+#
+# :::{admonition} After this chapter you can
+# :class: tip
+# - say what it means to score a model after its adapters were merged;
+# - compare paired measurements before and after, with an interval over tasks;
+# - tell a rise that goes with learning from a rise that any finetuning causes, by a control.
+#
+# You need chapter 3 for the scores and chapter 7 for the cells. It reads recorded rows and runs in half a minute.
+# :::
+#
+# **The paper says** {cite}`cheng2025ntps` that NTPS rises when a model is finetuned with LoRA {cite}`hu2022lora`, and more so in large models.
+# **The code does** merge the adapters of every cell of chapter 7 into the weights, take the moments of the finetuned model on the same training texts, and score
+# them at the same layer and width. **We find** what the boxes say, for each score.
+
+# %% tags=["parameters"]
+profile = "default"
+seed = 0
+n_resamples = 5000
+sets = "lab real"
+
+# %% tags=["hide-input"]
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+from IPython.display import Markdown
+from myst_nb import glue
+
+from ntps_utils.figures import COLOURS, house_style, interval_dots, panels
+from ntps_utils.inference import mean_interval, pooled_rank_correlation
+from ntps_utils.provenance import provenance_note
+from ntps_utils.results import load_recorded, recorded_provenance
+
+house_style()
+
+# %% [markdown]
+# ## The question, and the rule
+#
+# Let $s$ be a score before and $s'$ after LoRA, of one model on one task. The claim is that $s' - s$ is positive, and grows with the model. For each model we give the
+# mean of $s' - s$ over its tasks, with a 95% interval from resampling tasks. Written down before the differences were looked at:
+#
+# | | |
+# | --- | --- |
+# | cells | those of chapter 7, lab and real texts; the random control apart |
+# | setting | the primary one: last layer, V half as wide as the features, second moments |
+# | rule, rise | *held* if the interval of the Euclidean score lies above zero in at least three quarters of the models of a set; *held for another score* if only that of another does |
+# | rule, size | *held* if the mean rises from model to model with size throughout, and the largest model's interval lies above the smallest's mean |
+# | control | the coin-toss task, on which LoRA learns nothing: a rise there is an effect of finetuning as such |
+
+# %%
+KINDS = {
+    "ntps": ("Euclidean", "euclidean"),
+    "ntps_metric": ("metric-matched", "metric"),
+    "ntps_task": ("task-weighted", "task"),
+}
+cells = pd.concat(
+    [load_recorded(name).assign(set=name) for name in sets.split()],
+    ignore_index=True,
+)
+for score in KINDS:
+    cells[f"rise_{score}"] = cells[f"{score}_after"] - cells[score]
+control = cells[cells["dataset"] == "lab/random"]
+cells = cells[cells["dataset"] != "lab/random"]
+sizes = cells.groupby(["set", "model"])["n_parameters"].first().sort_values()
+order = [model for name in sets.split() for model in sizes[name].index]
+
+# %%
+rises = {
+    (model, score): mean_interval(
+        cells.loc[cells["model"] == model, f"rise_{score}"],
+        seed=seed,
+        n_resamples=n_resamples,
+    )
+    for model in order
+    for score in KINDS
+}
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Three panels, one for each score: the mean change of the score after LoRA for each model of the lab and of the real set, with intervals, smallest model first, and a cross for the random control."}, "figure": {"caption": "What LoRA does to each score. Mean change over tasks with 95% intervals from resampling tasks, smallest model first within each set; crosses: the coin-toss control.", "name": "fig-after-rise"}}
+figure, axes = panels(3, height=3.4)
+for ax, (score, (label, shade)) in zip(axes, KINDS.items(), strict=True):
+    interval_dots(ax, order, [rises[m, score] for m in order], COLOURS[shade])
+    flips = control.set_index("model")[f"rise_{score}"]
+    for i, model in enumerate(order):
+        if model in flips.index:
+            ax.plot(flips[model], i, "x", color=COLOURS["exact"], ms=5)
+    ax.set(title=label)
+    if ax is not axes[0]:
+        ax.set_yticklabels([])
+_ = figure.supxlabel("change of the score", fontsize=11)
+
+# %% tags=["remove-cell"]
+positive = {
+    (name, score): [rises[m, score][1] > 0 for m in sizes[name].index]
+    for name in sets.split()
+    for score in KINDS
+}
+
+
+def rise_verdict(name):
+    """What the rule says of a set."""
+    held = {score: np.mean(positive[name, score]) >= 0.75 for score in KINDS}
+    others = [KINDS[s][0] for s in ("ntps_metric", "ntps_task") if held[s]]
+    if held["ntps"]:
+        return "held"
+    return (
+        f"held for another score ({' and '.join(others)})" if others else "not held"
+    )
+
+
+def size_verdict(name, score="ntps"):
+    means = [rises[m, score] for m in sizes[name].index]
+    rising = all(a[0] < b[0] for a, b in pairwise(means))
+    return "held" if rising and means[-1][1] > means[0][0] else "not held"
+
+
+for name in ("lab", "real"):
+    there = name in sets.split()
+    glue(f"rise_{name}", rise_verdict(name) if there else "not run", display=False)
+    glue(f"size_{name}", size_verdict(name) if there else "not run", display=False)
+    others = [
+        label
+        for score, (label, _) in KINDS.items()
+        if score != "ntps" and there and size_verdict(name, score) == "held"
+    ]
+    glue(f"size_{name}_others", " and ".join(others) or "none", display=False)
+    for score in KINDS:
+        values = (
+            [rises[m, score][0] for m in sizes[name].index] if there else [np.nan]
+        )
+        glue(f"{name}_{score}_low", float(min(values)), display=False)
+        glue(f"{name}_{score}_high", float(max(values)), display=False)
+for score in KINDS:
+    glue(f"control_{score}", float(control[f"rise_{score}"].mean()), display=False)
+
+# %% [markdown]
+# In the lab the mean change of the Euclidean score runs over the models from {glue:text}`lab_ntps_low:+.3f` to {glue:text}`lab_ntps_high:+.3f`, that of the metric-matched one from
+# {glue:text}`lab_ntps_metric_low:+.3f` to {glue:text}`lab_ntps_metric_high:+.3f`, and that of the task-weighted one from {glue:text}`lab_ntps_task_low:+.3f` to
+# {glue:text}`lab_ntps_task_high:+.3f`. On real texts they run from {glue:text}`real_ntps_low:+.3f` to {glue:text}`real_ntps_high:+.3f`, from
+# {glue:text}`real_ntps_metric_low:+.3f` to {glue:text}`real_ntps_metric_high:+.3f`, and from {glue:text}`real_ntps_task_low:+.3f` to
+# {glue:text}`real_ntps_task_high:+.3f`.
+#
+# On the coin toss, where there is nothing to learn, the mean changes are {glue:text}`control_ntps:+.3f`, {glue:text}`control_ntps_metric:+.3f` and
+# {glue:text}`control_ntps_task:+.3f`.
+#
+# :::{admonition} Claim (iv): NTPS rises after LoRA, more in large models
+# :class: important
+# - Rises, in the lab: **{glue:text}`rise_lab`**. On real texts: **{glue:text}`rise_real`**.
+# - More in larger models, in the lab: **{glue:text}`size_lab`** for the paper's score; by the same rule for another score: {glue:text}`size_lab_others`. On real texts: **{glue:text}`size_real`**; for another: {glue:text}`size_real_others`.
+#
+# Supported by {numref}`fig-after-rise`. The models have at most {glue:text}`largest:,` parameters; what happens at billions is not testable here.
+# :::
+
+# %% tags=["remove-cell"]
+glue("largest", int(cells["n_parameters"].max()), display=False)
+
+# %% [markdown]
+# ## Does the score rise where accuracy rises?
+#
+# A rise of the score would explain a gain if both came in the same cells. Rank correlations of the change with the gain, within each model, averaged over the models of a set:
+
+# %%
+together = {}
+for name in sets.split():
+    part = cells[cells["set"] == name]
+    gain = part.pivot(index="model", columns="dataset", values="gain")
+    for score, (label, _) in KINDS.items():
+        change = part.pivot(index="model", columns="dataset", values=f"rise_{score}")
+        together[name, label] = pooled_rank_correlation(
+            change.to_numpy(), gain.to_numpy(), seed=seed, n_resamples=n_resamples
+        )
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Rank correlations of the change of each score with the LoRA gain, with intervals, for the lab and for real texts."}, "figure": {"caption": "Change of the score against gain. Spearman's coefficient within models, averaged, with 95% intervals from resampling tasks.", "name": "fig-after-gain"}}
+names = sets.split()
+figure, axes = panels(len(names), height=2.2)
+for ax, name in zip(axes, names, strict=True):
+    labels = [label for label, _ in KINDS.values()]
+    found = [together[name, label] for label in labels]
+    shades = [COLOURS[shade] for _, shade in KINDS.values()]
+    interval_dots(ax, labels, [(r.rho, r.low, r.high) for r in found], shades)
+    ax.set(title={"lab": "lab", "real": "real texts"}[name], xlim=(-1, 1))
+    if ax is not axes[0]:
+        ax.set_yticklabels([])
+_ = figure.supxlabel("Spearman's coefficient with the gain", fontsize=11)
+
+# %% tags=["remove-cell"]
+for name in ("lab", "real"):
+    for label, key in (("Euclidean", "e"), ("metric-matched", "m")):
+        r = together.get((name, label))
+        for part in ("rho", "low", "high"):
+            value = getattr(r, part) if r else float("nan")
+            glue(f"with_{name}_{key}_{part}", float(value), display=False)
+
+# %% [markdown]
+# In the lab the change of the Euclidean score has {glue:text}`with_lab_e_rho:.2f` ({glue:text}`with_lab_e_low:.2f` to {glue:text}`with_lab_e_high:.2f`) with the gain, that of the metric-matched score
+# {glue:text}`with_lab_m_rho:.2f` ({glue:text}`with_lab_m_low:.2f` to {glue:text}`with_lab_m_high:.2f`); on real texts {glue:text}`with_real_e_rho:.2f`
+# ({glue:text}`with_real_e_low:.2f` to {glue:text}`with_real_e_high:.2f`) and {glue:text}`with_real_m_rho:.2f` ({glue:text}`with_real_m_low:.2f` to {glue:text}`with_real_m_high:.2f`).
+#
+# ## The sweep, whole
+#
+# The same means at every setting of chapter 7, two layers, two widths, raw and centred, so that nobody has to trust the choice of one:
+
+# %%
+scores = pd.concat(
+    [load_recorded(name, "scores").assign(set=name) for name in sets.split()]
+)
+scores = scores[scores["dataset"] != "lab/random"]
+at = ["set", "model", "dataset", "place", "centred", "rule"]
+wide = scores.pivot(index=at, columns="when", values=list(KINDS))
+changes = pd.DataFrame(
+    {score: wide[score]["after"] - wide[score]["before"] for score in KINDS}
+)
+by_setting = changes.groupby(
+    level=["set", "model", "place", "centred", "rule"]
+).mean()
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Strips of mean changes, one dot for each model and setting, for each score, in the lab and on real texts."}, "figure": {"caption": "Every setting. Mean change over tasks; a dot for each model and each of eight settings.", "name": "fig-after-sweep"}}
+figure, axes = panels(len(names), height=2.6, sharey=True)
+jitter = np.random.default_rng(seed)
+for ax, name in zip(axes, names, strict=True):
+    part = by_setting.loc[name]
+    for i, (score, (_, shade)) in enumerate(KINDS.items()):
+        x = i + jitter.uniform(-0.25, 0.25, len(part))
+        ax.plot(x, part[score], "o", ms=3.5, alpha=0.7, color=COLOURS[shade])
+    ax.axhline(0, color=COLOURS["other"], lw=0.8, zorder=0)
+    ax.set(title={"lab": "lab", "real": "real texts"}[name], xticks=range(3))
+    ax.set_xticklabels([label for label, _ in KINDS.values()], fontsize=9)
+_ = axes[0].set_ylabel("mean change of the score")
+
+# %% tags=["remove-cell"]
+share = (by_setting > 0).groupby(level="set").mean()
+for name in ("lab", "real"):
+    for score in KINDS:
+        value = share.loc[name, score] if name in share.index else float("nan")
+        glue(f"share_{name}_{score}", float(value), display=False)
+
+# %% [markdown]
+# The mean change is positive in {glue:text}`share_lab_ntps:.0%` of the settings and models of the lab for the Euclidean score, {glue:text}`share_lab_ntps_metric:.0%` for the metric-matched and
+# {glue:text}`share_lab_ntps_task:.0%` for the task-weighted one; on real texts in {glue:text}`share_real_ntps:.0%`, {glue:text}`share_real_ntps_metric:.0%` and
+# {glue:text}`share_real_ntps_task:.0%`.
+#
+# ## Summary
+#
+# - A score after LoRA is the score of the merged model on the same texts; any change of the features moves U and V together.
+# - The rule was fixed first, and reads the same for every score.
+# - A control on which nothing can be learned shows what finetuning does by itself.
+#
+# ## Exercises
+#
+# ```{exercise}
+# :label: ex-8-1
+# After finetuning, the features of the training texts separate the classes. Why does U, which is built from those texts, then point along directions of *large* variance, and what does that do to the Euclidean score?
+# ```
+#
+# ```{solution} ex-8-1
+# :class: dropdown
+# A finetuned model spends variance on the label. U consists of directions $S^{-1}C^\top$: the larger the variance along the label direction, the shorter its column. The Euclidean score weighs columns by squared length, so the directions that became useful count *less* in it, while the metric-matched score, which measures in the norm of S, counts each direction alike.
+# ```
+#
+# ```{exercise}
+# :label: ex-8-2
+# In a paired comparison, why are tasks resampled rather than texts?
+# ```
+#
+# ```{solution} ex-8-2
+# :class: dropdown
+# The claim is about tasks that one has not seen. Texts of one task share its causes; resampling them measures how well *this* task's score is known, which is a smaller uncertainty than how the next task will behave.
+# ```
+#
+# ```{exercise}
+# :label: ex-8-3
+# LoRA on the coin toss starts from the probe, and its best step on the validation split is kept. What would you expect for the change of the task-weighted score on the *training* texts if the step kept is late?
+# ```
+#
+# ```{solution} ex-8-3
+# :class: dropdown
+# A late step has begun to memorise the training texts: features then explain their labels, and part of that lies in directions that prediction still keeps, so scores on the training texts can move although nothing was learned. If step 0 is kept, nothing moves at all. Scores on test texts would not show the first effect.
+# ```
+
+# %% tags=["remove-input"]
+made = " · ".join(
+    f"{name}: {recorded_provenance(name)['date'][:10]}" for name in sets.split()
+)
+Markdown(
+    provenance_note(
+        profile=profile, seed=seed, cells=len(cells) + len(control), recorded=made
+    )
+)

@@ -1,0 +1,449 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Predicting the gain
+#
+# :::{admonition} After this chapter you can
+# :class: tip
+# - tell a correlation from a prediction, and give a prediction in points of accuracy with an interval that holds as often as it says;
+# - compare a score with rivals that are cheaper, and with no predictor at all;
+# - say what a decision rule would have cost and saved.
+#
+# You need chapter 7 for the cells. It reads recorded rows and runs in a minute.
+# :::
+#
+# **The paper says** {cite}`cheng2025ntps` that NTPS predicts how much LoRA will gain, and can therefore prescreen finetuning runs. **The code does** what a user would have
+# to do: predict the gain on datasets it has not seen, from numbers known before any finetuning ({func}`ntps_utils.inference.predict_held_out`). **We find** what the boxes say.
+
+# %% tags=["parameters"]
+profile = "default"
+seed = 0
+n_resamples = 5000
+sets = "lab real"
+
+# %% tags=["hide-input"]
+import numpy as np
+import pandas as pd
+from IPython.display import Markdown
+from myst_nb import glue
+
+from ntps_utils.data import load_reported
+from ntps_utils.figures import COLOURS, house_style, interval_dots, panels
+from ntps_utils.inference import (
+    pooled_partial_spearman,
+    pooled_rank_correlation,
+    predict_held_out,
+    skip_decision,
+)
+from ntps_utils.prescreen import LABELS, PREDICTORS
+from ntps_utils.provenance import provenance_note
+from ntps_utils.results import load_recorded, recorded_provenance
+
+house_style()
+TITLES = {"lab": "lab", "real": "real texts"}
+
+# %% [markdown]
+# ## The rule, written down first
+#
+# | | |
+# | --- | --- |
+# | target | accuracy after LoRA minus accuracy of a head on frozen features, trained by the same loop, on test texts |
+# | predictors | three scores at the primary setting; tr B / tr Y; and five rivals: headroom of a cross-validated probe, H-score {cite}`bao2019hscore` with shrinkage {cite}`ibrahim2022`, LogME {cite}`you2021logme` with the evidence of all weights, leave-one-out k-NN, and the gain of a *linearised* LoRA {cite}`malladi2023kernel`, whose features are gradients with respect to the adapters |
+# | groups of predictors | the scores; the rivals (tr B / tr Y among them); all |
+# | prediction | ridge regression, penalty by leave-one-out; one dataset held out at a time, for all models at once; then one model |
+# | floor | the mean gain of the datasets that were not held out |
+# | skill | 1 minus the ratio of mean absolute errors, predictor to floor; 95% interval from resampling datasets |
+# | intervals | 80%, by the jackknife+ over datasets {cite}`barber2021` |
+# | rule, (v) | *held* if the interval of the Euclidean score's skill lies above zero; *held for another score* if that of another score does |
+# | rule, (vi) | *held* if, skipping the half of the cells with the lowest prediction from the scores, less accuracy is lost than by skipping at random in 97.5% of the draws; *held for rivals* if that is so for the rivals only |
+
+# %%
+tables = {}
+for name in sets.split():
+    table = load_recorded(name)
+    tables[name] = table[table["dataset"] != "lab/random"].reset_index(drop=True)
+pd.DataFrame(
+    {
+        TITLES[name]: {
+            "cells": len(t),
+            "models": t["model"].nunique(),
+            "datasets": t["dataset"].nunique(),
+            "mean gain (points)": round(100 * t["gain"].mean(), 1),
+            "standard deviation": round(100 * t["gain"].std(), 1),
+            "least": round(100 * t["gain"].min(), 1),
+            "most": round(100 * t["gain"].max(), 1),
+        }
+        for name, t in tables.items()
+    }
+)
+
+# %% [markdown]
+# ## What goes along with the gain
+#
+# Within each model over its tasks, Spearman's coefficient of each predictor with the gain, averaged over the models of a set; and the same with headroom held fixed. A gain cannot exceed the headroom,
+# and contains the frozen accuracy with a minus sign, so headroom is coupled to it by construction.
+
+# %%
+matrices = {}
+for name, table in tables.items():
+    wide = table.pivot(index="model", columns="dataset")
+    matrices[name] = {c: wide[c].to_numpy() for c in [*PREDICTORS, "gain"]}
+correlations = {
+    (name, c): pooled_rank_correlation(
+        m[c], m["gain"], seed=seed, n_resamples=n_resamples
+    )
+    for name, m in matrices.items()
+    for c in PREDICTORS
+}
+partial = pd.DataFrame(
+    {
+        f"{TITLES[name]}, headroom fixed": {
+            LABELS[c]: pooled_partial_spearman(m[c], m["gain"], m["rival_headroom"])
+            for c in PREDICTORS
+            if c != "rival_headroom"
+        }
+        for name, m in matrices.items()
+    }
+)
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Rank correlations of nine predictors with the LoRA gain, with intervals, in the lab and on real texts."}, "figure": {"caption": "Which quantities go along with the gain. Spearman's coefficient within models, averaged, with 95% intervals from resampling tasks.", "name": "fig-gain-correlations"}}
+shade_of = {"ntps": "euclidean", "ntps_metric": "metric", "ntps_task": "task"}
+shades = [COLOURS[shade_of.get(c, "other")] for c in PREDICTORS]
+figure, axes = panels(len(tables), height=3.6)
+for ax, name in zip(axes, tables, strict=True):
+    found = [correlations[name, c] for c in PREDICTORS]
+    labels = [LABELS[c] for c in PREDICTORS]
+    interval_dots(ax, labels, [(r.rho, r.low, r.high) for r in found], shades)
+    ax.set(title=TITLES[name], xlim=(-1, 1))
+    if ax is not axes[0]:
+        ax.set_yticklabels([])
+_ = figure.supxlabel("Spearman's coefficient with the gain", fontsize=11)
+
+# %%
+partial.round(2)
+
+# %% tags=["remove-cell"]
+for name in ("lab", "real"):
+    for key, column in {"euclid": "ntps", "headroom": "rival_headroom"}.items():
+        r = correlations.get((name, column))
+        for part in ("rho", "low", "high"):
+            value = getattr(r, part) if r else float("nan")
+            glue(f"{name}_{key}_{part}", float(value), display=False)
+
+# %% [markdown]
+# The Euclidean score has {glue:text}`lab_euclid_rho:.2f` ({glue:text}`lab_euclid_low:.2f` to {glue:text}`lab_euclid_high:.2f`) in the lab and
+# {glue:text}`real_euclid_rho:.2f` ({glue:text}`real_euclid_low:.2f` to {glue:text}`real_euclid_high:.2f`) on real texts; headroom has
+# {glue:text}`lab_headroom_rho:.2f` ({glue:text}`lab_headroom_low:.2f` to {glue:text}`lab_headroom_high:.2f`) and
+# {glue:text}`real_headroom_rho:.2f` ({glue:text}`real_headroom_low:.2f` to {glue:text}`real_headroom_high:.2f`).
+#
+# ## Points of accuracy, on datasets not seen
+#
+# A correlation is computed with all gains in hand. A user has none. So each dataset is left out in turn; its gains are predicted from the others, and the error is compared with that of
+# predicting their mean.
+
+# %%
+GROUPS = {LABELS[c]: (c,) for c in PREDICTORS} | {
+    "the three scores": ("ntps", "ntps_metric", "ntps_task"),
+    "the rivals": PREDICTORS[3:],
+    "all nine": PREDICTORS,
+}
+held_out = {
+    (name, label): predict_held_out(
+        t[list(columns)].to_numpy(float),
+        t["gain"].to_numpy(),
+        t["dataset"].tolist(),
+        seed=seed,
+    )
+    for name, t in tables.items()
+    for label, columns in GROUPS.items()
+}
+by_model = {
+    (name, label): predict_held_out(
+        t[list(GROUPS[label])].to_numpy(float),
+        t["gain"].to_numpy(),
+        t["model"].tolist(),
+        inner=t["dataset"].tolist(),
+        seed=seed,
+    )
+    for name, t in tables.items()
+    for label in ("the three scores", "the rivals", "all nine")
+}
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Skill of nine predictors and three groups of them on left-out datasets, with intervals, in the lab and on real texts; zero is the mean predictor."}, "figure": {"caption": "Skill on datasets not seen. Share of the mean predictor's error that a predictor saves; below zero it is worse than the mean. 95% intervals from resampling datasets.", "name": "fig-gain-skill"}}
+figure, axes = panels(len(tables), height=4.2)
+labels = list(GROUPS)
+shades = [COLOURS[shade_of.get(c, "other")] for c in PREDICTORS]
+shades += [COLOURS["exact"]] * 3
+for ax, name in zip(axes, tables, strict=True):
+    found = [held_out[name, label] for label in labels]
+    interval_dots(
+        ax, labels, [(h.skill, h.skill_low, h.skill_high) for h in found], shades
+    )
+    ax.set(title=TITLES[name])
+    if ax is not axes[0]:
+        ax.set_yticklabels([])
+_ = figure.supxlabel("skill (share of the mean's error saved)", fontsize=11)
+
+# %%
+pd.DataFrame(
+    {
+        f"{TITLES[name]}: {label}": {
+            "error, dataset left out (points)": 100
+            * held_out[name, label].mean_error,
+            "skill": held_out[name, label].skill,
+            "80% intervals that held": held_out[name, label].coverage,
+            "their mean width (points)": 100 * held_out[name, label].width,
+            "skill, model left out": by_model[name, label].skill,
+        }
+        for name in tables
+        for label in ("the three scores", "the rivals", "all nine")
+    }
+).T.round(2)
+
+
+# %% tags=["remove-cell"]
+def skill_verdict(name):
+    """What the rule says of claim (v)."""
+    held = {
+        c: held_out[name, LABELS[c]].skill_low > 0
+        for c in ("ntps", "ntps_metric", "ntps_task")
+    }
+    others = [LABELS[c] for c in ("ntps_metric", "ntps_task") if held[c]]
+    if held["ntps"]:
+        return "held"
+    return (
+        f"held for another score ({' and '.join(others)})" if others else "not held"
+    )
+
+
+for name in ("lab", "real"):
+    there = name in tables
+    glue(f"skill_{name}", skill_verdict(name) if there else "not run", display=False)
+    with_skill = [
+        label for label in GROUPS if there and held_out[name, label].skill_low > 0
+    ]
+    glue(f"with_skill_{name}", ", ".join(with_skill) or "none", display=False)
+    for key, label in {"e": LABELS["ntps"], "all": "all nine"}.items():
+        h = held_out.get((name, label))
+        for part in ("skill", "skill_low", "skill_high", "coverage", "width"):
+            value = getattr(h, part) if h else float("nan")
+            glue(f"{name}_{key}_{part}", float(value), display=False)
+
+# %% [markdown]
+# The Euclidean score's skill is {glue:text}`lab_e_skill:.2f` ({glue:text}`lab_e_skill_low:.2f` to {glue:text}`lab_e_skill_high:.2f`) in the lab and {glue:text}`real_e_skill:.2f`
+# ({glue:text}`real_e_skill_low:.2f` to {glue:text}`real_e_skill_high:.2f`) on real texts. Skill beyond doubt, in the lab: {glue:text}`with_skill_lab`. On real texts: {glue:text}`with_skill_real`.
+#
+# The intervals from all nine predictors held in {glue:text}`lab_all_coverage:.0%` of the lab's cells and {glue:text}`real_all_coverage:.0%` of the real ones; 80% was asked for. Their width says how
+# little or much is known: {glue:text}`lab_all_width:.2f` and {glue:text}`real_all_width:.2f` in accuracy.
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Measured against predicted gain with 80 percent intervals for cells whose dataset was left out, in the lab and on real texts, with the diagonal."}, "figure": {"caption": "Predicted and measured gain. Every cell's dataset was left out of the fit; from all nine predictors, with 80% intervals.", "name": "fig-gain-predicted"}}
+figure, axes = panels(len(tables), height=3.4)
+for ax, name in zip(axes, tables, strict=True):
+    h = held_out[name, "all nine"]
+    inside = (h.low <= h.gain) & (h.gain <= h.high)
+    for keep, shade in ((inside, "metric"), (~inside, "euclidean")):
+        x, y = 100 * h.gain[keep], 100 * h.predicted[keep]
+        ends = [y - 100 * h.low[keep], 100 * h.high[keep] - y]
+        ax.errorbar(
+            x,
+            y,
+            yerr=np.maximum(ends, 0),
+            fmt="o",
+            ms=3,
+            lw=0.6,
+            color=COLOURS[shade],
+            alpha=0.7,
+            label="inside" if shade == "metric" else "outside",
+        )
+    ends = [100 * h.gain.min(), 100 * h.gain.max()]
+    ax.plot(ends, ends, color=COLOURS["exact"], lw=1)
+    ax.set(title=TITLES[name], xlabel="measured gain (points)")
+axes[0].set_ylabel("predicted gain (points)")
+_ = axes[0].legend(title="80% interval", fontsize=8, title_fontsize=8)
+
+# %% [markdown]
+# ## What skipping would have cost
+#
+# A prescreening tool does not need the gain; it needs a decision. Suppose the cells with the lowest prediction (each from other datasets) are skipped. The accuracy lost is the mean of the
+# gains forgone; the time saved is that of the runs.
+
+# %%
+RULES = {"the three scores": "metric", "the rivals": "perception"}
+curves, at_half, chance = {}, {}, {}
+rng = np.random.default_rng(seed)
+for name, t in tables.items():
+    gain, seconds = t["gain"].to_numpy(), t["lora_seconds"].to_numpy()
+    half = len(t) // 2
+    for label in RULES:
+        order = np.argsort(held_out[name, label].predicted, kind="stable")
+        curves[name, label] = [
+            skip_decision(np.isin(np.arange(len(t)), order[:k]), gain, seconds)
+            for k in range(len(t) + 1)
+        ]
+        at_half[name, label] = curves[name, label][half]
+    draws = [
+        gain[rng.permutation(len(t))[:half]].sum() / len(t) for _ in range(5000)
+    ]
+    chance[name] = np.quantile(draws, [0.025, 0.5, 0.975])
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Accuracy lost against the share of runs skipped, for rules from the scores and from the rivals, with the lines of skipping at random and of perfect foresight."}, "figure": {"caption": "The price of skipping. Mean accuracy lost when the runs with the lowest predicted gains are skipped; grey: at random; black: with perfect foresight.", "name": "fig-gain-regret"}}
+figure, axes = panels(len(tables), height=3.2)
+for ax, name in zip(axes, tables, strict=True):
+    n = len(tables[name])
+    x = np.arange(n + 1) / n
+    for label, shade in RULES.items():
+        lost = [100 * d.accuracy_lost for d in curves[name, label]]
+        ax.plot(x, lost, color=COLOURS[shade], label=label)
+    some = curves[name, "the rivals"]
+    ax.plot(x, [100 * d.lost_by_chance for d in some], color=COLOURS["other"])
+    ax.plot(x, [100 * d.lost_at_best for d in some], color=COLOURS["exact"], lw=1)
+    ax.set(title=TITLES[name], xlabel="share of runs skipped")
+axes[0].set_ylabel("accuracy lost (points)")
+_ = axes[0].legend(fontsize=9)
+
+
+# %% tags=["remove-cell"]
+def rule_verdict(name):
+    """What the rule says of claim (vi)."""
+    better = {
+        label: at_half[name, label].accuracy_lost < chance[name][0]
+        for label in RULES
+    }
+    if better["the three scores"]:
+        return "held"
+    return "held for rivals" if better["the rivals"] else "not held"
+
+
+for name in ("lab", "real"):
+    there = name in tables
+    glue(f"rule_{name}", rule_verdict(name) if there else "not run", display=False)
+    for key, label in {"scores": "the three scores", "rivals": "the rivals"}.items():
+        d = at_half.get((name, label))
+        lost = 100 * d.accuracy_lost if d else float("nan")
+        glue(f"lost_{name}_{key}", float(lost), display=False)
+        glue(
+            f"saved_{name}_{key}",
+            float(d.share_saved if d else np.nan),
+            display=False,
+        )
+    low = 100 * chance[name][0] if there else float("nan")
+    mid = 100 * chance[name][1] if there else float("nan")
+    glue(f"chance_{name}", float(mid), display=False)
+    glue(f"chance_{name}_low", float(low), display=False)
+
+# %% [markdown]
+# With half of the runs skipped, the scores would have lost {glue:text}`lost_lab_scores:.1f` points of mean accuracy in the lab and {glue:text}`lost_real_scores:.1f` on real texts (saving
+# {glue:text}`saved_lab_scores:.0%` and {glue:text}`saved_real_scores:.0%` of the time), the rivals {glue:text}`lost_lab_rivals:.1f` and {glue:text}`lost_real_rivals:.1f`. Skipping at random loses
+# {glue:text}`chance_lab:.1f` and {glue:text}`chance_real:.1f`, and less than {glue:text}`chance_lab_low:.1f` and {glue:text}`chance_real_low:.1f` in one draw out of forty.
+#
+# ## The paper's own cells
+#
+# The same exercise on the 96 released cells ({doc}`10_the_papers_numbers`), with what is in them: the NTPS that was chosen for the gain, and the headroom of the frozen head on test texts.
+
+# %%
+reported = load_reported()
+paper = {
+    label: predict_held_out(
+        reported[columns].to_numpy(),
+        reported["gain"].to_numpy(),
+        reported["dataset"].tolist(),
+        seed=seed,
+    )
+    for label, columns in {
+        "NTPS": ["ntps_vs_gain"],
+        "headroom": ["headroom"],
+        "both": ["ntps_vs_gain", "headroom"],
+    }.items()
+}
+pd.DataFrame(
+    {
+        label: {
+            "error (points)": 100 * h.mean_error,
+            "skill": h.skill,
+            "from": h.skill_low,
+            "to": h.skill_high,
+            "80% intervals that held": h.coverage,
+        }
+        for label, h in paper.items()
+    }
+).T.round(2)
+
+# %% tags=["remove-cell"]
+for label, key in (("NTPS", "ntps"), ("headroom", "room"), ("both", "both")):
+    for part in ("skill", "skill_low", "skill_high"):
+        glue(f"paper_{key}_{part}", getattr(paper[label], part), display=False)
+
+# %% [markdown]
+# On datasets left out, NTPS saves {glue:text}`paper_ntps_skill:.0%` ({glue:text}`paper_ntps_skill_low:.0%` to {glue:text}`paper_ntps_skill_high:.0%`) of the mean predictor's error, headroom
+# {glue:text}`paper_room_skill:.0%` ({glue:text}`paper_room_skill_low:.0%` to {glue:text}`paper_room_skill_high:.0%`), both together {glue:text}`paper_both_skill:.0%`. The setting of NTPS had been chosen with
+# these gains in view, all datasets included, so its figure is optimistic.
+#
+# :::{admonition} Claims (v) and (vi): NTPS predicts the LoRA gain, and prescreens
+# :class: important
+# - (v) In the lab: **{glue:text}`skill_lab`**. On real texts: **{glue:text}`skill_real`**.
+# - (vi) In the lab: **{glue:text}`rule_lab`**. On real texts: **{glue:text}`rule_real`**.
+#
+# Supported by {numref}`fig-gain-skill` and {numref}`fig-gain-regret`. Small models, and fifteen and eleven datasets: a predictor with a modest true skill could be missed here.
+# :::
+#
+# ## Summary
+#
+# - A prediction is an error in points on a dataset that was left out, beside the error of the mean.
+# - Intervals from whole datasets left out hold about as often as they say; their width is the honest answer to "what do we know".
+# - Headroom is free, coupled to the gain, and the rival to beat.
+#
+# ## Exercises
+#
+# ```{exercise}
+# :label: ex-9-1
+# A predictor has a rank correlation of 0.5 with the gain within every model, and no skill on left-out datasets. Give two ways in which this can be.
+# ```
+#
+# ```{solution} ex-9-1
+# :class: dropdown
+# The relation may be monotone but of another slope or level in each model, so that a common line does not help. Or there are so few datasets that the line fitted without one differs much from the line with it: with a dozen points and a correlation of 0.5 the error saved is at best $1 - \sqrt{1 - 0.25} \approx 13\%$, and estimating the slope costs as much.
+# ```
+#
+# ```{exercise}
+# :label: ex-9-2
+# Why are all models' cells of a dataset left out together, and not one cell at a time?
+# ```
+#
+# ```{solution} ex-9-2
+# :class: dropdown
+# Gains of different models on one dataset are alike. With one of them in the fit, a flexible predictor can recognise the dataset by its other numbers (headroom, number of classes) and repeat its gain. A user's new dataset has no sibling in the calibration.
+# ```
+#
+# ```{exercise}
+# :label: ex-9-3
+# With 80% intervals and eleven datasets, which order statistics of the residuals does the jackknife+ use, and what is the least number of cells for which an 80% interval is not simply the largest residual?
+# ```
+#
+# ```{solution} ex-9-3
+# :class: dropdown
+# With $n$ residuals it takes the $k$-th smallest, $k = \lceil 0.8 (n + 1) \rceil$. For $n = 33$ cells $k = 28$. The largest is taken as long as $\lceil 0.8 (n+1) \rceil \ge n$, that is up to $n = 8$; from nine on it is not.
+# ```
+
+# %% tags=["remove-input"]
+made = " · ".join(
+    f"{name}: {recorded_provenance(name)['date'][:10]}" for name in sets.split()
+)
+Markdown(
+    provenance_note(
+        profile=profile,
+        seed=seed,
+        cells=sum(len(t) for t in tables.values()),
+        recorded=made,
+    )
+)
