@@ -19,7 +19,7 @@ from ntps_utils.extract import extract, tokenise
 from ntps_utils.hub import CausalModel, TextDataset, load_model, load_texts
 from ntps_utils.inference import HeldOut, fit_gain, predict_held_out
 from ntps_utils.provenance import provenance
-from ntps_utils.results import RECORDED, load_recorded
+from ntps_utils.results import load_recorded
 from ntps_utils.rivals import RIVALS, Case
 
 PREDICTORS = (*SCORES, "explained", *(f"rival_{name}" for name in RIVALS))
@@ -37,6 +37,7 @@ LABELS = {
     "rival_linearised": "linearised gain",
 }
 LEVEL = 0.8
+CALIBRATIONS = ("lab", "real")
 
 
 @dataclass(frozen=True)
@@ -176,13 +177,13 @@ def load_calibration(name: str | Path) -> pd.DataFrame:
     ValueError
         If there is no such table, or it lacks columns.
     """
-    if str(name) in RECORDED:
+    if str(name) in CALIBRATIONS:
         cells = load_recorded(str(name))
     elif Path(name).is_file():
         cells = pd.read_csv(name)
     else:
         raise ValueError(
-            f"There is no calibration {str(name)!r}: give {' or '.join(RECORDED)}, or a CSV file of cells that "
+            f"There is no calibration {str(name)!r}: give {' or '.join(CALIBRATIONS)}, or a CSV file of cells that "
             "`ntps grid --record` wrote."
         )
     missing = [c for c in ("model", "dataset", "texts", "gain", *PREDICTORS) if c not in cells]

@@ -17,7 +17,7 @@ from ntps_utils.files import atomic_path
 from ntps_utils.provenance import provenance
 from ntps_utils.store import Store
 
-RECORDED = ("lab", "real")
+RECORDED = ("lab", "real", "control")
 PRIMARY = "place == 'last' and rule == 'half' and not centred"
 """The setting that every chapter fixes in advance: last layer, half of the features, second moments."""
 
@@ -74,8 +74,9 @@ def load_recorded(name: str, what: str = "cells") -> pd.DataFrame:
 
     Parameters
     ----------
-    name : {"lab", "real"}
-        Models and tasks of the made world, or small real models on real datasets.
+    name : {"lab", "real", "control"}
+        Models and tasks of the made world; small real models on real datasets; or lab/S along
+        its pretraining, and pretrained on shuffled documents.
     what : {"cells", "scores"}
         :func:`cell_table` or :func:`score_table`.
     """
