@@ -41,6 +41,7 @@ n_pairs = 150
 
 # %% tags=["hide-input"]
 import random
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -278,9 +279,7 @@ real = sweep(
     ],
 )
 table = real.scores["ntps"]
-along_k = np.mean(
-    [spearman(a, b) for one in table for a, b in zip(one, one[1:], strict=False)]
-)
+along_k = np.mean([spearman(a, b) for one in table for a, b in pairwise(one)])
 across_layers = np.mean(
     [
         spearman(table[i, f], table[i + 1, f])

@@ -222,9 +222,10 @@ def finetune(
         if any(not row for row in rows):
             raise ValueError(f"Row {[bool(r) for r in rows].index(False) + 1} of {data.name} has no token.")
     fit, held = _split(train.labels, config)
-    runs = []
+    runs: list[_Run] = []
     for rate in config.learning_rates:
         run = _Run(model, train.n_classes, config)
+        run.prepare(ids, train.labels, fit, like=runs[0] if runs else None)
         runs.append(run.train(rate, ids, train.labels, fit, held, progress))
     if not any(math.isfinite(run.best[1]) for run in runs):
         raise ValueError(f"The loss was not finite with any learning rate of {config.learning_rates}; try lower ones.")
@@ -315,6 +316,8 @@ class _Run:
         self.shift, self.scale = torch.zeros(1, device=self.device), torch.ones(1, device=self.device)
         self.trainable = [p for p in self.body.parameters() if p.requires_grad] + list(self.head.parameters())
         self.cached: torch.Tensor | None = None
+        self.frozen_features: torch.Tensor | None = None
+        self.start: dict[str, Any] = {}
         self.best = (-1.0, -math.inf)
         self.best_step = 0
         self.rate = math.nan
@@ -330,12 +333,6 @@ class _Run:
     ) -> _Run:
         config, self.rate = self.config, rate
         targets = torch.as_tensor(labels, device=self.device)
-        if config.method == "frozen" or config.warm_head:
-            features = self._features(ids)  # adapters start as zero: these are the frozen model's
-            if config.method == "frozen":  # its features never change: one pass is enough
-                self.cached = features
-            if config.warm_head:
-                self._start_head(features[torch.as_tensor(fit)].float(), labels[fit])
         optimizer = _optimizer(config, self.trainable)
         held_ids = [ids[i] for i in held]
         looks_without = 0
@@ -373,6 +370,26 @@ class _Run:
                     if looks_without >= config.patience:
                         break
         return self
+
+    def prepare(
+        self,
+        ids: Sequence[Sequence[int]],
+        labels: NDArray[np.int64],
+        fit: NDArray[np.intp],
+        like: _Run | None = None,
+    ) -> None:
+        """Take the features of the frozen model, and start the head, or do as another run of the same kind did."""
+        if like is not None:
+            self.cached, self.shift, self.scale = like.frozen_features, like.shift, like.scale
+            self.head.load_state_dict(like.start)
+        elif self.config.method == "frozen" or self.config.warm_head:
+            features = self._features(ids)  # adapters start as zero: these are the frozen model's
+            if self.config.method == "frozen":  # its features never change: one pass is enough
+                self.cached = features
+            if self.config.warm_head:
+                self._start_head(features[torch.as_tensor(fit)].float(), labels[fit])
+        self.frozen_features = self.cached
+        self.start = copy.deepcopy(self.head.state_dict())
 
     def _start_head(self, features: torch.Tensor, labels: NDArray[np.int64]) -> None:
         probe = logistic_probe(features.cpu(), labels, features.cpu(), labels, seed=self.config.seed)

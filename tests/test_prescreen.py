@@ -1,0 +1,158 @@
+"""Prescreening: what is predicted, what it stands on, and what it says when nothing predicts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from ntps_utils.cells import CellSettings, measure_cell
+from ntps_utils.cli import app
+from ntps_utils.hub import TextDataset, load_model, load_texts
+from ntps_utils.inference import fit_gain
+from ntps_utils.prescreen import PREDICTORS, Calibration, duration, judge, load_calibration, prescreen
+from ntps_utils.results import cell_table
+
+runner = CliRunner()
+
+
+def calibration(path: Path, informative: bool, seed: int = 0) -> Path:
+    """Made-up cells: ten datasets, three models; gains follow the headroom, or nothing."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for d in range(10):
+        base = rng.uniform(0.05, 0.5)
+        for m in range(3):
+            values = {c: rng.uniform(0, 1) for c in PREDICTORS}
+            values["rival_headroom"] = base + 0.02 * m
+            gain = (0.8 * base if informative else rng.choice([0.0, 0.4])) + 0.01 * rng.normal()
+            rows.append({"model": f"m{m}", "dataset": f"d{d}", "texts": f"t{d}", "gain": gain, **values})
+    pd.DataFrame(rows).to_csv(path, index=False)
+    return path
+
+
+@pytest.fixture(scope="module")
+def case():
+    return load_model("lab/XS", dtype="float32"), load_texts("lab/tense").head(200)
+
+
+def test_predictors_are_those_of_a_cell(case):
+    """What prescreening measures is what the calibration's rows hold."""
+    model, data = case
+    settings = CellSettings(lora=None, n_train=200, n_test=50)
+    row = cell_table([measure_cell(model, *settings.texts("lab/tense"), settings)]).iloc[0]
+    p = prescreen(model, data, calibration="lab")
+    for column in PREDICTORS:
+        assert p.predictors[column] == pytest.approx(row[column], rel=1e-5), column
+    assert p.probe_accuracy == pytest.approx(1 - row["rival_headroom"])
+
+
+def test_the_prediction_is_that_of_the_other_datasets(case, tmp_path):
+    model, data = case
+    file = calibration(tmp_path / "c.csv", informative=True)
+    cells = pd.read_csv(file)
+    p = prescreen(model, data, calibration=file, leave_out=["d3"])
+    assert p.calibration.left_out == ("d3",)
+    assert p.calibration.n_cells == 27
+    rest = cells[cells["dataset"] != "d3"]
+    fitted = fit_gain(rest[list(PREDICTORS)].to_numpy(), rest["gain"].to_numpy(), rest["dataset"].tolist())
+    gain, low, high = fitted.predict([[p.predictors[c] for c in PREDICTORS]], 0.8)
+    room = p.predictors["rival_headroom"]
+    assert (p.gain, p.gain_low, p.gain_high) == pytest.approx([min(v[0], room) for v in (gain, low, high)])
+    assert p.gain_low <= p.gain <= p.gain_high <= room
+    assert p.calibration.predicts
+
+
+def test_rows_of_the_case_are_left_out_by_name_and_by_content(case, tmp_path):
+    model, data = case
+    cells = pd.read_csv(calibration(tmp_path / "c.csv", informative=True))
+    cells.loc[cells["dataset"] == "d1", "texts"] = data.fingerprint
+    cells["dataset"] = cells["dataset"].replace("d2", data.name)
+    cells.to_csv(tmp_path / "d.csv", index=False)
+    p = prescreen(model, data, calibration=tmp_path / "d.csv")
+    assert p.calibration.left_out == ("d1", data.name)
+
+
+def test_when_nothing_predicts_it_says_so(case, tmp_path):
+    p = prescreen(*case, calibration=calibration(tmp_path / "c.csv", informative=False))
+    assert not p.calibration.predicts
+    assert p.verdict == "unknown"
+    assert any("Nothing that was computed here predicts" in reason for reason in p.reasons)
+
+
+FACTS = {
+    **{"name": "x", "n_cells": 30, "n_datasets": 10, "left_out": (), "mean_gain": 0.1, "mean_error": 0.02},
+    **{"skill": 0.5, "skill_low": 0.3, "skill_high": 0.6, "coverage": 0.8, "width": 0.1},
+}
+
+
+@pytest.mark.parametrize(
+    ("gain", "low", "high", "headroom", "skill_low", "expected"),
+    [
+        (0.1, 0.05, 0.2, 0.4, 0.3, "yes"),
+        (0.0, -0.02, 0.005, 0.4, 0.3, "no"),
+        (0.05, -0.02, 0.1, 0.4, 0.3, "open"),
+        (0.05, -0.02, 0.1, 0.4, -0.1, "unknown"),
+        (0.004, 0.0, 0.004, 0.004, -0.1, "no"),
+    ],
+)
+def test_verdicts(gain, low, high, headroom, skill_low, expected):
+    facts = Calibration(**{**FACTS, "skill_low": skill_low})
+    verdict, reasons = judge(gain, low, high, 0.01, headroom, 0.5, facts)
+    assert verdict == expected
+    assert reasons
+    far = judge(gain, low, high, 0.01, headroom, 0.99, facts)[1]
+    assert any("outside" in r for r in far) == (headroom >= 0.01)
+
+
+def test_the_report_escapes_what_data_say(case, tmp_path):
+    model, data = case
+    evil = TextDataset("<script>alert(1)</script>", "train", data.texts, data.labels, data.label_names)
+    p = prescreen(model, evil, calibration=calibration(tmp_path / "c.csv", informative=True))
+    page = p.to_html()
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+    assert "http" not in page.replace("https://", "http://").split("</style>")[1].replace("http-equiv", "")
+    assert json.loads(p.to_json())["verdict"] == p.verdict
+
+
+def test_the_command_answers_and_writes(tmp_path):
+    file = calibration(tmp_path / "c.csv", informative=True)
+    result = runner.invoke(
+        app,
+        ["prescreen", "lab/XS", "lab/tense", "--calibration", str(file), "--max-texts", "150", "--leave-out", "d0",
+         "--json", str(tmp_path / "p.json"), "--html", str(tmp_path / "p.html")],
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "without d0" in result.output
+    assert json.loads((tmp_path / "p.json").read_text())["calibration"]["n_datasets"] == 9
+    assert (tmp_path / "p.html").read_text().startswith("<!doctype html>")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--calibration", "mars"], "no calibration 'mars'"),
+        (["--leave-out", "nothing"], "no dataset 'nothing'"),
+        (["--threshold", "-3"], "threshold must be"),
+        (["--json", "/nowhere/x.json"], "Cannot write"),
+    ],
+)
+def test_mistakes_are_named(arguments, message):
+    result = runner.invoke(app, ["prescreen", "lab/XS", "lab/tense", *arguments])
+    assert result.exit_code == 2, result.output
+    assert message in " ".join(result.output.split())
+
+
+def test_a_table_without_gains_is_refused(tmp_path):
+    pd.DataFrame({"model": ["a"], "dataset": ["b"]}).to_csv(tmp_path / "x.csv", index=False)
+    with pytest.raises(ValueError, match="lacks the columns texts, gain"):
+        load_calibration(tmp_path / "x.csv")
+
+
+def test_durations_read_well():
+    assert [duration(s) for s in (3, 240, 9000)] == ["3 s", "4 min", "2.5 h"]
