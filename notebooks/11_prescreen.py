@@ -89,15 +89,10 @@ _ = ax.set(
 # Each number, and where the case stands among the cells of the calibration: 0% is below all of them, 100% above.
 
 # %%
-cells = load_calibration(p.calibration.name)
-cells = cells[~cells["dataset"].isin(p.calibration.left_out)]
 pd.DataFrame(
     {
         "here": {LABELS[c]: p.predictors[c] for c in PREDICTORS},
-        "percentile": {
-            LABELS[c]: f"{(cells[c] < p.predictors[c]).mean():.0%}"
-            for c in PREDICTORS
-        },
+        "percentile": {LABELS[c]: f"{p.percentiles[c]:.0%}" for c in PREDICTORS},
     }
 ).round(3)
 

@@ -94,6 +94,8 @@ class Prescreen:
         Cross-validated, of a logistic probe on the frozen features.
     predictors : dict of str to float
         By column name, see ``LABELS``.
+    percentiles : dict of str to float
+        Share of the calibration's cells with a lower value, 0 to 1.
     gain, gain_low, gain_high : float
         Predicted gain of LoRA over the probe, with its interval at ``level``; the ends do
         not exceed what the probe leaves.
@@ -122,6 +124,7 @@ class Prescreen:
     majority: float
     probe_accuracy: float
     predictors: dict[str, float]
+    percentiles: dict[str, float]
     gain: float
     gain_low: float
     gain_high: float
@@ -343,6 +346,7 @@ def prescreen(
         majority=float(np.bincount(labels).max() / len(labels)),
         probe_accuracy=1.0 - room,
         predictors=predictors,
+        percentiles={column: float((used[column] < value).mean()) for column, value in predictors.items()},
         gain=gain,
         gain_low=low,
         gain_high=high,

@@ -283,3 +283,15 @@ def test_interval_of_a_mean_against_scipy():
     assert (low, high) == pytest.approx(tuple(ours.confidence_interval), abs=0.02)
     with pytest.raises(ValueError, match="at least three finite"):
         mean_interval([1.0, np.nan, 2.0], seed=0)
+
+
+def test_noise_is_rarely_called_skill():
+    """Predictors that have nothing to do with the gain: the interval of the skill starts above zero 1 time in 40."""
+    found = []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        groups = np.repeat(np.arange(11), 3)
+        x = rng.normal(size=(11, 4))[groups] + 0.3 * rng.normal(size=(33, 4))
+        y = rng.exponential(size=11)[groups] + 0.2 * rng.normal(size=33)
+        found.append(predict_held_out(x, y, groups.tolist(), n_resamples=500).skill_low > 0)
+    assert np.mean(found) <= 0.15
