@@ -25,6 +25,7 @@ notebooks: $(STAMP)  ## execute the chapters whose code, library or data changed
 	$(BIN)/python -m ntps_utils.book refresh
 
 book: notebooks  ## build the book; warnings are errors
+	@$(BIN)/python -m ntps_utils.book prepare
 	@rm -rf _build/html _build/.doctrees  # a partial build keeps old assets, and stays silent on old warnings
 	$(BIN)/jupyter-book build . --path-output . --warningiserror --nitpick --keep-going --quiet
 	@test -s $(SITE)

@@ -579,7 +579,7 @@ glue("along_change_metric", changes["ntps_metric"], display=False)
 # A word comes from the value's own list with probability 0.8, and half of the remaining draws fall there too: 0.9. The probe learns two lists from the words alone.
 # ```
 
-# %% tags=["hide-input"]
+# %% tags=["hide-input", "solution"]
 weather = lab.Factor(
     "weather",
     {"word": {"dry": ("sunny", "dusty"), "wet": ("rainy", "muddy")}},

@@ -8,6 +8,7 @@ on; a different hash means stale.
     python -m ntps_utils.book refresh     execute stale chapters
     python -m ntps_utils.book check       fail on a stale or differing pair
     python -m ntps_utils.book reproduce   execute all, compare numbers with the committed ones
+    python -m ntps_utils.book prepare     student notebooks and the table of timings, for the site
     python -m ntps_utils.book run NAME    execute all with book/profiles/NAME.yml into runs/NAME
 """
 
@@ -17,6 +18,7 @@ import ast
 import hashlib
 import math
 import os
+import re
 import sys
 import tempfile
 import time
@@ -217,6 +219,53 @@ def reproduce(root: Path = ROOT) -> int:
     return n_different
 
 
+SOLUTION = re.compile(r"^```{solution}.*?^```\n?", re.M | re.S)
+
+
+def student(source: Path) -> NotebookNode:
+    """A chapter without its solutions, and with an empty cell after each set of exercises; nothing is executed."""
+    notebook = _source_notebook(source)
+    cells = []
+    for cell in notebook.cells:
+        if "solution" in cell.metadata.get("tags", []):
+            continue
+        if cell.cell_type == "markdown":
+            cell.source = SOLUTION.sub("", cell.source).strip()
+            if not cell.source:
+                continue
+        cells.append(cell)
+        if cell.cell_type == "markdown" and "```{exercise}" in cell.source:
+            answer = nbformat.v4.new_code_cell("# Your answer.")
+            answer["id"] = f"{cell['id']}-answer"
+            cells.append(answer)
+    notebook.cells = cells
+    notebook.metadata = nbformat.from_dict(
+        {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
+    )
+    return notebook
+
+
+def timings(root: Path = ROOT) -> str:
+    """A table of how long each committed notebook took to execute, as Markdown."""
+    lines, total = ["| chapter | seconds |", "| --- | ---: |"], 0.0
+    for source in chapters(root):
+        notebook = nbformat.read(source.with_suffix(".ipynb"), as_version=4)
+        title = next(c.source for c in notebook.cells if c.cell_type == "markdown").splitlines()[0].lstrip("# ")
+        seconds = notebook.metadata[KEY]["seconds"]
+        total += seconds
+        lines.append(f"| {{doc}}`{title} </notebooks/{source.stem}>` | {seconds:.0f} |")
+    return "\n".join([*lines, f"| all | {total:.0f} |", ""])
+
+
+def prepare(root: Path = ROOT) -> None:
+    """Write what the site is built from beside the sources: student notebooks and the table of timings."""
+    for source in chapters(root):
+        with atomic_path(root / "book" / "students" / f"{source.stem}.ipynb") as temporary:
+            temporary.write_text(nbformat.writes(student(source)) + "\n", encoding="utf-8")
+    with atomic_path(root / "book" / "generated" / "timings.md") as temporary:
+        temporary.write_text(timings(root), encoding="utf-8")
+
+
 def run(name: str, root: Path = ROOT) -> None:
     """Execute every chapter with another profile into ``runs/NAME``."""
     for source in chapters(root):
@@ -233,6 +282,8 @@ def main(arguments: list[str]) -> int:
             return min(check(), 1)
         case ["reproduce"]:
             return min(reproduce(), 1)
+        case ["prepare"]:
+            prepare()
         case ["run", name]:
             try:
                 run(name)

@@ -208,3 +208,16 @@ def test_the_interactive_figure_is_on_its_page(site):
     html = (site / "notebooks/03_score_and_bounds.html").read_text()
     assert html.count('class="ntps-explorer"') == 1
     assert "/*SETTINGS*/" not in html
+
+
+@pytest.mark.parametrize("source", CHAPTERS, ids=lambda p: p.stem)
+def test_student_notebooks_have_exercises_and_no_solutions(source):
+    notebook = book.student(source)
+    nbformat.validate(notebook)
+    text = "\n".join(c.source for c in notebook.cells)
+    full = source.read_text()
+    assert text.count("```{exercise}") == full.count("```{exercise}") >= 3
+    assert "{solution}" not in text
+    assert "# Your answer." in text
+    assert not any("solution" in c.metadata.get("tags", []) for c in notebook.cells)
+    assert all(not c.get("outputs") for c in notebook.cells)
