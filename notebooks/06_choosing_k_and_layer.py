@@ -40,12 +40,12 @@ n_permutations = 5000
 # %% tags=["hide-input"]
 import numpy as np
 import pandas as pd
-from IPython.display import Markdown
+from IPython.display import HTML, Markdown
 from myst_nb import glue
 
 from ntps_utils.console import notebook_progress
 from ntps_utils.extract import extract
-from ntps_utils.figures import COLOURS, house_style, panels
+from ntps_utils.figures import COLOURS, house_style, panels, sweep_explorer
 from ntps_utils.hub import load_model, load_texts
 from ntps_utils.inference import best_of_sweep_null, spearman
 from ntps_utils.lab import TASKS
@@ -286,8 +286,42 @@ pd.DataFrame(
 # {glue:text}`best_metric:.2f` (p = {glue:text}`null_p_metric:.3f`), for the task-weighted one {glue:text}`best_taskw:.2f` (p = {glue:text}`null_p_taskw:.3f`). With the
 # setting fixed in advance the three are {glue:text}`fixed_euclid:.2f`, {glue:text}`fixed_metric:.2f` and {glue:text}`fixed_taskw:.2f`.
 #
-# A sweep is a fine thing to look at. A coefficient picked from it needs the null distribution of a picked coefficient.
-#
+# A sweep is a fine thing to look at. A coefficient picked from it needs the null distribution of a picked coefficient. Look for yourself: choose a score and a setting (click, or use the arrow keys).
+
+# %% tags=["remove-input"]
+HTML(
+    sweep_explorer(
+        {
+            label: table.scores[column]
+            for column, label in zip(shades, labels, strict=True)
+        },
+        target,
+        names,
+        FRACTIONS,
+        {label: nulls[column] for column, label in zip(shades, labels, strict=True)},
+    )
+)
+
+# %% [markdown]
+# For reading on paper, the same coefficients:
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Three heat maps of Spearman's coefficient with probe accuracy over layers and fractions, for the Euclidean, metric-matched and task-weighted scores."}, "figure": {"caption": "The coefficient at every setting. Spearman's coefficient of each score with probe accuracy, by layer and fraction of the directions kept.", "name": "fig-sweep-map"}}
+figure, axes = panels(3, height=2.4, sharey=True)
+for ax, (column, label) in zip(axes, zip(shades, labels, strict=True), strict=True):
+    image = ax.imshow(
+        found[column].reshape(model.n_layers, -1),
+        origin="lower",
+        aspect="auto",
+        vmin=-1,
+        vmax=1,
+        cmap="RdBu",
+        extent=(0.025, 0.975, -0.5, model.n_layers - 0.5),
+    )
+    ax.set(title=label, xlabel="fraction kept", yticks=range(model.n_layers))
+axes[0].set_ylabel("layer")
+_ = figure.colorbar(image, ax=axes, label="coefficient")
+
+# %% [markdown]
 # ## Summary
 #
 # - Scores rise with $k_v$ by construction; look at the landscape.

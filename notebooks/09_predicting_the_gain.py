@@ -35,11 +35,17 @@ sets = "lab real"
 # %% tags=["hide-input"]
 import numpy as np
 import pandas as pd
-from IPython.display import Markdown
+from IPython.display import HTML, Markdown
 from myst_nb import glue
 
 from ntps_utils.data import load_reported
-from ntps_utils.figures import COLOURS, house_style, interval_dots, panels
+from ntps_utils.figures import (
+    COLOURS,
+    house_style,
+    interval_dots,
+    panels,
+    skip_explorer,
+)
 from ntps_utils.inference import (
     pooled_partial_spearman,
     pooled_rank_correlation,
@@ -346,7 +352,25 @@ for name in ("lab", "real"):
 # With half of the runs skipped, the scores would have lost {glue:text}`lost_lab_scores:.1f` points of mean accuracy in the lab and {glue:text}`lost_real_scores:.1f` on real texts (saving
 # {glue:text}`saved_lab_scores:.0%` and {glue:text}`saved_real_scores:.0%` of the time), the rivals {glue:text}`lost_lab_rivals:.1f` and {glue:text}`lost_real_rivals:.1f`. Skipping at random loses
 # {glue:text}`chance_lab:.1f` and {glue:text}`chance_real:.1f`, and less than {glue:text}`chance_lab_low:.1f` and {glue:text}`chance_real_low:.1f` in one draw out of forty.
-#
+# Try other shares, and single predictors as rules:
+
+# %% tags=["remove-input"]
+shown = [*RULES, "all nine", LABELS["ntps"], LABELS["rival_headroom"]]
+HTML(
+    skip_explorer(
+        {
+            TITLES[name]: {
+                "predicted": {r: 100 * held_out[name, r].predicted for r in shown},
+                "gain": 100 * t["gain"],
+                "seconds": t["lora_seconds"],
+                "names": t["model"] + " on " + t["dataset"],
+            }
+            for name, t in tables.items()
+        }
+    )
+)
+
+# %% [markdown]
 # ## The paper's own cells
 #
 # The same exercise on the 96 released cells ({doc}`10_the_papers_numbers`), with what is in them: the NTPS that was chosen for the gain, and the headroom of the frozen head on test texts.

@@ -126,6 +126,62 @@ def subspace_explorer(condition: float = 25.0) -> str:
     condition : float
         kappa(S) that it opens with.
     """
-    html = resources.files("ntps_utils.assets").joinpath("subspace_explorer.html").read_text("utf-8")
-    settings = json.dumps({"condition": condition, "colours": COLOURS})
-    return html.replace("/*SETTINGS*/null", settings)
+    return _interactive("subspace_explorer", {"condition": condition, "colours": COLOURS})
+
+
+def sweep_explorer(
+    scores: Mapping[str, ArrayLike],
+    target: ArrayLike,
+    tasks: Sequence[str],
+    fractions: Sequence[float],
+    nulls: Mapping[str, ArrayLike],
+) -> str:
+    """The interactive figure of chapter 6: the coefficient at each setting, and the tasks behind it.
+
+    Parameters
+    ----------
+    scores : mapping of str to (layers, fractions, tasks) array_like
+        By the name to show: "Euclidean", "metric-matched", "task-weighted".
+    target : (tasks,) array_like
+    tasks, fractions : sequence
+    nulls : mapping of str to (permutations,) array_like
+        Largest coefficient of each score's sweep under permuted tasks.
+    """
+    shades = {"Euclidean": "euclidean", "metric-matched": "metric", "task-weighted": "task"}
+    settings = {
+        "scores": {name: np.round(np.asarray(table, dtype=float), 5).tolist() for name, table in scores.items()},
+        "target": np.round(np.asarray(target, dtype=float), 5).tolist(),
+        "tasks": list(tasks),
+        "fractions": [round(f, 2) for f in fractions],
+        "median": {name: float(np.median(np.asarray(null, dtype=float))) for name, null in nulls.items()},
+        "edge": {name: float(np.quantile(np.asarray(null, dtype=float), 0.95)) for name, null in nulls.items()},
+        "colours": {name: COLOURS[shades[name]] for name in scores},
+    }
+    return _interactive("sweep_explorer", settings)
+
+
+def skip_explorer(sets: Mapping[str, Mapping[str, Any]]) -> str:
+    """The interactive figure of chapter 9: what skipping the runs of lowest prediction loses and saves.
+
+    Parameters
+    ----------
+    sets : mapping of str to mapping
+        For each set of cells: ``predicted``, a mapping of rule to (n,) points; ``gain``, (n,)
+        points; ``seconds``, (n,); ``names``, (n,).
+    """
+    listed = {
+        name: {
+            "predicted": {rule: np.round(x, 3).tolist() for rule, x in part["predicted"].items()},
+            "gain": np.round(part["gain"], 3).tolist(),
+            "seconds": np.round(part["seconds"], 2).tolist(),
+            "names": list(part["names"]),
+        }
+        for name, part in sets.items()
+    }
+    return _interactive("skip_explorer", {"sets": listed, "colour": COLOURS["metric"]})
+
+
+def _interactive(name: str, settings: Mapping[str, Any]) -> str:
+    html = resources.files("ntps_utils.assets").joinpath(f"{name}.html").read_text("utf-8")
+    # "</" would end the script that holds the settings.
+    return html.replace("/*SETTINGS*/null", json.dumps(settings).replace("</", "<\\/"))

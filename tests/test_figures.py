@@ -18,8 +18,11 @@ from ntps_utils.figures import (
     descent_figure,
     house_style,
     identity_scatter,
+    interval_dots,
     panels,
+    skip_explorer,
     subspace_explorer,
+    sweep_explorer,
 )
 from ntps_utils.problems import random_problem
 
@@ -41,6 +44,36 @@ def test_explorer_needs_nothing_from_outside():
     assert not re.search(r"(src|href)=|https?:|@import|fetch\(", html)
     assert "<noscript>" in html
     assert html.count("aria-label") >= 4
+
+
+def test_the_other_explorers_hold_their_data_and_nothing_that_ends_a_script():
+    scores = {"Euclidean": np.arange(24.0).reshape(2, 3, 4)}
+    page = sweep_explorer(
+        scores, [0.1, 0.2, 0.3, 0.4], ["a", "b", "c", "</script>"], (0.25, 0.5, 0.75), {"Euclidean": [0.1, 0.5]}
+    )
+    data = json.loads(re.search(r"const data = (\{.*?\});\n", page).group(1))
+    assert data["scores"]["Euclidean"] == scores["Euclidean"].tolist()
+    assert data["tasks"][3] == "</script>"
+    cells = {
+        "predicted": {"rule": [1.0, 2.0]},
+        "gain": [3.0, 4.0],
+        "seconds": [1.0, 1.0],
+        "names": ["m on a", "m on b"],
+    }
+    skip = skip_explorer({"lab": cells})
+    assert json.loads(re.search(r"const data = (\{.*?\});\n", skip).group(1))["sets"]["lab"]["gain"] == [3.0, 4.0]
+    for html in (page, skip):
+        assert html.count("</script>") == 1
+        assert not re.search(r"(src|href)=|https?:|@import|fetch\(", html)
+        assert "<noscript>" in html
+
+
+def test_interval_dots_put_the_first_name_on_top():
+    _, (axes,) = panels(1)
+    interval_dots(axes, ["one", "two"], [(0.1, 0.0, 0.2), (0.5, 0.4, 0.9)], COLOURS["metric"])
+    assert [t.get_text() for t in axes.get_yticklabels()] == ["one", "two"]
+    assert axes.yaxis_inverted()
+    np.testing.assert_allclose(axes.lines[0].get_xdata(), [0.0, 0.2])
 
 
 def test_recurring_figures_show_their_data():
