@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import tomllib
@@ -82,3 +83,12 @@ def test_every_data_file_goes_into_the_wheel():
         assert packed == there, package
     modules = {".".join(p.parent.relative_to(ROOT).parts) for p in (ROOT / "ntps_utils").rglob("*.py")}
     assert modules == set(setup["packages"])
+
+
+def test_the_workflow_and_the_container_run_the_readmes_commands():
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "book.yml").read_text())
+    commands = [step["run"] for step in workflow["jobs"]["build"]["steps"] if "run" in step]
+    assert commands == ["make lint", "make book", "make test"]
+    assert workflow["jobs"]["publish"]["needs"] == "build"
+    assert "RUN make book" in (ROOT / "Dockerfile").read_text()
+    assert json.loads((ROOT / ".devcontainer" / "devcontainer.json").read_text())["postCreateCommand"] == "make env"
