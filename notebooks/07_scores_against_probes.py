@@ -217,7 +217,7 @@ glue("again", float((again - before).abs().max().max()), display=False)
 glue("again_n", len(again), display=False)
 
 # %% [markdown]
-# The {glue:text}`again_n` cells measured here differ from their recorded rows by at most {glue:text}`again:.1g` in any accuracy.
+# The {glue:text}`again_n` cells measured here differ from their recorded rows by at most {glue:text}`again:.4f` in any accuracy.
 #
 # ## What probes and LoRA reach
 #

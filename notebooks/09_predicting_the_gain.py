@@ -248,7 +248,8 @@ for name in ("lab", "real"):
 
 # %% [markdown]
 # The Euclidean score's skill is {glue:text}`lab_e_skill:.2f` ({glue:text}`lab_e_skill_low:.2f` to {glue:text}`lab_e_skill_high:.2f`) in the lab and {glue:text}`real_e_skill:.2f`
-# ({glue:text}`real_e_skill_low:.2f` to {glue:text}`real_e_skill_high:.2f`) on real texts. Skill beyond doubt, in the lab: {glue:text}`with_skill_lab`. On real texts: {glue:text}`with_skill_real`.
+# ({glue:text}`real_e_skill_low:.2f` to {glue:text}`real_e_skill_high:.2f`) on real texts. Of the twelve rows of
+# {numref}`fig-gain-skill`, those with an interval above zero: in the lab {glue:text}`with_skill_lab`; on real texts {glue:text}`with_skill_real`. (Of twenty-four intervals, chance puts about one half above zero.)
 #
 # The intervals from all nine predictors held in {glue:text}`lab_all_coverage:.0%` of the lab's cells and {glue:text}`real_all_coverage:.0%` of the real ones; 80% was asked for. Their width says how
 # little or much is known: {glue:text}`lab_all_width:.2f` and {glue:text}`real_all_width:.2f` in accuracy.

@@ -411,7 +411,7 @@ glue("n_seeds", n_seeds, display=False)
 #
 # ## Summary
 #
-# - The order of eigenvectors and the width of U change a score as much as tasks differ; single precision and the pseudo-inverse change it little on a small model.
+# - The order of eigenvectors and the width of U change a score about as much as tasks differ, and with it their order; single precision and the pseudo-inverse change it little on a small model.
 # - Padding, pairs, splits and class numbers are decisions too, and each can be measured.
 # - Every one of them has a switch, so that a difference of results can be traced.
 #

@@ -29,7 +29,7 @@ model_name = "lab/M"
 n_texts = 500
 n_random = 300
 tune_model = "lab/XS"
-tune_steps = 300
+tune_steps = 200
 
 # %% tags=["hide-input"]
 import numpy as np
@@ -101,7 +101,8 @@ glue("mag_high", float(magnitude["random, 97.5%"].max()), display=False)
 
 # %% [markdown]
 # A random half of the features scores between {glue:text}`mag_low:.2f` and {glue:text}`mag_high:.2f` in nearly all draws; {glue:text}`mag_inside` of {glue:text}`mag_all` tasks lie inside their random range, and
-# {glue:text}`mag_below` below it. A Euclidean score near $k/d$ therefore says nothing by itself. The task-weighted score has a scale of its own: 0.8 means that keeping only these $k$ directions loses a fifth of
+# {glue:text}`mag_below` below it. So V is not a random subspace for these tasks: both sides share the directions in which features are large. Being above the random range is the least one can ask, and it does not say which
+# of two tasks is better served (chapter 7). The task-weighted score has a scale of its own: 0.8 means that keeping only these $k$ directions loses a fifth of
 # what a linear probe could explain ({eq}`eq-identity`), in units that a user knows.
 #
 # ## Which $k$, which layer?
