@@ -134,7 +134,7 @@ curves = {
     for recipe, switches in recipes.items()
 }
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Three panels of NTPS against the fraction kept, one thin line a task: rising early when the largest eigenvalues come first, in another order of tasks when the smallest come first, and nearly one curve for all tasks when U is filled."}, "figure": {"caption": "Which eigenvectors are kept decides what is measured. NTPS of the last layer against the fraction of the rank, one line a task, for the order that the theory asks for, the opposite one, and the opposite one with U filled to the same fraction.", "name": "fig-order"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Three panels of NTPS against the fraction kept, one thin line a task: rising early when the largest eigenvalues come first, in another order of tasks when the smallest come first, and nearly one curve for all tasks when U is filled."}, "figure": {"caption": "Which eigenvectors are kept decides what is measured. NTPS of the last layer against the fraction of the rank, one line a task, for the order that the theory asks for, the opposite one, and the opposite one with U filled to the same fraction.", "name": "fig-eigen-order"}}
 figure, axes = panels(3, height=2.8, sharey=True)
 for ax, (recipe, lines) in zip(axes, curves.items(), strict=True):
     ax.plot(FRACTIONS, lines.T, color=COLOURS["euclidean"], lw=0.8, alpha=0.7)
@@ -333,7 +333,7 @@ _ = figure.colorbar(image, ax=axes, label="coefficient")
 # ```{exercise}
 # :label: ex-6-1
 #
-# In the right panel of {numref}`fig-order` every task lies on nearly the same curve. Where would it be for columns of U drawn at random, and why does it lie above that?
+# In the right panel of {numref}`fig-eigen-order` every task lies on nearly the same curve. Where would it be for columns of U drawn at random, and why does it lie above that?
 # ```
 #
 # ```{solution} ex-6-1

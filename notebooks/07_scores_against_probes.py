@@ -90,7 +90,7 @@ pd.DataFrame(
 # anything. A predictor gains nothing from keeping them in mind.
 #
 # Because words are drawn independently given the factors, Bayes' rule gives the posterior of a factor as a product over its words, and with it the **best possible accuracy**:
-# nobody can do better than to name the most probable class. ({meth}`ntps_utils.lab.Document.posterior`; the tests check that it is right as often as it says.)
+# nobody can do better than to name the most probable class. ({meth}`ntps_utils.lab.grammar.Document.posterior`; the tests check that it is right as often as it says.)
 #
 # ## Sixteen tasks
 #

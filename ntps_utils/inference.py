@@ -163,7 +163,7 @@ class Sweep:
     rho : (settings,) float64
         Spearman's rho, averaged over groups.
     null : (permutations,) float64
-        Largest |rho| over the settings, with the target's points permuted.
+        Largest absolute rho over the settings, with the target's points permuted.
     """
 
     rho: Array
@@ -171,7 +171,7 @@ class Sweep:
 
     @property
     def p_best(self) -> float:
-        """How often chance gives a best |rho| at least as large as the one observed."""
+        """How often chance gives a best absolute rho at least as large as the one observed."""
         return float((1 + np.sum(self.null >= np.abs(self.rho).max() - 1e-12)) / (1 + len(self.null)))
 
 

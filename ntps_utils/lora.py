@@ -105,7 +105,6 @@ class FinetuneConfig:
         return peak * 0.5 * (1.0 + math.cos(math.pi * done))
 
 
-# The released script's settings (Cheng et al. 2025): no validation split, the last step counts.
 PAPER = FinetuneConfig(
     rank=32,
     alpha=32.0,
@@ -117,6 +116,7 @@ PAPER = FinetuneConfig(
     validation=0.0,
     warm_head=False,
 )
+"""The released script's settings (Cheng et al. 2025): no validation split, the last step counts."""
 
 
 @dataclass(frozen=True, eq=False)
