@@ -297,6 +297,10 @@ made = " · ".join(
 )
 Markdown(
     provenance_note(
-        profile=profile, seed=seed, cells=len(cells) + len(control), recorded=made
+        profile=profile,
+        seed=seed,
+        resamples=n_resamples,
+        cells=len(cells) + len(control),
+        recorded=made,
     )
 )

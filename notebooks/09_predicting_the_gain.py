@@ -468,6 +468,7 @@ Markdown(
     provenance_note(
         profile=profile,
         seed=seed,
+        resamples=n_resamples,
         cells=sum(len(t) for t in tables.values()),
         recorded=made,
     )

@@ -192,5 +192,7 @@ print(json.dumps({name: full[name] for name in kept}, indent=1))
 
 # %% tags=["remove-input"]
 Markdown(
-    provenance_note(profile=profile, seed=seed, model=p.model, dataset=p.dataset)
+    provenance_note(
+        profile=profile, seed=seed, texts=p.n_texts, model=p.model, dataset=p.dataset
+    )
 )
