@@ -254,7 +254,6 @@ for ax, (title, column) in zip(
     ax.tick_params(length=0, labelrotation=0)
 
 # %% tags=["remove-cell"]
-glue("n_cells", len(cells), display=False)
 real = cells[cells["dataset"] != "lab/random"]
 glue("gain_low", float(100 * real["gain"].min()), display=False)
 glue("gain_high", float(100 * real["gain"].max()), display=False)

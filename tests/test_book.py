@@ -201,12 +201,13 @@ def test_glued_values_are_in_the_text(site):
         assert "glue:text" not in html
         whole = [v for v in book.glued(source.with_suffix(".ipynb")).values() if isinstance(v, int)]
         assert whole
-        assert all(f">{value}<" in html for value in whole)
+        assert all(f">{value}<" in html or f">{value:,}<" in html for value in whole), source.stem
 
 
-def test_the_interactive_figure_is_on_its_page(site):
-    html = (site / "notebooks/03_score_and_bounds.html").read_text()
-    assert html.count('class="ntps-explorer"') == 1
+@pytest.mark.parametrize("page", ["03_score_and_bounds", "06_choosing_k_and_layer", "09_predicting_the_gain"])
+def test_the_interactive_figures_are_on_their_pages(site, page):
+    html = (site / f"notebooks/{page}.html").read_text()
+    assert html.count('class="ntps-explorer') == 1
     assert "/*SETTINGS*/" not in html
 
 
