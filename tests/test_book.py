@@ -196,12 +196,14 @@ def test_no_page_needs_the_network_for_mathematics(site):
 
 
 def test_glued_values_are_in_the_text(site):
+    n_checked = 0
     for source in CHAPTERS:
         html = (site / f"notebooks/{source.stem}.html").read_text()
         assert "glue:text" not in html
         whole = [v for v in book.glued(source.with_suffix(".ipynb")).values() if isinstance(v, int)]
-        assert whole
+        n_checked += len(whole)
         assert all(f">{value}<" in html or f">{value:,}<" in html for value in whole), source.stem
+    assert n_checked > 30
 
 
 @pytest.mark.parametrize("page", ["03_score_and_bounds", "06_choosing_k_and_layer", "09_predicting_the_gain"])
