@@ -279,13 +279,10 @@ KINDS = {
 kept = [f"lab/{n}" for n in names if n != "random"]
 
 
-def by_task(frame, column):
+def by_task(frame, column, models=ladder_names, datasets=kept):
     """(models, tasks) array of a column."""
-    return (
-        frame.pivot(index="model", columns="dataset", values=column)
-        .loc[ladder_names, kept]
-        .to_numpy()
-    )
+    wide = frame.pivot(index="model", columns="dataset", values=column)
+    return wide.loc[models, datasets].to_numpy()
 
 
 primary = scores.query("place == 'last' and rule == 'half' and not centred")
@@ -312,14 +309,26 @@ results = {
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Three panels of mean rank correlations with intervals for the Euclidean, metric-matched and task-weighted scores and for tr B over tr Y, against probe accuracy, minus probe error, and LoRA gain."}, "figure": {"caption": "What goes along with what, at the settings declared above. Spearman's coefficient within a model, averaged over the models, with 95% intervals from resampling tasks.", "name": "fig-lab-primary"}}
 figure, axes = panels(3, height=2.9, sharex=True)
 shades = [COLOURS[c] for _, c in KINDS.values()] + [COLOURS["other"]]
-for ax, target in zip(axes, targets, strict=True):
-    found = [results[score, target] for score in candidates]
-    interval_dots(
-        ax, list(candidates), [(r.rho, r.low, r.high) for r in found], shades
-    )
+
+
+def show_target(ax, found, target, named):
+    """Coefficients of every candidate with one target, and their intervals."""
+    each = [found[score, target] for score in candidates]
+    rows = [(r.rho, r.low, r.high) for r in each]
+    interval_dots(ax, list(candidates), rows, shades)
     ax.set(title=target, xlim=(-1, 1))
-    if ax is not axes[0]:
+    if not named:
         ax.set_yticklabels([])
+
+
+def glue_interval(name, r):
+    """A coefficient and the ends of its interval, for the text."""
+    for part in ("rho", "low", "high"):
+        glue(f"{name}_{part}", getattr(r, part), display=False)
+
+
+for ax, target in zip(axes, targets, strict=True):
+    show_target(ax, results, target, named=ax is axes[0])
 _ = figure.supxlabel("Spearman's coefficient", fontsize=11)
 
 # %% tags=["remove-cell"]
@@ -332,10 +341,7 @@ for key, (score, target) in {
     "metric_gain": ("metric-matched", "LoRA gain"),
     "ceiling_gain": ("tr B / tr Y", "LoRA gain"),
 }.items():
-    r = results[score, target]
-    glue(f"{key}_rho", r.rho, display=False)
-    glue(f"{key}_low", r.low, display=False)
-    glue(f"{key}_high", r.high, display=False)
+    glue_interval(key, results[score, target])
 
 
 def verdict(target, sign, results):
@@ -410,19 +416,17 @@ keys = [
     for rule in ("half", "spectrum")
     for centring in ("raw", "centred")
 ]
-sweep = np.array(
-    [
-        by_task(
-            frame[
-                (frame["place"] == place)
-                & (frame["rule"] == rule)
-                & (frame["centring"] == centring)
-            ],
-            column,
-        )
-        for column, place, rule, centring in keys
-    ]
-)
+
+
+def whole_sweep(frame, models=ladder_names, datasets=kept):
+    """(settings, models, tasks) array of a frame's scores, in the order of keys."""
+    at = frame.set_index(["place", "rule", "centring"]).sort_index()
+    return np.array(
+        [by_task(at.loc[key[1:]], key[0], models, datasets) for key in keys]
+    )
+
+
+sweep = whole_sweep(frame)
 sweeps = {
     target: pooled_sweep(sweep, y, seed=seed, n_permutations=n_permutations)
     for target, y in targets.items()
@@ -574,17 +578,10 @@ facts.join(reached[real_models].round(2)).join(
 
 
 # %%
-def real_by_task(frame, column, datasets):
-    """(models, datasets) array of a column."""
-    wide = frame.pivot(index="model", columns="dataset", values=column)
-    return wide.loc[real_models, datasets].to_numpy()
-
-
 binary = sorted(facts.index[facts["n_classes"] == 2])
 real_primary = real_scores.query(
     "place == 'last' and rule == 'half' and not centred"
 )
-real_explained = real_cells.assign(primary=True)
 real_targets = {
     "probe accuracy": ("probe_adjusted_last", 1, real_sets),
     "minus probe MSE": ("mse_last", -1, real_sets),
@@ -594,13 +591,13 @@ real_targets = {
 }
 real_results = {}
 for target, (column, sign, datasets) in real_targets.items():
-    y = sign * real_by_task(real_cells, column, datasets)
+    y = sign * by_task(real_cells, column, real_models, datasets)
     for score, (label, _) in KINDS.items():
-        x = real_by_task(real_primary, score, datasets)
+        x = by_task(real_primary, score, real_models, datasets)
         real_results[label, target] = pooled_rank_correlation(
             x, y, seed=seed, n_resamples=n_permutations
         )
-    x = real_by_task(real_explained, "explained", datasets)
+    x = by_task(real_cells, "explained", real_models, datasets)
     real_results["tr B / tr Y", target] = pooled_rank_correlation(
         x, y, seed=seed, n_resamples=n_permutations
     )
@@ -610,13 +607,7 @@ import matplotlib.pyplot as plt
 
 figure, axes = plt.subplots(2, 3, figsize=(7.6, 4.4), sharex=True)
 for ax, target in zip(axes.flat, real_targets, strict=False):
-    found = [real_results[score, target] for score in candidates]
-    interval_dots(
-        ax, list(candidates), [(r.rho, r.low, r.high) for r in found], shades
-    )
-    ax.set(title=target, xlim=(-1, 1))
-    if ax not in axes[:, 0]:
-        ax.set_yticklabels([])
+    show_target(ax, real_results, target, named=ax in axes[:, 0])
 axes[1, 2].set_visible(False)
 _ = figure.supxlabel("Spearman's coefficient", fontsize=11)
 
@@ -633,10 +624,7 @@ for key, (score, target) in {
     "metric_binary": ("metric-matched", "probe accuracy, binary"),
     "euclid_gain": ("Euclidean", "LoRA gain"),
 }.items():
-    r = real_results[score, target]
-    glue(f"real_{key}_rho", r.rho, display=False)
-    glue(f"real_{key}_low", r.low, display=False)
-    glue(f"real_{key}_high", r.high, display=False)
+    glue_interval(f"real_{key}", real_results[score, target])
 glue(
     "real_verdict_accuracy",
     verdict("probe accuracy", 1, real_results),
@@ -647,24 +635,11 @@ glue("real_verdict_gain", verdict("LoRA gain", -1, real_results), display=False)
 real_frame = real_scores.assign(
     centring=np.where(real_scores["centred"], "centred", "raw")
 )
-real_sweep = np.array(
-    [
-        real_by_task(
-            real_frame[
-                (real_frame["place"] == place)
-                & (real_frame["rule"] == rule)
-                & (real_frame["centring"] == centring)
-            ],
-            column,
-            real_sets,
-        )
-        for column, place, rule, centring in keys
-    ]
-)
+real_sweep = whole_sweep(real_frame, real_models, real_sets)
 for key, column in {"acc": "probe_adjusted_last", "gain": "gain"}.items():
     swept = pooled_sweep(
         real_sweep,
-        real_by_task(real_cells, column, real_sets),
+        by_task(real_cells, column, real_models, real_sets),
         seed=seed,
         n_permutations=n_permutations,
     )

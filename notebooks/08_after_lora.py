@@ -44,7 +44,7 @@ from myst_nb import glue
 from ntps_utils.figures import COLOURS, house_style, interval_dots, panels
 from ntps_utils.inference import mean_interval, pooled_rank_correlation
 from ntps_utils.provenance import provenance_note
-from ntps_utils.results import load_recorded, recorded_provenance
+from ntps_utils.results import load_recorded, recorded_on
 
 house_style()
 
@@ -292,15 +292,12 @@ for name in ("lab", "real"):
 # ```
 
 # %% tags=["remove-input"]
-made = " · ".join(
-    f"{name}: {recorded_provenance(name)['date'][:10]}" for name in sets.split()
-)
 Markdown(
     provenance_note(
         profile=profile,
         seed=seed,
         resamples=n_resamples,
         cells=len(cells) + len(control),
-        recorded=made,
+        recorded=recorded_on(sets.split()),
     )
 )

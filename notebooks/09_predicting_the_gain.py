@@ -54,7 +54,7 @@ from ntps_utils.inference import (
 )
 from ntps_utils.prescreen import LABELS, PREDICTORS
 from ntps_utils.provenance import provenance_note
-from ntps_utils.results import load_recorded, recorded_provenance
+from ntps_utils.results import load_recorded, recorded_on
 
 house_style()
 TITLES = {"lab": "lab", "real": "real texts"}
@@ -461,15 +461,12 @@ for label, key in (("NTPS", "ntps"), ("headroom", "room"), ("both", "both")):
 # ```
 
 # %% tags=["remove-input"]
-made = " · ".join(
-    f"{name}: {recorded_provenance(name)['date'][:10]}" for name in sets.split()
-)
 Markdown(
     provenance_note(
         profile=profile,
         seed=seed,
         resamples=n_resamples,
         cells=sum(len(t) for t in tables.values()),
-        recorded=made,
+        recorded=recorded_on(sets.split()),
     )
 )

@@ -51,7 +51,7 @@ from ntps_utils.figures import COLOURS, house_style, panels
 from ntps_utils.hub import load_model, load_texts
 from ntps_utils.inference import spearman
 from ntps_utils.lora import FinetuneConfig, finetune
-from ntps_utils.mirror import mirror_ntps
+from ntps_utils.mirror import OURS, mirror_ntps
 from ntps_utils.moments import Moments
 from ntps_utils.problems import Problem, planted_problem, random_problem
 from ntps_utils.provenance import provenance_note
@@ -59,14 +59,6 @@ from ntps_utils.results import load_recorded
 from ntps_utils.score import subspaces
 
 house_style()
-OURS = {
-    "ascending": False,
-    "fill_u": False,
-    "single": False,
-    "absolute_cut": None,
-    "round_down": False,
-    "pseudo_inverse": False,
-}
 
 # %% [markdown]
 # ## The score

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,18 +54,7 @@ def rank_correlation(
     n_resamples : int
         Bootstrap samples, and permutations.
     """
-    x, y = _paired(x, y)
-    rng = np.random.default_rng(seed)
-    n = len(x)
-    rows = rng.integers(0, n, size=(n_resamples, n))
-    with np.errstate(invalid="ignore"):
-        boot = _row_correlations(stats.rankdata(x[rows], axis=1), stats.rankdata(y[rows], axis=1))
-    low, high = np.nanquantile(boot, [(1 - level) / 2, (1 + level) / 2])
-    rho = spearman(x, y)
-    ranks = np.broadcast_to(stats.rankdata(x), (n_resamples, n))
-    null = _row_correlations(ranks, rng.permuted(np.tile(stats.rankdata(y), (n_resamples, 1)), axis=1))
-    p = (1 + np.sum(np.abs(null) >= abs(rho) - 1e-12)) / (1 + n_resamples)
-    return RankCorrelation(rho, float(low), float(high), float(p), n)
+    return _with_uncertainty(x, y, _row_spearman, seed, level, n_resamples)
 
 
 def mean_interval(
@@ -99,17 +88,7 @@ def kendall_correlation(
 
     ``rho`` of the result is tau-b. Resampled pairs that coincide count as ties.
     """
-    x, y = _paired(x, y)
-    rng, n = np.random.default_rng(seed), len(x)
-    rows = rng.integers(0, n, size=(n_resamples, n))
-    with np.errstate(invalid="ignore"):
-        boot = _row_kendall(x[rows], y[rows])
-    low, high = np.nanquantile(boot, [(1 - level) / 2, (1 + level) / 2])
-    tau = kendall(x, y)
-    shuffled = rng.permuted(np.tile(y, (n_resamples, 1)), axis=1)
-    null = _row_kendall(np.broadcast_to(x, shuffled.shape), shuffled)
-    p = (1 + np.sum(np.abs(null) >= abs(tau) - 1e-12)) / (1 + n_resamples)
-    return RankCorrelation(tau, float(low), float(high), float(p), n)
+    return _with_uncertainty(x, y, _row_kendall, seed, level, n_resamples)
 
 
 def partial_spearman(x: ArrayLike, y: ArrayLike, given: ArrayLike) -> float:
@@ -292,8 +271,7 @@ class GainModel:
 
     def distance(self, x: ArrayLike) -> Array:
         """How far rows lie outside the calibration: share of its rows that lie nearer to its mean, (m,)."""
-        away = np.sqrt((((_rows(x) - self.centre) / self.spread) ** 2).mean(1))
-        return np.array([np.mean(self.spreads < value) for value in away])
+        return np.array([np.mean(self.spreads < away) for away in _away(_rows(x), self.centre, self.spread)])
 
 
 def fit_gain(x: ArrayLike, y: ArrayLike, groups: Sequence[Any]) -> GainModel:
@@ -325,9 +303,14 @@ def fit_gain(x: ArrayLike, y: ArrayLike, groups: Sequence[Any]) -> GainModel:
     out = np.empty(len(y))
     for g, one in enumerate(estimators):
         out[group_of == g] = one.predict(x[group_of == g])
-    spread = np.where(x.std(0) > 0, x.std(0), 1.0)
-    spreads = np.sqrt((((x - x.mean(0)) / spread) ** 2).mean(1)) if x.shape[1] else np.zeros(len(x))
-    return GainModel(estimators, _ridge(x, y), np.abs(y - out), group_of, x.mean(0), spread, spreads)
+    centre, spread = x.mean(0), np.where(x.std(0) > 0, x.std(0), 1.0)
+    away = _away(x, centre, spread)
+    return GainModel(estimators, _ridge(x, y), np.abs(y - out), group_of, centre, spread, away)
+
+
+def _away(x: Array, centre: Array, spread: Array) -> Array:
+    """Distance of rows from the centre, in deviations averaged over predictors; 0 without predictors."""
+    return np.sqrt((((x - centre) / spread) ** 2).sum(1) / max(1, x.shape[1]))
 
 
 def _rows(x: ArrayLike) -> Array:
@@ -491,6 +474,27 @@ def _correlation(x: Array, y: Array) -> float:
 def _row_correlations(x: Array, y: Array) -> Array:
     x, y = x - x.mean(axis=1, keepdims=True), y - y.mean(axis=1, keepdims=True)
     return np.asarray((x * y).sum(axis=1) / np.sqrt((x**2).sum(axis=1) * (y**2).sum(axis=1)))
+
+
+def _with_uncertainty(
+    x: ArrayLike, y: ArrayLike, rows_of: Callable[[Array, Array], Array], seed: int, level: float, n_resamples: int
+) -> RankCorrelation:
+    """A rank correlation, given as a function of (samples, n) arrays, with its interval and p-value."""
+    x, y = _paired(x, y)
+    rng, n = np.random.default_rng(seed), len(x)
+    drawn = rng.integers(0, n, size=(n_resamples, n))
+    with np.errstate(invalid="ignore"):
+        value = float(rows_of(x[None], y[None])[0])
+        boot = rows_of(x[drawn], y[drawn])
+    low, high = np.nanquantile(boot, [(1 - level) / 2, (1 + level) / 2])
+    shuffled = rng.permuted(np.tile(y, (n_resamples, 1)), axis=1)
+    null = rows_of(np.broadcast_to(x, shuffled.shape), shuffled)
+    p = (1 + np.sum(np.abs(null) >= abs(value) - 1e-12)) / (1 + n_resamples)
+    return RankCorrelation(value, float(low), float(high), float(p), n)
+
+
+def _row_spearman(x: Array, y: Array) -> Array:
+    return _row_correlations(stats.rankdata(x, axis=1), stats.rankdata(y, axis=1))
 
 
 def _row_kendall(x: Array, y: Array) -> Array:

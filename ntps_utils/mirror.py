@@ -7,12 +7,26 @@ is :attr:`ntps_utils.score.Subspaces.ntps`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from ntps_utils.linear import Array
 from ntps_utils.moments import LayerMoments
+
+OURS: Mapping[str, Any] = MappingProxyType(
+    {
+        "ascending": False,
+        "fill_u": False,
+        "single": False,
+        "absolute_cut": None,
+        "round_down": False,
+        "pseudo_inverse": False,
+    }
+)
+"""Every switch of :func:`mirror_ntps` the other way: this library's score."""
 
 
 def mirror_ntps(

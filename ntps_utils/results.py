@@ -91,6 +91,11 @@ def recorded_provenance(name: str) -> dict[str, Any]:
     return dict(json.loads(file.read_text("utf-8")))
 
 
+def recorded_on(names: Iterable[str]) -> str:
+    """On what day each recorded table was made, in words for the foot of a page."""
+    return " · ".join(f"{name}: {recorded_provenance(name)['date'][:10]}" for name in names)
+
+
 def stored_cells(store: Store) -> pd.DataFrame:
     """One line for each cell of a store, with the name of its file in ``key``."""
     lines = [

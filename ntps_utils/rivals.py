@@ -341,7 +341,7 @@ def _fit(
     return theta.detach()
 
 
-# One signature: Case -> float. Each is declared with the sign in which it should go with the LoRA gain.
+# One signature: Case -> float.
 RIVALS: Mapping[str, Callable[[Case], float]] = MappingProxyType(
     {
         "headroom": headroom,

@@ -5,18 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ntps_utils.mirror import mirror_ntps
+from ntps_utils.mirror import OURS, mirror_ntps
 from ntps_utils.problems import random_problem
 from ntps_utils.score import subspaces
-
-OURS = {
-    "ascending": False,
-    "fill_u": False,
-    "single": False,
-    "absolute_cut": None,
-    "round_down": False,
-    "pseudo_inverse": False,
-}
 
 
 @pytest.mark.parametrize("seed", range(6))
