@@ -50,7 +50,7 @@ bench: $(STAMP)  ## what extraction and scores cost, as ratios; figures in runs/
 
 lock:  ## make requirements.lock anew from pyproject.toml
 	rm -rf _build/lock && $(PYTHON) -m venv _build/lock
-	_build/lock/bin/python -m pip install --quiet 'torch==2.13.0' -e '.[book,dev]'
+	_build/lock/bin/python -m pip install --quiet 'torch==2.13.0' -e '.[book,grid,dev]'
 	{ head -n 1 requirements.lock; _build/lock/bin/python -m pip freeze --exclude-editable | sed 's/^\(torch==[0-9.]*\).*/\1/'; } > _build/lock.txt
 	mv _build/lock.txt requirements.lock
 

@@ -25,7 +25,7 @@
 # :::
 #
 # **The paper says** {cite}`cheng2025ntps` that NTPS goes along with the accuracy of a linear probe. **The code does** test it where the causes
-# are known: in a small world whose texts, tasks and models we made ourselves. {func}`ntps_utils.cells.run_cells` measures one cell for each model and
+# are known: in a small world whose texts, tasks and models we made ourselves. {func}`ntps_utils.grid.run_grid` measures one cell for each model and
 # task. **We find** what the boxes below say; they compare numbers with a rule that was written down first.
 
 # %% tags=["parameters"]
@@ -49,10 +49,11 @@ from IPython.display import Markdown
 from myst_nb import glue
 
 from ntps_utils import lab
-from ntps_utils.cells import CellSettings, cell_frame, run_cells, score_frame
-from ntps_utils.console import notebook_progress
+from ntps_utils.cells import CellSettings, cell_frame, score_frame
+from ntps_utils.console import notebook_watch
 from ntps_utils.data import load_learnability
 from ntps_utils.figures import COLOURS, house_style, interval_dots, panels
+from ntps_utils.grid import run_grid
 from ntps_utils.inference import pooled_rank_correlation, pooled_sweep, spearman
 from ntps_utils.provenance import provenance_note
 from ntps_utils.results import load_recorded
@@ -188,14 +189,14 @@ settings = replace(
 ladder_names = [f"lab/{name}" for name in models.split()]
 live_names = [f"lab/{name}" for name in live.split()]
 datasets = [f"lab/{name}" for name in names]
-rows = run_cells(
+rows = run_grid(
     live_names,
     datasets,
     settings,
     Store("../runs/cells"),
-    n_jobs=n_jobs,
-    progress=notebook_progress("cells"),
-)
+    n_workers=n_jobs,
+    watch=notebook_watch("cells"),
+).complete()
 
 # %% [markdown]
 # A cell of the two larger models takes up to a minute. By default the chapter measures those of the two smaller ones here, and takes the others from the table that ships with the
@@ -472,14 +473,14 @@ stages = {
     for name in along.split()
 }
 probe_only = replace(settings, lora=None)
-along_rows = run_cells(
+along_rows = run_grid(
     [m for group in stages.values() for m in group],
     kept,
     probe_only,
     Store("../runs/cells"),
-    n_jobs=n_jobs,
-    progress=notebook_progress("cells without LoRA"),
-)
+    n_workers=n_jobs,
+    watch=notebook_watch("cells without LoRA"),
+).complete()
 history = score_frame(along_rows).query(
     "place == 'last' and rule == 'half' and not centred"
 )

@@ -1,7 +1,6 @@
 """Cells: one model on one dataset, measured by scores, probes and finetuning.
 
-The settings are fixed before any cell is run. A cell's row goes to a store, so that a
-table of cells can be interrupted and continued, and only what changed is computed again.
+The settings are fixed before any cell is run; :mod:`ntps_utils.grid` runs tables of cells.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import joblib
@@ -24,7 +22,6 @@ from ntps_utils.hub import CausalModel, TextDataset, load_model, load_texts
 from ntps_utils.lab.tasks import TASKS, sample
 from ntps_utils.lora import FinetuneConfig, finetune
 from ntps_utils.probe import chance_adjusted, linear_probe, logistic_probe
-from ntps_utils.provenance import code_fingerprint, versions
 from ntps_utils.rivals import RIVALS, Case
 from ntps_utils.score import NumericalWarning, subspaces
 from ntps_utils.store import Store
@@ -75,6 +72,21 @@ class CellSettings:
         """The training and test texts of a dataset that a cell uses."""
         train, test = load_texts(dataset, "train"), load_texts(dataset, "test")
         return train.head(self.n_train or len(train)), test.head(self.n_test or len(test))
+
+
+GPU = CellSettings(
+    lora=FinetuneConfig(
+        "lora", rank=32, alpha=32.0, learning_rates=(3e-4, 1e-4), n_steps=400, batch_size=16, eval_every=50, patience=3
+    ),
+    frozen=FinetuneConfig("frozen", learning_rates=(1e-2, 3e-3), n_steps=400, eval_every=50, patience=3),
+    n_train=3000,
+    n_test=1500,
+    max_length=512,
+    dtype="bfloat16",
+)
+"""For models of billions of parameters: bfloat16, adapters of the paper's rank, 3,000 training texts."""
+
+PROFILES = {"cpu": CellSettings(), "gpu": GPU}
 
 
 def middle_and_last(n_layers: int) -> dict[str, int]:
@@ -183,67 +195,6 @@ def measure_cell(model: CausalModel, train: TextDataset, test: TextDataset, sett
     }
 
 
-def run_cells(
-    models: Sequence[str],
-    datasets: Sequence[str],
-    settings: CellSettings,
-    store: Store,
-    *,
-    n_jobs: int = 1,
-    progress: Callable[[int, int], None] | None = None,
-) -> list[dict[str, Any]]:
-    """Measure every (model, dataset) cell that the store does not hold yet; return all rows.
-
-    Parameters
-    ----------
-    models, datasets : sequence of str
-        As for :func:`ntps_utils.hub.load_model` and :func:`~ntps_utils.hub.load_texts`;
-        datasets need the splits "train" and "test".
-    settings : CellSettings
-    store : Store
-        Each row is written as soon as it is there.
-    n_jobs : int
-        Processes, one thread each: small models gain nothing from more threads.
-    progress : callable, optional
-        Called with the number of cells done and in all.
-    """
-    cells = [(model, dataset) for model in models for dataset in datasets]
-    # A fingerprint is cheap to read and decides what a row is good for.
-    prints = {name: load_model(name).fingerprint for name in models}
-    texts = {name: [part.fingerprint for part in settings.texts(name)] for name in datasets}
-    code = code_fingerprint(Path(__file__), leave_out=("store", "provenance"))  # they keep rows, not make them
-    made_by = {name: v for name, v in versions().items() if name not in ("ntps-utils", "datasets")}
-    keys = {
-        (model, dataset): {
-            "model": model,
-            "weights": prints[model],
-            "dataset": dataset,
-            "texts": texts[dataset],
-            "settings": asdict(settings),
-            "code": code,
-            "versions": made_by,
-        }
-        for model, dataset in cells
-    }
-    missing = [cell for cell in cells if store.get(keys[cell]) is None]
-    done = len(cells) - len(missing)
-    if progress is not None:
-        progress(done, len(cells))
-    tasks = (joblib.delayed(_run_one)(*cell, settings, store, keys[cell]) for cell in missing)
-    for _ in joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered")(tasks):
-        done += 1
-        if progress is not None:
-            progress(done, len(cells))
-    rows = [store.get(keys[cell]) for cell in cells]
-    return [row for row in rows if row is not None]
-
-
-def _run_one(model: str, dataset: str, settings: CellSettings, store: Store, key: dict[str, Any]) -> None:
-    torch.set_num_threads(1)
-    lm = load_model(model, dtype=settings.dtype)
-    store.put(key, measure_cell(lm, *settings.texts(dataset), settings))
-
-
 LEARN = FinetuneConfig("full", learning_rates=(1e-3,), n_steps=1200, eval_every=50, patience=6)
 # For tasks that lie on a plateau for long: no early stop.
 LEARN_LONGER = replace(LEARN, n_steps=3000, eval_every=100, patience=30)
@@ -337,7 +288,7 @@ def score_frame(rows: Iterable[dict[str, Any]], when: str = "before") -> pd.Data
     Parameters
     ----------
     rows : iterable of dict
-        Of :func:`run_cells`.
+        Of :func:`ntps_utils.grid.run_grid`.
     when : {"before", "after"}
         LoRA.
     """

@@ -13,7 +13,7 @@ from rich.table import Table
 import ntps_utils
 from ntps_utils.console import bar, err, guarded, out
 from ntps_utils.files import atomic_path
-from ntps_utils.grid import grid_command, results_app
+from ntps_utils.grid_commands import grid_command, results_app
 from ntps_utils.hub import registered_datasets, registered_models
 from ntps_utils.lab.commands import app as lab_app
 from ntps_utils.lab.ladder import manifest

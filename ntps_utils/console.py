@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import NoReturn
 
@@ -65,6 +65,12 @@ def notebook_progress(what: str) -> Callable[[int, int], None]:
         shown.update(Markdown(f"{done} of {total} {what}"))
 
     return update
+
+
+def notebook_watch(what: str) -> Callable[[Mapping[tuple[str, str], str]], None]:
+    """The same for :func:`ntps_utils.grid.run_grid`."""
+    update = notebook_progress(what)
+    return lambda states: update(sum(state in ("done", "failed") for state in states.values()), len(states))
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:

@@ -1,164 +1,376 @@
-"""``ntps grid`` and ``ntps results``: tables of cells from the command line."""
+"""The grid: cells of models and datasets, run in this process or on a Dask cluster.
+
+A finished cell is a row in a store at once, so that a grid can be interrupted, killed and
+continued. A cell that fails is recorded with its error, and the others go on.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import traceback
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Any
 
-import typer
-from rich import box
-from rich.table import Table
+import torch
 
-from ntps_utils.console import bar, err, guarded, out
+from ntps_utils import cells
+from ntps_utils.cells import CellSettings, measure_cell
+from ntps_utils.hub import HubError, TextDataset, load_model, model_fingerprint
+from ntps_utils.provenance import code_fingerprint, versions
+from ntps_utils.store import Store
 
-if TYPE_CHECKING:
-    from ntps_utils.store import Store
+RESOURCE = "GPU"
+"""What a Dask worker offers, and a cell of the GPU profile holds one of."""
 
-results_app = typer.Typer(
-    help="Look at stored cells: list them, compare two stores, write Parquet.", no_args_is_help=True
-)
+WAITING, RUNNING, DONE, FAILED = "waiting", "running", "done", "failed"
 
 
-def parse_names(text: str, option: str) -> dict[str, str]:
-    """Names from the command line, alias to place: ``lab/S,mine=runs/model`` has two.
+class GridError(ValueError):
+    """A grid cannot start as it was asked for. One line for each thing that is wrong."""
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """One model on one dataset; ``key`` holds everything that its row depends on."""
+
+    model: str
+    dataset: str
+    key: dict[str, Any]
+
+    def __str__(self) -> str:
+        return f"{self.model} on {self.dataset}"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A cell that could not be measured: ``error`` in one line, ``details`` the traceback."""
+
+    model: str
+    dataset: str
+    error: str
+    details: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What a grid consists of, and what of it is left to do.
+
+    Attributes
+    ----------
+    cells : tuple of Cell
+        All, model by model.
+    missing : tuple of Cell
+        Those that the store does not hold.
+    texts : dict
+        Training and test texts by name of dataset.
+    """
+
+    cells: tuple[Cell, ...]
+    missing: tuple[Cell, ...]
+    texts: dict[str, tuple[TextDataset, TextDataset]]
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """A finished grid.
+
+    Attributes
+    ----------
+    rows : dict
+        Of :func:`ntps_utils.cells.measure_cell`, by (model, dataset) as the grid was given them.
+    failures : tuple of Failure
+        The other cells.
+    """
+
+    rows: dict[tuple[str, str], dict[str, Any]]
+    failures: tuple[Failure, ...]
+
+    def complete(self) -> list[dict[str, Any]]:
+        """All rows, in the order of the grid.
+
+        Raises
+        ------
+        GridError
+            If a cell failed, naming the first.
+        """
+        if self.failures:
+            first = self.failures[0]
+            raise GridError(
+                f"{len(self.failures)} cells failed, the first {first.model} on {first.dataset}: {first.error}"
+            )
+        return list(self.rows.values())
+
+
+def made_by() -> dict[str, Any]:
+    """What decides a row beside weights, texts and settings: the measuring code and the packages it uses."""
+    code = code_fingerprint(Path(cells.__file__), leave_out=("store", "provenance"))  # they keep rows, not make them
+    found = {name: v for name, v in versions().items() if name not in ("ntps-utils", "datasets")}
+    return {"code": code, "versions": found}
+
+
+def plan_grid(
+    models: Sequence[str],
+    datasets: Sequence[str],
+    settings: CellSettings,
+    store: Store,
+    *,
+    trust_remote_code: bool = False,
+) -> Plan:
+    """Find every model and dataset, and which cells the store lacks. No weights are loaded.
 
     Raises
     ------
-    ValueError
-        If there is none, or one name stands for two places.
+    GridError
+        Naming every model and dataset that cannot be found, before anything is run.
     """
-    found: dict[str, str] = {}
-    for part in filter(None, (p.strip() for p in text.split(","))):
-        alias, _, place = part.partition("=")
-        if alias in found:
-            raise ValueError(f"{option} has {alias!r} twice.")
-        found[alias] = place or alias
-    if not found:
-        raise ValueError(f"{option} needs at least one name.")
-    return found
+    problems: list[str] = []
+    prints: dict[str, str] = {}
+    texts: dict[str, tuple[TextDataset, TextDataset]] = {}
+    for name in models:
+        try:
+            prints[name] = model_fingerprint(name, trust_remote_code=trust_remote_code)
+        except HubError as error:
+            problems.append(str(error))
+    for name in datasets:
+        try:
+            texts[name] = settings.texts(name)
+        except HubError as error:
+            problems.append(str(error))
+    if problems:
+        raise GridError("\n".join(problems))
+    made = made_by()
+    found = tuple(
+        Cell(
+            model,
+            dataset,
+            {
+                "model": model,
+                "weights": prints[model],
+                "dataset": dataset,
+                "texts": [part.fingerprint for part in texts[dataset]],
+                "settings": asdict(settings),
+                **made,
+            },
+        )
+        for model in models
+        for dataset in datasets
+    )
+    return Plan(found, tuple(cell for cell in found if store.get(cell.key) is None), texts)
 
 
-def grid_command(
-    models: Annotated[
-        str, typer.Option(help="Names, Hub ids or folders, with commas between; ALIAS=PLACE gives one a name.")
-    ],
-    datasets: Annotated[str, typer.Option(help="Names, Hub ids or folders with train and test splits, likewise.")],
-    store: Annotated[Path, typer.Option(help="Finished cells are kept here.")] = Path("runs/cells"),
-    n_train: Annotated[int | None, typer.Option(help="Training texts, the first ones.", show_default="all")] = None,
-    n_test: Annotated[int | None, typer.Option(help="Test texts.", show_default="all")] = None,
-    max_length: Annotated[
-        int | None, typer.Option(help="Cut texts after this many tokens.", show_default="the model's limit")
-    ] = None,
-    lora: Annotated[bool, typer.Option("--lora/--no-lora", help="Finetune too, or score and probe only.")] = True,
-    seed: Annotated[int, typer.Option(help="Of folds, batches, heads and adapters.")] = 0,
-    n_jobs: Annotated[int, typer.Option("--jobs", help="Processes of one thread each.")] = 1,
-    record_prefix: Annotated[
-        Path | None, typer.Option("--record", help="Write the tables PREFIX_cells.csv and PREFIX_scores.csv.")
-    ] = None,
-) -> None:
-    """Measure every model on every dataset: scores, probes, rivals, LoRA and its frozen-head baseline.
+def failures_of(store: Store) -> Store:
+    """Where a store keeps the cells that failed; each goes when the cell succeeds."""
+    return Store(store.folder / "failed")
 
-    A finished cell is in the store at once; run the same command again to go on.
+
+def run_grid(
+    models: Sequence[str],
+    datasets: Sequence[str],
+    settings: CellSettings,
+    store: Store,
+    *,
+    scheduler: str | None = None,
+    n_workers: int = 1,
+    gpu: bool = False,
+    retries: int = 2,
+    trust_remote_code: bool = False,
+    watch: Callable[[Mapping[tuple[str, str], str]], None] | None = None,
+) -> Grid:
+    """Measure every (model, dataset) cell that the store does not hold yet.
+
+    Parameters
+    ----------
+    models, datasets : sequence of str
+        As for :func:`ntps_utils.hub.load_model` and :func:`~ntps_utils.hub.load_texts`;
+        datasets need the splits "train" and "test".
+    settings : CellSettings
+    store : Store
+        Each row is written as soon as it is there.
+    scheduler : str, optional
+        "local" starts a Dask cluster on this machine; an address such as
+        "dask://host:8786" uses a running one, whose workers have this library. By
+        default cells run in this process one after another, or on a local cluster if
+        ``n_workers`` is more than 1.
+    n_workers : int
+        Of the local cluster, with one thread each: small models gain nothing from more.
+    gpu : bool
+        Each cell holds one of the resource "GPU" of its worker; a local cluster gives
+        each worker one, and places the workers on the machine's GPUs in turn.
+    retries : int
+        Times that Dask tries a cell again after an error that another try may not meet.
+        A cell whose worker dies is started again on another.
+    trust_remote_code : bool
+        As for :func:`ntps_utils.hub.load_model`.
+    watch : callable, optional
+        Called with the state of every (model, dataset), "waiting", "running", "done" or
+        "failed", whenever that changes.
+
+    Raises
+    ------
+    GridError
+        If a model, dataset or scheduler cannot be found; nothing has been run then.
     """
-    with guarded("interrupted; finished cells are kept, run the same command again to go on."):
-        from ntps_utils.cells import CellSettings, run_cells
-        from ntps_utils.results import record
-        from ntps_utils.store import Store
+    plan = plan_grid(models, datasets, settings, store, trust_remote_code=trust_remote_code)
+    states = {(cell.model, cell.dataset): DONE for cell in plan.cells}
+    states |= {(cell.model, cell.dataset): WAITING for cell in plan.missing}
 
-        chosen, texts = parse_names(models, "--models"), parse_names(datasets, "--datasets")
-        settings = CellSettings(n_train=n_train, n_test=n_test, max_length=max_length, seed=seed)
-        if lora:
-            assert settings.lora is not None
-            settings = replace(
-                settings, lora=replace(settings.lora, seed=seed), frozen=replace(settings.frozen, seed=seed)
-            )
+    def tell(cell: Cell | None = None, state: str = WAITING) -> None:
+        if cell is not None:
+            if states[cell.model, cell.dataset] == state:
+                return
+            states[cell.model, cell.dataset] = state
+        if watch is not None:
+            watch(states)
+
+    failed, failures = failures_of(store), []
+    tell()
+    if plan.missing:
+        store.folder.mkdir(parents=True, exist_ok=True)
+        work = (settings, str(store.folder.resolve()), trust_remote_code)
+        if scheduler is None and n_workers == 1:
+            outcomes = _here(plan.missing, work, tell)
         else:
-            settings = replace(settings, lora=None)
-        with bar() as progress:
-            shown = progress.add_task("cells", total=len(chosen) * len(texts))
-            rows = run_cells(
-                list(chosen.values()),
-                list(texts.values()),
-                settings,
-                Store(store),
-                n_jobs=n_jobs,
-                progress=lambda done, total: progress.update(shown, completed=done, total=total),
+            outcomes = _on_dask(plan.missing, work, tell, scheduler or "local", n_workers, gpu, retries)
+        for cell, outcome in outcomes:
+            facts = {name: cell.key[name] for name in ("model", "dataset", "settings")}
+            if isinstance(outcome, Failure):
+                failures.append(outcome)
+                failed.put(facts, asdict(outcome))
+                tell(cell, FAILED)
+            else:
+                if store.get(cell.key) is None:  # the worker may not see this folder
+                    store.put(cell.key, outcome)
+                failed.discard(facts)
+                tell(cell, DONE)
+    rows = {(cell.model, cell.dataset): row for cell in plan.cells if (row := store.get(cell.key)) is not None}
+    return Grid(rows, tuple(failures))
+
+
+Work = tuple[CellSettings, str, bool]
+Outcome = dict[str, Any] | Failure
+Tell = Callable[[Cell, str], None]
+
+
+def _measure(cell: Cell, settings: CellSettings, folder: str, trust_remote_code: bool, device: str = "auto") -> Outcome:
+    """Measure a cell and keep its row, wherever this runs. Errors that no second try can mend are an outcome."""
+    torch.set_num_threads(1)
+    try:
+        mine = made_by()
+        if any(cell.key[name] != mine[name] for name in mine):
+            raise GridError("this worker has another version of the library or of a package it uses; update it.")
+        model = load_model(cell.model, dtype=settings.dtype, device=device, trust_remote_code=trust_remote_code)
+        train, test = settings.texts(cell.dataset)
+        found = [model.fingerprint, train.fingerprint, test.fingerprint]
+        if found != [cell.key["weights"], *cell.key["texts"]]:
+            raise GridError("the weights or texts that this worker finds under these names are not those of the plan.")
+        row = measure_cell(model, train, test, settings)
+        if Path(folder).is_dir():
+            Store(folder).put(cell.key, row)
+        return row
+    except (ValueError, MemoryError) as error:
+        return _failure(cell, error)
+
+
+def _failure(cell: Cell, error: BaseException) -> Failure:
+    lines = str(error).strip().splitlines() or [""]
+    details = "".join(traceback.format_exception(error))
+    return Failure(cell.model, cell.dataset, f"{type(error).__name__}: {lines[0]}", details)
+
+
+def _here(missing: Sequence[Cell], work: Work, tell: Tell) -> Iterator[tuple[Cell, Outcome]]:
+    for cell in missing:
+        tell(cell, RUNNING)
+        try:
+            yield cell, _measure(cell, *work)
+        except Exception as error:  # whatever it is, the other cells go on
+            yield cell, _failure(cell, error)
+
+
+# -- Dask --------------------------------------------------------------------------
+
+
+def _on_dask(
+    missing: Sequence[Cell], work: Work, tell: Tell, scheduler: str, n_workers: int, gpu: bool, retries: int
+) -> Iterator[tuple[Cell, Outcome]]:
+    import dask
+    from distributed import wait
+
+    quiet = {"distributed.logging.distributed": "critical", "distributed.admin.log-format": "%(message)s"}
+    with dask.config.set(quiet), _client(scheduler, n_workers, gpu) as client:
+        futures = {
+            client.submit(
+                _on_worker,
+                cell,
+                *work,
+                key=f"{cell} {uuid.uuid4().hex}",
+                retries=retries,
+                resources={RESOURCE: 1} if gpu else None,
+                pure=False,
+            ): cell
+            for cell in missing
+        }
+        try:
+            while futures:
+                with suppress(TimeoutError):
+                    wait(list(futures), timeout=1.0, return_when="FIRST_COMPLETED")
+                for future in [f for f in futures if f.done()]:
+                    cell = futures.pop(future)
+                    error = future.exception() if future.status != "finished" else None
+                    yield cell, future.result() if error is None else _failure(cell, error)
+                at_work = {key for keys in client.processing().values() for key in keys} if futures else set()
+                for future, cell in futures.items():
+                    if future.key in at_work:
+                        tell(cell, RUNNING)
+        finally:
+            client.cancel(list(futures))
+
+
+def _on_worker(cell: Cell, settings: CellSettings, folder: str, trust_remote_code: bool) -> Outcome:
+    """:func:`_measure` on the GPU that belongs to this worker, if the machine has several."""
+    from distributed import get_worker
+
+    name, device = str(get_worker().name), "auto"
+    if torch.cuda.is_available():  # a launcher that shows each worker one GPU has numbered it 0
+        device = f"cuda:{int(name) % torch.cuda.device_count() if name.isdecimal() else 0}"
+    return _measure(cell, settings, folder, trust_remote_code, device)
+
+
+@contextmanager
+def _client(scheduler: str, n_workers: int, gpu: bool) -> Iterator[Any]:
+    """A client of a cluster started here, or of the one at an address."""
+    try:
+        from distributed import Client, LocalCluster
+    except ModuleNotFoundError:
+        raise GridError("A Dask cluster needs the package distributed: pip install 'ntps-utils[grid]'.") from None
+    with ExitStack() as stack:
+        if scheduler == "local":
+            cluster = stack.enter_context(
+                LocalCluster(
+                    n_workers=n_workers,
+                    threads_per_worker=1,
+                    memory_limit=None,  # pausing at a limit would stop a grid for good
+                    dashboard_address=None,
+                    resources={RESOURCE: 1} if gpu else None,
+                )
             )
-        names = [(model, dataset) for model in chosen for dataset in texts]
-        rows = [row | {"model": m, "dataset": d} for row, (m, d) in zip(rows, names, strict=True)]
-        table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
-        columns = ["model", "dataset", "probe_last", *(["frozen", "lora", "gain"] if lora else []), "seconds"]
-        for heading in columns:
-            table.add_column(heading, justify="left" if heading in ("model", "dataset") else "right")
-        for row in rows:
-            table.add_row(*(f"{v:.3f}" if isinstance(v := row[c], float) else str(v) for c in columns))
-        out.print(table)
-        if record_prefix is not None:
-            command = f"ntps grid --models {','.join(chosen)} --datasets {','.join(texts)}"
-            prints = {m: row["weights"] for (m, _), row in zip(names, rows, strict=True)}
-            record(rows, record_prefix, settings, command, weights=prints)
-            err.print(f"Tables and provenance are beside {record_prefix}.", highlight=False)
-
-
-@results_app.command("list")
-def list_command(
-    store: Annotated[Path, typer.Argument(help="Folder of a store.")] = Path("runs/cells"),
-) -> None:
-    """List the cells of a store."""
-    with guarded():
-        from ntps_utils.results import stored_cells
-
-        cells = stored_cells(_store(store))
-        table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
-        columns = [c for c in ("key", "model", "dataset", "probe_last", "lora", "gain", "seconds") if c in cells]
-        for heading in columns:
-            table.add_column(heading, overflow="fold")
-        for row in cells[columns].sort_values(["model", "dataset"]).itertuples(index=False):
-            table.add_row(*(("" if v != v else f"{v:.3f}") if isinstance(v, float) else str(v) for v in row))
-        out.print(table)
-        out.print(f"{len(cells)} cells.")
-
-
-@results_app.command("diff")
-def diff_command(
-    one: Annotated[Path, typer.Argument(help="A store, or a recorded table of cells (CSV).")],
-    two: Annotated[Path, typer.Argument(help="Another.")],
-    tolerance: Annotated[float, typer.Option(help="Numbers nearer than this are equal.")] = 1e-9,
-) -> None:
-    """Compare two tables of cells; status 1 if they differ."""
-    with guarded():
-        import pandas as pd
-
-        from ntps_utils.results import compare, stored_cells
-
-        a, b = (pd.read_csv(path) if path.suffix == ".csv" else stored_cells(_store(path)) for path in (one, two))
-        found = compare(a, b, tolerance)
-        for line in found.itertuples(index=False):
-            out.print(f"{line.model} on {line.dataset}: {line.column}: {line.one} | {line.two}", highlight=False)
-        out.print(f"{len(found)} differences.")
-        different = len(found) > 0
-    if different:
-        raise typer.Exit(1)
-
-
-@results_app.command("export")
-def export_command(
-    file: Annotated[Path, typer.Argument(help="Parquet file to write.")],
-    store: Annotated[Path, typer.Option(help="Folder of a store.")] = Path("runs/cells"),
-) -> None:
-    """Write every cell of a store to one Parquet file."""
-    with guarded():
-        from ntps_utils.results import export
-
-        if file.suffix != ".parquet":
-            raise ValueError(f"Name a file that ends in .parquet, not {file}.")
-        out.print(f"{export(_store(store), file)} cells are in {file}.", highlight=False)
-
-
-def _store(folder: Path) -> Store:
-    from ntps_utils.store import Store
-
-    if not folder.is_dir():
-        raise ValueError(f"There is no store {folder}; ntps grid makes one.")
-    return Store(folder)
+            yield stack.enter_context(Client(cluster))
+            return
+        address = scheduler.replace("dask://", "tcp://", 1)
+        if "://" not in address:
+            raise GridError(f"There is no scheduler {scheduler!r}; give local, or an address such as dask://host:8786.")
+        try:
+            client = stack.enter_context(Client(address, timeout=20))
+        except (OSError, ValueError) as error:
+            raise GridError(
+                f"The scheduler at {scheduler} cannot be reached ({type(error).__name__}); is dask scheduler running?"
+            ) from None
+        workers = client.scheduler_info(n_workers=-1)["workers"].values()
+        if gpu and workers and not any(RESOURCE in worker["resources"] for worker in workers):
+            raise GridError(
+                f"No worker of {scheduler} offers the resource {RESOURCE}; start them with "
+                f'dask worker ... --nthreads 1 --resources "{RESOURCE}=1".'
+            )
+        yield client

@@ -14,7 +14,8 @@ import os
 import tomllib
 import urllib.error
 import urllib.request
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -397,66 +398,123 @@ def load_model(
     HubError
         If there is no such model, it is not a causal language model, or cannot be loaded.
     """
-    import huggingface_hub
     import transformers
 
     dtypes = ("auto", "float64", "float32", "bfloat16", "float16")
     if dtype not in dtypes:
         raise HubError(f"There is no dtype {dtype!r}; choose one of {', '.join(dtypes)}.")
     where = _device(device)
-    asked, step = str(name), None
-    if asked.startswith(LAB):
-        name, step = _lab_model(asked)
-    path = Path(name)
-    local = path.is_dir()
-    entries = {one: entry for key, entry in registered_models().items() for one in (key, entry["hub"])}
-    entry = {} if local else entries.get(asked, {})
-    if entry:
-        name = entry["hub"]
-    consent = HubError(
+    place = _locate(name, trust_remote_code)
+    options: dict[str, Any] = {"trust_remote_code": trust_remote_code, "local_files_only": place.local}
+    model: Any
+    with place.loading():
+        if place.untrained:
+            model, tokenizer = lab.untrained(place.name)
+            model = model if dtype == "auto" else model.to(getattr(torch, dtype))
+        else:
+            tokenizer = transformers.AutoTokenizer.from_pretrained(place.tokenizer, **options)
+            model = transformers.AutoModelForCausalLM.from_pretrained(
+                place.name, dtype="auto" if dtype == "auto" else getattr(torch, dtype), use_safetensors=True, **options
+            )
+    if dtype == "auto" and where.type == "cpu" and model.num_parameters() <= AUTO_FLOAT64_PARAMETERS:
+        model = model.double()
+    return CausalModel(place.asked, model.eval().requires_grad_(False).to(where), tokenizer, place.fingerprint())
+
+
+def model_fingerprint(name: str | Path, *, trust_remote_code: bool = False) -> str:
+    """The :attr:`CausalModel.fingerprint` of a model, without loading its weights.
+
+    Parameters and errors are those of :func:`load_model`. Of a model on the Hub this reads
+    the configuration file only.
+    """
+    place = _locate(name, trust_remote_code)
+    with place.loading():
+        return place.fingerprint()
+
+
+def model_config(name: str | Path, *, trust_remote_code: bool = False) -> Any:
+    """The transformers configuration of a model, without loading its weights.
+
+    Parameters and errors are those of :func:`load_model`.
+    """
+    import transformers
+
+    place = _locate(name, trust_remote_code)
+    with place.loading():
+        if place.untrained:
+            return lab.untrained(place.name)[0].config
+        return transformers.AutoConfig.from_pretrained(
+            place.name, trust_remote_code=trust_remote_code, local_files_only=place.local
+        )
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a model is: ``name`` is a folder, a Hub id, or a size of the lab's ladder that is untrained."""
+
+    asked: str
+    name: str
+    tokenizer: str
+    local: bool
+    untrained: bool = False
+
+    def fingerprint(self) -> str:
+        if self.untrained:
+            return f"seed {self.asked}"[:16]
+        if self.local:
+            folder = Path(self.name)
+            return sha256(*sorted(folder.glob("*.safetensors")), folder / "config.json")[:16]
+        import huggingface_hub
+
+        # The cache keeps each file under its commit.
+        return Path(huggingface_hub.hf_hub_download(self.name, "config.json")).parent.name[:16]
+
+    @contextmanager
+    def loading(self) -> Iterator[None]:
+        """Errors of transformers and of the Hub client become a :class:`HubError` of one line."""
+        if not self.local and not self.untrained:
+            _offline_if_unreachable()
+        try:
+            yield
+        except Exception as error:  # the Hub client and model code raise many kinds
+            if "trust_remote_code" in str(error):
+                raise _consent(self.asked) from None
+            if self.local:
+                raise HubError(f"The model in {self.name} could not be loaded: {_first_line(error)}.") from None
+            raise HubError(
+                f"The model {self.name} could not be loaded from the Hub ({_first_line(error)}). "
+                "Check the name, your access to it and the connection, or give a local folder."
+            ) from None
+
+
+def _consent(asked: str) -> HubError:
+    return HubError(
         f"{asked} runs Python code of its own repository; read it, then say --trust-remote-code "
         "(trust_remote_code=True)."
     )
+
+
+def _locate(name: str | Path, trust_remote_code: bool) -> _Place:
+    asked = str(name)
+    if asked.startswith(LAB):
+        folder, step = _lab_model(asked)
+        return _Place(asked, folder, folder, local=step != 0, untrained=step == 0)
+    path = Path(name)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise HubError(f"{name} is not a model folder: it has no config.json.")
+        if not list(path.glob("*.safetensors")):
+            raise HubError(f"{name} has no safetensors weights; pickled checkpoints are not read. Convert them first.")
+        return _Place(asked, asked, asked, local=True)
+    entries = {one: entry for key, entry in registered_models().items() for one in (key, entry["hub"])}
+    entry = entries.get(asked, {})
     if entry.get("remote_code") and not trust_remote_code:
-        raise consent
-    if local and not (path / "config.json").is_file():
-        raise HubError(f"{name} is not a model folder: it has no config.json.")
-    if local and not list(path.glob("*.safetensors")):
-        raise HubError(f"{name} has no safetensors weights; pickled checkpoints are not read. Convert them first.")
-    if not local and step != 0 and not _looks_like_hub_id(str(name)):
+        raise _consent(asked)
+    place = entry.get("hub", asked)
+    if not _looks_like_hub_id(place):
         hint = _suggest(asked, registered_models())
         raise HubError(f"There is no model {asked!r}: not a folder, and not a Hub id of the form owner/name. {hint}")
-    options: dict[str, Any] = {"trust_remote_code": trust_remote_code, "local_files_only": local}
-    model: Any
-    try:
-        if step == 0:
-            model, tokenizer = lab.untrained(str(name))
-            model = model if dtype == "auto" else model.to(getattr(torch, dtype))
-        else:
-            if not local:
-                _offline_if_unreachable()
-            tokenizer = transformers.AutoTokenizer.from_pretrained(entry.get("tokenizer", str(name)), **options)
-            model = transformers.AutoModelForCausalLM.from_pretrained(
-                str(name), dtype="auto" if dtype == "auto" else getattr(torch, dtype), use_safetensors=True, **options
-            )
-    except Exception as error:  # the Hub client and model code raise many kinds
-        if "trust_remote_code" in str(error):
-            raise consent from None
-        if local:
-            raise HubError(f"The model in {name} could not be loaded: {_first_line(error)}.") from None
-        raise HubError(
-            f"The model {name} could not be loaded from the Hub ({_first_line(error)}). "
-            "Check the name, your access to it and the connection, or give a local folder."
-        ) from None
-    if dtype == "auto" and where.type == "cpu" and model.num_parameters() <= AUTO_FLOAT64_PARAMETERS:
-        model = model.double()
-    if step == 0:
-        fingerprint = f"seed {asked}"
-    elif local:
-        fingerprint = sha256(*sorted(path.glob("*.safetensors")), path / "config.json")
-    else:  # the cache keeps each file under its commit
-        fingerprint = Path(str(huggingface_hub.try_to_load_from_cache(str(name), "config.json"))).parent.name
-    return CausalModel(asked, model.eval().requires_grad_(False).to(where), tokenizer, fingerprint[:16])
+    return _Place(asked, place, entry.get("tokenizer", place), local=False)
 
 
 def _lab_model(asked: str) -> tuple[str, int | None]:

@@ -11,7 +11,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -222,28 +222,28 @@ def finetune(
         if any(not row for row in rows):
             raise ValueError(f"Row {[bool(r) for r in rows].index(False) + 1} of {data.name} has no token.")
     fit, held = _split(train.labels, config)
-    runs: list[_Run] = []
-    for rate in config.learning_rates:
-        run = _Run(model, train.n_classes, config)
-        run.prepare(ids, train.labels, fit, like=runs[0] if runs else None)
-        runs.append(run.train(rate, ids, train.labels, fit, held, progress))
-    if not any(math.isfinite(run.best[1]) for run in runs):
+    run = _Run(model, train.n_classes, config)
+    run.prepare(ids, train.labels, fit)
+    tried = [run.train(rate, ids, train.labels, fit, held, progress) for rate in config.learning_rates]
+    finite = [one for one in tried if math.isfinite(one.score[1])]
+    if not finite:
         raise ValueError(f"The loss was not finite with any learning rate of {config.learning_rates}; try lower ones.")
-    if not all(math.isfinite(run.best[1]) for run in runs):
+    if len(finite) < len(tried):
         warnings.warn("The loss was not finite under some learning rate; it was left out.", FinetuneWarning, 2)
-    chosen = max((run for run in runs if math.isfinite(run.best[1])), key=lambda run: run.best[:2])
-    chosen.restore()
-    predictions = chosen.logits(test_ids).argmax(1).cpu().numpy().astype(np.int64)
-    adapter = copy.deepcopy(chosen.body) if keep_adapter and config.method == "lora" else None
-    merged = chosen.merged()
+    chosen = max(finite, key=lambda one: one.score)
+    run.restore(chosen.weights)
+    run.cached = None  # test texts have no rows there
+    predictions = run.logits(test_ids).argmax(1).cpu().numpy().astype(np.int64)
+    adapter = copy.deepcopy(run.body) if keep_adapter and config.method == "lora" else None
+    merged = run.merged()
     return Finetuned(
         model=merged,
         accuracy=float(np.mean(predictions == test.labels)),
         predictions=predictions,
-        validation_accuracy=chosen.best[0] if len(held) else None,
+        validation_accuracy=chosen.score[0] if len(held) else None,
         learning_rate=chosen.rate,
-        n_steps=chosen.best_step,
-        n_trainable=sum(p.numel() for p in chosen.trainable),
+        n_steps=chosen.n_steps,
+        n_trainable=sum(p.numel() for p in run.trainable),
         seconds=time.perf_counter() - started,
         adapter=adapter,
     )
@@ -284,8 +284,18 @@ def _split(labels: NDArray[np.int64], config: FinetuneConfig) -> tuple[NDArray[n
     return np.sort(fit), np.sort(held)
 
 
+@dataclass(eq=False)
+class _Look:
+    """The best look at the validation split under one learning rate, and the weights then."""
+
+    rate: float
+    score: tuple[float, float] = (-1.0, -math.inf)
+    n_steps: int = 0
+    weights: list[torch.Tensor] = field(default_factory=list)
+
+
 class _Run:
-    """One learning rate: a copy of the model with a head, trained and looked at."""
+    """A copy of the model with a head, trained from one start under each learning rate."""
 
     def __init__(self, model: CausalModel, n_classes: int, config: FinetuneConfig) -> None:
         self.config, self.source = config, model
@@ -316,11 +326,7 @@ class _Run:
         self.shift, self.scale = torch.zeros(1, device=self.device), torch.ones(1, device=self.device)
         self.trainable = [p for p in self.body.parameters() if p.requires_grad] + list(self.head.parameters())
         self.cached: torch.Tensor | None = None
-        self.frozen_features: torch.Tensor | None = None
-        self.start: dict[str, Any] = {}
-        self.best = (-1.0, -math.inf)
-        self.best_step = 0
-        self.rate = math.nan
+        self.start: list[torch.Tensor] = []
 
     def train(
         self,
@@ -330,14 +336,15 @@ class _Run:
         fit: NDArray[np.intp],
         held: NDArray[np.intp],
         progress: Callable[[int], None] | None,
-    ) -> _Run:
-        config, self.rate = self.config, rate
+    ) -> _Look:
+        config, best = self.config, _Look(rate)
+        self.restore(self.start)
         targets = torch.as_tensor(labels, device=self.device)
         optimizer = _optimizer(config, self.trainable)
         held_ids = [ids[i] for i in held]
         looks_without = 0
         if config.warm_head and len(held):
-            self._keep(self._look(held_ids, held, targets), 0)
+            best = _Look(rate, self._look(held_ids, held, targets), 0, self._weights())
         for step, rows in enumerate(_batches(fit, [len(row) for row in ids], config)):
             for group in optimizer.param_groups:
                 group["lr"] = config.rate(rate, step)
@@ -347,8 +354,7 @@ class _Run:
             )
             loss = cross_entropy(self._classify(pooled), targets[torch.as_tensor(rows)])
             if not torch.isfinite(loss):
-                self.best = (-1.0, -math.inf)
-                return self
+                return _Look(rate)
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(self.trainable, 1.0)
@@ -358,38 +364,28 @@ class _Run:
                 progress(1)
             if len(held) == 0:
                 if done == config.n_steps:
-                    self._keep((0.0, -loss.item()), done)
+                    best = _Look(rate, (0.0, -loss.item()), done, self._weights())
                 continue
             if done % config.eval_every == 0 or done == config.n_steps:
                 score = self._look(held_ids, held, targets)
-                if score > self.best:
-                    self._keep(score, done)
+                if score > best.score:
+                    best = _Look(rate, score, done, self._weights())
                     looks_without = 0
                 else:
                     looks_without += 1
                     if looks_without >= config.patience:
                         break
-        return self
+        return best
 
-    def prepare(
-        self,
-        ids: Sequence[Sequence[int]],
-        labels: NDArray[np.int64],
-        fit: NDArray[np.intp],
-        like: _Run | None = None,
-    ) -> None:
-        """Take the features of the frozen model, and start the head, or do as another run of the same kind did."""
-        if like is not None:
-            self.cached, self.shift, self.scale = like.frozen_features, like.shift, like.scale
-            self.head.load_state_dict(like.start)
-        elif self.config.method == "frozen" or self.config.warm_head:
+    def prepare(self, ids: Sequence[Sequence[int]], labels: NDArray[np.int64], fit: NDArray[np.intp]) -> None:
+        """Take the features of the frozen model where they are needed, and start the head."""
+        if self.config.method == "frozen" or self.config.warm_head:
             features = self._features(ids)  # adapters start as zero: these are the frozen model's
             if self.config.method == "frozen":  # its features never change: one pass is enough
                 self.cached = features
             if self.config.warm_head:
                 self._start_head(features[torch.as_tensor(fit)].float(), labels[fit])
-        self.frozen_features = self.cached
-        self.start = copy.deepcopy(self.head.state_dict())
+        self.start = self._weights()
 
     def _start_head(self, features: torch.Tensor, labels: NDArray[np.int64]) -> None:
         probe = logistic_probe(features.cpu(), labels, features.cpu(), labels, seed=self.config.seed)
@@ -405,16 +401,14 @@ class _Run:
         logits, right = self.logits(held_ids, held), targets[torch.as_tensor(held)]
         return float((logits.argmax(1) == right).float().mean()), -float(cross_entropy(logits, right))
 
-    def _keep(self, score: tuple[float, float], step: int) -> None:
-        self.best, self.best_step = score, step
-        self.kept = [p.detach().clone() for p in self.trainable]
+    def _weights(self) -> list[torch.Tensor]:
+        return [p.detach().clone() for p in self.trainable]
 
-    def restore(self) -> None:
-        """Go back to the step that the validation split liked best."""
+    def restore(self, weights: Sequence[torch.Tensor]) -> None:
+        """Go back to weights that were kept."""
         with torch.no_grad():
-            for parameter, kept in zip(self.trainable, self.kept, strict=True):
+            for parameter, kept in zip(self.trainable, weights, strict=True):
                 parameter.copy_(kept)
-        self.cached = None
 
     def merged(self) -> CausalModel:
         """The finetuned model as any causal model, in the precision of the one given."""

@@ -28,7 +28,7 @@ def cell_table(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
     Parameters
     ----------
     rows : iterable of dict
-        Of :func:`ntps_utils.cells.run_cells`.
+        Of :func:`ntps_utils.grid.run_grid`.
 
     Returns
     -------

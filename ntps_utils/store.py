@@ -61,6 +61,10 @@ class Store:
         with atomic_path(self.folder / f"{key}.json") as temporary:
             temporary.write_text(text + "\n", "utf-8")
 
+    def discard(self, settings: Mapping[str, Any]) -> None:
+        """Forget the result of these settings, if there is one."""
+        (self.folder / f"{self.key(settings)}.json").unlink(missing_ok=True)
+
     def __iter__(self) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
         """Settings and result of every cell, by name of file."""
         for file in sorted(self.folder.glob("[0-9a-f]*.json")):

@@ -16,11 +16,12 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from ntps_utils import cells as cells_module
-from ntps_utils.cells import CellSettings, cell_frame, measure_cell, run_cells, score_frame
+from ntps_utils import grid as grid_module
+from ntps_utils.cells import CellSettings, cell_frame, measure_cell, score_frame
 from ntps_utils.cli import app
 from ntps_utils.extract import extract
-from ntps_utils.grid import parse_names
+from ntps_utils.grid import run_grid
+from ntps_utils.grid_commands import parse_names
 from ntps_utils.hub import load_model
 from ntps_utils.lora import FinetuneConfig, finetune
 from ntps_utils.measure import measure
@@ -41,7 +42,7 @@ def row() -> dict:
 @pytest.fixture(scope="module")
 def store(tmp_path_factory) -> Store:
     found = Store(tmp_path_factory.mktemp("store"))
-    run_cells(["lab/XS"], ["lab/tense", "lab/code"], SETTINGS, found)
+    run_grid(["lab/XS"], ["lab/tense", "lab/code"], SETTINGS, found)
     return found
 
 
@@ -73,13 +74,14 @@ def test_a_cell_is_what_its_parts_are(row):
 
 def test_finished_cells_are_found_again_and_settings_tell_them_apart(store, monkeypatch):
     calls = []
-    monkeypatch.setattr(cells_module, "measure_cell", lambda *a: calls.append(a) or {"scores": []})
+    monkeypatch.setattr(grid_module, "measure_cell", lambda *a: calls.append(a) or {"scores": []})
     seen = []
-    rows = run_cells(["lab/XS"], ["lab/tense", "lab/code"], SETTINGS, store, progress=lambda *p: seen.append(p))
+    names = ["lab/tense", "lab/code"]
+    rows = run_grid(["lab/XS"], names, SETTINGS, store, watch=lambda states: seen.append(dict(states))).complete()
     assert calls == []
-    assert seen == [(2, 2)]
-    assert [r["dataset"] for r in rows] == ["lab/tense", "lab/code"]
-    run_cells(["lab/XS"], ["lab/tense"], replace(SETTINGS, n_train=140), Store(store.folder / "other"))
+    assert seen == [{("lab/XS", name): "done" for name in names}]
+    assert [r["dataset"] for r in rows] == names
+    run_grid(["lab/XS"], ["lab/tense"], replace(SETTINGS, n_train=140), Store(store.folder / "other"))
     assert len(calls) == 1
 
 
@@ -87,8 +89,9 @@ def test_a_killed_table_goes_on(tmp_path):
     """SIGKILL while cells are made: finished ones stay, none is made twice or half."""
     tasks = [f"lab/{t}" for t in ("tense", "code", "number", "marker", "order", "count")]
     code = (
-        "import sys; from ntps_utils.cells import *; from ntps_utils.store import Store;"
-        f"run_cells(['lab/XS'], {tasks!r}, CellSettings(lora=None, n_train=200, n_test=100), Store(sys.argv[1]))"
+        "import sys; from ntps_utils.cells import CellSettings; from ntps_utils.grid import run_grid;"
+        "from ntps_utils.store import Store;"
+        f"run_grid(['lab/XS'], {tasks!r}, CellSettings(lora=None, n_train=200, n_test=100), Store(sys.argv[1]))"
     )
     folder = tmp_path / "cells"
     process = subprocess.Popen([sys.executable, "-c", code, str(folder)], env={**os.environ, "OMP_NUM_THREADS": "1"})
