@@ -44,7 +44,7 @@ class CellSettings:
     n_train, n_test : int, optional
         Texts of each split, the first ones; by default all.
     max_length : int, optional
-        Tokens after which a text is cut; by default what the model can take.
+        Tokens after which a text is cut, unless the model takes fewer; by default what it takes.
     dtype : str
         Of the forward passes.
     seed : int
@@ -136,10 +136,13 @@ def measure_cell(model: CausalModel, train: TextDataset, test: TextDataset, sett
         centring and width.
     """
     started = time.perf_counter()
+    max_length = settings.max_length
+    if max_length is not None and model.max_length is not None:
+        max_length = min(max_length, model.max_length)
     layers = middle_and_last(model.n_layers)
     wanted = tuple(dict.fromkeys(layers.values()))
     at_train, at_test = (
-        extract(model, part, layers=wanted, features=wanted, batch_size=64, max_length=settings.max_length)
+        extract(model, part, layers=wanted, features=wanted, batch_size=64, max_length=max_length)
         for part in (train, test)
     )
     scores = score_settings(at_train, settings.spectrum)
@@ -170,7 +173,7 @@ def measure_cell(model: CausalModel, train: TextDataset, test: TextDataset, sett
             f"mse_train_{name}": linear.train_mse,
         }
     row["scores"] = scores
-    ids = tokenise(model, train, settings.max_length).ids
+    ids = tokenise(model, train, max_length).ids
     case = Case(at_train.features[layers["last"]], y, model, [ids[i] for i in at_train.kept], settings.seed)
     for name, rival in RIVALS.items():
         before = time.perf_counter()
@@ -178,9 +181,9 @@ def measure_cell(model: CausalModel, train: TextDataset, test: TextDataset, sett
         row[f"rival_{name}_seconds"] = time.perf_counter() - before
     if settings.lora is None:
         return row | {"seconds": time.perf_counter() - started}
-    frozen = finetune(model, train, test, settings.frozen, max_length=settings.max_length)
-    lora = finetune(model, train, test, settings.lora, max_length=settings.max_length)
-    after = extract(lora.model, train, layers=wanted, batch_size=64, max_length=settings.max_length)
+    frozen = finetune(model, train, test, settings.frozen, max_length=max_length)
+    lora = finetune(model, train, test, settings.lora, max_length=max_length)
+    after = extract(lora.model, train, layers=wanted, batch_size=64, max_length=max_length)
     return row | {
         "frozen": frozen.accuracy,
         "lora": lora.accuracy,
@@ -278,8 +281,9 @@ def _learn_one(
 
 
 def cell_frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
-    """One line a cell: everything but the scores."""
-    return pd.DataFrame([{name: value for name, value in row.items() if not name.startswith("scores")} for row in rows])
+    """One line a cell: everything but the scores and the warnings."""
+    left_out = ("scores", "scores_after", "warnings")
+    return pd.DataFrame([{name: value for name, value in row.items() if name not in left_out} for row in rows])
 
 
 def score_frame(rows: Iterable[dict[str, Any]], when: str = "before") -> pd.DataFrame:

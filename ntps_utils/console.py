@@ -35,6 +35,7 @@ def guarded(interrupted: str = "interrupted; nothing was written.") -> Iterator[
     for name in ("transformers", "datasets", "huggingface_hub", "httpx"):
         logging.getLogger(name).setLevel(logging.ERROR)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     try:
         yield
     except (ValueError, OSError, MemoryError) as error:

@@ -9,11 +9,12 @@ through the frozen weights, but none is taken of them.
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from threadpoolctl import threadpool_limits
 
 from ntps_utils.cells import CellSettings
 from ntps_utils.hub import TextDataset, model_config, registered_models
-from ntps_utils.lora import FinetuneConfig
+from ntps_utils.lora import FinetuneConfig, attention_projections
 from ntps_utils.moments import Moments
 from ntps_utils.probe import logistic_probe
 from ntps_utils.score import subspaces
@@ -77,19 +78,23 @@ class Speed:
 
     Attributes
     ----------
-    flops : float
-        Sustained operations a second in the forward pass of a block.
-    layer_seconds : float
-        Least time of a block's forward pass, however few its tokens.
-    probe_seconds : float
-        Of a logistic probe, for each text, feature and class.
+    flops, step_flops : float
+        Sustained operations a second in a block's forward pass, and in a training step of
+        its adapters.
+    layer_seconds, layer_step_seconds : float
+        What a block takes for these however few its tokens.
+    probe_seconds, class_seconds : float
+        Of a logistic probe, for each text and feature, and for each class more.
     dense_seconds : float
         Of solving for the subspaces, over d^3.
     """
 
     flops: float
+    step_flops: float
     layer_seconds: float
+    layer_step_seconds: float
     probe_seconds: float
+    class_seconds: float
     dense_seconds: float
 
 
@@ -100,6 +105,15 @@ class Cost:
     flops: float
     seconds: float
     memory: float
+
+    @property
+    def duration(self) -> str:
+        """The seconds in words, to two figures: "45 s", "12 min", "3.4 h", "160 h"."""
+        for unit, length, limit in (("s", 1, 90), ("min", 60, 5400)):
+            if self.seconds < limit:
+                return f"{self.seconds / length:.2g} {unit}"
+        hours = self.seconds / 3600
+        return f"{hours:.2g} h" if hours < 100 else f"{round(hours, -1):,.0f} h"
 
 
 def model_size(name: str | Path, *, trust_remote_code: bool = False) -> ModelSize:
@@ -137,44 +151,43 @@ def forward_flops(size: ModelSize, tokens: float, length: float) -> float:
     return tokens * (2.0 * size.n_body + 4.0 * size.n_layers * size.dimension * length)
 
 
-def passes(texts: TextSize, settings: CellSettings) -> tuple[float, float]:
-    """Tokens that a cell passes forward (a backward pass counts as one more), and in how many calls."""
-    n_all, length = texts.n_train + texts.n_test, texts.mean_tokens
-    n_gradients = min(texts.n_train, LINEARISED_TEXTS)
-    forward = float(n_all)  # extraction
-    calls = n_all / EXTRACTION_BATCH
-    forward += n_gradients * (1 + LINEARISED_GRADIENTS)
-    calls += n_gradients / 32 * (1 + LINEARISED_GRADIENTS)
-    if settings.lora is not None:
-        forward += n_all  # features of the frozen head
-        calls += n_all / max(EXTRACTION_BATCH, settings.frozen.batch_size)
-        forward_lora, calls_lora = _finetune(texts, settings.lora)
-        forward += forward_lora + texts.n_train  # and extraction once more
-        calls += calls_lora + texts.n_train / EXTRACTION_BATCH
-    return forward * length, calls
+class Passes(NamedTuple):
+    """Texts of a cell in forward passes and in training steps, and how many of these there are."""
+
+    texts: float
+    calls: float
+    step_texts: float
+    steps: float
 
 
-def _finetune(texts: TextSize, config: FinetuneConfig) -> tuple[float, float]:
-    """Texts passed forward by a LoRA run, if it is not stopped early, and calls."""
-    rates = len(config.learning_rates)
-    held = config.validation * texts.n_train
-    looks = np.ceil(config.n_steps / config.eval_every) + config.warm_head if held else 0
+def passes(texts: TextSize, settings: CellSettings) -> Passes:
+    """What a cell asks of the model; a gradient that the linearised rival takes counts as one more pass."""
+    n_all, n_gradients = texts.n_train + texts.n_test, min(texts.n_train, LINEARISED_TEXTS)
+    forward = float(n_all + n_gradients * (1 + LINEARISED_GRADIENTS))
+    calls = n_all / EXTRACTION_BATCH + n_gradients / 32 * (1 + LINEARISED_GRADIENTS)
+    config = settings.lora
+    if config is None:
+        return Passes(forward, calls, 0.0, 0.0)
+    rates, held = len(config.learning_rates), config.validation * texts.n_train
+    looks = rates * (np.ceil(config.n_steps / config.eval_every) + config.warm_head) if held else 0
+    # Features of the frozen head; those that the adapters' head starts from; validation; the test; scores after it.
+    more = n_all + texts.n_train * config.warm_head + looks * held + texts.n_test + texts.n_train
     steps = rates * config.n_steps
-    size = max(EXTRACTION_BATCH, config.batch_size)
-    texts_seen = texts.n_train * config.warm_head + 2.0 * steps * config.batch_size + rates * looks * held
-    return texts_seen + texts.n_test, 2.0 * steps + (texts.n_train + texts.n_test + rates * looks * held) / size
+    return Passes(forward + more, calls + more / EXTRACTION_BATCH, float(steps * config.batch_size), float(steps))
 
 
 def cell_cost(size: ModelSize, texts: TextSize, settings: CellSettings, speed: Speed) -> Cost:
     """Operations, seconds and device memory of one cell; LoRA is reckoned without an early stop."""
-    tokens, calls = passes(texts, settings)
-    flops = forward_flops(size, tokens, texts.mean_tokens)
-    probes, solves = (N_PROBES, N_SOLVES) if settings.lora is not None else (N_PROBES - 2, N_SOLVES / 2)
+    asked, length = passes(texts, settings), texts.mean_tokens
+    forward = forward_flops(size, asked.texts * length, length)
+    steps = 2 * forward_flops(size, asked.step_texts * length, length)
+    seconds = forward / speed.flops + asked.calls * size.n_layers * speed.layer_seconds
+    seconds += steps / speed.step_flops + asked.steps * size.n_layers * speed.layer_step_seconds
+    n_probes, n_solves = (N_PROBES, N_SOLVES) if settings.lora is not None else (N_PROBES - 2, N_SOLVES / 2)
     n, d = texts.n_train, size.dimension
-    seconds = flops / speed.flops + calls * size.n_layers * speed.layer_seconds
-    seconds += probes * n * d * texts.n_classes * speed.probe_seconds
-    seconds += (solves * d**3 + 2 * n * d * min(n, d)) * speed.dense_seconds  # and two linear probes
-    return Cost(flops, seconds, memory(size, texts, settings))
+    seconds += n_probes * n * d * (speed.probe_seconds + texts.n_classes * speed.class_seconds)
+    seconds += (n_solves * d**3 + 2 * n * d * min(n, d)) * speed.dense_seconds  # and two linear probes
+    return Cost(forward + steps, seconds, memory(size, texts, settings))
 
 
 def memory(size: ModelSize, texts: TextSize, settings: CellSettings) -> float:
@@ -202,7 +215,7 @@ def measure_speed(
     device: str = "auto",
     least_seconds: float = 0.3,
 ) -> Speed:
-    """Time a block of this width with random weights, and a small probe, on this machine with one thread.
+    """Time a block of this width, and a small probe, on this machine with one thread.
 
     Parameters
     ----------
@@ -220,27 +233,36 @@ def measure_speed(
     if flops is not None and not 0 < flops < np.inf:
         raise ValueError(f"flops is the number of operations a second, such as 2e14, not {flops}.")
     where = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
-    dtype = getattr(torch, settings.dtype)
+    on_cpu = where.type == "cpu"
+    few, many = (1, 4), (4, 64) if on_cpu else (64, 512)
+    dimension, n_block = (size.dimension, size.n_body / size.n_layers) if flops is None else (64, 12 * 64 * 64)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    measured: list[float] = []
     try:
-        if flops is not None:
-            layer_seconds = _time(_block(64, 64 * 64 * 12).to(where, dtype), (1, 4), least_seconds)
-        else:
-            block = _block(size.dimension, size.n_body / size.n_layers).to(where, dtype)
-            layer_seconds = _time(block, (1, 4), least_seconds)
-            n_texts, length = (16, 64) if where.type == "cpu" else (64, 512)
-            seconds = _time(block, (n_texts, length), least_seconds)
-            one = ModelSize(sum(p.numel() for p in block.layers.parameters()), 0, size.dimension, 1)
-            operations = forward_flops(one, n_texts * length, length)
-            flops = operations / max(seconds - layer_seconds, 0.1 * seconds)
+        block = _block(dimension, n_block).to(where, getattr(torch, settings.dtype))
+        operations = forward_flops(ModelSize(_count(block.layers), 0, dimension, 1), many[0] * many[1], many[1])
+        for train in (False, True):
+            if train:
+                block = _with_adapters(block.float() if on_cpu else block, settings.lora or FinetuneConfig())
+            least = _time(block, few, train, least_seconds)
+            if flops is not None:
+                measured += [flops, least]
+            else:
+                seconds = _time(block, many, train, least_seconds)
+                measured += [(1 + train) * operations / max(seconds - least, 0.1 * seconds), least]
     finally:
         torch.set_num_threads(threads)
-    return Speed(flops, layer_seconds, *_cpu_seconds())
+    forward, layer, step, layer_step = measured
+    return Speed(forward, step, layer, layer_step, *_cpu_seconds())
+
+
+def _count(module: torch.nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
 
 
 def _block(dimension: int, n_parameters: float) -> Any:
-    """One block of about so many parameters, with random weights."""
+    """One block of about so many parameters."""
     from transformers import LlamaConfig, LlamaModel
 
     heads = max(1, dimension // 64)
@@ -253,18 +275,37 @@ def _block(dimension: int, n_parameters: float) -> Any:
         num_attention_heads=heads,
         num_key_value_heads=heads,
     )
-    with torch.random.fork_rng(devices=[]):
-        return LlamaModel(config).eval().requires_grad_(False)
+    with torch.device("meta"):  # random numbers take longer to draw than the block to time
+        block = LlamaModel(config)
+    block = block.to_empty(device="cpu").eval().requires_grad_(False)
+    for tensor in (*block.parameters(), *block.buffers()):
+        tensor.fill_(0.01)
+    return block
 
 
-@torch.inference_mode()
-def _time(block: torch.nn.Module, shape: tuple[int, int], least_seconds: float) -> float:
-    """Least seconds of a pass, over repetitions."""
+def _with_adapters(block: Any, config: FinetuneConfig) -> Any:
+    import peft
+
+    targets = list(config.targets or attention_projections(block))
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return peft.get_peft_model(block, peft.LoraConfig(r=config.rank, target_modules=targets))
+
+
+def _time(block: Any, shape: tuple[int, int], train: bool, least_seconds: float) -> float:
+    """Least seconds of a forward pass or a training step, over repetitions."""
     ids = torch.zeros(shape, dtype=torch.long, device=next(block.parameters()).device)
+    moving = [p for p in block.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(moving) if train else None
     times: list[float] = []
-    while sum(times) < least_seconds or len(times) < 3:
+    while sum(times) < least_seconds or len(times) < 2:
         started = time.perf_counter()
-        block(input_ids=ids, use_cache=False)
+        with torch.set_grad_enabled(train):
+            out = block(input_ids=ids, use_cache=False).last_hidden_state
+        if optimizer is not None:
+            optimizer.zero_grad()
+            out.float().square().mean().backward()
+            optimizer.step()
         if ids.device.type == "cuda":
             torch.cuda.synchronize()
         times.append(time.perf_counter() - started)
@@ -272,19 +313,21 @@ def _time(block: torch.nn.Module, shape: tuple[int, int], least_seconds: float) 
 
 
 @cache
-def _cpu_seconds() -> tuple[float, float]:
-    """Of a probe, for each text, feature and class; and of solving for the subspaces, over d^3."""
+def _cpu_seconds() -> tuple[float, float, float]:
+    """Of a probe, for each text and feature, and for each class more; of solving for the subspaces, over d^3."""
     with threadpool_limits(1):
-        return _probe_seconds(), _dense_seconds()
+        two, many = _probe_seconds(2), _probe_seconds(32)
+        more = max(0.0, many - two) / 30
+        return max(0.0, two - 2 * more), more, _dense_seconds()
 
 
-def _probe_seconds(n: int = 600, d: int = 128, c: int = 4) -> float:
+def _probe_seconds(c: int, n: int = 1000, d: int = 512) -> float:
     rng = np.random.default_rng(0)
     y = np.arange(n) % c
     x = rng.normal(size=(n, d)) + 0.3 * rng.normal(size=(c, d))[y]
     started = time.perf_counter()
     logistic_probe(x, y, x[:50], y[:50])
-    return (time.perf_counter() - started) / (n * d * c)
+    return (time.perf_counter() - started) / (n * d)
 
 
 def _dense_seconds(d: int = 256, n: int = 320, length: int = 8) -> float:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import traceback
 import uuid
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +82,8 @@ class Grid:
     Attributes
     ----------
     rows : dict
-        Of :func:`ntps_utils.cells.measure_cell`, by (model, dataset) as the grid was given them.
+        Of :func:`ntps_utils.cells.measure_cell`, and ``warnings``, what it warned of, by
+        (model, dataset) as the grid was given them.
     failures : tuple of Failure
         The other cells.
     """
@@ -104,6 +107,7 @@ class Grid:
         return list(self.rows.values())
 
 
+@cache  # this process keeps the code that it has loaded, whatever becomes of the files
 def made_by() -> dict[str, Any]:
     """What decides a row beside weights, texts and settings: the measuring code and the packages it uses."""
     code = code_fingerprint(Path(cells.__file__), leave_out=("store", "provenance"))  # they keep rows, not make them
@@ -266,7 +270,11 @@ def _measure(cell: Cell, settings: CellSettings, folder: str, trust_remote_code:
         found = [model.fingerprint, train.fingerprint, test.fingerprint]
         if found != [cell.key["weights"], *cell.key["texts"]]:
             raise GridError("the weights or texts that this worker finds under these names are not those of the plan.")
-        row = measure_cell(model, train, test, settings)
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            row = measure_cell(model, train, test, settings)
+        said = {str(w.message) for w in warned if w.category.__module__.startswith("ntps_utils")}
+        row["warnings"] = sorted(said)
         if Path(folder).is_dir():
             Store(folder).put(cell.key, row)
         return row
@@ -330,8 +338,10 @@ def _on_dask(
 
 def _on_worker(cell: Cell, settings: CellSettings, folder: str, trust_remote_code: bool) -> Outcome:
     """:func:`_measure` on the GPU that belongs to this worker, if the machine has several."""
+    import transformers
     from distributed import get_worker
 
+    transformers.utils.logging.disable_progress_bar()
     name, device = str(get_worker().name), "auto"
     if torch.cuda.is_available():  # a launcher that shows each worker one GPU has numbered it 0
         device = f"cuda:{int(name) % torch.cuda.device_count() if name.isdecimal() else 0}"
@@ -352,7 +362,7 @@ def _client(scheduler: str, n_workers: int, gpu: bool) -> Iterator[Any]:
                     n_workers=n_workers,
                     threads_per_worker=1,
                     memory_limit=None,  # pausing at a limit would stop a grid for good
-                    dashboard_address=None,
+                    dashboard_address=":0",  # any free port: another grid may run here
                     resources={RESOURCE: 1} if gpu else None,
                 )
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -152,6 +153,11 @@ def grid_command(
             prints = {row["model"]: row["weights"] for row in rows}
             record(rows, record_prefix, settings, command, weights=prints)
             err.print(f"Tables and provenance are beside {record_prefix}.", highlight=False)
+        warned = Counter(text for row in rows for text in row["warnings"]).most_common()
+        for text, times in warned[:5]:
+            err.print(f"[yellow]note:[/yellow] {escape(text)} ({times} cells)", soft_wrap=True, highlight=False)
+        if len(warned) > 5:
+            err.print(f"[yellow]note:[/yellow] and {len(warned) - 5} other warnings; rows hold them.", highlight=False)
         names = {(chosen[m], texts[d]): (m, d) for m, d in pairs}
         for failure in failures:
             m, d = names[failure.model, failure.dataset]
@@ -250,7 +256,7 @@ def _show_plan(
     )
     texts = {name: cost.text_size(*parts, settings.max_length) for name, parts in plan.texts.items()}
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
-    for heading in ("model", "parameters", "cells left", "operations", "hours", "device GiB"):
+    for heading in ("model", "parameters", "cells left", "operations", "time", "device memory"):
         table.add_column(heading, justify="left" if heading == "model" else "right")
     everything: list[cost.Cost] = []
     for alias, model in models.items():
@@ -274,7 +280,7 @@ def _said(costs: Sequence[Cost], n_workers: int = 1) -> list[str]:
     if not costs:
         return ["", "", ""]
     whole = total(costs, n_workers)
-    return [f"{whole.flops:.2g}", f"{whole.seconds / 3600:.2g}", f"{whole.memory / 2**30:.2g}"]
+    return [f"{whole.flops:.2g}", whole.duration, f"{whole.memory / 2**30:.2g} GiB"]
 
 
 @results_app.command("list")

@@ -1,0 +1,121 @@
+"""The paper's eight models and twelve datasets in miniature, in the shape that the Hub has them.
+
+Models are the lab's, four sizes early and late in pretraining, under the paper's ids; datasets
+are its tasks in the columns and splits of the real ones. Two datasets have no source on the
+Hub and lie in a folder.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ntps_utils.hub import load_model, registered_datasets, registered_models
+from ntps_utils.lab.tasks import sample
+
+MODELS = dict(
+    zip(registered_models(), ("XS@400", "XS", "S@400", "S", "M@400", "M", "L@400", "L"), strict=True)
+)  # by size, as the paper's are
+DATASETS = {
+    "banking77": "topic",
+    "bias_identification": "code",
+    "clickbait": "register",
+    "climate_sentiment": "sentiment",
+    "commonsense_qa": "order",
+    "emotion": "author",
+    "imdb": "tense",
+    "intent_classification": "intent",
+    "medical_questions_pairs": "paraphrase",
+    "rotten_tomatoes": "number",
+    "sms_spam": "marker",
+    "sst2": "agreement",
+}
+REMOTE_CODE = """from transformers import LlamaConfig, LlamaForCausalLM
+
+
+class OpenELMConfig(LlamaConfig):
+    model_type = "openelm"
+
+
+class OpenELMForCausalLM(LlamaForCausalLM):
+    config_class = OpenELMConfig
+"""
+
+
+def build(folder: Path, n_train: int = 60, n_test: int = 30) -> str:
+    """Write the repositories below ``folder/hub`` and the two datasets below ``folder/local``.
+
+    Returns
+    -------
+    str
+        Value for ``--datasets`` of ``ntps grid``.
+    """
+    for name, entry in registered_models().items():
+        _model(folder / "hub/models", name, entry)
+    local = []
+    for name, entry in registered_datasets().items():
+        if "hub" in entry:
+            _dataset(folder / "hub/datasets" / entry["hub"], name, entry, n_train, n_test)
+        else:
+            place = folder / "local" / name
+            place.mkdir(parents=True)
+            for split, frame in zip(("train", "test"), _texts(name, n_train, n_test), strict=True):
+                frame.to_csv(place / f"{split}.csv", index=False)
+            local.append(f"{name}={place}")
+    return ",".join(["paper", *local])
+
+
+def _model(hub: Path, name: str, entry: dict[str, Any]) -> None:
+    model = load_model(f"lab/{MODELS[name]}", dtype="float32")
+    place = hub / entry["hub"]
+    model.model.save_pretrained(place)
+    tokenizer = hub / entry.get("tokenizer", entry["hub"])
+    model.tokenizer.save_pretrained(tokenizer)
+    if entry.get("remote_code"):
+        config = json.loads((place / "config.json").read_text())
+        config |= {
+            "model_type": "openelm",
+            "architectures": ["OpenELMForCausalLM"],
+            "auto_map": {
+                "AutoConfig": "modeling_openelm.OpenELMConfig",
+                "AutoModelForCausalLM": "modeling_openelm.OpenELMForCausalLM",
+            },
+        }
+        (place / "config.json").write_text(json.dumps(config))
+        (place / "modeling_openelm.py").write_text(REMOTE_CODE)
+
+
+def _texts(name: str, n_train: int, n_test: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    parts = [sample(DATASETS[name], n, seed=i) for i, n in enumerate((n_train, n_test))]
+    one, two = (pd.DataFrame({"text": part.texts, "label": part.labels}) for part in parts)
+    return one, two
+
+
+def _dataset(place: Path, name: str, entry: dict[str, Any], n_train: int, n_test: int) -> None:
+    place.mkdir(parents=True)
+    train, test = _texts(name, n_train, n_test)
+    splits = {entry["splits"]["train"]: train}
+    if "hold_out" in entry:  # one split, of which the library holds a part out
+        splits = {entry["splits"]["train"]: pd.concat([train, test])}
+    else:
+        splits[entry["splits"]["test"]] = test
+    for split, frame in splits.items():
+        if name == "commonsense_qa":
+            choices = [{"text": ["one", "two", "three", "four", "five"]}] * len(frame)
+            letters = [chr(ord("A") + label) for label in frame["label"]]
+            rows = pd.DataFrame({"question": frame["text"], "choices": choices, "answerKey": letters})
+        elif name == "medical_questions_pairs":
+            halves = [text.split() for text in frame["text"]]
+            rows = pd.DataFrame(
+                {
+                    "question_1": [" ".join(words[: len(words) // 2]) for words in halves],
+                    "question_2": [" ".join(words[len(words) // 2 :]) for words in halves],
+                    "label": frame["label"],
+                }
+            )
+        else:
+            rows = frame.rename(columns={"text": entry["text"].strip("{}"), "label": entry["label"]})
+        rows.to_parquet(place / f"{split}.parquet", index=False)
