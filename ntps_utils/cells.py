@@ -6,6 +6,7 @@ The settings are fixed before any cell is run; :mod:`ntps_utils.grid` runs table
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -87,6 +88,11 @@ GPU = CellSettings(
 """For models of billions of parameters: bfloat16, adapters of the paper's rank, 3,000 training texts."""
 
 PROFILES = {"cpu": CellSettings(), "gpu": GPU}
+
+
+def n_threads() -> int:
+    """Threads that a cell may use: ``OMP_NUM_THREADS``, or one, since small models gain nothing from more."""
+    return int(os.environ.get("OMP_NUM_THREADS", "1"))
 
 
 def middle_and_last(n_layers: int) -> dict[str, int]:

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
-from ntps_utils.cells import CellSettings
+from ntps_utils.cells import CellSettings, n_threads
 from ntps_utils.hub import TextDataset, model_config, registered_models
 from ntps_utils.lora import FinetuneConfig, attention_projections
 from ntps_utils.moments import Moments
@@ -74,7 +74,7 @@ class TextSize:
 
 @dataclass(frozen=True)
 class Speed:
-    """What a device does in its passes, and one thread of the CPU beside it.
+    """What a device does in its passes, and the CPU beside it.
 
     Attributes
     ----------
@@ -100,10 +100,23 @@ class Speed:
 
 @dataclass(frozen=True)
 class Cost:
-    """Of a cell: operations on the device, seconds in all, and bytes of the device's memory at the peak."""
+    """Of a cell, or of many.
+
+    Attributes
+    ----------
+    flops : float
+        Operations on the device.
+    seconds : float
+        In all.
+    host_seconds : float
+        Of these, on the CPU whatever the device: probes and subspaces.
+    memory : float
+        Bytes of the device's memory at the peak.
+    """
 
     flops: float
     seconds: float
+    host_seconds: float
     memory: float
 
     @property
@@ -185,9 +198,9 @@ def cell_cost(size: ModelSize, texts: TextSize, settings: CellSettings, speed: S
     seconds += steps / speed.step_flops + asked.steps * size.n_layers * speed.layer_step_seconds
     n_probes, n_solves = (N_PROBES, N_SOLVES) if settings.lora is not None else (N_PROBES - 2, N_SOLVES / 2)
     n, d = texts.n_train, size.dimension
-    seconds += n_probes * n * d * (speed.probe_seconds + texts.n_classes * speed.class_seconds)
-    seconds += (n_solves * d**3 + 2 * n * d * min(n, d)) * speed.dense_seconds  # and two linear probes
-    return Cost(forward + steps, seconds, memory(size, texts, settings))
+    host = n_probes * n * d * (speed.probe_seconds + texts.n_classes * speed.class_seconds)
+    host += (n_solves * d**3 + 2 * n * d * min(n, d)) * speed.dense_seconds  # and two linear probes
+    return Cost(forward + steps, seconds + host, host, memory(size, texts, settings))
 
 
 def memory(size: ModelSize, texts: TextSize, settings: CellSettings) -> float:
@@ -215,7 +228,7 @@ def measure_speed(
     device: str = "auto",
     least_seconds: float = 0.3,
 ) -> Speed:
-    """Time a block of this width, and a small probe, on this machine with one thread.
+    """Time a block of this width, and a small probe, on this machine with as many threads as a worker has.
 
     Parameters
     ----------
@@ -237,7 +250,7 @@ def measure_speed(
     few, many = (1, 4), (4, 64) if on_cpu else (64, 512)
     dimension, n_block = (size.dimension, size.n_body / size.n_layers) if flops is None else (64, 12 * 64 * 64)
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(n_threads())
     measured: list[float] = []
     try:
         block = _block(dimension, n_block).to(where, getattr(torch, settings.dtype))
@@ -315,7 +328,7 @@ def _time(block: Any, shape: tuple[int, int], train: bool, least_seconds: float)
 @cache
 def _cpu_seconds() -> tuple[float, float, float]:
     """Of a probe, for each text and feature, and for each class more; of solving for the subspaces, over d^3."""
-    with threadpool_limits(1):
+    with threadpool_limits(n_threads()):
         two, many = _probe_seconds(2), _probe_seconds(32)
         more = max(0.0, many - two) / 30
         return max(0.0, two - 2 * more), more, _dense_seconds()
@@ -341,10 +354,11 @@ def _dense_seconds(d: int = 256, n: int = 320, length: int = 8) -> float:
 
 
 def total(costs: Iterable[Cost], n_workers: int = 1) -> Cost:
-    """Of many cells on so many workers: the sum of operations, the sum of seconds over workers, the largest memory."""
+    """Of many cells on so many workers: operations add up, seconds are shared, memory is that of the largest."""
     costs = list(costs)
     return Cost(
         sum(c.flops for c in costs),
         sum(c.seconds for c in costs) / max(1, n_workers),
+        sum(c.host_seconds for c in costs) / max(1, n_workers),
         max((c.memory for c in costs), default=0.0),
     )

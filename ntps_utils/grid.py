@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from ntps_utils import cells
-from ntps_utils.cells import CellSettings, measure_cell
+from ntps_utils.cells import CellSettings, measure_cell, n_threads
 from ntps_utils.hub import HubError, TextDataset, load_model, model_fingerprint
 from ntps_utils.provenance import code_fingerprint, versions
 from ntps_utils.store import Store
@@ -199,7 +199,7 @@ def run_grid(
         default cells run in this process one after another, or on a local cluster if
         ``n_workers`` is more than 1.
     n_workers : int
-        Of the local cluster, with one thread each: small models gain nothing from more.
+        Of the local cluster, each for one cell at a time.
     gpu : bool
         Each cell holds one of the resource "GPU" of its worker; a local cluster gives
         each worker one, and places the workers on the machine's GPUs in turn.
@@ -260,7 +260,7 @@ Tell = Callable[[Cell, str], None]
 
 def _measure(cell: Cell, settings: CellSettings, folder: str, trust_remote_code: bool, device: str = "auto") -> Outcome:
     """Measure a cell and keep its row, wherever this runs. Errors that no second try can mend are an outcome."""
-    torch.set_num_threads(1)
+    torch.set_num_threads(n_threads())
     try:
         mine = made_by()
         if any(cell.key[name] != mine[name] for name in mine):

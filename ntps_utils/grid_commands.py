@@ -86,7 +86,7 @@ def grid_command(
         str | None,
         typer.Option(help="local, or the address of a Dask scheduler, dask://host:8786.", show_default="this process"),
     ] = None,
-    jobs: Annotated[int, typer.Option(help="Worker processes of a local scheduler, with one thread each.")] = 1,
+    jobs: Annotated[int, typer.Option(help="Worker processes of a local scheduler.")] = 1,
     retries: Annotated[int, typer.Option(help="Times that Dask tries a cell again.")] = 2,
     n_train: Annotated[
         int | None, typer.Option(help="Training texts, the first ones.", show_default="the profile's")
