@@ -1,7 +1,7 @@
 # make book     the book, from a fresh machine (Python 3.11 or newer is all it needs)
 # make test     the tests, likewise
 .DEFAULT_GOAL := help
-.PHONY: help env book test lint check reproduce notebooks bench lock clean
+.PHONY: help env book pdf test lint check reproduce notebooks bench lock clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -30,6 +30,9 @@ book: notebooks  ## build the book; warnings are errors
 	$(BIN)/jupyter-book build . --path-output . --warningiserror --nitpick --keep-going --quiet
 	@test -s $(SITE)
 	@echo "The book is in $(CURDIR)/$(SITE)"
+
+pdf: $(STAMP)  ## print the built site to _build/ntps.pdf; needs Chromium
+	$(BIN)/python -m ntps_utils.browser _build/ntps.pdf
 
 test: $(STAMP)  ## run the tests
 	$(BIN)/python -m pytest

@@ -69,10 +69,24 @@ class CellSettings:
     dtype: str = "float32"
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        for name, value, least in (
+            ("n_train", self.n_train, 1),
+            ("n_test", self.n_test, 1),
+            ("max_length", self.max_length, 2),
+        ):
+            if value is not None and value < least:
+                raise ValueError(f"{name} must be at least {least}, or left out; got {value}.")
+        if not 0.0 < self.spectrum <= 1.0:
+            raise ValueError(f"spectrum must be a fraction in (0, 1], got {self.spectrum}.")
+
     def texts(self, dataset: str) -> tuple[TextDataset, TextDataset]:
         """The training and test texts of a dataset that a cell uses."""
-        train, test = load_texts(dataset, "train"), load_texts(dataset, "test")
-        return train.head(self.n_train or len(train)), test.head(self.n_test or len(test))
+        train, test = (
+            part if n is None else part.head(n)
+            for n, part in ((self.n_train, load_texts(dataset, "train")), (self.n_test, load_texts(dataset, "test")))
+        )
+        return train, test
 
 
 GPU = CellSettings(

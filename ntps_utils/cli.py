@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +11,7 @@ from rich.table import Table
 
 import ntps_utils
 from ntps_utils.console import bar, err, guarded, out
-from ntps_utils.files import atomic_path
+from ntps_utils.files import atomic_path, check_writable
 from ntps_utils.grid_commands import grid_command, results_app
 from ntps_utils.hub import registered_datasets, registered_models
 from ntps_utils.lab.commands import app as lab_app
@@ -166,8 +165,8 @@ def score(
     with guarded():
         widths = parse_widths(k_v or ["0.5"])
         intensity = parse_shrinkage(shrinkage)
-        if json_file is not None and not os.access(json_file.absolute().parent, os.W_OK):
-            raise ValueError(f"Cannot write {json_file}: the folder does not exist or is read-only.")
+        if json_file is not None:
+            check_writable(json_file, make_folders=False)
         with bar() as shown:
             task = shown.add_task("loading", total=None)
 
@@ -247,8 +246,7 @@ def prescreen_command(
     """
     with guarded():
         for file in filter(None, (json_file, html_file)):
-            if not os.access(file.absolute().parent, os.W_OK):
-                raise ValueError(f"Cannot write {file}: the folder does not exist or is read-only.")
+            check_writable(file, make_folders=False)
         from ntps_utils.prescreen import HEADLINES, LABELS, duration, prescreen
 
         with bar() as shown:

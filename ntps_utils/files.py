@@ -29,6 +29,25 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def check_writable(path: str | Path, *, make_folders: bool = True) -> None:
+    """Refuse, before long work, a file that could not be written after it.
+
+    Raises
+    ------
+    ValueError
+        If it is a folder, or lies in one that is read-only or (without ``make_folders``)
+        not there.
+    """
+    path = Path(path).absolute()
+    if path.is_dir():
+        raise ValueError(f"Cannot write {path}: it is a folder.")
+    folder = path.parent
+    while make_folders and not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise ValueError(f"Cannot write {path}: the folder {folder} does not exist or is read-only.")
+
+
 def sha256(*paths: str | Path) -> str:
     """Hex digest of the concatenated contents of files, in the order given."""
     digest = hashlib.sha256()

@@ -17,6 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ntps_utils.console import err, guarded, out
+from ntps_utils.files import check_writable
 from ntps_utils.hub import registered_datasets, registered_models
 
 if TYPE_CHECKING:
@@ -125,6 +126,8 @@ def grid_command(
         settings = _settings(profile, n_train, n_test, max_length, lora, seed)
         if jobs < 1 or retries < 0:
             raise ValueError(f"--jobs is at least 1 and --retries at least 0, got {jobs} and {retries}.")
+        if record_prefix is not None:
+            check_writable(record_prefix)
         if dry_run:
             _show_plan(chosen, texts, settings, Store(store), jobs, flops, trust_remote_code)
             return
@@ -180,9 +183,9 @@ def _settings(
     assert start.lora is not None
     return replace(
         start,
-        n_train=n_train or start.n_train,
-        n_test=n_test or start.n_test,
-        max_length=max_length or start.max_length,
+        n_train=start.n_train if n_train is None else n_train,
+        n_test=start.n_test if n_test is None else n_test,
+        max_length=start.max_length if max_length is None else max_length,
         lora=replace(start.lora, seed=seed) if lora else None,
         frozen=replace(start.frozen, seed=seed),
         seed=seed,
@@ -292,6 +295,8 @@ def list_command(
         from ntps_utils.results import stored_cells
 
         cells = stored_cells(_store(store))
+        if cells.empty:
+            raise ValueError(f"{store} holds no results.")
         table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
         columns = [c for c in ("key", "model", "dataset", "probe_last", "lora", "gain", "seconds") if c in cells]
         for heading in columns:
@@ -335,6 +340,7 @@ def export_command(
 
         if file.suffix != ".parquet":
             raise ValueError(f"Name a file that ends in .parquet, not {file}.")
+        check_writable(file)
         out.print(f"{export(_store(store), file)} cells are in {file}.", highlight=False)
 
 

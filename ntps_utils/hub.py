@@ -33,6 +33,7 @@ SUFFIXES = (".csv", ".parquet", ".jsonl")
 AUTO_FLOAT64_PARAMETERS = 50_000_000
 LAB = "lab/"
 PARQUET = "refs/convert/parquet"  # where the Hub keeps its conversion of every public dataset
+LARGEST_GAP = 1000  # class numbers up to here may have no text in a split
 PATIENCE = 5.0  # seconds for the Hub to answer at all
 
 
@@ -172,9 +173,12 @@ def _from_folder(folder: Path, split: str, text_column: str, label_column: str) 
     names_file = folder / "label_names.json"
     names: Sequence[str] | None = None
     if names_file.is_file():
-        names = json.loads(names_file.read_text("utf-8"))
+        try:
+            names = json.loads(names_file.read_text("utf-8"))
+        except ValueError:
+            names = None
         if not isinstance(names, list):
-            raise HubError(f"{names_file} must hold a list of class names in label order.")
+            raise HubError(f"{names_file} must hold a JSON list of class names in label order.")
     elif not _are_integers(raw):
         # One coding for all splits: the same class must not get two numbers.
         others = [_column(_read_file(p), label_column, str(p)) for s, p in files.items() if s != split]
@@ -262,13 +266,18 @@ def _read_file(path: Path) -> pd.DataFrame:
     try:
         if path.suffix == ".csv":
             # "NA" and "null" are texts, not missing values.
-            return pd.read_csv(path, keep_default_na=False, dtype=str, encoding="utf-8")
+            frame = pd.read_csv(path, keep_default_na=False, dtype=str, encoding="utf-8")
+            if not isinstance(frame.index, pd.RangeIndex):  # pandas took the first field of each row for its name
+                raise HubError(f"{path}: the rows have more fields than the header; quote texts that hold commas.")
+            return frame
         if path.suffix == ".parquet":
             return pd.read_parquet(path)
         if path.suffix == ".jsonl":
             return pd.read_json(path, lines=True, dtype=False)
     except UnicodeDecodeError as error:
         raise HubError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8.") from None
+    except HubError:
+        raise
     except (ValueError, pd.errors.ParserError, OSError) as error:
         raise HubError(f"{path} could not be read: {_first_line(error)}.") from None
     raise HubError(f"{path} has an unknown type {path.suffix!r}; expected one of {', '.join(SUFFIXES)}.")
@@ -299,14 +308,21 @@ def _encode(raw: Sequence[Any], names: Sequence[str] | None, where: str) -> tupl
     if not raw:
         raise HubError(f"{where} has no rows.")
     for row, label in enumerate(raw):
-        if label is None or label == "" or (isinstance(label, float) and label != int(label or 0)):
+        if label is None or label == "" or (isinstance(label, float) and not label.is_integer()):
             raise HubError(f"{where}, row {row + 1}: the label is {label!r}; expected a class number or a class name.")
     if _are_integers(raw):
-        labels = np.array([_as_integer(label) for label in raw], dtype=np.int64)
-        if labels.min() < 0:
+        numbers = [int(label) for label in raw]
+        lowest, highest = min(numbers), max(numbers)
+        if lowest < 0:
             raise HubError(
-                f"{where}, row {int(labels.argmin()) + 1}: the label is {labels.min()}; class numbers start at 0."
+                f"{where}, row {numbers.index(lowest) + 1}: the label is {lowest}; class numbers start at 0."
             )
+        if highest >= max(LARGEST_GAP, 10 * len(raw)):
+            raise HubError(
+                f"{where}, row {numbers.index(highest) + 1}: the label is {highest}, and there are {len(raw)} rows; "
+                "class numbers count from 0. Give names instead if these are codes."
+            )
+        labels = np.array(numbers, dtype=np.int64)
         n_classes = int(labels.max()) + 1
         if names is None:
             names = [str(i) for i in range(n_classes)]
@@ -326,8 +342,12 @@ def _dataset(
     name: str, split: str, texts: Sequence[Any], labels: NDArray[np.int64], names: Sequence[str]
 ) -> TextDataset:
     for row, text in enumerate(texts):
+        if text is None or text != text:
+            raise HubError(f"{name}, row {row + 1}: the text is missing.")
         if not isinstance(text, str):
             raise HubError(f"{name}, row {row + 1}: the text is {type(text).__name__}, not a string.")
+        if "\0" in text:
+            raise HubError(f"{name}, row {row + 1}: the text holds a NUL character; was the file saved as UTF-16?")
     return TextDataset(name, split, tuple(texts), labels, tuple(names))
 
 
@@ -413,12 +433,25 @@ def load_model(
             model = model if dtype == "auto" else model.to(getattr(torch, dtype))
         else:
             tokenizer = transformers.AutoTokenizer.from_pretrained(place.tokenizer, **options)
-            model = transformers.AutoModelForCausalLM.from_pretrained(
-                place.name, dtype="auto" if dtype == "auto" else getattr(torch, dtype), use_safetensors=True, **options
+            wanted = "auto" if dtype == "auto" else getattr(torch, dtype)
+            loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
+                place.name, dtype=wanted, use_safetensors=True, output_loading_info=True, **options
             )
+            model, report = loaded
+            _check_complete(model, report["missing_keys"])
     if dtype == "auto" and where.type == "cpu" and model.num_parameters() <= AUTO_FLOAT64_PARAMETERS:
         model = model.double()
     return CausalModel(place.asked, model.eval().requires_grad_(False).to(where), tokenizer, place.fingerprint())
+
+
+def _check_complete(model: Any, missing: Iterable[str]) -> None:
+    """transformers fills weights that a checkpoint lacks with random numbers; only the head is none of ours."""
+    head = model.get_output_embeddings()
+    ours = {id(p) for p in head.parameters()} if head is not None else set()
+    lacking = sorted(name for name in missing if id(dict(model.named_parameters()).get(name)) not in ours)
+    if lacking:
+        more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
+        raise ValueError(f"the checkpoint lacks the weights {lacking[0]}{more}; it is incomplete or of another model")
 
 
 def model_fingerprint(name: str | Path, *, trust_remote_code: bool = False) -> str:

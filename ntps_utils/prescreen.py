@@ -273,6 +273,11 @@ def prescreen(
     data = data if max_texts is None else data.head(min(max_texts, len(data)))
     if len(np.unique(data.labels)) < 2:
         raise ValueError(f"All {len(data)} texts of {data.name} have one label; at least two classes are needed.")
+    if np.sum(np.bincount(data.labels) >= 2) < 2:
+        raise ValueError(
+            f"{data.name} has {len(data)} texts of {len(np.unique(data.labels))} classes; a probe needs two classes with "
+            "two texts each at the least, and a useful one dozens."
+        )
     lm = (
         model
         if isinstance(model, CausalModel)

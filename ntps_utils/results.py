@@ -17,7 +17,7 @@ from ntps_utils.files import atomic_path
 from ntps_utils.provenance import provenance
 from ntps_utils.store import Store
 
-RECORDED = ("lab", "real", "control")
+RECORDED = ("lab", "real", "control", "rehearsal")
 PRIMARY = "place == 'last' and rule == 'half' and not centred"
 """The setting that every chapter fixes in advance: last layer, half of the features, second moments."""
 
@@ -74,9 +74,10 @@ def load_recorded(name: str, what: str = "cells") -> pd.DataFrame:
 
     Parameters
     ----------
-    name : {"lab", "real", "control"}
-        Models and tasks of the made world; small real models on real datasets; or lab/S along
-        its pretraining, and pretrained on shuffled documents.
+    name : {"lab", "real", "control", "rehearsal"}
+        Models and tasks of the made world; small real models on real datasets; lab/S along
+        its pretraining, and pretrained on shuffled documents; or the lab's models and tasks
+        under the names of the paper's.
     what : {"cells", "scores"}
         :func:`cell_table` or :func:`score_table`.
     """
@@ -134,6 +135,9 @@ def compare(one: pd.DataFrame, two: pd.DataFrame, tolerance: float = 1e-9) -> pd
     lines: list[dict[str, Any]] = []
     indexed = []
     for name, table in (("one", one), ("two", two)):
+        lacking = [column for column in ("model", "dataset") if column not in table.columns]
+        if lacking:
+            raise ValueError(f"Table {name} has no column {lacking[0]!r}: it is no table of cells, or empty.")
         twice = table.duplicated(["model", "dataset"])
         if twice.any():
             again = table.loc[twice, ["model", "dataset"]].iloc[0]

@@ -327,6 +327,8 @@ def subspaces(
     cut = moments.rcond if rcond is None else rcond
     cut_a = moments.rcond_raw if rcond is None else rcond
     d = len(S)
+    if not np.any(S):
+        raise ValueError(f"Layer {layer}: all texts have the same features; there is nothing to tell them apart by.")
 
     white_S = whiten(S, cut, None if regularised else moments.max_rank)
     white_A = whiten(moments.A0, cut_a, moments.n_tokens - moments.n_texts)

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import nbformat
 import pytest
-import yaml
 
 from ntps_utils import book
-from tests.conftest import ROOT
 
 CHAPTERS = book.chapters()
 
@@ -145,72 +140,6 @@ def test_differences():
 def test_unknown_profile():
     with pytest.raises(ValueError, match="no profile 'none'; profiles: default, smoke"):
         book.profile("none", "01")
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The site, built from the committed notebooks with warnings as errors."""
-    folder = tmp_path_factory.mktemp("site")
-    command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(ROOT), "--path-output", str(folder)]
-    flags = ["--warningiserror", "--nitpick", "--keep-going", "--quiet"]
-    done = subprocess.run(command + flags, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    yield folder / "_build" / "html"
-    shutil.rmtree(folder)
-
-
-def pages() -> list[str]:
-    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
-    return [toc["root"], *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"])]
-
-
-def test_every_page_is_there_with_its_figures(site):
-    for page in pages():
-        html = (site / f"{page}.html").read_text()
-        images = re.findall(r'<img[^>]*src="([^"]+)"[^>]*>', html)
-        for image in images:
-            assert (site / page).parent.joinpath(image).resolve().is_file(), (page, image)
-        for tag in re.findall(r"<img[^>]*>", html):
-            assert re.search(r'alt="[^"]+"', tag), (page, tag)
-
-
-def test_internal_links_and_anchors_lead_somewhere(site):
-    ids = {path: set(re.findall(r'\bid="([^"]+)"', path.read_text())) for path in site.rglob("*.html")}
-    for page in pages():
-        path = site / f"{page}.html"
-        for href in re.findall(r'<a[^>]*href="([^"]+)"', path.read_text()):
-            if re.match(r"[a-z]+:", href):
-                continue
-            file, _, anchor = href.partition("#")
-            target = (path.parent / file).resolve() if file else path
-            assert target.is_file(), (page, href)
-            if anchor and target.suffix == ".html":
-                assert anchor in ids[target], (page, href)
-
-
-def test_no_page_needs_the_network_for_mathematics(site):
-    html = (site / "notebooks/03_score_and_bounds.html").read_text()
-    (script,) = re.findall(r'<script[^>]*src="([^"]*mathjax[^"]*)"', html)
-    assert (site / "notebooks" / script.partition("?")[0]).resolve().is_file()
-    assert (site / "_static/mathjax/output/chtml/fonts").is_dir()
-
-
-def test_glued_values_are_in_the_text(site):
-    n_checked = 0
-    for source in CHAPTERS:
-        html = (site / f"notebooks/{source.stem}.html").read_text()
-        assert "glue:text" not in html
-        whole = [v for v in book.glued(source.with_suffix(".ipynb")).values() if isinstance(v, int)]
-        n_checked += len(whole)
-        assert all(f">{value}<" in html or f">{value:,}<" in html for value in whole), source.stem
-    assert n_checked > 30
-
-
-@pytest.mark.parametrize("page", ["03_score_and_bounds", "06_choosing_k_and_layer", "09_predicting_the_gain"])
-def test_the_interactive_figures_are_on_their_pages(site, page):
-    html = (site / f"notebooks/{page}.html").read_text()
-    assert html.count('class="ntps-explorer') == 1
-    assert "/*SETTINGS*/" not in html
 
 
 @pytest.mark.parametrize("source", CHAPTERS, ids=lambda p: p.stem)

@@ -26,7 +26,7 @@ from ntps_utils.hub import load_model
 from ntps_utils.lora import FinetuneConfig, finetune
 from ntps_utils.measure import measure
 from ntps_utils.probe import chance_adjusted, logistic_probe
-from ntps_utils.results import cell_table, compare, export, load_recorded, record, score_table, stored_cells
+from ntps_utils.results import RECORDED, cell_table, compare, export, load_recorded, record, score_table, stored_cells
 from ntps_utils.store import Store
 
 SHORT = FinetuneConfig(learning_rates=(1e-2,), n_steps=10, eval_every=5)
@@ -132,7 +132,7 @@ def test_recorded_tables_come_back(row, tmp_path):
     assert facts["versions"]["torch"]
 
 
-@pytest.mark.parametrize("name", ["lab", "real", "control"])
+@pytest.mark.parametrize("name", RECORDED)
 def test_shipped_tables_are_whole(name):
     cells, scores = load_recorded(name), load_recorded(name, "scores")
     assert not cells.duplicated(["model", "dataset"]).any()

@@ -16,7 +16,7 @@ from rich import box
 from rich.table import Table
 
 from ntps_utils.console import bar, err, guarded, out
-from ntps_utils.files import atomic_path
+from ntps_utils.files import atomic_path, check_writable
 from ntps_utils.lab.ladder import MODELS, hashes_agree, manifest, remake, steps_of, verify, write_manifest
 from ntps_utils.lab.recipe import CONTEXT, LADDER, Progress
 from ntps_utils.lab.tasks import TASKS, find_task, sample
@@ -107,7 +107,7 @@ def pretrain_command(
             source = WorldSource(WORLD, tokenizer, shuffled)
         for name in chosen:
             recipe = replace(LADDER[name], seed=seed)
-            recipe = recipe.shortened(steps) if steps else recipe
+            recipe = recipe if steps is None else recipe.shortened(steps)
             n_parameters = sum(p.numel() for p in initial_model(recipe, tokenizer).parameters())
             err.print(f"{name}: {n_parameters:,} parameters on {source.name}")
             _follow(name, pretrain(recipe, source, tokenizer, folder / name, device=device), recipe.n_steps)
@@ -156,6 +156,7 @@ def learn_command(
         from ntps_utils.store import Store
 
         names = [find_task(task).name for task in tasks or TASKS]
+        check_writable(csv)
         with bar() as progress:
             shown = progress.add_task("finetuning", total=len(names))
             rows = run_learning(

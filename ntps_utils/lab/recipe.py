@@ -46,6 +46,8 @@ class Recipe:
 
     def shortened(self, n_steps: int) -> Recipe:
         """The same model, trained for fewer or more steps, kept at the end."""
+        if n_steps < 1:
+            raise ValueError(f"A model is trained for at least 1 step, got {n_steps}.")
         return replace(self, n_steps=n_steps, n_warmup=min(self.n_warmup, n_steps // 2), checkpoints=(n_steps,))
 
     def rate(self, step: int) -> float:

@@ -1,0 +1,406 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # The full grid
+#
+# :::{admonition} After this chapter you can
+# :class: tip
+# - say what the paper's 8 models on 12 datasets will cost on a device, before renting it;
+# - run them in one process, on one machine, or on a cluster, and go on after any interruption;
+# - tell what this book has run from what it has only made ready.
+#
+# You need chapter 7 for what a cell is. It runs in two minutes.
+# :::
+#
+# **The paper** {cite}`cheng2025ntps` measures eight models of 270 million to 8 billion parameters on twelve datasets: 96 cells. **The code does** the same with
+# `ntps grid`: a cell is one model on one dataset with scores, probes, rivals, LoRA and its frozen-head baseline, and a finished cell is a row on disk.
+# **We have** neither a GPU nor the Hub in this edition. So we plan the grid to the last cell, break a small one on purpose to see that nothing is lost, and rehearse all 96 cells with tiny models under
+# the real ids through the real loading path.
+
+# %% tags=["parameters"]
+profile = "default"
+seed = 0
+flops = 2e14  # operations a second of the GPU for which the plan is made
+models = "XS S"
+tasks = "tense code number marker"
+n_train = 300
+n_steps = 30
+
+# %% tags=["hide-input"]
+import os
+import signal
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import seaborn as sns
+from distributed import LocalCluster
+from IPython.display import Markdown
+from myst_nb import glue
+
+from ntps_utils import cost
+from ntps_utils.cells import GPU, CellSettings
+from ntps_utils.data import load_text_sizes
+from ntps_utils.figures import COLOURS, house_style, panels
+from ntps_utils.grid import failures_of, plan_grid, run_grid
+from ntps_utils.hub import registered_models
+from ntps_utils.provenance import provenance_note
+from ntps_utils.results import (
+    compare,
+    load_recorded,
+    recorded_on,
+    recorded_provenance,
+    stored_cells,
+)
+from ntps_utils.store import Store
+
+house_style()
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+# %% [markdown]
+# ## What it will cost
+#
+# A forward pass takes two operations for each parameter of the blocks and token {cite}`kaplan2020scaling`, and attention adds $4dT$ for each layer and token of a text of $T$ tokens. A training step that moves
+# adapters alone takes twice that: gradients pass through the frozen weights, but none is taken of them. {mod}`ntps_utils.cost` counts the passes of a cell, and the tests hold the counts against PyTorch's own counter of operations. What is not
+# multiplication on the device is measured: the time of a call however small, a probe, an eigendecomposition.
+#
+# Sizes of the models are from their configurations. Sizes of the datasets are from copies of ten of them; CLINC150 stands in for intent classification, and bias identification, whose source the paper does not name,
+# is given the mean of the others. The settings are those of the GPU profile:
+
+# %% tags=["hide-input"]
+pd.Series(
+    {
+        "texts of a dataset": f"at most {GPU.n_train:,} to train on, {GPU.n_test:,} to test on",
+        "tokens of a text": f"at most {GPU.max_length}",
+        "precision of the passes": GPU.dtype,
+        "adapters": f"rank {GPU.lora.rank}, {GPU.lora.n_steps} steps of {GPU.lora.batch_size} texts at each of {len(GPU.lora.learning_rates)} learning rates",
+    }
+).to_frame("GPU profile")
+
+# %%
+texts = load_text_sizes()
+texts.loc["bias_identification"] = texts.mean().round(1)
+texts = texts.sort_index().astype(
+    dict.fromkeys(("n_train", "n_test", "n_classes", "longest"), int)
+)
+datasets = {
+    name: cost.TextSize(**row) for name, row in texts.to_dict("index").items()
+}
+
+rows = []
+for model in registered_models():
+    size = cost.model_size(model)
+    there = cost.measure_speed(size, GPU, flops=flops)
+    here = cost.measure_speed(size, GPU)
+    full, slow = (
+        cost.total(cost.cell_cost(size, t, GPU, speed) for t in datasets.values())
+        for speed in (there, here)
+    )
+    rows.append(
+        {
+            "model": model,
+            "parameters": size.n_parameters,
+            "operations": full.flops,
+            "GPU memory": full.memory / 2**30,
+            "hours": full.seconds / 3600,
+            "of them on the CPU": full.host_seconds / 3600,
+            "hours on this machine": slow.seconds / 3600,
+        }
+    )
+plan = pd.DataFrame(rows).set_index("model")
+plan.style.format(
+    {
+        "parameters": "{:,}",
+        "operations": "{:.1e}",
+        "GPU memory": "{:.0f} GiB",
+        "hours": "{:.1f}",
+        "of them on the CPU": "{:.1f}",
+        "hours on this machine": "{:,.0f}",
+    }
+)
+
+# %% tags=["remove-cell"]
+glue("full_cells", len(plan) * len(datasets), display=False)
+glue("full_flops", float(plan["operations"].sum()), display=False)
+glue("full_memory", float(plan["GPU memory"].max()), display=False)
+glue(
+    "full_share",
+    float(plan["operations"].iloc[-2:].sum() / plan["operations"].sum()),
+    display=False,
+)
+glue("full_assumed", f"{flops:.0e}", display=False)
+lengths = texts["mean_tokens"] * (texts["n_train"] + texts["n_test"])
+glue("full_imdb", float(lengths["imdb"] / lengths.sum()), display=False)
+
+# %% [markdown]
+# Each line is all twelve datasets, one cell at a time. *Hours* are for a GPU that sustains {glue:text}`full_assumed` operations a second beside one thread of this CPU. That rate is an assumption, about a fifth of what an H100 or H200 can reach on paper and two thirds of an A100's;
+# measure yours with `ntps grid --dry-run` on the device. The last column is this machine, measured on a block of each model's width.
+#
+# - All {glue:text}`full_cells` cells take {glue:text}`full_flops:.1e` operations; the two largest models take {glue:text}`full_share:.0%` of them, and IMDb {glue:text}`full_imdb:.0%` of all tokens.
+# - The peak is {glue:text}`full_memory:.0f` GiB: one GPU of 80 GiB is enough, since a finetuning run keeps one copy of the model beside the original, and adapters.
+# - **The GPU is not what one waits for.** With one thread, most of the hours go to the eigendecompositions of $d \times d$ moments in double precision and to the probes. They run on the CPU. Give each worker
+#   eight cores (`OMP_NUM_THREADS=8`), as the script for SLURM below does.
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Horizontal bars for eight models: the part of the hours on the GPU is short in each, the part on the CPU is several times as long, and both grow with the model."}, "figure": {"caption": "Most of the time is not the GPU's. Hours for all twelve datasets, with one CPU thread beside the GPU.", "name": "fig-grid-hours"}}
+figure, (ax,) = panels(1, height=3.0)
+on_gpu = plan["hours"] - plan["of them on the CPU"]
+ax.barh(
+    plan.index,
+    on_gpu,
+    color=COLOURS["autoregressive"],
+    label="passes and training steps (GPU)",
+)
+ax.barh(
+    plan.index,
+    plan["of them on the CPU"],
+    left=on_gpu,
+    color=COLOURS["metric"],
+    label="subspaces and probes (CPU)",
+)
+ax.invert_yaxis()
+ax.set(xlabel="hours")
+_ = ax.legend(loc="upper right")
+
+# %% [markdown]
+# ## Is the estimate right?
+#
+# We run cells of the lab here, one after another, and compare. LoRA is reckoned without an early stop, so the estimate should lie above; in models this small most of the time is calls, not arithmetic, so it need
+# not be close.
+
+# %%
+settings = CellSettings(n_train=n_train, n_test=n_train // 2, seed=seed)
+settings = replace(
+    settings,
+    lora=replace(settings.lora, n_steps=n_steps, seed=seed),
+    frozen=replace(settings.frozen, n_steps=n_steps, seed=seed),
+)
+ladder = [f"lab/{name}" for name in models.split()]
+names = [f"lab/{name}" for name in tasks.split()]
+folder = Path(tempfile.mkdtemp())
+alone = Store(folder / "alone")
+planned = plan_grid(ladder, names, settings, alone)
+speeds = {
+    model: cost.measure_speed(cost.model_size(model), settings) for model in ladder
+}
+estimate = {
+    (cell.model, cell.dataset): cost.cell_cost(
+        cost.model_size(cell.model),
+        cost.text_size(*planned.texts[cell.dataset], settings.max_length),
+        settings,
+        speeds[cell.model],
+    ).seconds
+    for cell in planned.missing
+}
+measured = run_grid(ladder, names, settings, alone)
+seconds = pd.DataFrame(
+    {
+        "estimate": estimate,
+        "measured": {cell: row["seconds"] for cell, row in measured.rows.items()},
+    }
+).rename_axis(["model", "dataset"])
+seconds.groupby("model").sum().round(1).assign(
+    ratio=lambda t: (t["estimate"] / t["measured"]).round(2)
+)
+
+# %% [markdown]
+# ## Breaking it on purpose
+#
+# Now the same cells on a Dask cluster of two worker processes. As soon as a worker has begun, we kill it, the way a machine dies: no chance to clean up. And we put a dataset among the others that cannot be probed, since all its texts have one label.
+
+# %%
+bad = folder / "one_class"
+bad.mkdir()
+for split, part in zip(("train", "test"), planned.texts[names[0]], strict=True):
+    pd.DataFrame({"text": part.texts, "label": 0}).to_csv(
+        bad / f"{split}.csv", index=False
+    )
+
+killed = []
+store = Store(folder / "cluster")
+with LocalCluster(
+    n_workers=2,
+    threads_per_worker=1,
+    memory_limit=None,
+    dashboard_address=":0",
+) as cluster:
+
+    def kill_once(states):
+        if "running" in states.values() and not killed:
+            killed.append(cluster.workers[0].pid)
+            os.kill(killed[0], signal.SIGKILL)
+
+    found = run_grid(
+        ladder,
+        [*names, str(bad)],
+        settings,
+        store,
+        scheduler=cluster.scheduler_address.replace("tcp://", "dask://"),
+        watch=kill_once,
+    )
+for failure in found.failures:
+    print(f"{failure.model} on {Path(failure.dataset).name}: {failure.error}")
+
+# %% tags=["remove-cell"]
+differences = compare(stored_cells(store), stored_cells(alone))
+glue("full_killed", len(killed), display=False)
+glue("full_failed", len(found.failures), display=False)
+glue("full_kept_failures", len(failures_of(store)), display=False)
+glue("full_rows", len(found.rows), display=False)
+glue("full_differences", len(differences), display=False)
+
+# %% [markdown]
+# Workers killed: {glue:text}`full_killed`. Rows: {glue:text}`full_rows`. Cells that failed, each recorded with its error and traceback: {glue:text}`full_failed`. Numbers in which the rows differ from those of the undisturbed run above:
+# {glue:text}`full_differences`.
+#
+# How it holds together is simple. A row is a file that is written beside its place and renamed, so that it is there or not. Its name is the hash of weights, texts, settings, versions and code, so that nothing stale is found.
+# Dask gives a dead worker's cell to another one. The worker checks that its code, weights and texts are those of the plan, and refuses otherwise. A cell that takes down three workers is recorded as failed, because the fourth would go
+# the same way: most often it is memory. The next run of the same command takes up what is missing or failed, and nothing else.
+#
+# ## The rehearsal
+#
+# All 96 cells under the paper's ids, with everything real but the content: repositories with configurations, safetensors, tokenizers (OpenELM borrows Llama's) and Python code that must be allowed (OpenELM's); datasets in the columns and splits of the
+# originals, two of them local. A small server on this machine answers as the Hub does. Behind the ids stand four models of the lab, early and late in pretraining, and twelve of its tasks. The settings are the GPU profile's: bfloat16, rank 32, 400 steps.
+
+# %%
+rehearsal = load_recorded("rehearsal")
+order = list(registered_models())
+table = rehearsal.pivot(index="dataset", columns="model", values="seconds")[order]
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "A heat map of 12 datasets by 8 models; every field is filled with the seconds of its cell, from a few in the left columns to over a hundred in the right ones."}, "figure": {"caption": "All 96 cells are there. Seconds of each cell in the rehearsal; the models behind the ids have 51 thousand to 1.3 million parameters.", "name": "fig-rehearsal"}}
+figure, (ax,) = panels(1, height=4.2)
+sns.heatmap(
+    table,
+    ax=ax,
+    cmap="cividis",
+    annot=True,
+    fmt=".0f",
+    annot_kws={"size": 8},
+    cbar=False,
+    linewidths=0.5,
+)
+ax.set(xlabel="", ylabel="")
+ax.tick_params(axis="x", rotation=30, labelsize=9)
+ax.tick_params(axis="y", rotation=0, labelsize=9, length=0)
+
+# %% tags=["remove-cell"]
+facts = recorded_provenance("rehearsal")
+glue("full_rehearsed", len(rehearsal), display=False)
+glue("full_minutes", float(rehearsal["seconds"].sum() / 60), display=False)
+glue("full_dtype", facts["settings"]["dtype"], display=False)
+
+# %% [markdown]
+# {glue:text}`full_rehearsed` rows, {glue:text}`full_minutes:.0f` minutes of work on two cores, no failures. The rows say nothing about the models whose ids they bear, and nothing in this book rests on them; they say that the road is open.
+#
+# ## What was run, and what was not
+#
+# | | |
+# | --- | --- |
+# | the paper's own 96 cells | **not run here**; their published numbers are read in {doc}`chapter 10 <10_the_papers_numbers>` |
+# | a model from the Hub, or one of more than 1.4 million parameters | **not run here** |
+# | a GPU | **not run here**: places of tensors, bfloat16 and one GPU for each worker are in the code |
+# | SLURM | **not run here**: the job script is printed and checked by a test, no job was started |
+# | 64 cells of the lab, 33 cells of real texts | run and recorded (chapter 7) |
+# | the 8 × 12 shape with stand-ins through the loading path of the Hub | run and recorded (above), and again without LoRA by the tests |
+# | killed workers, killed clients, failing cells | above, and in the tests |
+#
+# ## Run it
+#
+# First the plan, on the device that you will use. Two datasets have no source on the Hub and need a folder with `train.csv` and `test.csv`; Llama wants a token of yours and its licence accepted; OpenELM's repositories bring Python code, which
+# `--trust-remote-code` allows: read it first.
+#
+# ```bash
+# pip install 'ntps-utils[grid]'        # Dask; not needed for a single process
+# D=paper,bias_identification=data/bias,intent_classification=data/intent
+# ntps grid --models paper --datasets $D --profile gpu --trust-remote-code --dry-run
+# ```
+#
+# Then one of these. Each can be killed and repeated:
+#
+# ```bash
+# ntps grid --models paper --datasets $D --profile gpu --trust-remote-code --record runs/full                             # one GPU
+# ntps grid --models paper --datasets $D --profile gpu --trust-remote-code --record runs/full --scheduler local --jobs 4  # four, on one machine
+#
+# dask scheduler &                                                                                                        # several machines
+# dask worker tcp://HOST:8786 --nthreads 1 --memory-limit 0 --resources "GPU=1"      # once for each GPU, with CUDA_VISIBLE_DEVICES set
+# ntps grid --models paper --datasets $D --profile gpu --trust-remote-code --record runs/full --scheduler dask://HOST:8786
+# ```
+#
+# A Dask worker runs what a client sends it, and they talk in pickles: keep scheduler and workers on a network where only you are, or use its TLS. On a SLURM cluster this script keeps a scheduler and asks for jobs of one GPU each
+# ({download}`download <../book/slurm_grid.py>`; `--show` prints the job script):
+#
+# ```{literalinclude} ../book/slurm_grid.py
+# :language: python
+# :lines: 24-52
+# ```
+#
+# Afterwards `ntps prescreen MODEL DATA --calibration runs/full_cells.csv` stands on the full grid, and chapters 7 to 9 read its tables as they read the recorded ones.
+#
+# ## Summary
+#
+# - The grid's cost is known before it starts, cell by cell; on a GPU, the CPU beside it is what one waits for.
+# - A finished cell survives whatever happens next; a failed one is recorded and does not stop the rest.
+# - The full grid is ready and rehearsed; its results on the paper's models are not in this edition.
+#
+# ## Exercises
+#
+# ```{exercise}
+# :label: ex-12-1
+# Llama-3-8B has 7.0 billion parameters in its blocks. How many operations does one forward pass over IMDb's 3,750 texts of 283 tokens take, and how long on a device of $2\cdot10^{14}$ operations a second?
+# ```
+#
+# ```{solution} ex-12-1
+# :class: dropdown
+# $3750 \cdot 283 = 1.06$ million tokens at $2 \cdot 7.0\cdot10^9$ operations are $1.5\cdot10^{16}$; attention adds $4 \cdot 4096 \cdot 283 \cdot 32 \approx 1.5\cdot10^8$ for each token, one hundredth of that. The pass takes 75 seconds. Try `cost.forward_flops(cost.model_size("Llama-3-8B"), 3750 * 283, 283)`.
+# ```
+#
+# ```{exercise}
+# :label: ex-12-2
+# You try four learning rates instead of two. Which part of a cell's cost grows, and by how much for Qwen2-7B on SST-2?
+# ```
+#
+# ```{solution} ex-12-2
+# :class: dropdown
+# Training steps and the passes over the validation texts double; extraction, probes, subspaces and the final test stay. With `replace(GPU, lora=replace(GPU.lora, learning_rates=(3e-4, 1e-4, 3e-5, 1e-5)))` compare `cost.cell_cost` of the two settings: the operations grow by well over half, the hours much less, because most of them are the CPU's.
+# ```
+#
+# ```{exercise}
+# :label: ex-12-3
+# A cell takes down its worker by running out of memory. Why is it wrong to try it again for ever, and what would you look at before trying it once more?
+# ```
+#
+# ```{solution} ex-12-3
+# :class: dropdown
+# The fourth worker has the same memory as the first, and while they die one after another the cells that would fit wait. The estimate of `--dry-run` says what the cell needs: if it is near the device's size, cut texts (`--max-length`), which the peak of training is proportional to, or give the model to a larger device; a changed setting makes new cells for all models, so keep it the same for those that you compare.
+# ```
+#
+# ```{exercise}
+# :label: ex-12-4
+# Why does the name of a row depend on the code that measured it, and not only on model, dataset and settings?
+# ```
+#
+# ```{solution} ex-12-4
+# :class: dropdown
+# Otherwise half of a table could stem from before a correction and half from after, and nothing would show it. Comments and docstrings do not count, so that better words do not cost a day of GPU time.
+# ```
+
+# %% tags=["remove-input"]
+Markdown(
+    provenance_note(
+        profile=profile,
+        seed=seed,
+        texts=n_train,
+        recorded=recorded_on(["rehearsal"]),
+    )
+)
