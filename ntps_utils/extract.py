@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from ntps_utils.files import atomic_path
 from ntps_utils.hub import CausalModel, TextDataset
 from ntps_utils.moments import TENSORS, Moments
+from ntps_utils.traps import explained
 
 Pooling = Literal["mean", "last"]
 
@@ -285,8 +286,11 @@ def extract(
 
     if tokens.n_truncated > 0.05 * len(ids):
         warnings.warn(
-            f"{tokens.n_truncated} of {len(ids)} texts were cut to {max_length} tokens; "
-            "the scores describe their beginnings.",
+            explained(
+                "cut-texts",
+                f"{tokens.n_truncated} of {len(ids)} texts were cut to {max_length} tokens; "
+                "the scores describe their beginnings.",
+            ),
             ExtractionWarning,
             stacklevel=2,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -12,7 +13,17 @@ from ntps_utils.extract import extract, parse_layers, random_groups
 from ntps_utils.hub import CausalModel, TextDataset, load_model, load_texts
 from ntps_utils.linear import Order
 from ntps_utils.provenance import provenance
-from ntps_utils.score import ScoreGrid, ScoreReport, ScoreRow, Shrinkage, Width, resolve_width, score_layer
+from ntps_utils.score import (
+    NumericalWarning,
+    ScoreGrid,
+    ScoreReport,
+    ScoreRow,
+    Shrinkage,
+    Width,
+    resolve_width,
+    score_layer,
+)
+from ntps_utils.traps import trap_in
 
 
 def measure(
@@ -125,14 +136,17 @@ def measure(
     )
     rows: list[ScoreRow] = []
     grids: list[ScoreGrid] = []
-    for i, layer in enumerate(chosen):
-        if progress is not None:
-            progress("scoring layers", i, len(chosen))
-        new_rows, grid = score_layer(
-            extraction.parts, layer, k_v, centre=centre, ridge=ridge, shrinkage=shrinkage, order=order
-        )
-        rows += new_rows
-        grids.append(grid)
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always", NumericalWarning)
+        for i, layer in enumerate(chosen):
+            if progress is not None:
+                progress("scoring layers", i, len(chosen))
+            new_rows, grid = score_layer(
+                extraction.parts, layer, k_v, centre=centre, ridge=ridge, shrinkage=shrinkage, order=order
+            )
+            rows += new_rows
+            grids.append(grid)
+    _warn_once(warned)
     if progress is not None:
         progress("scoring layers", len(chosen), len(chosen))
 
@@ -170,3 +184,13 @@ def measure(
         ),
         tuple(grids),
     )
+
+
+def _warn_once(warned: Sequence[warnings.WarningMessage]) -> None:
+    """Say each trap of several layers once."""
+    kinds: dict[str, list[warnings.WarningMessage]] = {}
+    for one in warned:
+        kinds.setdefault(trap_in(str(one.message)) or str(one.message), []).append(one)
+    for first, *others in kinds.values():
+        also = f" (The same in {len(others)} other layers.)" if others else ""
+        warnings.warn(f"{first.message}{also}", first.category, stacklevel=3)

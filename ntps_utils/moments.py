@@ -26,6 +26,7 @@ from torch import Tensor
 
 from ntps_utils.files import atomic_path
 from ntps_utils.linear import Array, default_rcond
+from ntps_utils.traps import explained
 
 FORMAT = "ntps-moments-1"
 
@@ -309,11 +310,12 @@ class Moments:
             if not all(torch.isfinite(total).all() for total in telling):
                 worst = X.abs().amax((2, 3)).nan_to_num(nan=torch.inf, posinf=torch.inf)
                 layer, row = divmod(int(worst.argmax()), n_texts)
-                raise ValueError(
+                said = (
                     f"Layer {self.layers[first + layer]} has features on {names[row]} that are NaN, infinite, or too "
                     f"large to square in {self.precision} (largest magnitude {float(worst[layer, row]):.3g}). Use a "
                     "wider dtype, or check the weights."
                 )
+                raise ValueError(explained("overflow", said))
             gathered.append((first, sums))
         for first, sums in gathered:
             for name, value in sums.items():

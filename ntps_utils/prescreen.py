@@ -275,8 +275,8 @@ def prescreen(
         raise ValueError(f"All {len(data)} texts of {data.name} have one label; at least two classes are needed.")
     if np.sum(np.bincount(data.labels) >= 2) < 2:
         raise ValueError(
-            f"{data.name} has {len(data)} texts of {len(np.unique(data.labels))} classes; a probe needs two classes with "
-            "two texts each at the least, and a useful one dozens."
+            f"{data.name} has {len(data)} texts of {len(np.unique(data.labels))} classes; a probe needs two classes "
+            "with two texts each at the least, and a useful one dozens."
         )
     lm = (
         model

@@ -15,8 +15,11 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from ntps_utils.traps import explained
+
 Array = NDArray[np.float64]
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)
+IMBALANCE = 0.9
 
 
 class ProbeWarning(UserWarning):
@@ -107,7 +110,10 @@ def linear_probe(
     c = n_classes or int(max(y.max(), y_test.max())) + 1
     if len(x) <= x.shape[1]:
         warnings.warn(
-            f"{len(x)} texts for {x.shape[1]} features: a linear probe fits them exactly, whatever they are.",
+            explained(
+                "few-texts",
+                f"{len(x)} texts for {x.shape[1]} features: a linear probe fits them exactly, whatever they are.",
+            ),
             ProbeWarning,
             stacklevel=2,
         )
@@ -150,8 +156,9 @@ def logistic_probe(
     Warns
     -----
     ProbeWarning
-        If a class was seen in the test texts only, or the accuracy lies far below the
-        majority class, which points to texts that are shared between the splits.
+        If a class was seen in the test texts only; the accuracy of two classes lies far
+        below one half, which points to texts that are shared between the splits; or nearly
+        all test texts have one class.
     """
     x, y, x_test, y_test = _checked(train, train_labels, test, test_labels)
     if len(np.unique(y)) < 2:
@@ -182,12 +189,18 @@ def logistic_probe(
         weights, biases = np.vstack([-weights / 2, weights / 2]), np.concatenate([-biases / 2, biases / 2])
     n_classes = len(np.unique(y))
     if n_classes == 2 and accuracy < 0.5 - 4 * np.sqrt(0.25 / len(y_test)):
-        warnings.warn(
+        said = (
             f"The accuracy {accuracy:.2f} of a binary task is far below one half: look for texts that stand in both "
-            "splits with opposite labels.",
-            ProbeWarning,
-            stacklevel=2,
+            "splits with opposite labels."
         )
+        warnings.warn(explained("below-chance", said), ProbeWarning, stacklevel=2)
+    commonest = float(np.unique(y_test, return_counts=True)[1].max() / len(y_test))
+    if commonest >= IMBALANCE and len(np.unique(y_test)) > 1:
+        said = (
+            f"One class has {commonest:.0%} of the test texts, so that an accuracy of {commonest:.2f} means nothing; "
+            "read the chance-adjusted one."
+        )
+        warnings.warn(explained("imbalance", said), ProbeWarning, stacklevel=2)
     return LogisticProbe(
         train_accuracy=float(accuracy_score(y, fitted.predict(x))),
         test_accuracy=float(accuracy),

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from ntps_utils.linear import Array, NestedBasis, Order, Whitening, add_ridge, encoder, nested_basis, shrink, whiten
 from ntps_utils.moments import LayerMoments, Moments
+from ntps_utils.traps import explained
 
 Width = int | float
 Shrinkage = float | Literal["ledoit-wolf"]
@@ -338,16 +339,17 @@ def subspaces(
     autoregression = encoder(white_A, moments.A1, rtol=moments.rcond_raw, order=order)
 
     if moments.n_texts < d and not regularised:
-        _warn(
+        said = (
             f"Layer {layer}: {moments.n_texts} texts for {d} features. S is singular and every score is "
             "optimistic; use more texts, or shrinkage='ledoit-wolf'."
         )
+        _warn(explained("few-texts", said))
     elif white_S.rank < d or white_A.rank < d:
-        _warn(
+        said = (
             f"Layer {layer}: spectrum truncated to rank {white_S.rank} (S) and {white_A.rank} (A0) of {d} features; "
-            "directions below the relative cut-off "
-            f"{cut:.1e} are left out."
+            f"directions below the relative cut-off {cut:.1e} are left out."
         )
+        _warn(explained("rank-cut", said))
     return Subspaces(
         U=perception.vectors,
         beta=perception.eigenvalues,
