@@ -8,7 +8,7 @@ on; a different hash means stale.
     python -m ntps_utils.book refresh     execute stale chapters
     python -m ntps_utils.book check       fail on a stale or differing pair
     python -m ntps_utils.book reproduce   execute all, compare numbers with the committed ones
-    python -m ntps_utils.book prepare     student notebooks and the table of timings, for the site
+    python -m ntps_utils.book prepare     student notebooks and generated tables, for the site
     python -m ntps_utils.book run NAME    execute all with book/profiles/NAME.yml into runs/NAME
 """
 
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import json
 import math
 import os
 import re
@@ -206,16 +207,19 @@ def check(root: Path = ROOT) -> int:
 
 def reproduce(root: Path = ROOT) -> int:
     """Execute every chapter afresh; number of glued values that differ from the committed ones."""
-    n_different = 0
+    n_different, kept = 0, dict[str, dict[str, int]]()
     for source in chapters(root):
         target = root / "runs" / "reproduce" / f"{source.stem}.ipynb"
         seconds = execute(source, target, root=root)
         committed = glued(source.with_suffix(".ipynb"))
         found = differences(committed, glued(target))
         n_different += len(found)
+        kept[source.stem] = {"values": len(committed), "different": len(found)}
         print(f"{source.stem}: {len(committed)} values, {len(found)} differ ({seconds:.0f} s)")
         for line in found:
             print(f"  {line}")
+    with atomic_path(root / "runs" / "reproduce.json") as temporary:
+        temporary.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     return n_different
 
 
@@ -257,13 +261,22 @@ def timings(root: Path = ROOT) -> str:
     return "\n".join([*lines, f"| all | {total:.0f} |", ""])
 
 
+def attacks(root: Path = ROOT) -> str:
+    """What ``python -m tests.attacks`` gathered in ``book/attacks.json``, as a Markdown table."""
+    found = json.loads((root / "book" / "attacks.json").read_text("utf-8"))
+    lines = ["| attack | what came of it | repeat with | on |", "| --- | --- | --- | --- |"]
+    lines += [f"| {row['attack']} | {row['result']} | `{row['command']}` | {row['date']} |" for row in found]
+    return "\n".join([*lines, ""])
+
+
 def prepare(root: Path = ROOT) -> None:
-    """Write what the site is built from beside the sources: student notebooks and the table of timings."""
+    """Write what the site is built from beside the sources: student notebooks, tables of timings and attacks."""
     for source in chapters(root):
         with atomic_path(root / "book" / "students" / f"{source.stem}.ipynb") as temporary:
             temporary.write_text(nbformat.writes(student(source)) + "\n", encoding="utf-8")
-    with atomic_path(root / "book" / "generated" / "timings.md") as temporary:
-        temporary.write_text(timings(root), encoding="utf-8")
+    for name, text in (("timings", timings(root)), ("attacks", attacks(root))):
+        with atomic_path(root / "book" / "generated" / f"{name}.md") as temporary:
+            temporary.write_text(text, encoding="utf-8")
 
 
 def run(name: str, root: Path = ROOT) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 import ntps_utils
@@ -202,7 +203,7 @@ def score(
         if json_file is not None:
             with atomic_path(json_file) as temporary:
                 temporary.write_text(report.to_json() + "\n", encoding="utf-8")
-            err.print(f"Rows and provenance are in {json_file}.", highlight=False)
+            err.print(f"Rows and provenance are in {json_file}.", highlight=False, markup=False)
 
 
 @app.command("prescreen")
@@ -269,7 +270,7 @@ def prescreen_command(
                 progress=lambda what, done, total: shown.update(task, description=what, completed=done, total=total),
             )
         table = Table(
-            title=f"{p.model} on {p.dataset}",
+            title=escape(f"{p.model} on {p.dataset}"),
             box=box.SIMPLE_HEAD,
             title_justify="left",
             show_edge=False,
@@ -296,7 +297,7 @@ def prescreen_command(
             if target is not None:
                 with atomic_path(target) as temporary:
                     temporary.write_text(text() + "\n", encoding="utf-8")
-                err.print(f"Written: {target}", highlight=False)
+                err.print(f"Written: {target}", highlight=False, markup=False)
 
 
 @app.command("list")
@@ -344,7 +345,7 @@ def print_report(report: ScoreReport) -> None:
     facts = report.provenance
     with_errors = bool(facts["jackknife"])
     table = Table(
-        title=f"{facts['model']} on {facts['dataset']}",
+        title=escape(f"{facts['model']} on {facts['dataset']}"),
         box=box.SIMPLE_HEAD,
         title_justify="left",
         padding=(0, 0, 0, 1),

@@ -155,7 +155,7 @@ def grid_command(
             command = f"ntps grid --models {','.join(chosen)} --datasets {','.join(texts)}"
             prints = {row["model"]: row["weights"] for row in rows}
             record(rows, record_prefix, settings, command, weights=prints)
-            err.print(f"Tables and provenance are beside {record_prefix}.", highlight=False)
+            err.print(f"Tables and provenance are beside {record_prefix}.", highlight=False, markup=False)
         warned = Counter(text for row in rows for text in row["warnings"]).most_common()
         for text, times in warned[:5]:
             err.print(f"[yellow]note:[/yellow] {escape(text)} ({times} cells)", soft_wrap=True, highlight=False)
@@ -167,7 +167,11 @@ def grid_command(
             err.print(f"[red]failed:[/red] {escape(f'{m} on {d}: {failure.error}')}", soft_wrap=True, highlight=False)
         if failures:
             n = f"{len(failures)} of {len(pairs)} cells failed" if len(failures) > 1 else "One cell failed"
-            err.print(f"{n}; run the same command again to try again. Tracebacks: {store}/failed.", highlight=False)
+            err.print(
+                f"{n}; run the same command again to try again. Tracebacks: {store}/failed.",
+                highlight=False,
+                markup=False,
+            )
     if failures:
         raise typer.Exit(1)
 
@@ -225,7 +229,7 @@ def _progress(models: Mapping[str, str], datasets: Mapping[str, str]) -> Iterato
             err.print(f"{n} of {len(states)} cells are there already.", highlight=False)
         for cell, state in states.items():
             if shown and state in ("done", "failed") and shown[cell] != state:
-                err.print(f"{n}/{len(states)} {names[cell]}: {state}", highlight=False, soft_wrap=True)
+                err.print(f"{n}/{len(states)} {names[cell]}: {state}", highlight=False, markup=False, soft_wrap=True)
         shown.update(states)
 
     yield tell
@@ -302,7 +306,7 @@ def list_command(
         for heading in columns:
             table.add_column(heading, overflow="fold")
         for row in cells[columns].sort_values(["model", "dataset"]).itertuples(index=False):
-            table.add_row(*(("" if v != v else f"{v:.3f}") if isinstance(v, float) else str(v) for v in row))
+            table.add_row(*(("" if v != v else f"{v:.3f}") if isinstance(v, float) else escape(str(v)) for v in row))
         out.print(table)
         out.print(f"{len(cells)} cells.")
 
@@ -322,7 +326,8 @@ def diff_command(
         a, b = (pd.read_csv(path) if path.suffix == ".csv" else stored_cells(_store(path)) for path in (one, two))
         found = compare(a, b, tolerance)
         for line in found.itertuples(index=False):
-            out.print(f"{line.model} on {line.dataset}: {line.column}: {line.one} | {line.two}", highlight=False)
+            said = f"{line.model} on {line.dataset}: {line.column}: {line.one} | {line.two}"
+            out.print(said, highlight=False, markup=False)
         out.print(f"{len(found)} differences.")
         different = len(found) > 0
     if different:
@@ -341,7 +346,7 @@ def export_command(
         if file.suffix != ".parquet":
             raise ValueError(f"Name a file that ends in .parquet, not {file}.")
         check_writable(file)
-        out.print(f"{export(_store(store), file)} cells are in {file}.", highlight=False)
+        out.print(f"{export(_store(store), file)} cells are in {file}.", highlight=False, markup=False)
 
 
 def _store(folder: Path) -> Store:

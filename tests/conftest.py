@@ -12,9 +12,10 @@ from hypothesis import HealthCheck, settings
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 settings.register_profile(
-    "default", deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    "default", deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-settings.register_profile("long", parent=settings.get_profile("default"), max_examples=5000)
+settings.register_profile("long", parent=settings.get_profile("default"), max_examples=10_000)
+settings.register_profile("mutation", parent=settings.get_profile("default"), max_examples=12, derandomize=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -1,0 +1,152 @@
+"""Nothing that is given is run, followed or shown as it is."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from ntps_utils import book
+from ntps_utils.cli import app
+from ntps_utils.hub import HubError, load_model
+from ntps_utils.lab.tasks import sample
+from ntps_utils.store import Store
+from tests.conftest import ROOT
+
+SOURCES = sorted(
+    [*(ROOT / "ntps_utils").rglob("*.py"), *(ROOT / "notebooks").glob("*.py"), ROOT / "book/slurm_grid.py"]
+)
+FORBIDDEN = {"eval", "exec", "__import__", "compile"}
+FORBIDDEN_MODULES = {"pickle", "dill", "shelve", "marshal", "cloudpickle"}
+FORBIDDEN_CALLS = {"torch.load", "np.load", "pd.read_pickle", "os.system", "os.popen", "yaml.load", "joblib.load"}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_no_source_runs_strings_or_reads_pickles(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call):
+            name = ast.unparse(node.func)
+            assert name not in FORBIDDEN | FORBIDDEN_CALLS, f"line {node.lineno}: {name}"
+            assert not any(k.arg == "shell" for k in node.keywords), f"line {node.lineno}: shell"
+        names = [a.name for a in node.names] if isinstance(node, (ast.Import, ast.ImportFrom)) else []
+        module = getattr(node, "module", None) or ""
+        assert not FORBIDDEN_MODULES & {part.split(".")[0] for part in [*names, module]}, f"line {node.lineno}"
+
+
+def test_a_pickle_in_a_model_folder_is_never_opened(tiny_model, tmp_path):
+    """A pickle that would write a file when it is loaded, beside good weights and in their place."""
+    import shutil
+
+    class Bomb:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "boom"), "w"))
+
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model, folder)
+    torch.save(Bomb(), folder / "pytorch_model.bin")
+    load_model(folder)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(HubError, match="pickled checkpoints are not read"):
+        load_model(folder)
+    assert not (tmp_path / "boom").exists()
+
+
+def test_code_of_a_model_runs_only_by_consent_of_the_call(tiny_model, tmp_path):
+    import shutil
+
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "own", "auto_map": {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnModel"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "own.py").write_text(
+        f"open({str(tmp_path / 'ran')!r}, 'w').close()\n"
+        "from transformers import LlamaConfig, LlamaForCausalLM\n"
+        "class OwnConfig(LlamaConfig):\n    model_type = 'own'\n"
+        "class OwnModel(LlamaForCausalLM):\n    config_class = OwnConfig\n"
+    )
+    with pytest.raises(HubError, match="--trust-remote-code"):
+        load_model(folder)
+    assert not (tmp_path / "ran").exists()
+    assert load_model(folder, trust_remote_code=True).dimension == 16
+    (tmp_path / "ran").unlink()
+    with pytest.raises(HubError, match="--trust-remote-code"):  # consent is not remembered
+        load_model(folder)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_reports_escape_what_a_dataset_brings(tmp_path, monkeypatch):
+    evil = "<script>alert(1)</script>"
+    drawn = sample("tense", 80, seed=0)
+    folder = tmp_path / "data"
+    folder.mkdir()
+    rows = "".join(f'"{evil} {text}",{label}\n' for text, label in zip(drawn.texts, drawn.labels, strict=True))
+    (folder / "train.csv").write_text(f"text,label\n{rows}")
+    (folder / "label_names.json").write_text(json.dumps([evil, "<img src=x onerror=alert(1)>"]))
+    named = tmp_path / "<b onclick=alert(1)>.csv"
+    named.write_text((folder / "train.csv").read_text())
+    monkeypatch.chdir(tmp_path)
+    for dataset in (str(folder), str(named)):
+        report = tmp_path / "report.html"
+        result = CliRunner().invoke(app, ["prescreen", "lab/XS", dataset, "--html", str(report)])
+        assert result.exit_code == 0, result.output
+        html = report.read_text()
+        assert evil not in html
+        assert "<img src=x" not in html
+        assert "<b onclick" not in html
+
+
+@pytest.mark.parametrize("name", ["../escape", "/etc/x", "a/../../b", "x\0y"])
+def test_names_cannot_leave_their_folder(tmp_path, name):
+    """A cell's file is named by a hash, whatever its model and dataset are called."""
+    store = Store(tmp_path / "cells")
+    store.put({"model": name, "dataset": name}, {"model": name})
+    (file,) = (p for p in tmp_path.rglob("*") if p.is_file())
+    assert file.parent == store.folder
+    assert re.fullmatch(r"[0-9a-f]{20}\.json", file.name)
+
+
+@pytest.mark.parametrize("name", ["lab/../../etc", "lab/XS@../..", "lab//etc/passwd"])
+def test_lab_names_are_names(name):
+    with pytest.raises(HubError):
+        load_model(name)
+
+
+def test_markup_in_a_name_is_shown_as_it_is(tmp_path):
+    """rich reads [brackets]; a name may hold them, in an error and in the title of a table."""
+    bad, good = tmp_path / "[bold]x[red].csv", tmp_path / "[bold]y[red].csv"
+    bad.write_text("text,label\na,0\n")
+    drawn = sample("tense", 40, seed=0)
+    rows = "".join(f'"{text}",{label}\n' for text, label in zip(drawn.texts, drawn.labels, strict=True))
+    good.write_text(f"text,label\n{rows}")
+    for file, status in ((bad, 2), (good, 0)):
+        result = CliRunner().invoke(app, ["score", "lab/XS", str(file)])
+        assert result.exit_code == status
+        assert file.stem in " ".join(result.output.split())
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda p: p.stem)
+def test_notebooks_show_no_environment(path):
+    text = path.read_text()
+    assert not re.search(r"hf_[A-Za-z0-9]{20,}|AKIA[0-9A-Z]{16}|ghp_[A-Za-z0-9]{30,}", text)
+    for cell in (c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"):
+        assert not re.search(r"print\(.*environ|getenv|%env|!env|!printenv", cell.source)
+        shown = json.dumps(cell.outputs)
+        assert "/root/" not in shown
+        assert "/home/" not in shown
+
+
+def test_chapters_need_no_token(monkeypatch, tmp_path):
+    """A token in the environment does not reach a page."""
+    monkeypatch.setenv("HF_TOKEN", "hf_never_to_be_shown_anywhere")
+    target = tmp_path / "out.ipynb"
+    source = next(p for p in book.chapters() if p.stem.startswith("11_"))
+    book.execute(source, target, "smoke")
+    assert "hf_never_to_be_shown" not in target.read_text()
+    assert str(Path.home()) not in target.read_text()
