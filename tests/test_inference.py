@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -295,3 +297,92 @@ def test_noise_is_rarely_called_skill():
         y = rng.exponential(size=11)[groups] + 0.2 * rng.normal(size=33)
         found.append(predict_held_out(x, y, groups.tolist(), n_resamples=500).skill_low > 0)
     assert np.mean(found) <= 0.15
+
+
+# -- to the last digit, by loops over the same random numbers ------------------------
+
+
+def quantiles(values: np.ndarray, level: float) -> tuple[float, float]:
+    ordered = sorted(v for v in values if not np.isnan(v))
+    return tuple(float(np.interp(q * (len(ordered) - 1), range(len(ordered)), ordered))
+                 for q in (0.5 - level / 2, 0.5 + level / 2))  # fmt: skip
+
+
+def one_rho(x, y) -> float:
+    return np.nan if np.ptp(x) == 0 or np.ptp(y) == 0 else stats.spearmanr(x, y).statistic
+
+
+@pytest.mark.parametrize(("seed", "n", "level"), [(0, 7, 0.95), (3, 12, 0.8), (5, 4, 0.5)])
+def test_interval_and_p_value_are_their_definitions(seed, n, level):
+    x, y, _ = draw(seed, n)
+    found = rank_correlation(x, y, seed=seed, level=level, n_resamples=150)
+    rng = np.random.default_rng(seed)
+    rows = rng.integers(0, n, size=(150, n))
+    boot = np.array([one_rho(x[row], y[row]) for row in rows])
+    shuffled = rng.permuted(np.tile(y, (150, 1)), axis=1)
+    null = np.array([one_rho(x, row) for row in shuffled])
+    rho = one_rho(x, y)
+    assert found.n == n
+    assert (found.rho, found.low, found.high) == pytest.approx((rho, *quantiles(boot, level)), abs=1e-9)
+    assert found.p == pytest.approx((1 + sum(abs(v) >= abs(rho) - 1e-9 for v in null)) / 151, abs=1e-12)
+
+
+@pytest.mark.parametrize(("seed", "n", "level"), [(0, 3, 0.95), (2, 9, 0.7)])
+def test_pooled_interval_and_p_value_are_their_definitions(seed, n, level):
+    x, y = (np.stack(rows) for rows in zip(*(draw(seed + i, n)[:2] for i in range(3)), strict=True))
+    found = pooled_rank_correlation(x, y, n_resamples=120, level=level, seed=seed)
+    rng = np.random.default_rng(seed)
+
+    def pooled(columns, permuted) -> float:
+        return float(np.mean([one_rho(a[columns], b[permuted]) for a, b in zip(x, y, strict=True)]))
+
+    whole = np.arange(n)
+    boot = np.array([pooled(row, row) for row in rng.integers(0, n, size=(120, n))])
+    null = [pooled(whole, row) for row in rng.permuted(np.tile(whole, (120, 1)), axis=1)]
+    rho = pooled(whole, whole)
+    assert found.n == n
+    assert (found.rho, found.low, found.high) == pytest.approx((rho, *quantiles(boot, level)), abs=1e-9)
+    assert found.p == pytest.approx((1 + sum(abs(v) >= abs(rho) - 1e-9 for v in null)) / 121, abs=1e-12)
+
+
+def test_the_interval_of_a_mean_is_its_definition():
+    values = [3, 1, 4, 1, 5]  # whole numbers are numbers
+    mean, low, high = mean_interval(values, seed=4, level=0.9, n_resamples=99)
+    drawn = np.random.default_rng(4).choice(np.array(values, float), size=(99, 5))
+    assert mean == pytest.approx(2.8)
+    assert (low, high) == pytest.approx(quantiles(np.array([np.mean(row) for row in drawn]), 0.9))
+    assert mean_interval([1.0, 2.0, 4.0], seed=0)[0] == pytest.approx(7 / 3)  # three are enough
+    for wrong in ([1.0, 2.0], [[1.0, 2.0, 3.0]], [1.0, 2.0, np.nan]):
+        with pytest.raises(ValueError, match="Give at least three finite values"):
+            mean_interval(wrong, seed=0)
+
+
+def test_seeds_decide_everything_random():
+    x, y, z = draw(0)
+    for make in (
+        lambda seed: rank_correlation(x, y, seed=seed, n_resamples=50),
+        lambda seed: kendall_correlation(x, y, seed=seed, n_resamples=50),
+        lambda seed: pooled_rank_correlation([x, z], [y, y], seed=seed, n_resamples=50),
+        lambda seed: mean_interval(x, seed=seed, n_resamples=50),
+        lambda seed: tuple(best_of_sweep_null([x, z], 50, seed)),
+        lambda seed: tuple(pooled_sweep([[x], [z]], [y], n_permutations=50, seed=seed).null),
+    ):
+        assert make(1) == make(1)
+        assert make(1) != make(2)
+
+
+def test_a_constant_setting_of_a_sweep_counts_for_nothing():
+    x, y, _ = draw(0)
+    with_constant = best_of_sweep_null([x, np.ones(12)], 40, 0)
+    np.testing.assert_allclose(with_constant, best_of_sweep_null([x], 40, 0), atol=1e-12)
+    sweep = pooled_sweep([[x], [np.ones(12)]], [y], n_permutations=40)
+    assert sweep.rho[1] == 0.0
+    assert sweep.rho[0] == pytest.approx(one_rho(x, y))
+
+
+def test_lists_of_whole_numbers_are_numbers():
+    decision = skip_decision([True, False, True], [1, 2, 3], [0, 0, 0])
+    assert astuple(decision) == pytest.approx((2, 4 / 3, 4 / 3, 1.0, 0.0))
+    for skip, gain in (([], []), ([True], [1, 2])):
+        with pytest.raises(ValueError, match="Give three series of one length"):
+            skip_decision(skip, gain, gain)

@@ -184,3 +184,21 @@ def test_shrinkage_and_ridge_refuse():
 def test_default_rcond():
     assert default_rcond(100) == 100 * 2.0**-52
     assert default_rcond(100, "float32") == 100 * 2.0**-23
+
+
+@given(seeds, st.integers(1, 12), st.floats(0, 6))
+def test_amplification_is_the_norm_of_the_way_back(seed, d, log_condition):
+    """In units of the diagonal: 1 / sqrt(smallest eigenvalue kept)."""
+    M = random_psd(np.random.default_rng(seed), d, d, 10.0**log_condition)
+    whitening = whiten(M)
+    back = whitening.from_white * whitening.scale[:, None]
+    assert whitening.amplification == pytest.approx(np.linalg.norm(back, 2), rel=1e-6)
+
+
+def test_whiten_takes_whole_numbers_and_leaves_its_input():
+    M = np.array([[2, 1], [1, 2]])
+    before = M.copy()
+    assert whiten(M).rank == 2
+    np.testing.assert_allclose(whiten(M).from_white.T @ M @ whiten(M).from_white, np.eye(2), atol=1e-12)
+    assert (before == M).all()
+    assert whiten(M, 0.0).rank == 2

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -251,3 +253,34 @@ def test_zeros_and_layer_refuse():
         Moments.zeros([0], 3, 2).layer(1)
     with pytest.raises(ValueError, match="one row of targets"):
         Moments.from_texts([np.ones((2, 2))], np.eye(2))
+
+
+def test_layers_stand_beside_each_other():
+    """Two layers in one pass are the two put beside each other, in every number."""
+    one, two = random_problem(1, d=5, n_texts=9, n_targets=2), random_problem(2, d=5, n_texts=9, n_targets=2)
+    lengths = [len(text) for text in one.texts]
+    rng = np.random.default_rng(0)
+    second = tuple(rng.normal(size=(n, 5)) for n in lengths)
+    targets = one.targets
+    a = replace(Moments.from_texts(one.texts, targets), layers=(3,))
+    b = replace(Moments.from_texts(second, targets), layers=(5,))
+    both = a.beside(b)
+    assert both.layers == (3, 5)
+    assert_same(both.only(3), a, rtol=0)
+    assert_same(both.only(5), b, rtol=0)
+    assert both.n_texts == a.n_texts
+    with pytest.raises(ValueError, match="Only moments of the same texts at different layers"):
+        a.beside(a)
+    other = replace(Moments.from_texts(two.texts[:4], two.targets[:4]), layers=(5,))
+    with pytest.raises(ValueError, match="Only moments of the same texts at different layers"):
+        a.beside(other)
+
+
+def test_shrinkage_is_complete_where_nothing_can_be_told():
+    """One text says nothing of a covariance; noise that is alike in all directions needs no other target."""
+    rng = np.random.default_rng(0)
+    one = Moments.from_texts([rng.normal(size=(3, 4))], np.ones((1, 1))).layer(0)
+    assert one.ledoit_wolf() < 1e-12  # about zero |x|^4 = |S|^2, and no sampling error shows
+    assert one.centre().ledoit_wolf() == 1.0
+    noise = [rng.normal(size=(2, 40)) for _ in range(30)]
+    assert Moments.from_texts(noise, np.eye(2)[np.arange(30) % 2]).layer(0).ledoit_wolf() > 0.9

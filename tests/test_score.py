@@ -12,6 +12,7 @@ import scipy.linalg
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ntps_utils.linear import whiten
 from ntps_utils.moments import Moments
 from ntps_utils.problems import Problem, exact_problem, planted_problem, random_problem
 from ntps_utils.score import NumericalWarning, ScoreReport, resolve_width, score_layer, subspaces
@@ -371,3 +372,74 @@ def test_targets_without_information_are_refused():
     problem = well_posed(0)
     with pytest.raises(ValueError, match="no linear information"):
         solve(Problem(problem.texts, np.ones((60, 1))), centre=True)
+
+
+def test_a_row_holds_what_was_solved():
+    """Every field of a row by its definition, at each width; nothing is left out."""
+    problem = random_problem(12, d=6, n_texts=60, n_targets=4, rank=6, condition=3.0)
+    solved = subspaces(problem.moments(), layer=4, centre=True, shrinkage=0.1)
+    assert (solved.layer, solved.n_texts, solved.centred, solved.shrinkage) == (4, 60, True, 0.1)
+    for k in range(1, solved.rank_v + 1):
+        row = solved.row(k)
+        assert (row.layer, row.k_v, row.shrinkage) == (4, k, 0.1)
+        assert (row.k_u, row.rank, row.rank_v) == (solved.U.shape[1], solved.rank, solved.rank_v)
+        assert row.best_loss == solved.trace_y - solved.trace_b
+        for name in ("ntps_task", "excess_loss"):
+            assert getattr(row, name) == pytest.approx(getattr(solved, name)[k - 1], abs=1e-12)
+        for kind, bounds in (("", solved.bounds), ("_metric", solved.bounds_metric)):
+            assert getattr(row, f"lower_bound{kind}") == bounds.lower[k - 1]
+            assert getattr(row, f"upper_bound{kind}") == bounds.upper[k - 1]
+        expected = solved.excess_loss_rank_k[k - 1]
+        assert row.excess_loss_rank_k is None if np.isnan(expected) else row.excess_loss_rank_k == expected
+        for end in ("lower", "upper"):
+            value, at = getattr(row, f"{end}_bound_rank_k"), getattr(solved.bounds_rank_k, end)[k - 1]
+            assert value is None if np.isnan(at) else value == at
+    assert not np.isnan(solved.excess_loss_rank_k[0])
+
+
+def test_a_cut_off_given_counts_for_both_problems():
+    problem = random_problem(3, d=8, n_texts=80, rank=8, condition=100.0)
+    moments = problem.moments()
+    for rcond in (1e-12, 0.05, 0.5):
+        solved = subspaces(moments, rcond=rcond)
+        assert solved.rank == whiten(moments.S, rcond).rank
+        assert solved.rank_v <= whiten(moments.A0, rcond).rank
+    assert subspaces(moments, rcond=0.5).rank_v < subspaces(moments, rcond=1e-12).rank_v
+
+
+def test_ranks_are_capped_by_what_was_counted():
+    """Two tokens a text give A0 one token each; rounding may not add to that."""
+    rng = np.random.default_rng(0)
+    texts = tuple(rng.normal(size=(2, 12)) for _ in range(5))
+    problem = Problem(texts, np.eye(2)[np.arange(5) % 2])
+    solved = subspaces(problem.moments(), rcond=0.0)
+    assert (solved.rank, solved.rank_v) <= (5, 5)
+
+
+def test_as_many_texts_as_features_are_not_too_few():
+    problem = random_problem(0, d=6, n_texts=6, rank=6, condition=2.0)
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        subspaces(problem.moments())
+    assert not any("few-texts" in str(w.message) for w in warned)
+
+
+def test_three_groups_have_errors_and_two_have_none():
+    problem = random_problem(2, d=4, n_texts=60, rank=4, condition=2.0)
+    (two,), _ = score_layer(groups(problem, 2), 0, [2], centre=True)
+    (three,), _ = score_layer(groups(problem, 3), 0, [2], centre=True)
+    assert two.ntps_se is None
+    assert three.ntps_se > 0
+    left_out = [
+        score_layer([p for j, p in enumerate(groups(problem, 3)) if j != i], 0, [2], centre=True)[0][0].ntps
+        for i in range(3)
+    ]
+    assert three.ntps_se == pytest.approx(np.sqrt(2 * np.var(left_out)))
+
+
+def test_layers_are_named_in_rows_and_in_what_is_said():
+    problem = random_problem(2, d=4, n_texts=3, rank=3)
+    moments = replace(Moments.from_texts(problem.texts, problem.targets), layers=(7,))
+    with pytest.warns(NumericalWarning, match="Layer 7: 3 texts for 4 features"):
+        (row,), _ = score_layer([moments], 7, [1])
+    assert row.layer == 7
