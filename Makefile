@@ -6,7 +6,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
+# Named by what the environment is made from: contents decide, not the clock.
+STAMP := $(VENV)/.installed-$(shell cat requirements.lock pyproject.toml | cksum | cut -d' ' -f1)
 SITE := _build/html/index.html
 
 help:  ## this list
@@ -14,8 +15,19 @@ help:  ## this list
 
 env: $(STAMP)  ## the environment in .venv, from requirements.lock
 
-$(STAMP): requirements.lock pyproject.toml
+# Two builds of one checkout take turns: what changes files is done again by make, with the lock in hand.
+LOCK := $(PYTHON) -m ntps_utils.locked _build/.lock $(MAKE) --no-print-directory HOLDING_LOCK=1
+
+ifndef HOLDING_LOCK
+$(STAMP):
+	+@$(LOCK) $@
+
+notebooks book:
+	+@$(LOCK) $@
+else
+$(STAMP):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; this is " + sys.version.split()[0] + ". Say which to use: make PYTHON=python3.12 ...")'
+	@rm -f $(VENV)/.installed*
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
@@ -30,6 +42,7 @@ book: notebooks  ## build the book; warnings are errors
 	$(BIN)/jupyter-book build . --path-output . --warningiserror --nitpick --keep-going --quiet
 	@test -s $(SITE)
 	@echo "The book is in $(CURDIR)/$(SITE)"
+endif
 
 pdf: $(STAMP)  ## print the built site to _build/ntps.pdf; needs Chromium
 	$(BIN)/python -m ntps_utils.browser _build/ntps.pdf

@@ -383,7 +383,8 @@ glue("largest_change", largest, display=False)
 # %% [markdown]
 # at most {glue:text}`medical_max:.2f`, far below one half, cannot come from a classifier that has learned nothing. They can come from a *leak with the wrong sign*: each first question occurs twice, once with
 # each answer. If the second question is missing from the text, and rows rather than questions are split, a model that remembers "this question: yes" finds its twin in the test set, where the
-# answer is "no". A prudent evaluation joins both questions, splits by question, and takes an accuracy far below chance as an alarm.
+# answer is "no". A prudent evaluation joins both questions, splits by question, and takes an accuracy far below chance as an alarm. Texts that stand in both splits with the same label are the same leak with
+# the flattering sign; the library warns of both.
 #
 # Does this story give such numbers? We re-enact it with pairs of the lab: {glue:text}`leak_n` first sentences, each once with its passive ("yes") and once with the passive of another sentence ("no"), and the
 # largest model's features, for which texts are few, as they were in the paper. Four ways of preparing the same rows:

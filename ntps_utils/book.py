@@ -94,12 +94,14 @@ def execute(source: Path, target: Path, profile_name: str = "default", root: Pat
     The target is replaced only if every cell ran.
     """
     started = time.perf_counter()
+    made_of = fingerprint(source, root)  # before: what changes while the chapter runs makes it stale
     # Small matrices gain nothing from threads, lose much on a busy machine, and round alike with one.
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")
     with tempfile.TemporaryDirectory() as scratch:
         before, after = Path(scratch, "in.ipynb"), Path(scratch, "out.ipynb")
-        nbformat.write(_source_notebook(source), before)
+        notebook_source = _source_notebook(source)
+        nbformat.write(notebook_source, before)
         papermill.execute_notebook(
             before,
             after,
@@ -112,9 +114,9 @@ def execute(source: Path, target: Path, profile_name: str = "default", root: Pat
         )
         notebook = nbformat.read(after, as_version=4)
     seconds = time.perf_counter() - started
-    _clean(notebook, _source_notebook(source))
+    _clean(notebook, notebook_source)
     notebook.metadata[KEY] = {
-        "fingerprint": fingerprint(source, root),
+        "fingerprint": made_of,
         "profile": profile_name,
         "seconds": round(seconds, 1),
     }

@@ -22,7 +22,7 @@ from ntps_utils.extract import Extraction, extract, tokenise
 from ntps_utils.hub import CausalModel, TextDataset, load_model, load_texts
 from ntps_utils.lab.tasks import TASKS, sample
 from ntps_utils.lora import FinetuneConfig, finetune
-from ntps_utils.probe import chance_adjusted, linear_probe, logistic_probe
+from ntps_utils.probe import chance_adjusted, linear_probe, logistic_probe, warn_of_shared_texts
 from ntps_utils.rivals import RIVALS, Case
 from ntps_utils.score import NumericalWarning, subspaces
 from ntps_utils.store import Store
@@ -156,6 +156,7 @@ def measure_cell(model: CausalModel, train: TextDataset, test: TextDataset, sett
         centring and width.
     """
     started = time.perf_counter()
+    warn_of_shared_texts(train.texts, test.texts)
     max_length = settings.max_length
     if max_length is not None and model.max_length is not None:
         max_length = min(max_length, model.max_length)

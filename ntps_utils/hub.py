@@ -164,7 +164,7 @@ def _from_lab(name: str, split: str) -> TextDataset:
 
 
 def _from_folder(folder: Path, split: str, text_column: str, label_column: str) -> TextDataset:
-    files = {p.stem: p for p in sorted(folder.iterdir()) if p.suffix in SUFFIXES}
+    files = {p.stem: p for p in sorted(folder.iterdir()) if p.suffix.lower() in SUFFIXES}
     if split not in files:
         there = ", ".join(p.name for p in files.values()) or "no CSV, Parquet or JSONL file"
         raise HubError(f"{folder} has no split {split!r}; found {there}.")
@@ -264,16 +264,17 @@ def _offline_if_unreachable() -> None:
 
 def _read_file(path: Path) -> pd.DataFrame:
     try:
-        if path.suffix == ".csv":
+        suffix = path.suffix.lower()
+        if suffix == ".csv":
             # "NA" and "null" are texts, not missing values.
             frame = pd.read_csv(path, keep_default_na=False, dtype=str, encoding="utf-8")
             if not isinstance(frame.index, pd.RangeIndex):  # pandas took the first field of each row for its name
                 raise HubError(f"{path}: the rows have more fields than the header; quote texts that hold commas.")
             return frame
-        if path.suffix == ".parquet":
+        if suffix == ".parquet":
             return pd.read_parquet(path)
-        if path.suffix == ".jsonl":
-            return pd.read_json(path, lines=True, dtype=False)
+        if suffix == ".jsonl":
+            return pd.read_json(path, lines=True, dtype=False, encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise HubError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8.") from None
     except HubError:

@@ -18,6 +18,7 @@ from ntps_utils.cells import SCORES, CellSettings, middle_and_last, score_settin
 from ntps_utils.extract import extract, tokenise
 from ntps_utils.hub import CausalModel, TextDataset, load_model, load_texts
 from ntps_utils.inference import HeldOut, fit_gain, predict_held_out
+from ntps_utils.probe import warn_of_shared_texts
 from ntps_utils.provenance import provenance
 from ntps_utils.results import load_recorded
 from ntps_utils.rivals import RIVALS, Case
@@ -278,6 +279,7 @@ def prescreen(
             f"{data.name} has {len(data)} texts of {len(np.unique(data.labels))} classes; a probe needs two classes "
             "with two texts each at the least, and a useful one dozens."
         )
+    warn_of_shared_texts(data.texts)
     lm = (
         model
         if isinstance(model, CausalModel)

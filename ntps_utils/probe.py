@@ -26,6 +26,32 @@ class ProbeWarning(UserWarning):
     """A probe was fitted, but its figures say less than they seem to."""
 
 
+def warn_of_shared_texts(train: Sequence[str], test: Sequence[str] | None = None, share: float = 0.05) -> None:
+    """Warn if many texts that a probe is tested on are texts that it was trained on.
+
+    Parameters
+    ----------
+    train : sequence of str
+    test : sequence of str, optional
+        By default the texts of ``train`` are both, by cross-validation, and repeats count.
+    share : float
+        Of the test texts, above which to warn.
+
+    Warns
+    -----
+    ProbeWarning
+        Once, with the share.
+    """
+    if test is None:
+        found, where = 1.0 - len(set(train)) / max(len(train), 1), "repeat others"
+    else:
+        known = set(train)
+        found, where = sum(text in known for text in test) / max(len(test), 1), "are training texts too"
+    if found > share:
+        said = f"{found:.0%} of the texts to test on {where}: remembering them counts as understanding. Drop repeats."
+        warnings.warn(explained("shared-texts", said), ProbeWarning, stacklevel=2)
+
+
 def chance_adjusted(accuracy: float, labels: ArrayLike) -> float:
     """Accuracy on a scale from 0 (the majority class, always) to 1: ``(a - m) / (1 - m)``.
 

@@ -50,8 +50,8 @@ class Store:
 
     def get(self, settings: Mapping[str, Any]) -> dict[str, Any] | None:
         """The result of these settings, or None."""
-        file = self.folder / f"{self.key(settings)}.json"
-        return self._read(file)["result"] if file.is_file() else None
+        record = self._read(self.folder / f"{self.key(settings)}.json")
+        return None if record is None else record["result"]
 
     def put(self, settings: Mapping[str, Any], result: Mapping[str, Any]) -> None:
         """Write a result; the file appears whole or not at all."""
@@ -69,16 +69,20 @@ class Store:
         """Settings and result of every cell, by name of file."""
         for file in sorted(self.folder.glob("[0-9a-f]*.json")):
             record = self._read(file)
-            yield record["settings"], record["result"]
+            if record is not None:
+                yield record["settings"], record["result"]
 
     def __len__(self) -> int:
         return sum(1 for _ in self.folder.glob("[0-9a-f]*.json"))
 
     @staticmethod
-    def _read(file: Path) -> dict[str, Any]:
+    def _read(file: Path) -> dict[str, Any] | None:
+        """A record, or None if the file is not there (any more: another process may discard it)."""
         try:
             record = json.loads(file.read_text("utf-8"))
             version = record["version"]
+        except FileNotFoundError:
+            return None
         except (ValueError, KeyError, TypeError, OSError):
             raise StoreError(f"{file} is not a result of this library; move it away and run again.") from None
         if version != VERSION:

@@ -9,6 +9,7 @@ TRAPS = {
     "cut-texts": ("04_extraction", "What habits change"),
     "imbalance": ("07_scores_against_probes", "The settings, written down first"),
     "below-chance": ("10_the_papers_numbers", "One dataset"),
+    "shared-texts": ("10_the_papers_numbers", "One dataset"),
 }
 """Chapter (its file in ``notebooks``) and section by name of the trap."""
 

@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -84,6 +85,25 @@ def _small_book(folder: Path) -> None:
         )
 
 
+def _small_site(folder: Path) -> None:
+    """Sources of a site of three pages."""
+    (folder / "_config.yml").write_text("title: Small\nonly_build_toc_files: true\nexclude_patterns: [_build]\n")
+    (folder / "_toc.yml").write_text("format: jb-book\nroot: one\nchapters: [{file: two}, {file: three}]\n")
+    for name in ("one", "two", "three"):
+        (folder / f"{name}.md").write_text(f"# Page {name}\n\nA formula, $x^2$, and text.\n")
+
+
+def _site(folder: Path) -> dict[str, str]:
+    """The pages as a browser gets them; each build stamps its assets, not its text."""
+    pages = sorted((folder / "_build/html").glob("*.html"))
+    return {page.name: re.sub(r'\?(?:v|digest)=\w+"', '"', page.read_text("utf-8")) for page in pages}
+
+
+SITE = """
+rm -rf _build/html _build/.doctrees
+exec "$0" build . --path-output . --warningiserror --nitpick --keep-going --quiet
+"""
+
 GRID = """
 import sys
 from dataclasses import replace
@@ -125,6 +145,24 @@ WORK = {
         lambda f: [sys.executable, "-c", GRID, str(f)],
         _cells,
         lambda one, two: len(compare(one, two)) == 0 and len(one) == len(two),
+    ),
+    "a grid on Dask": Work(
+        _nothing,
+        lambda f: [
+            NTPS, "grid", "--models", "lab/XS", "--datasets", "lab/tense,lab/code,lab/number,lab/marker", "--no-lora",
+            "--n-train", "120", "--n-test", "60", "--scheduler", "local", "--jobs", "2", "--store", str(f / "cells"),
+        ],
+        _cells,
+        lambda one, two: len(compare(one, two)) == 0 and len(one) == len(two),
+    ),
+    "building the site": Work(
+        _small_site,
+        # As the Makefile does it, lock included.
+        lambda f: [
+            "env", "-C", str(f), sys.executable, "-m", "ntps_utils.locked", "_build/.lock", "sh", "-c", SITE,
+            str(Path(sys.executable).with_name("jupyter-book")),
+        ],
+        _site,
     ),
     "executing chapters": Work(
         _small_book,

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +19,10 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from ntps_utils.cli import app
+from ntps_utils.extract import ExtractionWarning, extract
+from ntps_utils.hub import load_model, load_texts
 from ntps_utils.lab.tasks import sample
+from ntps_utils.measure import measure
 from ntps_utils.store import Store
 
 runner = CliRunner()
@@ -79,6 +86,11 @@ class Make:
             save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
         return self.model(rewrite)
+
+    def checkpoint(self, model: str) -> str:
+        path = self.folder / "state.safetensors"
+        extract(load_model(model), load_texts(GOOD).head(40), checkpoint=path, save_every=1)
+        return str(path)
 
     def calibration(self, **columns: object) -> str:
         pd.DataFrame(columns).to_csv(self.folder / "calibration.csv", index=False)
@@ -276,6 +288,14 @@ CASES: dict[str, tuple[Arguments, str]] = {
         lambda m: [S, "lab/XS", GOOD, "--checkpoint", m.file("state.safetensors", "x" * 99)],
         "state.safetensors",
     ),
+    "a checkpoint of another model": (
+        lambda m: [S, "lab/XS", GOOD, "--max-texts", "40", "--checkpoint", m.checkpoint("lab/S")],
+        "another",
+    ),
+    "a place where nothing can be made": (
+        lambda m: [S, "lab/XS", GOOD, "--max-texts", "40", "--json", "/proc/scores.json"],
+        "/proc/scores.json",
+    ),
     # prescreening
     "no such calibration": (lambda m: [P, "lab/XS", GOOD, "--calibration", "mars"], "mars"),
     "calibration of other columns": (
@@ -352,6 +372,71 @@ def test_it_ends_in_one_line(name, make, tmp_path, monkeypatch):
     assert result.output.count("ntps:") == 1
     assert [p for p in here.rglob("*") if p.is_file()] == []
     assert {p: p.stat().st_mtime_ns for p in make.folder.rglob("*") if p.is_file()} == before
+
+
+LITTLE = ["score", "lab/XS", GOOD, "--max-texts", "60", "--batch-size", "16"]
+FULL_DISK: dict[str, tuple[list[str], str]] = {
+    "scores": ([*LITTLE, "--json", "scores.json"], "scores.json"),
+    "a checkpoint": ([*LITTLE, "--checkpoint", "state.safetensors"], "state.safetensors"),
+    "cells": (
+        [G, "--models", "lab/XS", "--datasets", GOOD, "--no-lora", "--n-train", "60", "--n-test", "60"],
+        "cells/",
+    ),
+    "weights": (["lab", "pretrain", "XS", "--steps", "2", "--out", "lab"], "lab/XS/step-2"),
+}
+
+
+@pytest.mark.parametrize("name", FULL_DISK)
+def test_a_full_disk_is_named_and_leaves_nothing_half_written(name, tmp_path):
+    """No file may grow beyond 600 bytes: what the system then says stands for a full disk."""
+    resource = pytest.importorskip("resource", reason="this system has no limits to set")
+    arguments, file = FULL_DISK[name]
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("ntps")), *arguments],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (600, 600)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    (said,) = (line for line in done.stderr.splitlines() if line.startswith("ntps:"))
+    assert re.search(rf"{file}.* could not be written: .*too large", said, re.I)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    left = [p.name for p in tmp_path.rglob("*") if p.is_file()]
+    assert left == (["run.json"] if name == "weights" else [])  # settings, written whole before the training
+
+
+RIGHT: dict[str, tuple[str, bytes]] = {
+    "byte order mark": ("a.csv", b"\xef\xbb\xbftext,label\na b,0\nc,1\n"),
+    "byte order mark in JSONL": ("a.jsonl", b'\xef\xbb\xbf{"text": "a b", "label": 0}\n{"text": "c", "label": 1}\n'),
+    "lines as Windows ends them": ("a.csv", b"text,label\r\na b,0\r\nc,1\r\n"),
+    "capital suffix": ("A.CSV", b"text,label\na b,0\nc,1\n"),
+    "blank lines at the end": ("a.csv", b"text,label\na b,0\nc,1\n\n\n"),
+    "other columns": ("a.csv", b"id,label,text\n7,0,a b\n8,1,c\n"),
+    "quoted numbers": ("a.csv", b'"text","label"\n"a b","0"\n"c","1"\n'),
+}
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_unusual_files_are_read_as_meant(name, make):
+    found = load_texts(make.file(*RIGHT[name]))
+    assert (found.texts, found.labels.tolist(), found.label_names) == (("a b", "c"), [0, 1], ("0", "1"))
+
+
+def test_words_for_nothing_are_texts(make):
+    """pandas would take them for missing values."""
+    words = ("NA", "null", "None", "nan", "N/A")
+    rows = "".join(f"{word},{i % 2}\n" for i, word in enumerate(words))
+    assert load_texts(make.file("a.csv", f"text,label\n{rows}")).texts == words
+
+
+def test_texts_of_a_million_characters_are_cut_and_said(make):
+    texts = ["the bell rang . " * 62_500 if i % 4 == 0 else f"a bell rang {'loudly ' * i}" for i in range(24)]
+    with pytest.warns(ExtractionWarning, match="cut-texts"):
+        report = measure("lab/XS", make.csv([0, 1] * 12, texts), layers="0", k_v=[0.5])
+    assert np.isfinite(report.rows[0].excess_loss)
 
 
 def test_there_are_enough_cases():

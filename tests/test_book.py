@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -97,6 +98,30 @@ def test_staleness(small_root):
     source.write_text(source.read_text() + "\n# %%\n1\n")
     assert "differs" in book.problem_with(source, small_root)
     assert book.check(small_root) == 1
+
+
+def test_what_changes_while_a_chapter_runs_makes_it_stale(small_root):
+    (source,) = book.chapters(small_root)
+    used = small_root / "ntps_utils/used.py"
+    source.write_text(source.read_text() + f"\n# %%\nopen({str(used)!r}, 'a').write('# changed')\n")
+    book.refresh(small_root)
+    assert "stale" in book.problem_with(source, small_root)
+
+
+@pytest.mark.parametrize("when", [0.0, 4e9])
+def test_the_clock_does_not_decide_what_is_stale(small_root, when):
+    """Files of 1970 or of 2096, older or newer than what was made from them: contents count."""
+    (source,) = book.chapters(small_root)
+    book.refresh(small_root)
+    made = source.with_suffix(".ipynb").read_bytes()
+    for path in (p for p in small_root.rglob("*") if p.is_file()):
+        os.utime(path, (when, when))
+    assert book.problem_with(source, small_root) is None
+    book.refresh(small_root)
+    assert source.with_suffix(".ipynb").read_bytes() == made
+    (small_root / "ntps_utils/used.py").write_text("x = 1\n")
+    os.utime(small_root / "ntps_utils/used.py", (when, when))
+    assert "stale" in book.problem_with(source, small_root)
 
 
 def test_executing_twice_gives_the_same_file(small_root):

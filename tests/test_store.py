@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
+from pathlib import Path
 
 import pytest
 
@@ -42,3 +45,40 @@ def test_files_that_are_not_results_are_named(tmp_path):
     file.write_text(json.dumps({"version": 99, "settings": {}, "result": {}}))
     with pytest.raises(StoreError, match="version 99"):
         list(store)
+
+
+def _write(folder: Path, me: int, times: int) -> None:
+    store = Store(folder)
+    for i in range(times):
+        store.put({"cell": i % 7}, {"writer": me, "filling": [me] * 4000})
+        if i % 5 == me:
+            store.discard({"cell": (i + 3) % 7})
+        seen = store.get({"cell": (i + 1) % 7})
+        assert seen is None or set(seen["filling"]) == {seen["writer"]}
+
+
+def test_many_writers_of_one_store_leave_whole_rows(tmp_path):
+    """Four processes write, replace, discard and read the same seven cells, while this one lists them."""
+    store, context = Store(tmp_path), multiprocessing.get_context("spawn")
+    writers = [context.Process(target=_write, args=(tmp_path, me, 200)) for me in range(4)]
+    for writer in writers:
+        writer.start()
+    n_read = 0
+    while any(writer.is_alive() for writer in writers):
+        for settings, result in store:
+            assert settings["cell"] in range(7)
+            assert result["filling"] == [result["writer"]] * 4000
+            n_read += 1
+    assert [writer.exitcode for writer in writers] == [0] * 4
+    assert n_read > 0
+    assert all(len(result["filling"]) == 4000 for _, result in store)
+    assert len(list(tmp_path.iterdir())) == len(store) <= 7  # nothing is left beside the rows
+
+
+def test_the_clock_does_not_decide_what_is_found(tmp_path):
+    store = Store(tmp_path)
+    for when in (0.0, 4e9):
+        store.put({"a": 1}, {"when": when})
+        (file,) = tmp_path.iterdir()
+        os.utime(file, (when, when))
+        assert store.get({"a": 1}) == {"when": when}

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import re
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from ntps_utils import traps
+from ntps_utils.cells import CellSettings, measure_cell
 from ntps_utils.extract import ExtractionWarning
 from ntps_utils.hub import load_model, load_texts
 from ntps_utils.measure import measure
 from ntps_utils.moments import Moments
-from ntps_utils.probe import ProbeWarning, linear_probe, logistic_probe
+from ntps_utils.prescreen import prescreen
+from ntps_utils.probe import ProbeWarning, linear_probe, logistic_probe, warn_of_shared_texts
 from ntps_utils.score import NumericalWarning
 from tests.conftest import ROOT
 
@@ -89,3 +92,28 @@ def test_too_few_texts_are_said_by_the_linear_probe_too():
     x = np.eye(5)
     with pytest.warns(ProbeWarning, match="few-texts: chapter 2"):
         linear_probe(x, [0, 1, 0, 1, 0], x, [0, 1, 0, 1, 0])
+
+
+def test_texts_in_both_splits_are_said_by_name_beyond_five_percent():
+    texts = [f"text {i}" for i in range(100)]
+    with pytest.warns(
+        ProbeWarning, match="6% of the texts to test on are training texts too.*shared-texts: chapter 10"
+    ):
+        warn_of_shared_texts(texts, [*texts[:6], *(f"other {i}" for i in range(94))])
+    with pytest.warns(ProbeWarning, match="10% of the texts to test on repeat others"):
+        warn_of_shared_texts([*texts[:90], *texts[:10]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warn_of_shared_texts(texts, [*texts[:5], *(f"other {i}" for i in range(95))])
+        warn_of_shared_texts(texts)
+
+
+def test_cells_and_prescreening_warn_of_shared_texts():
+    """The same texts on both sides: the row holds what was said."""
+    data = load_texts("lab/tense").head(60)
+    settings = CellSettings(lora=None)
+    with pytest.warns(ProbeWarning, match="100% of the texts to test on are training texts too"):
+        measure_cell(load_model("lab/XS"), data, data, settings)
+    twice = replace(data, texts=data.texts * 2, labels=np.tile(data.labels, 2))
+    with pytest.warns(ProbeWarning, match="50% of the texts to test on repeat others"):
+        prescreen("lab/XS", twice)

@@ -9,8 +9,6 @@ from __future__ import annotations
 import gzip
 import json
 import random
-import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,7 +23,7 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from ntps_utils.files import atomic_path, sha256
+from ntps_utils.files import atomic_folder, atomic_path, sha256
 from ntps_utils.lab.grammar import World
 from ntps_utils.lab.recipe import CONTEXT, Progress, Recipe
 from ntps_utils.lab.world import WORLD
@@ -286,20 +284,12 @@ def pretrain(
 
 def save_half(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> LlamaForCausalLM:
     """Save a model rounded to float16, all files or none; returns the model as a reader will get it."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
+    with atomic_folder(folder) as temporary:
         half = LlamaForCausalLM(model.config)
         half.load_state_dict({name: tensor.detach().cpu() for name, tensor in model.state_dict().items()})
         half.half().save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
         (temporary / "generation_config.json").unlink(missing_ok=True)
-        temporary.chmod(0o755)
-        if folder.exists():
-            shutil.rmtree(folder)
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return half.float()
 
 
