@@ -101,8 +101,12 @@ def test_no_encoder_of_the_same_width_does_better(seed, d, c, data):
     M, T = random_psd(rng, d, d, 100), rng.normal(size=(d, c))
     k = data.draw(st.integers(1, min(d, c)))
 
+    L = np.linalg.cholesky(M)
+    target = np.linalg.solve(L, T)
+
     def removed(E: np.ndarray) -> float:
-        return float(np.trace(np.linalg.solve(E.T @ M @ E, E.T @ T @ T.T @ E)))
+        """tr (E^T M E)^-1 E^T T T^T E, without squaring the condition of E."""
+        return float(np.sum((np.linalg.qr(L.T @ E)[0].T @ target) ** 2))
 
     best = encoder(whiten(M), T).vectors[:, :k]
     for _ in range(20):
@@ -202,3 +206,39 @@ def test_whiten_takes_whole_numbers_and_leaves_its_input():
     np.testing.assert_allclose(whiten(M).from_white.T @ M @ whiten(M).from_white, np.eye(2), atol=1e-12)
     assert (before == M).all()
     assert whiten(M, 0.0).rank == 2
+
+
+@given(seeds, st.integers(2, 10), st.integers(1, 4))
+def test_a_dead_feature_changes_nothing(seed, d, m):
+    rng = np.random.default_rng(seed)
+    M, T = random_psd(rng, d, d, 10.0), rng.normal(size=(d, m))
+    alone = encoder(whiten(M), T)
+    with_dead = encoder(whiten(np.pad(M, (1, 0))), np.pad(T, ((1, 0), (0, 0))))
+    assert with_dead.n_informative == alone.n_informative
+    np.testing.assert_allclose(with_dead.eigenvalues, alone.eigenvalues, rtol=1e-9)
+    np.testing.assert_allclose(with_dead.vectors[0], 0, atol=1e-12)
+
+
+@given(seeds, st.integers(2, 10), st.data())
+def test_directions_of_a_singular_problem_lie_in_its_range(seed, d, data):
+    """Of all vectors with the same S-product, the shortest: nothing outside the range of M."""
+    rank = data.draw(st.integers(1, d - 1))
+    rng = np.random.default_rng(seed)
+    M = random_psd(rng, d, rank, 10.0) * np.outer(*[np.geomspace(1, 5, d)] * 2)
+    T = M @ rng.normal(size=(d, 2))
+    found = encoder(whiten(M, 1e-10), T)
+    outside = scipy.linalg.null_space(M, rcond=1e-9)
+    assert outside.shape[1] == d - rank
+    np.testing.assert_allclose(outside.T @ found.vectors, 0, atol=1e-6 * np.abs(found.vectors).max())
+
+
+@pytest.mark.parametrize("small", [1e-3, 1e-5])
+def test_rounding_of_the_cross_moment_decides_what_counts(small):
+    """A direction counts if its singular value exceeds rtol |W| |T|, W and T in units of the diagonal."""
+    M = np.array([[4.0, 3.2], [3.2, 4.0]])  # in units of its diagonal: eigenvalues 1.8 and 0.2
+    whitening = whiten(M)
+    assert whitening.amplification == pytest.approx(0.2**-0.5)
+    T = whitening.to_white.T @ np.diag([1.0, small])
+    edge = small / (whitening.amplification * np.linalg.norm(T / 2))
+    for rtol, n in ((0.99 * edge, 2), (1.01 * edge, 1), (None, 2)):
+        assert encoder(whitening, T, rtol=rtol).n_informative == n
