@@ -402,7 +402,7 @@ _ = axes[0].legend(fontsize=9)
 # The band leaves room, and the room is used. Take a feature with much less variance than the other. An autoregressive direction along the weak feature can look close to $u$ and
 # carry nothing of the label; one along the strong feature can look far from $u$ and carry everything.
 
-# %%
+# %% tags=["hide-input"]
 u, kappa = np.radians(75), 4000.0
 corners = np.array([[1, 1], [1, -1], [-1, 1], [-1, -1]]) * np.sqrt(
     [1.0, 1.0 / kappa]

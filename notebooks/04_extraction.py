@@ -120,7 +120,7 @@ glue("n_tokens", whole.moments.n_tokens, display=False)
 # - **single precision** of the model and of all products.
 
 
-# %%
+# %% tags=["hide-input"]
 def score(moments, centre=False):
     """The three scores of the last layer at k = d/2."""
     solved = subspaces(moments.layer(last), layer=last, centre=centre)

@@ -271,7 +271,7 @@ glue(
 #
 # ## The scores, at the primary setting
 
-# %%
+# %% tags=["hide-input"]
 KINDS = {
     "ntps": ("Euclidean", "euclidean"),
     "ntps_metric": ("metric-matched", "metric"),

@@ -158,7 +158,7 @@ for name in ("lab", "real"):
 # A correlation is computed with all gains in hand. A user has none. So each dataset is left out in turn; its gains are predicted from the others, and the error is compared with that of
 # predicting their mean.
 
-# %%
+# %% tags=["hide-input"]
 GROUPS = {LABELS[c]: (c,) for c in PREDICTORS} | {
     "the three scores": ("ntps", "ntps_metric", "ntps_task"),
     "the rivals": PREDICTORS[3:],
@@ -376,7 +376,7 @@ HTML(
 #
 # The same exercise on the 96 released cells ({doc}`10_the_papers_numbers`), with what is in them: the NTPS that was chosen for the gain, and the headroom of the frozen head on test texts.
 
-# %%
+# %% tags=["hide-input"]
 reported = load_reported()
 paper = {
     label: predict_held_out(

@@ -267,7 +267,7 @@ glue(
 # How smooth is a real sweep? Here is one, of the paper's kind: the largest model of the lab, every layer and 19 fractions, on twelve of its tasks. It has fewer layers than the paper's models, so if
 # anything less to choose from. Its neighbours' correlation is measured, and its own null is that of permuted targets.
 
-# %%
+# %% tags=["hide-input"]
 real = sweep(
     load_model("lab/L", dtype="float32"),
     [
@@ -390,7 +390,7 @@ glue("largest_change", largest, display=False)
 # largest model's features, for which texts are few, as they were in the paper. Four ways of preparing the same rows:
 
 
-# %%
+# %% tags=["hide-input"]
 def twins(n):
     """First sentences, each with a second one that says the same and one that does not."""
     rng, pairs = random.Random(seed), {}

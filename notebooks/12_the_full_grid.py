@@ -90,7 +90,7 @@ Markdown(f"""
 | adapters | rank {lora.rank}, {lora.n_steps} steps of {lora.batch_size} texts at each of {len(lora.learning_rates)} learning rates |
 """)
 
-# %%
+# %% tags=["hide-input"]
 texts = load_text_sizes()
 texts.loc["bias_identification"] = texts.mean().round(1)
 texts = texts.sort_index().astype(
@@ -116,8 +116,8 @@ for model in registered_models():
             "operations": full.flops,
             "GPU memory": full.memory / 2**30,
             "hours": full.seconds / 3600,
-            "of them on the CPU": full.host_seconds / 3600,
-            "hours on this machine": slow.seconds / 3600,
+            "on the CPU": full.host_seconds / 3600,
+            "hours here": slow.seconds / 3600,
         }
     )
 plan = pd.DataFrame(rows).set_index("model")
@@ -126,8 +126,8 @@ FORMATS = {
     "operations": "{:.1e}".format,
     "GPU memory": "{:.0f} GiB".format,
     "hours": "{:.1f}".format,
-    "of them on the CPU": "{:.1f}".format,
-    "hours on this machine": "{:,.0f}".format,
+    "on the CPU": "{:.1f}".format,
+    "hours here": "{:,.0f}".format,
 }
 plan.apply(lambda column: column.map(FORMATS[column.name])).rename_axis(None)
 
@@ -155,7 +155,7 @@ glue("full_imdb", float(lengths["imdb"] / lengths.sum()), display=False)
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Horizontal bars for eight models: the part of the hours on the GPU is short in each, the part on the CPU is several times as long, and both grow with the model."}, "figure": {"caption": "Most of the time is not the GPU's. Hours for all twelve datasets, with one CPU thread beside the GPU.", "name": "fig-grid-hours"}}
 figure, (ax,) = panels(1, height=3.0)
-on_gpu = plan["hours"] - plan["of them on the CPU"]
+on_gpu = plan["hours"] - plan["on the CPU"]
 ax.barh(
     plan.index,
     on_gpu,
@@ -164,7 +164,7 @@ ax.barh(
 )
 ax.barh(
     plan.index,
-    plan["of them on the CPU"],
+    plan["on the CPU"],
     left=on_gpu,
     color=COLOURS["metric"],
     label="subspaces and probes (CPU)",
@@ -179,7 +179,7 @@ _ = ax.legend(loc="upper right")
 # We run cells of the lab here, one after another, and compare. LoRA is reckoned without an early stop, which lifts the estimate; reading, copying and starting are left out, which lowers it and weighs in models this small; and a machine that does
 # something else at the same time is slower than either. Expect a factor of two; the tests hold it to three.
 
-# %%
+# %% tags=["hide-input"]
 settings = CellSettings(n_train=n_train, n_test=n_train // 2, seed=seed)
 settings = replace(
     settings,
@@ -219,7 +219,7 @@ seconds.groupby("model").sum().round(1).assign(
 #
 # Now the same cells on a Dask cluster of two worker processes. As soon as a worker has begun, we kill it, the way a machine dies: no chance to clean up. And we put a dataset among the others that cannot be probed, since all its texts have one label.
 
-# %%
+# %% tags=["hide-input"]
 bad = folder / "one_class"
 bad.mkdir()
 for split, part in zip(("train", "test"), planned.texts[names[0]], strict=True):

@@ -167,7 +167,7 @@ glue(
 #
 # The same tasks of the lab, scored with our recipe, with the script's, and with one choice at a time switched to the script's. Last layer, half of the rank.
 
-# %%
+# %% tags=["hide-input"]
 model = load_model(model_name)
 last = model.n_layers - 1
 tasks = [
@@ -248,7 +248,7 @@ for key, name in {
 # - **Length** (cache.py 117-125): the loss is a sum over positions, there and here, so long texts count for more. How much, is measured below.
 
 
-# %%
+# %% tags=["hide-input"]
 def padded_left(model, data, batch_size=16):
     """Moments if fillers stand at the start and the first T positions are taken."""
     rows = model.tokenizer(list(data.texts), padding=False)["input_ids"]

@@ -153,7 +153,7 @@ for label in ("lab", "real"):
 # The honest form of "it correlates with probe accuracy": predict the chance-adjusted accuracy of each dataset from the others, by its score at a setting fixed in advance, and compare with predicting their mean. For the
 # paper's own cells there is only the chosen setting, and accuracy on the training texts.
 
-# %%
+# %% tags=["hide-input"]
 lines = []
 for label in ("lab", "real"):
     t = load_recorded(label)

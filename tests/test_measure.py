@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import scipy.linalg
 import torch
+from threadpoolctl import threadpool_limits
 
 from ntps_utils.hub import load_texts
 from ntps_utils.measure import measure
@@ -129,3 +130,35 @@ def test_settings_are_checked_before_the_long_work(tiny_model, tiny_data, tmp_pa
     path.write_text("text,label\n" + "w1 w2,1\n" * 10)
     with pytest.raises(ValueError, match="at least two classes"):
         measure(tiny_model, path)
+
+
+COLUMNS = ["ntps", "ntps_metric", "ntps_task", "trace_b", "excess_loss"]
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-8), ("float32", 1e-4)])
+def test_threads_and_batches_change_scores_by_no_more_than_is_stated(dtype, tolerance):
+    """What the book states: 1e-8 for forward passes in double, 1e-4 in single precision."""
+
+    def scores(n_threads: int, batch_size: int) -> np.ndarray:
+        before = torch.get_num_threads()
+        torch.set_num_threads(n_threads)
+        try:
+            with threadpool_limits(n_threads):
+                report = measure(
+                    "lab/M", "lab/tense", max_texts=150, k_v=[0.25, 0.5], dtype=dtype, batch_size=batch_size
+                )
+        finally:
+            torch.set_num_threads(before)
+        return report.to_frame()[COLUMNS].to_numpy()
+
+    reference = scores(1, 64)
+    for n_threads, batch_size in ((2, 64), (1, 7), (2, 1)):
+        np.testing.assert_allclose(scores(n_threads, batch_size), reference, atol=tolerance)
+
+
+def test_single_precision_scores_are_those_of_double_within_what_is_stated():
+    double, single = (
+        measure("lab/M", "lab/tense", max_texts=150, k_v=[0.25, 0.5], dtype=dtype).to_frame()[COLUMNS].to_numpy()
+        for dtype in ("float64", "float32")
+    )
+    np.testing.assert_allclose(single, double, atol=1e-4)
