@@ -2,8 +2,8 @@
 
     python -m tests.attacks
 
-reads what ``make faults``, ``make mutate``, ``make reproduce`` and a long fuzz left in ``runs``
-and ``mutants``; an attack that was not run anew keeps its row.
+reads what ``make faults``, ``make fuzz``, ``make mutate``, ``make audit`` and ``make reproduce`` left
+in ``runs`` and ``mutants``; an attack that was not run anew keeps its row.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import sys
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from datetime import UTC, datetime
@@ -22,7 +21,6 @@ from tests.conftest import ROOT
 from tests.test_bad_input import CASES
 
 TARGET = ROOT / "book" / "attacks.json"
-FUZZ = "HYPOTHESIS_PROFILE=long pytest tests/test_score.py -k 'bounds or identity or interval' --junitxml runs/fuzz.xml"
 
 
 def _day(path: Path) -> str:
@@ -61,7 +59,7 @@ def mutation() -> list[dict[str, str]]:
     """One row for each module that was mutated."""
     if not (ROOT / "mutants").is_dir():
         return []
-    command = [sys.executable, "-m", "mutmut", "results", "--all", "true"]
+    command = [str(ROOT / "_build/mutate/bin/python"), "-m", "mutmut", "results", "--all", "true"]
     said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     counts: dict[str, Counter[str]] = {}
     for module, state in re.findall(r"^\s*ntps_utils\.(\w+)\.\S+: (.+)$", said, re.M):
@@ -91,9 +89,9 @@ def fuzz() -> list[dict[str, str]]:
     n = int(suite.get("tests", 0)) - int(suite.get("skipped", 0))
     return [
         {
-            "attack": "bounds, identities and ranges of the scores on random problems",
-            "result": f"{n} tests, properties on 10,000 problems each; violated: {failed}",
-            "command": FUZZ,
+            "attack": "closed forms, moments, scores and bounds on random problems",
+            "result": f"{n} statements on 10,000 problems each; violated: {failed}",
+            "command": "make fuzz",
             "date": _day(path),
         }
     ]
