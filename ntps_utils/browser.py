@@ -35,7 +35,8 @@ PRINT = """
 pre, code { white-space: pre-wrap !important; overflow-wrap: anywhere; }
 #jb-print-toc, details.hide, .toggle-button, .ntps-explorer { display: none !important; }
 .toggle-hidden > :not(.admonition-title) { display: block !important; visibility: visible !important; }
-figure, table, .admonition-title, mjx-container[display] { break-inside: avoid; }
+figure, table, .admonition-title, mjx-container[display], div.highlight, div.cell_input { break-inside: avoid; }
+h1, h2, h3, h4 { break-inside: avoid; break-after: avoid; }
 """
 UNFOLD = "() => document.querySelectorAll('.toggle-hidden').forEach(e => e.classList.remove('toggle-hidden'))"
 

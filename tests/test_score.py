@@ -243,6 +243,12 @@ def test_centring_leaves_no_direction_of_rounding(seed, d, data):
     assert solved.beta[0] / solved.beta[-1] < 1e12
 
 
+def test_a_direction_that_the_eigensolver_invented():
+    """Found by ten thousand examples: rank 2 in three features, where LAPACK's default driver says 3."""
+    solved = solve(random_problem(1, d=3, n_texts=24, rank=2, condition=10.0, offset=0.0), centre=True)
+    assert solved.rank == 2
+
+
 def test_planted_directions_are_found():
     solved = solve(planted_problem(0), centre=True)
     assert solved.r == 2
