@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -15,20 +17,23 @@ from axe_playwright_python.sync_playwright import Axe
 from pypdf import PdfReader
 
 from ntps_utils import book, browser
+from ntps_utils import site as site_extension
 from tests.conftest import ROOT
 
+REPOSITORY = "https://github.com/owner/ntps"
 PAGES = browser.pages()
 CHAPTERS = book.chapters()
 
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The site, built from the committed notebooks with warnings as errors."""
+    """The site, built from the committed notebooks with warnings as errors, as if it were to be published."""
     folder = tmp_path_factory.mktemp("site")
     book.prepare()
     command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(ROOT), "--path-output", str(folder)]
     flags = ["--warningiserror", "--nitpick", "--keep-going", "--quiet"]
-    done = subprocess.run(command + flags, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "NTPS_REPOSITORY": REPOSITORY}
+    done = subprocess.run(command + flags, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return folder / "_build" / "html"
 
@@ -73,6 +78,28 @@ def test_glued_values_are_in_the_text(site):
         n_checked += len(whole)
         assert all(f">{value}<" in html or f">{value:,}<" in html for value in whole), source.stem
     assert n_checked > 30
+
+
+@pytest.mark.parametrize("source", CHAPTERS, ids=lambda p: p.stem)
+def test_buttons_open_and_download_notebooks_that_exist(site, source):
+    """Binder and Colab open the committed notebook, and the arrow downloads it."""
+    html = unquote((site / f"notebooks/{source.stem}.html").read_text())
+    (binder,) = set(re.findall(r'href="(https://mybinder.org/[^"]+)"', html))
+    (colab,) = set(re.findall(r'href="(https://colab.research.google.com/[^"]+)"', html))
+    assert binder.startswith("https://mybinder.org/v2/gh/owner/ntps/main?")
+    assert colab.startswith("https://colab.research.google.com/github/owner/ntps/blob/main/")
+    for address in (binder, colab):
+        assert (ROOT / "notebooks" / address.partition("/notebooks/")[2]) == source.with_suffix(".ipynb")
+    (there,) = re.findall(r'href="([^"]+_sources/[^"]+\.ipynb)"', html)
+    assert (site / "notebooks" / there).resolve().read_bytes() == source.with_suffix(".ipynb").read_bytes()
+
+
+def test_without_an_address_there_is_nothing_to_open(monkeypatch):
+    for name in ("NTPS_REPOSITORY", "GITHUB_REPOSITORY"):
+        monkeypatch.delenv(name, raising=False)
+    assert site_extension.repository() is None
+    monkeypatch.setenv("GITHUB_REPOSITORY", "someone/book")
+    assert site_extension.repository() == "https://github.com/someone/book"
 
 
 @pytest.mark.parametrize("page", ["03_score_and_bounds", "06_choosing_k_and_layer", "09_predicting_the_gain"])
