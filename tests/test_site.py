@@ -186,10 +186,10 @@ def test_a_page_opens_without_an_error_in_the_console(chromium, address, name):
         assert visit.said == []
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 1280), ("light", 390)])
 @pytest.mark.parametrize("name", PAGES)
-def test_axe_finds_no_serious_violation(chromium, address, name, scheme):
-    with Visit(chromium, address, name, scheme=scheme) as visit:
+def test_axe_finds_no_serious_violation(chromium, address, name, scheme, width):
+    with Visit(chromium, address, name, width=width, scheme=scheme) as visit:
         assert visit.page.evaluate("() => document.documentElement.dataset.theme") == scheme
         assert serious(visit.page) == []
 
@@ -207,6 +207,16 @@ def test_a_phone_shows_a_page_without_scrolling_sideways(chromium, address, name
         )
         assert all(shown >= 570 and right <= 390 and scrolls == "auto" for shown, right, scrolls in figures), figures
         assert visit.said == []
+
+
+def test_keys_scroll_a_figure_on_a_phone_and_pass_by_it_elsewhere(chromium, address):
+    with Visit(chromium, address, "book/intro", width=390) as visit:
+        figure = visit.page.locator("#fig-question")
+        figure.focus()
+        figure.press("ArrowRight")
+        visit.page.wait_for_function("() => document.querySelector('#fig-question').scrollLeft > 0")
+        visit.page.set_viewport_size({"width": 1280, "height": 900})
+        visit.page.wait_for_function("() => !document.querySelector('#fig-question').hasAttribute('tabindex')")
 
 
 def test_search_finds_the_excess_loss(chromium, address):
