@@ -48,7 +48,7 @@ def faults() -> list[dict[str, str]]:
             "attack": f"{name}, killed at random moments",
             "result": f"{one['kills']} times SIGKILL, {one['interrupts']} SIGINT, {one['finished']} runs finished in "
             f"spite of it; files not whole: {one['corrupt']}, results that differ: {one['different']}",
-            "command": facts["command"],
+            "command": "make faults",
             "date": facts["date"][:10],
         }
         for name, one in facts["found"].items()
