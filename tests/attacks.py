@@ -2,8 +2,8 @@
 
     python -m tests.attacks
 
-reads what ``make faults``, ``make fuzz``, ``make mutate``, ``make audit`` and ``make reproduce`` left
-in ``runs`` and ``mutants``; an attack that was not run anew keeps its row.
+reads what ``make faults``, ``make fuzz``, ``make mutate`` and ``make reproduce`` left in ``runs`` and
+``mutants``; an attack that was not run anew keeps its row.
 """
 
 from __future__ import annotations

@@ -123,6 +123,10 @@ def _cells(folder: Path) -> Any:
     return stored_cells(Store(folder / "cells"))
 
 
+def _same_cells(one: Any, two: Any) -> bool:
+    return len(compare(one, two)) == 0 and len(one) == len(two)
+
+
 WORK = {
     "pretraining": Work(
         _corpus,
@@ -144,7 +148,7 @@ WORK = {
         _nothing,
         lambda f: [sys.executable, "-c", GRID, str(f)],
         _cells,
-        lambda one, two: len(compare(one, two)) == 0 and len(one) == len(two),
+        _same_cells,
     ),
     "a grid on Dask": Work(
         _nothing,
@@ -153,7 +157,7 @@ WORK = {
             "--n-train", "120", "--n-test", "60", "--scheduler", "local", "--jobs", "2", "--store", str(f / "cells"),
         ],
         _cells,
-        lambda one, two: len(compare(one, two)) == 0 and len(one) == len(two),
+        _same_cells,
     ),
     "building the site": Work(
         _small_site,

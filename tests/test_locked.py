@@ -16,6 +16,8 @@ from tests.conftest import ROOT
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no make, and no file locks of this kind")
 
+# A make within the make that runs the tests would take its flags, and think that it holds the lock.
+ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
 # What the Makefile calls, with its start and its end in a log.
 PROGRAM = """#!/bin/sh
 echo "start $$" >> log
@@ -41,8 +43,7 @@ def checkout(tmp_path: Path) -> Path:
 
 
 def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
-    return subprocess.run(["make", *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=True)
+    return subprocess.run(["make", *arguments], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=True)
 
 
 def stamp(folder: Path) -> str:
@@ -51,9 +52,8 @@ def stamp(folder: Path) -> str:
 
 
 def test_two_builds_take_turns(checkout):
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
     builds = [
-        subprocess.Popen(["make", "book"], cwd=checkout, env=environment, stdout=-1, stderr=-1, text=True)
+        subprocess.Popen(["make", "book"], cwd=checkout, env=ENVIRONMENT, stdout=-1, stderr=-1, text=True)
         for _ in range(2)
     ]
     said = [build.communicate(timeout=60) for build in builds]

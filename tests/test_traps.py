@@ -109,7 +109,7 @@ def test_texts_in_both_splits_are_said_by_name_beyond_five_percent():
 
 
 def test_cells_and_prescreening_warn_of_shared_texts():
-    """The same texts on both sides: the row holds what was said."""
+    """The same texts on both sides."""
     data = load_texts("lab/tense").head(60)
     settings = CellSettings(lora=None)
     with pytest.warns(ProbeWarning, match="100% of the texts to test on are training texts too"):
