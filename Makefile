@@ -16,7 +16,7 @@ help:  ## this list
 env: $(STAMP)  ## the environment in .venv, from requirements.lock
 
 # Two builds of one checkout take turns: what changes files is done again by make, with the lock in hand.
-LOCK := $(PYTHON) -m ntps_utils.locked _build/.lock $(MAKE) --no-print-directory HOLDING_LOCK=1
+LOCK := $(PYTHON) -m book.tools.locked _build/.lock $(MAKE) --no-print-directory HOLDING_LOCK=1
 
 ifndef HOLDING_LOCK
 $(STAMP):
@@ -34,10 +34,10 @@ $(STAMP):
 	@touch $@
 
 notebooks: $(STAMP)  ## execute the chapters whose code, library or data changed
-	$(BIN)/python -m ntps_utils.book refresh
+	$(BIN)/python -m book.tools.refresh refresh
 
 book: notebooks  ## build the book; warnings are errors
-	@$(BIN)/python -m ntps_utils.book prepare
+	@$(BIN)/python -m book.tools.refresh prepare
 	@rm -rf _build/html _build/.doctrees  # a partial build keeps old assets, and stays silent on old warnings
 	$(BIN)/jupyter-book build . --path-output . --warningiserror --nitpick --keep-going --quiet
 	@test -s $(SITE)
@@ -45,7 +45,7 @@ book: notebooks  ## build the book; warnings are errors
 endif
 
 pdf: $(STAMP)  ## print the built site to _build/ntps.pdf; needs Chromium
-	$(BIN)/python -m ntps_utils.browser _build/ntps.pdf
+	$(BIN)/python -m book.tools.browser _build/ntps.pdf
 
 test: $(STAMP)  ## run the tests
 	$(BIN)/python -m pytest
@@ -56,10 +56,10 @@ lint: $(STAMP)  ## style and types
 	$(BIN)/mypy
 
 check: $(STAMP)  ## are the committed notebooks up to date?
-	$(BIN)/python -m ntps_utils.book check
+	$(BIN)/python -m book.tools.refresh check
 
 reproduce: $(STAMP)  ## execute every chapter and compare its numbers with the committed ones
-	$(BIN)/python -m ntps_utils.book reproduce
+	$(BIN)/python -m book.tools.refresh reproduce
 
 faults: $(STAMP)  ## kill long work 200 times at random moments, and see what is left
 	$(BIN)/python -m tests.faults --times 200 --out runs/faults.json
@@ -77,7 +77,7 @@ audit:  ## known vulnerabilities of the pinned packages, from PyPI; fails on one
 	_build/audit/bin/pip-audit --strict --requirement requirements.lock --no-deps --disable-pip
 
 bench: $(STAMP)  ## what extraction and scores cost, as ratios; figures in runs/bench.json
-	$(BIN)/python -m ntps_utils.bench
+	$(BIN)/python -m book.tools.bench
 
 lock:  ## make requirements.lock anew from pyproject.toml
 	rm -rf _build/lock && $(PYTHON) -m venv _build/lock

@@ -24,9 +24,9 @@
 # It takes linear algebra only, and runs in half a minute on two cores.
 # :::
 #
-# **The paper says** {cite}`cheng2025ntps` that pretraining on next-token prediction favours a particular subspace of
+# **The paper says** {cite}`cheng2025ntps` that pretraining on next-token prediction favors a particular subspace of
 # feature space, and that this subspace can be computed from second moments alone.
-# **The code does** just that in {mod}`ntps_utils.linear` and {mod}`ntps_utils.score`.
+# **The code does** just that in {mod}`ntps_utils.theory.linear` and {mod}`ntps_utils.theory.score`.
 # **We find** that the claim holds exactly, over every random problem that we try, and that one half of the solution
 # knows nothing about word order.
 
@@ -44,17 +44,21 @@ import pandas as pd
 from IPython.display import Markdown
 from myst_nb import glue
 
-from ntps_utils.checks import check_autoregression, descend, prefix_pairs
-from ntps_utils.figures import (
-    COLOURS,
+from ntps_utils.notebook import provenance_note
+from ntps_utils.plotting import (
+    COLORS,
     closed_form_figure,
     descent_figure,
     house_style,
     panels,
 )
-from ntps_utils.problems import Problem, circle_problem, random_problem
-from ntps_utils.provenance import provenance_note
-from ntps_utils.score import NumericalWarning, subspaces
+from ntps_utils.theory.score import NumericalWarning, subspaces
+from ntps_utils.theory.synthetic import Problem, circle_problem, random_problem
+from ntps_utils.theory.verification import (
+    check_autoregression,
+    descend,
+    prefix_pairs,
+)
 
 house_style()
 warnings.simplefilter(
@@ -145,7 +149,7 @@ warnings.simplefilter(
 #
 # :::{admonition} Result
 # :class: important
-# The best encoder of width $k$ spans the $k$ **leading generalised eigenvectors of $(A_1 A_1^\top, A_0)$**, and its loss is
+# The best encoder of width $k$ spans the $k$ **leading generalized eigenvectors of $(A_1 A_1^\top, A_0)$**, and its loss is
 # $\ell_k = \tr G' - \gamma_1 - \dots - \gamma_k$.
 # The encoders of all widths are nested: the best one of width $k+1$ adds one direction to the best one of width $k$.
 # :::
@@ -156,7 +160,7 @@ warnings.simplefilter(
 #
 # **If $A_0$ is singular**, some combination of features is zero on every prefix. Such a direction predicts nothing and is
 # not determined by the data. Solve on the range of $A_0$: use the pseudo-inverse of $A_0^{1/2}$ in its place, and report the
-# effective rank. That is what {func}`ntps_utils.linear.whiten` does, with a relative cut-off, in coordinates scaled to unit
+# effective rank. That is what {func}`ntps_utils.theory.linear.whiten` does, with a relative cut-off, in coordinates scaled to unit
 # diagonal.
 #
 # ## Does it hold?
@@ -189,12 +193,12 @@ glue("max_condition", float(checks["condition"].max()), display=False)
 # beat it, {glue:text}`beaten` did.
 
 # %% mystnb={"image": {"alt": "Left: closed-form loss against measured loss, all points on the diagonal. Right: histograms of how much worse random and nearby encoders are; nothing lies left of zero."}, "figure": {"caption": "The closed form is the loss, and nothing beats it. Left: each point is a random problem. Right: excess of other encoders of the same width over the closed form, as a share of the loss of predicting zero; values below 1e-12 are drawn there.", "name": "fig-ar-check"}}
-_ = closed_form_figure(checks, COLOURS["autoregressive"])
+_ = closed_form_figure(checks, COLORS["autoregressive"])
 
 # %% [markdown]
 # ## Gradient descent finds the same subspace
 #
-# Nobody trains a language model by eigenvectors. Does an optimiser that knows nothing of the solution arrive there? The loss
+# Nobody trains a language model by eigenvectors. Does an optimizer that knows nothing of the solution arrive there? The loss
 # {eq}`eq-ar-loss` is not convex in $(V, W)$ together, yet all its local minima are global {cite}`baldi1989`. Plain gradient descent with
 # momentum, from small random weights:
 
@@ -212,7 +216,7 @@ for k in (1, 2, 4, 8):
 final_gap = max(abs(gap[-1]) for gap in gaps.values())
 
 # %% mystnb={"image": {"alt": "Gap between the loss of gradient descent and the closed form against steps, for four widths; each falls to rounding error."}, "figure": {"caption": "Gradient descent converges to the closed form at every width. Gap between its loss and the closed-form optimum, as a share of the loss of predicting zero.", "name": "fig-ar-descent"}}
-_ = descent_figure(gaps, COLOURS["autoregressive"])
+_ = descent_figure(gaps, COLORS["autoregressive"])
 
 # %% tags=["remove-cell"]
 glue("n_steps", n_steps, display=False)
@@ -269,7 +273,7 @@ matrices = {
     "shuffled": shuffled(circle, seed).moments().A1,
 }
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Four heat maps: the symmetric part of A1 is the same for ordered and shuffled texts, the antisymmetric part is strong for ordered texts and vanishes for shuffled ones."}, "figure": {"caption": "Word order lives in the antisymmetric part of A1 alone. Texts walk round a circle of twelve tokens (left two), then the same texts with their tokens shuffled (right two). One colour scale for all four.", "name": "fig-ar-order"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Four heat maps: the symmetric part of A1 is the same for ordered and shuffled texts, the antisymmetric part is strong for ordered texts and vanishes for shuffled ones."}, "figure": {"caption": "Word order lives in the antisymmetric part of A1 alone. Texts walk round a circle of twelve tokens (left two), then the same texts with their tokens shuffled (right two). One color scale for all four.", "name": "fig-ar-order"}}
 figure, axes = panels(4, height=2.4)
 limit = max(np.abs(A1 + A1.T).max() / 2 for A1 in matrices.values())
 for i, (name, A1) in enumerate(matrices.items()):
@@ -294,7 +298,7 @@ glue("n_half", n_problems // 2, display=False)
 # ## Summary
 #
 # - Linear next-token prediction from prefix sums needs two moments, $A_0$ and $A_1$.
-# - Its best encoders of all widths are nested; they are leading generalised eigenvectors of $(A_1 A_1^\top, A_0)$.
+# - Its best encoders of all widths are nested; they are leading generalized eigenvectors of $(A_1 A_1^\top, A_0)$.
 # - Least squares on the tokens agrees to rounding, and gradient descent arrives at the same loss.
 # - The symmetric part of $A_1$ is the same for any order of the tokens.
 #

@@ -19,7 +19,7 @@
 # - solve a perception task on mean-token features in closed form, for every width at once;
 # - say what whitening does, and why it makes the loss of a subspace an *angle*;
 # - read $\tr B$, the ceiling of every linear probe, and know when it flatters;
-# - decide whether to centre.
+# - decide whether to center.
 #
 # It needs linear algebra only. The algebra is that of chapter 1, repeated here in short so that the chapter stands alone.
 # It runs in half a minute on two cores.
@@ -43,17 +43,17 @@ import pandas as pd
 from IPython.display import Markdown
 from myst_nb import glue
 
-from ntps_utils.checks import check_perception, descend
-from ntps_utils.figures import (
-    COLOURS,
+from ntps_utils.notebook import provenance_note
+from ntps_utils.plotting import (
+    COLORS,
     closed_form_figure,
     descent_figure,
     house_style,
     panels,
 )
-from ntps_utils.problems import Problem, planted_problem, random_problem
-from ntps_utils.provenance import provenance_note
-from ntps_utils.score import NumericalWarning, subspaces
+from ntps_utils.theory.score import NumericalWarning, subspaces
+from ntps_utils.theory.synthetic import Problem, planted_problem, random_problem
+from ntps_utils.theory.verification import check_perception, descend
 
 house_style()
 warnings.simplefilter(
@@ -87,7 +87,7 @@ warnings.simplefilter(
 # L(U) = \tr Y - \tr\Big[ (U^\top S U)^{-1}\, U^\top C C^\top U \Big] .
 # $$ (eq-perception-profile)
 #
-# **Step 3: white coordinates.** Only the span of $U$ counts, so normalise $U^\top S U = I$ and set $\tilde U = S^{1/2} U$, whose
+# **Step 3: white coordinates.** Only the span of $U$ counts, so normalize $U^\top S U = I$ and set $\tilde U = S^{1/2} U$, whose
 # columns are orthonormal. The **whitened task matrix**
 #
 # $$
@@ -105,14 +105,14 @@ warnings.simplefilter(
 #
 # :::{admonition} Result
 # :class: important
-# The best encoder of width $k \le r$ spans $u_i = S^{-1/2} \tilde u_i$, $i \le k$, the leading generalised eigenvectors of
+# The best encoder of width $k \le r$ spans $u_i = S^{-1/2} \tilde u_i$, $i \le k$, the leading generalized eigenvectors of
 # $(C C^\top, S)$. Its loss is $\tr Y - \beta_1 - \dots - \beta_k$. From all features together the best loss is
 #
 # $$
 # L^* = \tr Y - \tr B , \qquad \tr B = \beta_1 + \dots + \beta_r .
 # $$
 #
-# **$\tr B$ is the ceiling**: no linear probe on these features removes more of the loss. On centred features and one-hot targets it is
+# **$\tr B$ is the ceiling**: no linear probe on these features removes more of the loss. On centered features and one-hot targets it is
 # known as the H-score {cite}`bao2019hscore`, up to the scaling of the classes.
 # :::
 #
@@ -137,7 +137,7 @@ cloud = (
 toy = Problem(
     tuple(point[None].repeat(2, axis=0) for point in cloud), np.eye(2)[labels]
 )
-toy_solved = subspaces(toy.moments(), centre=True)
+toy_solved = subspaces(toy.moments(), center=True)
 views = {
     "feature space": (cloud, toy_solved.U[:, 0]),
     "white coordinates": (None, toy_solved.white_U[:, 0]),
@@ -147,12 +147,12 @@ views["white coordinates"] = (
     toy_solved.white_U[:, 0],
 )
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Two scatter plots of two classes. In feature space the cloud is stretched and the perception direction points to a thin side; in white coordinates the cloud is round and the direction points from one class to the other."}, "figure": {"caption": "Whitening turns explained variance into an angle. The same 500 points, coloured by class, with the perception direction u. Left: features as they are. Right: after whitening, where u points straight from one class to the other.", "name": "fig-whitening"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Two scatter plots of two classes. In feature space the cloud is stretched and the perception direction points to a thin side; in white coordinates the cloud is round and the direction points from one class to the other."}, "figure": {"caption": "Whitening turns explained variance into an angle. The same 500 points, colored by class, with the perception direction u. Left: features as they are. Right: after whitening, where u points straight from one class to the other.", "name": "fig-whitening"}}
 figure, axes = panels(2)
 for ax, (name, (points, u)) in zip(axes, views.items(), strict=True):
-    for label, colour in ((0, COLOURS["other"]), (1, COLOURS["metric"])):
+    for label, color in ((0, COLORS["other"]), (1, COLORS["metric"])):
         ax.scatter(
-            *points[labels == label].T, s=9, alpha=0.55, color=colour, linewidths=0
+            *points[labels == label].T, s=9, alpha=0.55, color=color, linewidths=0
         )
     u = 0.45 * np.abs(points).max() * u / np.linalg.norm(u)
     u *= np.sign(
@@ -162,14 +162,14 @@ for ax, (name, (points, u)) in zip(axes, views.items(), strict=True):
         "",
         u,
         -u,
-        arrowprops={"arrowstyle": "-|>", "color": COLOURS["perception"], "lw": 2.5},
+        arrowprops={"arrowstyle": "-|>", "color": COLORS["perception"], "lw": 2.5},
     )
     ax.annotate(
         "u",
         u,
         textcoords="offset points",
         xytext=(6, 2),
-        color=COLOURS["perception"],
+        color=COLORS["perception"],
         fontsize=13,
         weight="bold",
     )
@@ -193,7 +193,7 @@ shown = ["d", "n_texts", "rank", "k", "condition", "closed", "measured"]
 checks[shown].describe().loc[["min", "50%", "max"]].map("{:.3g}".format)
 
 # %% mystnb={"image": {"alt": "Left: closed-form loss against measured loss on the diagonal. Right: how much worse random and nearby encoders are; never better."}, "figure": {"caption": "The closed form of perception is exact, and nothing beats it. Left: each point is a random problem (those fitted exactly are left out). Right: excess of other encoders of the same width, as a share of the loss of predicting zero; values below 1e-12 are drawn there.", "name": "fig-perception-check"}}
-_ = closed_form_figure(checks, COLOURS["perception"])
+_ = closed_form_figure(checks, COLORS["perception"])
 
 # %% [markdown]
 # And gradient descent on {eq}`eq-perception-loss`, from small random weights:
@@ -212,7 +212,7 @@ gaps = {
 final_gap = max(abs(gap[-1]) for gap in gaps.values())
 
 # %% mystnb={"image": {"alt": "Gap between gradient descent and the closed form against steps for widths one to four, falling to rounding error."}, "figure": {"caption": "Gradient descent converges to the closed form here too. Gap to the closed-form optimum, as a share of the loss of predicting zero.", "name": "fig-perception-descent"}}
-_ = descent_figure(gaps, COLOURS["perception"])
+_ = descent_figure(gaps, COLORS["perception"])
 
 # %% tags=["remove-cell"]
 glue("n_problems", n_problems, display=False)
@@ -224,7 +224,7 @@ glue("final_gap", float(final_gap), display=False)
 # Over {glue:text}`n_problems` problems closed form and measurement differ by at most {glue:text}`worst:.0e` of the loss of predicting
 # zero, {glue:text}`beaten` encoders did better, and gradient descent ends within {glue:text}`final_gap:.0e`.
 #
-# ## To centre, or not
+# ## To center, or not
 #
 # The paper uses second moments as they are. Real features have a large mean, and then *one perception direction is the constant*: with
 # one-hot targets the columns of $C$ add up to $\E\,\xbar$, so the direction $S^{-1}\E\,\xbar$, the one whose output is as close to a constant as
@@ -234,44 +234,44 @@ glue("final_gap", float(final_gap), display=False)
 # S - s s^\top, \qquad C - s\, q^\top, \qquad Y - q\, q^\top, \qquad s = \E\, \xbar, \quad q = \E\, y .
 # $$
 #
-# We plant three classes in 40 features, add a constant to every feature, and solve with and without centring.
+# We plant three classes in 40 features, add a constant to every feature, and solve with and without centering.
 
 # %%
 planted = planted_problem(seed)
 shift = np.full(planted.d, 2.0)
 shifted = Problem(tuple(text + shift for text in planted.texts), planted.targets)
-raw, centred = (
-    subspaces(shifted.moments(), centre=centre) for centre in (False, True)
+raw, centered = (
+    subspaces(shifted.moments(), center=center) for center in (False, True)
 )
 output = shifted.means @ raw.U[:, 0]
 spread = float(output.std() / abs(output.mean()))
 pd.DataFrame(
     {
-        "directions": [raw.r, centred.r],
-        "eigenvalues": [raw.beta.round(3), centred.beta.round(3)],
-        "tr B": [raw.trace_b, centred.trace_b],
+        "directions": [raw.r, centered.r],
+        "eigenvalues": [raw.beta.round(3), centered.beta.round(3)],
+        "tr B": [raw.trace_b, centered.trace_b],
     },
-    index=["uncentred", "centred"],
+    index=["uncentered", "centered"],
 )
 
 # %% tags=["remove-cell"]
 glue("spread", spread, display=False)
 glue("r_raw", raw.r, display=False)
-glue("r_centred", centred.r, display=False)
+glue("r_centered", centered.r, display=False)
 glue("beta_1", float(raw.beta[0]), display=False)
 glue(
     "q_square",
     float(planted.targets.mean(0) @ planted.targets.mean(0)),
     display=False,
 )
-glue("difference", float(raw.trace_b - centred.trace_b), display=False)
+glue("difference", float(raw.trace_b - centered.trace_b), display=False)
 
 # %% [markdown]
-# Without centring there are {glue:text}`r_raw` directions, with it {glue:text}`r_centred`. The extra one comes first: its output varies by only
+# Without centering there are {glue:text}`r_raw` directions, with it {glue:text}`r_centered`. The extra one comes first: its output varies by only
 # {glue:text}`spread:.1%` around its mean, and its eigenvalue {glue:text}`beta_1:.3f` is what predicting the class frequencies earns,
 # $\|q\|^2 =$ {glue:text}`q_square:.3f`. $\tr B$ differs by {glue:text}`difference:.3f`, about that, though nothing about any text has been learned.
 #
-# This library follows the paper by default for the paper's score, says so in each result, and offers `centre=True`.
+# This library follows the paper by default for the paper's score, says so in each result, and offers `center=True`.
 # We recommend it when tasks are to be compared.
 #
 # ## The ceiling flatters when texts are few
@@ -283,7 +283,7 @@ glue("difference", float(raw.trace_b - centred.trace_b), display=False)
 # \frac{\tr B}{\tr Y} \approx \frac{d}{N}
 # $$
 #
-# of the variance of $N$ texts (after centring, $d/(N-1)$), and all of it as soon as $N \le d$. With the 4096 features of a large model that is
+# of the variance of $N$ texts (after centering, $d/(N-1)$), and all of it as soon as $N \le d$. With the 4096 features of a large model that is
 # not a detail. Two remedies, both optional here: a **ridge**, or **shrinkage** of $S$ towards a multiple of the identity with the
 # intensity of Ledoit and Wolf {cite}`ledoit2004`, which this library computes from streamed moments without keeping a feature.
 
@@ -294,7 +294,7 @@ def noise_ceiling(n_texts, seed, d=32, **options):
     means = rng.normal(size=(n_texts, d)) * np.geomspace(1, 10, d)
     noise = np.eye(2)[rng.permutation(n_texts) % 2]
     problem = Problem(tuple(np.stack([m, m]) for m in means), noise)
-    solved = subspaces(problem.moments(), centre=True, **options)
+    solved = subspaces(problem.moments(), center=True, **options)
     return solved.trace_b / solved.trace_y
 
 
@@ -310,17 +310,17 @@ worst_noise = float(np.abs(plain.mean(axis=1) - expected).max())
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Share of label noise explained against number of texts. Without shrinkage it is one up to 33 texts and falls as d over N; with shrinkage it is lower when texts are few."}, "figure": {"caption": "On pure noise the ceiling is d/(N-1), not zero. Share of the label variance that 32 features seem to explain, mean and range over 20 draws; the truth is zero. The line is the formula.", "name": "fig-noise-ceiling"}}
 figure, (axes,) = panels(1, height=3.2)
-axes.plot(sizes, expected, color=COLOURS["exact"], lw=1, label="min(1, d / (N - 1))")
-for values, colour, marker, name in (
-    (plain, COLOURS["perception"], "o", "no shrinkage"),
-    (shrunk, COLOURS["metric"], "s", "Ledoit-Wolf"),
+axes.plot(sizes, expected, color=COLORS["exact"], lw=1, label="min(1, d / (N - 1))")
+for values, color, marker, name in (
+    (plain, COLORS["perception"], "o", "no shrinkage"),
+    (shrunk, COLORS["metric"], "s", "Ledoit-Wolf"),
 ):
     mean = values.mean(axis=1)
     error = np.abs(np.array([values.min(axis=1), values.max(axis=1)]) - mean)
     axes.errorbar(
-        sizes, mean, error, fmt=marker, color=colour, ms=5, capsize=2, label=name
+        sizes, mean, error, fmt=marker, color=color, ms=5, capsize=2, label=name
     )
-axes.axvline(32, color=COLOURS["other"], ls=":")
+axes.axvline(32, color=COLORS["other"], ls=":")
 axes.set(
     xscale="log",
     xlabel="texts N  (32 features, dotted)",
@@ -342,22 +342,22 @@ glue("shrunk_at_64", float(shrunk[sizes.index(64)].mean()), display=False)
 #
 # ## Summary
 #
-# - The labels want the leading generalised eigenvectors $U$ of $(CC^\top, S)$; there are at most as many as classes.
+# - The labels want the leading generalized eigenvectors $U$ of $(CC^\top, S)$; there are at most as many as classes.
 # - In white coordinates the loss of a subspace is a matter of angles to the $\tilde u_i$, weighted by $\beta_i$.
 # - $\tr B$ is the most that any linear probe on these features can remove from the loss, on these texts.
-# - Without centring one direction is the constant; with few texts the ceiling is optimistic by about $d/N$.
+# - Without centering one direction is the constant; with few texts the ceiling is optimistic by about $d/N$.
 #
 # ## Exercises
 #
 # ```{exercise} Two classes
 # :label: ex-2-1
-# For two classes and centred moments, show that $r = 1$ and that $u$ is proportional to $S^{-1}(m_1 - m_0)$, with $m_j$ the mean feature of
+# For two classes and centered moments, show that $r = 1$ and that $u$ is proportional to $S^{-1}(m_1 - m_0)$, with $m_j$ the mean feature of
 # class $j$: Fisher's discriminant direction.
 # ```
 #
 # ```{solution} ex-2-1
 # :class: dropdown
-# Centred one-hot targets are $y - q = (\pm)(a, -a)$ with one number $a$ for each text, so $C$ has rank one: each column is a multiple of
+# Centered one-hot targets are $y - q = (\pm)(a, -a)$ with one number $a$ for each text, so $C$ has rank one: each column is a multiple of
 # $\E[(\xbar - s)(y_1 - q_1)] = p_0 p_1 (m_1 - m_0)$, where $p_j$ is the share of class $j$. Then $B$ has one eigenvector, $\tilde u \propto
 # S^{-1/2}(m_1 - m_0)$, and $u = S^{-1/2} \tilde u \propto S^{-1} (m_1 - m_0)$. Here $S$ is the total covariance. Fisher uses the
 # one within classes; the two differ by a multiple of $(m_1 - m_0)(m_1 - m_0)^\top$, which does not change the direction
@@ -387,7 +387,7 @@ glue("shrunk_at_64", float(shrunk[sizes.index(64)].mean()), display=False)
 # :class: dropdown
 # They span part of the null space of $B$, of dimension $d - r$: any orthonormal choice is as good as any other, and a numerical solver
 # returns whatever rounding suggests. A rotation or one more text changes that choice completely. Any score averaged over them is mostly
-# about rounding. {func}`ntps_utils.score.subspaces` stops at $r$, unless `fill_u=True` asks to mirror the released script.
+# about rounding. {func}`ntps_utils.theory.score.subspaces` stops at $r$, unless `fill_u=True` asks to mirror the released script.
 # ```
 #
 # ```{exercise} Try it: how fast does the optimism fade?

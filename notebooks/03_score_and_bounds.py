@@ -16,7 +16,7 @@
 #
 # :::{admonition} After this chapter you can
 # :class: tip
-# - define the Next Token Perception Score (NTPS) and compute all of its values from one QR factorisation;
+# - define the Next Token Perception Score (NTPS) and compute all of its values from one QR factorization;
 # - derive the excess loss *exactly*, and three scores from it, each with its bounds and proofs;
 # - say how loose each bound is, from two numbers, before computing anything else;
 # - give examples with a high score and a large loss, and the reverse;
@@ -26,7 +26,7 @@
 # :::
 #
 # **The paper says** {cite}`cheng2025ntps` that the overlap of the two subspaces bounds, from above and from below, the loss that a task
-# suffers when it must live with the features of next-token prediction. **The code does** that in {mod}`ntps_utils.score`, and adds two
+# suffers when it must live with the features of next-token prediction. **The code does** that in {mod}`ntps_utils.theory.score`, and adds two
 # scores in the metric of the loss. **We find** that the paper's bound is a true statement in every case we try, and that its constants leave
 # so much room that it hardly constrains the loss of ill-conditioned features; the exact identity behind it has no constants at all.
 
@@ -44,22 +44,22 @@ from IPython.display import HTML, Markdown
 from myst_nb import glue
 from scipy.stats import spearmanr
 
-from ntps_utils.checks import check_bounds, with_subspace
-from ntps_utils.figures import (
-    COLOURS,
+from ntps_utils.notebook import provenance_note
+from ntps_utils.plotting import (
+    COLORS,
     house_style,
     identity_scatter,
     panels,
     subspace_explorer,
 )
-from ntps_utils.problems import (
+from ntps_utils.theory.score import NumericalWarning, subspaces
+from ntps_utils.theory.synthetic import (
     Problem,
     exact_problem,
     planted_problem,
     random_problem,
 )
-from ntps_utils.provenance import provenance_note
-from ntps_utils.score import NumericalWarning, subspaces
+from ntps_utils.theory.verification import check_bounds, with_subspace
 
 house_style()
 warnings.simplefilter(
@@ -72,7 +72,7 @@ warnings.simplefilter(
 # From chapters 1 and 2 we take two families of directions in the feature space $\R^d$, each with the strongest first:
 #
 # - **autoregressive** directions $V = (v_1, \dots, v_{k_v})$, those that serve linear next-token prediction best;
-# - **perception** directions $U = (u_1, \dots, u_r)$, those that serve the labels. They are normalised to $U^\top S U = I$, where
+# - **perception** directions $U = (u_1, \dots, u_r)$, those that serve the labels. They are normalized to $U^\top S U = I$, where
 #   $S = \E\, \xbar\xbar^\top$, and have eigenvalues $\beta_1 \ge \dots \ge \beta_r > 0$: what each removes from the loss.
 #
 # Suppose that pretraining has kept the span of $V$ and nothing else. How much worse off is the task? The best linear prediction of the labels
@@ -99,7 +99,7 @@ warnings.simplefilter(
 # \mathrm{NTPS}(k_u, k_v) = \frac{\sum_{j \le k_u} \sum_{i \le k_v} H_{ij}}{\sum_{j\le k_u} \|u_j\|^2}:
 # $$
 #
-# one factorisation, one product, two cumulative sums, and no pseudo-inverse.
+# one factorization, one product, two cumulative sums, and no pseudo-inverse.
 #
 # ## The excess loss, exactly
 #
@@ -173,13 +173,13 @@ warnings.simplefilter(
 #
 # ## Does it hold?
 #
-# Random problems as in chapters 1 and 2, each at a random $k_v$, every second one centred. The excess loss is *measured* by two least-squares fits on the
+# Random problems as in chapters 1 and 2, each at a random $k_v$, every second one centered. The excess loss is *measured* by two least-squares fits on the
 # texts, and compared with identity and bounds.
 
 # %%
 problems = [random_problem(seed + i) for i in range(n_problems)]
 records = [
-    check_bounds(p, seed=seed + i, centre=i % 2 == 1) for i, p in enumerate(problems)
+    check_bounds(p, seed=seed + i, center=i % 2 == 1) for i, p in enumerate(problems)
 ]
 checks = pd.DataFrame(records)
 violations = sum(record.violated for record in records)
@@ -208,19 +208,19 @@ pairs = {
         lossy["excess"],
         lossy["lower"],
         lossy["upper"],
-        COLOURS["euclidean"],
+        COLORS["euclidean"],
     ),
     "metric (c)": (
         lossy["excess"],
         lossy["lower_metric"],
         lossy["upper_metric"],
-        COLOURS["metric"],
+        COLORS["metric"],
     ),
     "same width (e)": (
         narrow["excess_rank_k"],
         narrow["lower_rank_k"].clip(lower=1e-12),
         narrow["upper_rank_k"],
-        COLOURS["task"],
+        COLORS["task"],
     ),
 }
 typical_euclidean = float((lossy["upper"] / lossy["excess"]).median())
@@ -232,21 +232,21 @@ identity_scatter(
     left,
     checks["measured"].clip(lower=1e-12),
     checks["excess"].clip(lower=1e-12),
-    COLOURS["exact"],
+    COLORS["exact"],
 )
 left.set(
     xlabel="measured excess loss / tr B",
     ylabel="by the identity",
     title="(a) identity",
 )
-for name, (excess, lower, upper, colour) in pairs.items():
+for name, (excess, lower, upper, color) in pairs.items():
     for ax, ratio in ((middle, upper / excess), (right, excess / lower)):
         ax.hist(
             ratio.clip(upper=1e8),
             bins=np.logspace(0, 8, 41),
             histtype="step",
             lw=1.8,
-            color=colour,
+            color=color,
             label=name,
         )
 middle.set(
@@ -313,13 +313,13 @@ for ax, (frame, column) in zip(
 ):
     for name, key in (("Euclidean", "euclidean"), ("metric", "metric")):
         mean = frame.groupby(column)[name].mean()
-        ax.plot(mean.index, mean, color=COLOURS[key], label=f"{name}: constants")
+        ax.plot(mean.index, mean, color=COLORS[key], label=f"{name}: constants")
         ax.scatter(
             frame[column],
             frame[f"gap {name}"],
             s=12,
             alpha=0.5,
-            color=COLOURS[key],
+            color=COLORS[key],
             linewidths=0,
             label=f"{name}: upper / excess",
         )
@@ -380,12 +380,12 @@ for ax, kappa in zip(axes, (1.0, 25.0, 1000.0), strict=True):
         np.degrees(angles),
         curves[2],
         curves[3],
-        color=COLOURS["euclidean"],
+        color=COLORS["euclidean"],
         alpha=0.25,
         label="bounds by NTPS",
     )
     ax.plot(
-        np.degrees(angles), curves[1], color=COLOURS["exact"], label="excess loss"
+        np.degrees(angles), curves[1], color=COLORS["exact"], label="excess loss"
     )
     ax.set(
         yscale="log",
@@ -463,11 +463,11 @@ for ax, (name, g) in zip(axes, checks.groupby(groups, observed=True), strict=Tru
         kept[g.index],
         s=7,
         alpha=0.4,
-        color=COLOURS["euclidean"],
+        color=COLORS["euclidean"],
         linewidths=0,
         label="NTPS",
     )
-    ax.plot([0, 1], [0, 1], color=COLOURS["exact"], lw=1)
+    ax.plot([0, 1], [0, 1], color=COLORS["exact"], lw=1)
     rho, rho_metric = agreement[name]
     ax.set(xlabel="NTPS", title=f"{name}\nρ = {rho:.2f}  (metric {rho_metric:.2f})")
 _ = axes[0].set_ylabel("share of tr B kept")
@@ -530,7 +530,7 @@ pd.DataFrame(changes).T.map("{:.1e}".format)
 
 # %%
 planted = planted_problem(seed)
-solved = subspaces(planted.moments(), centre=True)
+solved = subspaces(planted.moments(), center=True)
 fractions = np.arange(0.05, 1.0, 0.05)
 widths = np.maximum(1, (fractions * solved.rank).astype(int))
 described = solved.ntps[-1, widths - 1]
@@ -541,7 +541,7 @@ for i in range(10):
     )[0]
     grid = subspaces(
         planted.transform(turn).moments(),
-        centre=True,
+        center=True,
         order="ascending",
         fill_u=True,
     ).ntps
@@ -554,7 +554,7 @@ axes.plot(
     fractions,
     described,
     "o-",
-    color=COLOURS["euclidean"],
+    color=COLORS["euclidean"],
     ms=4,
     label="largest first, U capped at rank C",
 )
@@ -562,14 +562,14 @@ axes.fill_between(
     fractions,
     mirrored.min(axis=0),
     mirrored.max(axis=0),
-    color=COLOURS["other"],
+    color=COLORS["other"],
     alpha=0.4,
 )
 axes.plot(
     fractions,
     mirrored.mean(axis=0),
     "s-",
-    color=COLOURS["other"],
+    color=COLORS["other"],
     ms=4,
     label="smallest first, U filled up",
 )

@@ -17,7 +17,7 @@
 # :::{admonition} After this chapter you can
 # :class: tip
 # - compute the moments of one text by hand, and see that one pass over a dataset adds them up;
-# - say what padding, a beginning-of-sequence token and centring change in a score, in numbers;
+# - say what padding, a beginning-of-sequence token and centering change in a score, in numbers;
 # - tell a rank from rounding, in float64, float32 and bfloat16;
 # - estimate the cost of extraction from a model's sizes, and compare it with a measurement.
 #
@@ -25,7 +25,7 @@
 # :::
 #
 # **The paper says** {cite}`cheng2025ntps` that the score needs second moments only. **The code does** collect them for every layer in one pass
-# ({func}`ntps_utils.extract.extract`), whatever the number of texts. **We find** that the pass costs little more than the model itself, and that three
+# ({func}`ntps_utils.models.extraction.extract`), whatever the number of texts. **We find** that the pass costs little more than the model itself, and that three
 # habits that look harmless, counting pads, a constant first token, and single precision, each move the paper's score by about as much as tasks differ from each
 # other.
 
@@ -45,15 +45,16 @@ import torch
 from IPython.display import Markdown
 from myst_nb import glue
 
-from ntps_utils.bench import SHAPES
-from ntps_utils.data import load_bench
-from ntps_utils.extract import extract
-from ntps_utils.figures import COLOURS, house_style, panels
-from ntps_utils.hub import load_model, load_texts
+from ntps_utils.evidence.cost import model_size
+from ntps_utils.evidence.tables import load_bench
 from ntps_utils.lab import TASKS
-from ntps_utils.moments import Moments
-from ntps_utils.provenance import provenance_note
-from ntps_utils.score import NumericalWarning, subspaces
+from ntps_utils.models.datasets import load_texts
+from ntps_utils.models.extraction import extract
+from ntps_utils.models.loading import load_model
+from ntps_utils.notebook import provenance_note
+from ntps_utils.plotting import COLORS, house_style, panels
+from ntps_utils.theory.moments import Moments
+from ntps_utils.theory.score import NumericalWarning, subspaces
 
 house_style()
 warnings.simplefilter("ignore", NumericalWarning)  # this chapter shows what they say
@@ -116,14 +117,14 @@ glue("n_tokens", whole.moments.n_tokens, display=False)
 #
 # - **pads counted**: the texts of a batch are filled up to equal length, and the fillers count as tokens;
 # - **no BOS**: the tokenizer's beginning-of-sequence token is left out;
-# - **centred**: covariances instead of second moments, so that a constant direction counts for nothing;
+# - **centered**: covariances instead of second moments, so that a constant direction counts for nothing;
 # - **single precision** of the model and of all products.
 
 
 # %% tags=["hide-input"]
-def score(moments, centre=False):
+def score(moments, center=False):
     """The three scores of the last layer at k = d/2."""
-    solved = subspaces(moments.layer(last), layer=last, centre=centre)
+    solved = subspaces(moments.layer(last), layer=last, center=center)
     row = solved.row(solved.width(solved.d // 2))
     return [row.ntps, row.ntps_metric, row.ntps_task]
 
@@ -141,7 +142,7 @@ def with_pads(model, data, batch_size=16):
             hidden = model.model.base_model(full, output_hidden_states=True)
         targets = torch.tensor(data.one_hot[start : start + batch_size])
         lengths = torch.full((len(batch),), longest)
-        total.add_batch([hidden.hidden_states[last]], lengths, targets)
+        total.update([hidden.hidden_states[last]], lengths, targets)
     return total
 
 
@@ -154,7 +155,7 @@ for name in [f"lab/{task}" for task in list(TASKS)[:8]]:
         "as it should be": score(plain),
         "pads counted": score(with_pads(model, texts)),
         "no BOS": score(extract(model, texts, layers=(last,), bos=False).moments),
-        "centred": score(plain, centre=True),
+        "centered": score(plain, center=True),
         "single precision": score(
             extract(single, texts, layers=(last,), precision="float32").moments
         ),
@@ -165,9 +166,9 @@ table = pd.DataFrame(
     columns=["task", "way", "Euclidean", "metric-matched", "task-weighted"],
 )
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Three panels of dots: the change of the Euclidean, metric-matched and task-weighted score of eight tasks when pads count, BOS is left out, moments are centred, or single precision is used."}, "figure": {"caption": "Habits move scores. Change of each score of eight tasks of the lab against the plain measurement, last layer, k = d/2.", "name": "fig-habits"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Three panels of dots: the change of the Euclidean, metric-matched and task-weighted score of eight tasks when pads count, BOS is left out, moments are centered, or single precision is used."}, "figure": {"caption": "Habits move scores. Change of each score of eight tasks of the lab against the plain measurement, last layer, k = d/2.", "name": "fig-habits"}}
 figure, axes = panels(3, height=3.0, sharey=True)
-ways = ["pads counted", "no BOS", "centred", "single precision"]
+ways = ["pads counted", "no BOS", "centered", "single precision"]
 reference = table[table["way"] == "as it should be"].set_index("task")
 shades = {
     "Euclidean": "euclidean",
@@ -180,10 +181,8 @@ for ax, (label, shade) in zip(axes, shades.items(), strict=True):
         rows = table[table["way"] == way].set_index("task")
         change = rows[label] - reference[label]
         changes[label, way] = float(change.abs().median())
-        ax.plot(
-            change, [i] * len(change), "o", ms=4, alpha=0.7, color=COLOURS[shade]
-        )
-    ax.axvline(0, color=COLOURS["other"], lw=0.8)
+        ax.plot(change, [i] * len(change), "o", ms=4, alpha=0.7, color=COLORS[shade])
+    ax.axvline(0, color=COLORS["other"], lw=0.8)
     ax.set(title=label, yticks=range(4), yticklabels=ways)
 axes[0].invert_yaxis()
 _ = figure.supxlabel("change of the score", fontsize=11)
@@ -192,7 +191,7 @@ _ = figure.supxlabel("change of the score", fontsize=11)
 for key, way in {
     "pads": ways[0],
     "bos": ways[1],
-    "centred": ways[2],
+    "centered": ways[2],
     "single": ways[3],
 }.items():
     glue(f"{key}_change", changes["Euclidean", way], display=False)
@@ -201,7 +200,7 @@ glue("spread", float(reference["Euclidean"].std()), display=False)
 
 # %% [markdown]
 # Median absolute changes of the Euclidean and the metric-matched score: pads counted {glue:text}`pads_change:.3f` and {glue:text}`pads_change_metric:.3f`, no BOS
-# {glue:text}`bos_change:.3f` and {glue:text}`bos_change_metric:.3f`, centred {glue:text}`centred_change:.3f` and {glue:text}`centred_change_metric:.3f`, single precision
+# {glue:text}`bos_change:.3f` and {glue:text}`bos_change_metric:.3f`, centered {glue:text}`centered_change:.3f` and {glue:text}`centered_change_metric:.3f`, single precision
 # {glue:text}`single_change:.3f` and {glue:text}`single_change_metric:.3f`. For comparison,
 # the Euclidean score's standard deviation over the eight tasks is {glue:text}`spread:.3f`: a difference between two reports may be a difference between two
 # habits. Right padding under a causal mask is harmless as long as the fillers are left out of the sums: nothing that stands after a token can reach it.
@@ -243,7 +242,7 @@ left.legend()
 floor = 1e-22
 right.semilogy(np.maximum(np.abs(thin), floor), label="float64")
 right.semilogy(np.maximum(np.abs(thin32), floor), "--", label="float32")
-right.axhline(1e-8, color=COLOURS["other"], ls=":")
+right.axhline(1e-8, color=COLORS["other"], ls=":")
 right.set(xlabel="index", title="40 texts")
 _ = right.legend()
 
@@ -251,7 +250,7 @@ _ = right.legend()
 # With all texts the three precisions keep {glue:text}`kept_float64`, {glue:text}`kept_float32` and {glue:text}`kept_bfloat16` directions; the largest eigenvalue is
 # {glue:text}`condition:.2g` times the smallest, which single-precision products cannot tell from rounding, and that is why single precision moved the scores above. With {glue:text}`thin_true` texts the rank is {glue:text}`thin_true`: the relative cut-off in float64 finds
 # {glue:text}`thin_relative`, an absolute cut-off of $10^{-8}$ on the float32 matrix {glue:text}`thin_absolute`. A single direction with a huge second moment (a *massive
-# activation*, or simply the mean) raises the floor of rounding for all others; centring, or float64, takes care of it.
+# activation*, or simply the mean) raises the floor of rounding for all others; centering, or float64, takes care of it.
 #
 # ## What it costs
 #
@@ -260,12 +259,12 @@ _ = right.legend()
 
 # %%
 costs = []
-for name, s in SHAPES.items():
-    attention = s.d * s.d * (2 + 2 * s.n_kv_heads / s.n_heads)
-    forward = 2 * s.n_layers * (attention + 3 * s.d * s.d_ff)
-    moments = 4 * (s.n_layers + 1) * s.d**2
-    memory = 3 * (s.n_layers + 1) * s.d**2 * 8
-    costs.append((name, s.d, forward / 1e9, moments / forward, memory / 2**30))
+for name in ("Qwen2-0.5B", "Qwen2-1.5B", "Qwen2-7B"):
+    size = model_size(name)
+    d, n_layers, forward = size.dimension, size.n_layers, 2 * size.n_body
+    moments = 4 * (n_layers + 1) * d**2
+    memory = 3 * (n_layers + 1) * d**2 * 8
+    costs.append((name, d, forward / 1e9, moments / forward, memory / 2**30))
 columns = ["shape", "d", "forward GFLOP / token", "moments / forward", "memory GiB"]
 pd.DataFrame(costs, columns=columns).set_index("shape").round(3)
 
@@ -293,17 +292,17 @@ glue("bench_forward", float(row["ratio_to_forward"]), display=False)
 glue("bench_textbook", float(row["textbook_ratio"]), display=False)
 glue("bench_scores", float(bench["scores"]["ratio_to_projections"]), display=False)
 glue("bench_where", bench["provenance"]["device"], display=False)
-glue("bench_arithmetic", float(1 + costs[1][3]), display=False)
+glue("bench_arithmetic", float(1 + costs[0][3]), display=False)
 
 # %% [markdown]
 # On {glue:text}`bench_where`, with the sizes of Qwen2-0.5B, extraction takes {glue:text}`bench_forward:.2f` times the forward pass (arithmetic alone would say
 # {glue:text}`bench_arithmetic:.2f`) and is {glue:text}`bench_textbook:.0f` times faster than the loop. All scores of a layer at every width take
-# {glue:text}`bench_scores:.2f` of the time of 19 pseudo-inverse projections. No GPU was at hand for this edition; `python -m ntps_utils.bench --device cuda` measures there.
+# {glue:text}`bench_scores:.2f` of the time of 19 pseudo-inverse projections. No GPU was at hand for this edition; `python -m book.tools.bench --device cuda` measures there.
 #
 # ## Summary
 #
 # - Moments are sums: one pass, any batches, any number of machines.
-# - Pads must not count; whether a BOS does, and whether moments are centred, belongs into every report.
+# - Pads must not count; whether a BOS does, and whether moments are centered, belongs into every report.
 # - A rank is a decision. Make it relative, and in float64.
 # - Extraction costs a fraction of a forward pass; scores cost next to nothing.
 #

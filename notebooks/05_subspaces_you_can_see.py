@@ -24,7 +24,7 @@
 # :::
 #
 # **The paper says** {cite}`cheng2025ntps` in its Figure 1 that features look different from the two points of view: what spreads far apart for prediction may lie together for a
-# task. **The code does** project features on the leading directions of each subspace ({mod}`ntps_utils.views`). **We find** that in the lab, where the
+# task. **The code does** project features on the leading directions of each subspace ({mod}`ntps_utils.models.projection`). **We find** that in the lab, where the
 # causes are known, the pictures show the factors that the next word depends on, and that two autoregressive directions hold little of most labels.
 
 # %% tags=["parameters"]
@@ -45,18 +45,19 @@ import seaborn as sns
 from IPython.display import Markdown
 from myst_nb import glue
 
-from ntps_utils.extract import extract
-from ntps_utils.figures import COLOURS, house_style, panels
-from ntps_utils.hub import load_model, load_texts
 from ntps_utils.lab import TASKS, WORLD
-from ntps_utils.provenance import provenance_note
-from ntps_utils.score import NumericalWarning, subspaces
-from ntps_utils.views import (
+from ntps_utils.models.datasets import load_texts
+from ntps_utils.models.extraction import extract
+from ntps_utils.models.loading import load_model
+from ntps_utils.models.projection import (
     autoregressive_coordinates,
-    explained,
+    explained_variance,
     perception_coordinates,
     word_features,
 )
+from ntps_utils.notebook import provenance_note
+from ntps_utils.plotting import COLORS, house_style, panels
+from ntps_utils.theory.score import NumericalWarning, subspaces
 
 house_style()
 warnings.simplefilter("ignore", NumericalWarning)
@@ -64,17 +65,17 @@ model, data = load_model(model_name), load_texts(dataset_name).head(n_texts)
 everything = tuple(range(model.n_layers))
 found = extract(model, data, layers=everything, features=everything, batch_size=64)
 solved = {
-    i: subspaces(found.moments.layer(i), layer=i, centre=True) for i in everything
+    i: subspaces(found.moments.layer(i), layer=i, center=True) for i in everything
 }
 last = model.n_layers - 1
 
 # %% [markdown]
 # ## Texts
 #
-# Each point is a text: the mean of its tokens' features, on the first two perception directions (left) and the first two autoregressive ones (right). Colours are
-# the labels. Moments are centred here, so that the first direction is not the mean.
+# Each point is a text: the mean of its tokens' features, on the first two perception directions (left) and the first two autoregressive ones (right). Colors are
+# the labels. Moments are centered here, so that the first direction is not the mean.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Scatter plots of a thousand texts of the lab in two rows, middle and last layer, and two columns, perception and autoregressive coordinates. In perception coordinates topics form separate clouds; in autoregressive coordinates colours are mixed and points spread by length and genre."}, "figure": {"caption": "The same texts from two points of view. Topic task, middle and last layer of the model: in perception coordinates the topics separate, in autoregressive coordinates most of the spread has other causes.", "name": "fig-texts"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Scatter plots of a thousand texts of the lab in two rows, middle and last layer, and two columns, perception and autoregressive coordinates. In perception coordinates topics form separate clouds; in autoregressive coordinates colors are mixed and points spread by length and genre."}, "figure": {"caption": "The same texts from two points of view. Topic task, middle and last layer of the model: in perception coordinates the topics separate, in autoregressive coordinates most of the spread has other causes.", "name": "fig-texts"}}
 import matplotlib.pyplot as plt
 
 palette = sns.color_palette("colorblind", data.n_classes)
@@ -88,11 +89,11 @@ for row, layer in zip(grid, (model.n_layers // 2, last), strict=True):
     for ax, (name, view) in zip(row, views.items(), strict=True):
         points = view(solved[layer], x)
         for c in range(data.n_classes):
-            chosen = data.labels[found.kept] == c
+            chosen = data.labels[found.row_indices] == c
             ax.scatter(
                 *points[chosen].T, s=5, color=palette[c], label=data.label_names[c]
             )
-        share = explained(points, data.labels[found.kept])
+        share = explained_variance(points, data.labels[found.row_indices])
         ax.set(
             title=f"{name}, layer {layer}: {share:.0%} of the label",
             xticks=[],
@@ -106,7 +107,7 @@ _ = figure.legend(handles, names, loc="outside lower center", ncols=4, markersca
 #
 # The same coordinates for words: the mean hidden state of every word over its occurrences. The lab tells us why words should lie together.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Words of the lab in the first two autoregressive coordinates of the last layer, coloured by part of speech: function words and punctuation far out, nouns, verbs and adjectives in groups of their own."}, "figure": {"caption": "Words by what may follow them. Mean features of words in the first two autoregressive coordinates of the last layer, coloured by their part in the grammar.", "name": "fig-words"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Words of the lab in the first two autoregressive coordinates of the last layer, colored by part of speech: function words and punctuation far out, nouns, verbs and adjectives in groups of their own."}, "figure": {"caption": "Words by what may follow them. Mean features of words in the first two autoregressive coordinates of the last layer, colored by their part in the grammar.", "name": "fig-words"}}
 words = word_features(model, data, last)
 topic, polarity = WORLD.factors["topic"].words, WORLD.factors["polarity"].words
 nouns = {w for own in topic["noun"].values() for n in own for w in (n, n + "s")}
@@ -126,10 +127,10 @@ points = autoregressive_coordinates(
 )
 frame = pd.DataFrame(points, columns=["x", "y"], index=list(words.words))
 figure, (ax,) = panels(1, height=3.8)
-colours = sns.color_palette("colorblind", len(groups))
-for (name, members), colour in zip(groups.items(), colours, strict=True):
+colors = sns.color_palette("colorblind", len(groups))
+for (name, members), color in zip(groups.items(), colors, strict=True):
     part = frame[frame.index.isin(members)]
-    ax.scatter(part["x"], part["y"], s=14, color=colour, label=name)
+    ax.scatter(part["x"], part["y"], s=14, color=color, label=name)
 for word in (".", ",", "the", "not", "near", "a", "code", "|"):
     if word in frame.index:
         ax.annotate(word, frame.loc[word], fontsize=9)
@@ -161,10 +162,10 @@ for task in (
         model, texts, layers=everything, features=everything, batch_size=64
     )
     for layer in everything:
-        both = subspaces(seen.moments.layer(layer), layer=layer, centre=True)
+        both = subspaces(seen.moments.layer(layer), layer=layer, center=True)
         x = seen.features[layer] - seen.features[layer].mean(0)
         for name, view in views.items():
-            share = explained(view(both, x), texts.labels[seen.kept])
+            share = explained_variance(view(both, x), texts.labels[seen.row_indices])
             rows.append((TASKS[task].name, layer, name, share))
 shares = pd.DataFrame(rows, columns=["task", "layer", "view", "share"])
 
@@ -200,25 +201,25 @@ glue("n_view_texts", len(data), display=False)
 # The same picture for a small pretrained model of real children's stories and reviews of films, where nobody told us the causes. (Only when model and data lie beside this
 # project; they are not part of it.)
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Film reviews in the last layer of a small model of stories: histograms of the two classes along the perception direction on the left, a scatter plot in two autoregressive coordinates on the right; the classes overlap in both, a little less on the left."}, "figure": {"caption": "Real texts in a model of stories. Film reviews in the last layer of stories260K, a Llama with 260 thousand parameters; colours are negative and positive. With two classes there is one perception direction, so the left panel is a histogram.", "name": "fig-real"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Film reviews in the last layer of a small model of stories: histograms of the two classes along the perception direction on the left, a scatter plot in two autoregressive coordinates on the right; the classes overlap in both, a little less on the left."}, "figure": {"caption": "Real texts in a model of stories. Film reviews in the last layer of stories260K, a Llama with 260 thousand parameters; colors are negative and positive. With two classes there is one perception direction, so the left panel is a histogram.", "name": "fig-real"}}
 if Path(real_model).is_dir() and Path(real_dataset).is_dir():
     lm, reviews = load_model(real_model), load_texts(real_dataset).head(n_texts)
     top = lm.n_layers - 1
     real = extract(lm, reviews, layers=(top,), features=(top,))
-    both = subspaces(real.moments.layer(top), layer=top, centre=True)
+    both = subspaces(real.moments.layer(top), layer=top, center=True)
     x = real.features[top] - real.features[top].mean(0)
     figure, axes = panels(2, height=3.0)
     for ax, (name, view) in zip(axes, views.items(), strict=True):
         points = view(both, x)
-        for c, shade in enumerate((COLOURS["autoregressive"], COLOURS["metric"])):
-            chosen = points[reviews.labels[real.kept] == c]
+        for c, shade in enumerate((COLORS["autoregressive"], COLORS["metric"])):
+            chosen = points[reviews.labels[real.row_indices] == c]
             if (
                 chosen.shape[1] == 1
-            ):  # two classes, centred: one direction is all there is
+            ):  # two classes, centered: one direction is all there is
                 ax.hist(chosen[:, 0], bins=40, color=shade, alpha=0.6)
             else:
                 ax.scatter(*chosen.T, s=5, color=shade)
-        share = explained(points, reviews.labels[real.kept])
+        share = explained_variance(points, reviews.labels[real.row_indices])
         ax.set(title=f"{name}: {share:.0%} of the label", xticks=[], yticks=[])
 else:
     print(
@@ -249,13 +250,13 @@ else:
 # ```{exercise}
 # :label: ex-5-2
 #
-# Uncentred, the first perception direction would be nearly the same for every task. Which one?
+# Uncentered, the first perception direction would be nearly the same for every task. Which one?
 # ```
 #
 # ```{solution} ex-5-2
 # :class: dropdown
 #
-# The one that reproduces the class frequencies: with uncentred moments the best predictor spends a direction on the constant, along $S^{-1}$ times the mean feature. Its coordinate is nearly the same for all texts, and tells no class from another.
+# The one that reproduces the class frequencies: with uncentered moments the best predictor spends a direction on the constant, along $S^{-1}$ times the mean feature. Its coordinate is nearly the same for all texts, and tells no class from another.
 # ```
 #
 # ```{exercise}

@@ -25,7 +25,7 @@
 # :::
 #
 # **The paper says** {cite}`cheng2025ntps` that NTPS was computed at every layer and for 19 fractions of the rank, and shows for each model and target the setting that went along with the
-# target best. **The code does** the same sweep on the lab's tasks ({func}`ntps_utils.sweep.sweep`) and keeps all of it. **We find** that the landscape has
+# target best. **The code does** the same sweep on the lab's tasks ({func}`ntps_utils.evidence.sweep.sweep`) and keeps all of it. **We find** that the landscape has
 # slopes but few peaks, that three choices of a released script change what the score measures, and that the best of a sweep is large even when there is nothing
 # to find.
 
@@ -43,16 +43,16 @@ import pandas as pd
 from IPython.display import HTML, Markdown
 from myst_nb import glue
 
-from ntps_utils.console import notebook_progress
-from ntps_utils.extract import extract
-from ntps_utils.figures import COLOURS, house_style, panels, sweep_explorer
-from ntps_utils.hub import load_model, load_texts
-from ntps_utils.inference import best_of_sweep_null, spearman
+from ntps_utils.evidence.statistics import max_statistic_null, spearman
+from ntps_utils.evidence.sweep import FRACTIONS, sweep
 from ntps_utils.lab import TASKS
-from ntps_utils.mirror import mirror_ntps
-from ntps_utils.provenance import provenance_note
-from ntps_utils.score import subspaces
-from ntps_utils.sweep import FRACTIONS, sweep
+from ntps_utils.models.datasets import load_texts
+from ntps_utils.models.extraction import extract
+from ntps_utils.models.loading import load_model
+from ntps_utils.notebook import notebook_progress, provenance_note
+from ntps_utils.plotting import COLORS, house_style, panels, sweep_explorer
+from ntps_utils.theory.released import released_ntps
+from ntps_utils.theory.score import subspaces
 
 house_style()
 model = load_model(model_name)
@@ -67,7 +67,7 @@ last = model.n_layers - 1
 # %% [markdown]
 # ## The landscape of one task
 #
-# A score compares $k_u$ perception directions with $k_v$ autoregressive ones. All pairs come from one factorisation (chapter 3). On the task with most classes:
+# A score compares $k_u$ perception directions with $k_v$ autoregressive ones. All pairs come from one factorization (chapter 3). On the task with most classes:
 
 # %%
 shown = max(pairs, key=lambda pair: pair[0].n_classes)[0]
@@ -99,15 +99,15 @@ _ = figure.colorbar(image, ax=axes, label="score")
 # Along $k_v$ a score can only rise: a larger subspace contains the smaller one. So "the best k" for a target cannot be the k where the score is highest; it is whatever k orders the
 # tasks as the target happens to. Layer by layer, at half of the directions:
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Three panels of lines over layers, one line for each task in grey and the mean in colour, for the Euclidean, metric-matched and task-weighted scores at half of the autoregressive directions."}, "figure": {"caption": "Scores by layer. Each thin line is a task, the thick one their mean, at half of the autoregressive directions; layer 0 is the embeddings.", "name": "fig-by-layer"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Three panels of lines over layers, one line for each task in grey and the mean in color, for the Euclidean, metric-matched and task-weighted scores at half of the autoregressive directions."}, "figure": {"caption": "Scores by layer. Each thin line is a task, the thick one their mean, at half of the autoregressive directions; layer 0 is the embeddings.", "name": "fig-by-layer"}}
 figure, axes = panels(3, height=2.8, sharey=True)
 half = FRACTIONS.index(0.5)
 shades = {"ntps": "euclidean", "ntps_metric": "metric", "ntps_task": "task"}
 labels = ("Euclidean", "metric-matched", "task-weighted")
 for ax, (column, shade), label in zip(axes, shades.items(), labels, strict=True):
     lines = table.scores[column][:, half]
-    ax.plot(lines, color=COLOURS["other"], lw=0.7, alpha=0.7)
-    ax.plot(lines.mean(axis=1), "o-", color=COLOURS[shade], lw=2)
+    ax.plot(lines, color=COLORS["other"], lw=0.7, alpha=0.7)
+    ax.plot(lines.mean(axis=1), "o-", color=COLORS[shade], lw=2)
     ax.set(title=label, xlabel="layer", xticks=range(model.n_layers))
 _ = axes[0].set_ylabel("score")
 
@@ -127,7 +127,7 @@ exact = {"single": False, "absolute_cut": None, "pseudo_inverse": False}
 curves = {
     recipe: np.array(
         [
-            [mirror_ntps(moments, f, **switches, **exact) for f in FRACTIONS]
+            [released_ntps(moments, f, **switches, **exact) for f in FRACTIONS]
             for moments in table.moments.values()
         ]
     )
@@ -137,8 +137,8 @@ curves = {
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Three panels of NTPS against the fraction kept, one thin line a task: rising early when the largest eigenvalues come first, in another order of tasks when the smallest come first, and nearly one curve for all tasks when U is filled."}, "figure": {"caption": "Which eigenvectors are kept decides what is measured. NTPS of the last layer against the fraction of the rank, one line a task, for the order that the theory asks for, the opposite one, and the opposite one with U filled to the same fraction.", "name": "fig-eigen-order"}}
 figure, axes = panels(3, height=2.8, sharey=True)
 for ax, (recipe, lines) in zip(axes, curves.items(), strict=True):
-    ax.plot(FRACTIONS, lines.T, color=COLOURS["euclidean"], lw=0.8, alpha=0.7)
-    ax.plot([0, 1], [0, 1], color=COLOURS["other"], lw=0.8, ls=":")
+    ax.plot(FRACTIONS, lines.T, color=COLORS["euclidean"], lw=0.8, alpha=0.7)
+    ax.plot([0, 1], [0, 1], color=COLORS["other"], lw=0.8, ls=":")
     ax.set(title=recipe, xlabel="fraction kept")
 _ = axes[0].set_ylabel("NTPS")
 
@@ -179,8 +179,8 @@ for train, _test in pairs[:6]:
         moved[kind].append(
             max(
                 abs(
-                    mirror_ntps(turned, f, **switches)
-                    - mirror_ntps(m, f, **switches)
+                    released_ntps(turned, f, **switches)
+                    - released_ntps(m, f, **switches)
                 )
                 for f in (0.25, 0.5, 0.75)
             )
@@ -210,8 +210,8 @@ glue("kept_absolute", kept_absolute, display=False)
 glue("kept_relative", kept_relative, display=False)
 effect = [
     abs(
-        mirror_ntps(m, f, ascending=False, fill_u=False)
-        - mirror_ntps(m, f, ascending=False, fill_u=False, **exact)
+        released_ntps(m, f, ascending=False, fill_u=False)
+        - released_ntps(m, f, ascending=False, fill_u=False, **exact)
     )
     for m in table.moments.values()
     for f in (0.25, 0.5, 0.75, 0.95)
@@ -225,7 +225,7 @@ glue("effect_single", float(np.nanmax(effect)), display=False)
 # ## What choosing does
 #
 # Now the sweep of the paper: every layer and 19 fractions, on all tasks but the control. The target is the chance-adjusted accuracy of a probe on the last
-# layer. The largest coefficient over the sweep is compared with the largest under permuted tasks; permuting keeps the correlation between neighbouring settings as it is.
+# layer. The largest coefficient over the sweep is compared with the largest under permuted tasks; permuting keeps the correlation between neighboring settings as it is.
 
 # %%
 target = table.accuracy[last]
@@ -234,7 +234,7 @@ for column in shades:
     flat = table.flat(column)
     rho = np.array([spearman(setting, target) for setting in flat])
     found[column] = rho
-    nulls[column] = best_of_sweep_null(flat, n_permutations, seed)
+    nulls[column] = max_statistic_null(flat, n_permutations, seed)
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Three panels: histogram of the best rank correlation of the sweep under permuted tasks, with the observed best as a vertical line and the value at the setting fixed in advance as a dashed one."}, "figure": {"caption": "The best of a sweep is large by itself. Histograms: largest Spearman coefficient over the sweep when tasks are permuted. Solid line: largest coefficient found. Dashed: the coefficient at the setting fixed in advance, last layer and half of the directions.", "name": "fig-selection"}}
 figure, axes = panels(3, height=2.7, sharey=True)
@@ -242,9 +242,9 @@ fixed = {
     c: float(r.reshape(model.n_layers, -1)[last, half]) for c, r in found.items()
 }
 for ax, (column, shade), label in zip(axes, shades.items(), labels, strict=True):
-    ax.hist(nulls[column], bins=30, color=COLOURS["other"], alpha=0.6)
-    ax.axvline(np.nanmax(found[column]), color=COLOURS[shade], lw=2)
-    ax.axvline(fixed[column], color=COLOURS[shade], lw=1.5, ls="--")
+    ax.hist(nulls[column], bins=30, color=COLORS["other"], alpha=0.6)
+    ax.axvline(np.nanmax(found[column]), color=COLORS[shade], lw=2)
+    ax.axvline(fixed[column], color=COLORS[shade], lw=1.5, ls="--")
     ax.set(title=label, xlim=(-1, 1), yticks=[])
 _ = figure.supxlabel("Spearman's coefficient", fontsize=11)
 
@@ -351,7 +351,7 @@ _ = figure.colorbar(image, ax=axes, label="coefficient")
 # ```{solution} ex-6-2
 # :class: dropdown
 #
-# If the best of m independent ones stays below $q$ with probability 0.95, each does with probability $0.95^{1/m}$. Solve $\Phi(q \sqrt{n-1}) = 0.95^{1/m}$ for m with the table's $q$. It is far below the number of settings: neighbouring fractions and layers give nearly the same order of tasks.
+# If the best of m independent ones stays below $q$ with probability 0.95, each does with probability $0.95^{1/m}$. Solve $\Phi(q \sqrt{n-1}) = 0.95^{1/m}$ for m with the table's $q$. It is far below the number of settings: neighboring fractions and layers give nearly the same order of tasks.
 # ```
 #
 # ```{exercise}

@@ -25,7 +25,7 @@
 # :::
 #
 # **The paper says** {cite}`cheng2025ntps` that NTPS goes along with the accuracy of a linear probe. **The code does** test it where the causes
-# are known: in a small world whose texts, tasks and models we made ourselves. {func}`ntps_utils.grid.run_grid` measures one cell for each model and
+# are known: in a small world whose texts, tasks and models we made ourselves. {func}`ntps_utils.evidence.benchmark.run_benchmark` measures one cell for each model and
 # task. **We find** what the boxes below say; they compare numbers with a rule that was written down first.
 
 # %% tags=["parameters"]
@@ -49,15 +49,17 @@ from IPython.display import Markdown
 from myst_nb import glue
 
 from ntps_utils import lab
-from ntps_utils.cells import CellSettings, cell_frame, score_frame
-from ntps_utils.console import notebook_watch
-from ntps_utils.data import load_learnability
-from ntps_utils.figures import COLOURS, house_style, interval_dots, panels
-from ntps_utils.grid import run_grid
-from ntps_utils.inference import pooled_rank_correlation, pooled_sweep, spearman
-from ntps_utils.provenance import provenance_note
-from ntps_utils.results import load_recorded
-from ntps_utils.store import Store
+from ntps_utils.evidence.benchmark import run_benchmark
+from ntps_utils.evidence.experiment import ExperimentConfig, cell_frame, score_frame
+from ntps_utils.evidence.statistics import (
+    max_statistic_test,
+    pooled_rank_correlation,
+    spearman,
+)
+from ntps_utils.evidence.store import Store
+from ntps_utils.evidence.tables import load_learnability, load_recorded
+from ntps_utils.notebook import notebook_watch, provenance_note
+from ntps_utils.plotting import COLORS, house_style, interval_dots, panels
 
 house_style()
 
@@ -143,8 +145,8 @@ ladder.round(3)
 learned = load_learnability().set_index("task")
 shown = learned["share"].dropna().sort_values()
 figure, (ax,) = panels(1, height=3.6)
-ax.barh(shown.index, shown, color=COLOURS["exact"], height=0.6)
-ax.axvline(0.5, color=COLOURS["other"], lw=1, ls="--")
+ax.barh(shown.index, shown, color=COLORS["exact"], height=0.6)
+ax.axvline(0.5, color=COLORS["other"], lw=1, ls="--")
 _ = ax.set(xlabel="share of the possible accuracy", xlim=(0, 1.05))
 
 # %% tags=["remove-cell"]
@@ -169,27 +171,27 @@ glue("learn_all", len(shown), display=False)
 # | tasks | all sixteen, 1,000 texts for training and scores, 500 for testing; the random control is shown but enters no correlation |
 # | layers | the last and the middle one (half of the number of hidden states, rounded down) |
 # | width of V | half of the features (*half*), and as many directions as hold 95% of the autoregressive spectrum (*spectrum*) |
-# | moments | second moments as in the paper, and centred ones |
+# | moments | second moments as in the paper, and centered ones |
 # | scores | Euclidean (the paper's NTPS), metric-matched, task-weighted |
 # | **primary setting** | last layer, half, second moments |
 # | **primary target** | chance-adjusted accuracy of the logistic probe at that layer on the test texts: 0 is always naming the commonest class, 1 is no error |
 # | other targets | minus the test MSE of the linear probe; the LoRA gain |
-# | rival | the part of the targets' variance that a linear predictor explains on the training texts, tr B / tr Y, centred: no autoregression in it |
+# | rival | the part of the targets' variance that a linear predictor explains on the training texts, tr B / tr Y, centered: no autoregression in it |
 # | LoRA | rank 8 on query, key and value, alpha 16, 150 steps of 32 texts, learning rates 0.01 and 0.003, a fifth of the training texts chooses rate and step; starts from the logistic probe as its head. The baseline trains the head alone in the same loop |
 # | statistic | Spearman's coefficient over the fifteen tasks within each model, averaged over models; 95% intervals from resampling tasks, the same ones for all models |
 # | rule | a claim *held* if the interval of the paper's score at the primary setting excludes zero on the claimed side; *held for another score* if only that of another score does; *not held* otherwise |
 
 # %%
-settings = CellSettings(seed=seed)
+settings = ExperimentConfig(seed=seed)
 settings = replace(
     settings,
-    lora=replace(settings.lora, n_steps=n_steps, seed=seed),
-    frozen=replace(settings.frozen, n_steps=n_steps, seed=seed),
+    lora=replace(settings.lora, max_steps=n_steps, seed=seed),
+    frozen=replace(settings.frozen, max_steps=n_steps, seed=seed),
 )
 ladder_names = [f"lab/{name}" for name in models.split()]
 live_names = [f"lab/{name}" for name in live.split()]
 datasets = [f"lab/{name}" for name in names]
-rows = run_grid(
+rows = run_benchmark(
     live_names,
     datasets,
     settings,
@@ -286,8 +288,8 @@ def by_task(frame, column, models=ladder_names, datasets=kept):
     return wide.loc[models, datasets].to_numpy()
 
 
-primary = scores.query("place == 'last' and rule == 'half' and not centred")
-explained = scores.query("place == 'last' and rule == 'half' and centred").assign(
+primary = scores.query("place == 'last' and rule == 'half' and not centered")
+explained = scores.query("place == 'last' and rule == 'half' and centered").assign(
     explained=lambda f: f["trace_b"] / f["trace_y"]
 )
 targets = {
@@ -309,7 +311,7 @@ results = {
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Three panels of mean rank correlations with intervals for the Euclidean, metric-matched and task-weighted scores and for tr B over tr Y, against probe accuracy, minus probe error, and LoRA gain."}, "figure": {"caption": "What goes along with what, at the settings declared above. Spearman's coefficient within a model, averaged over the models, with 95% intervals from resampling tasks.", "name": "fig-lab-primary"}}
 figure, axes = panels(3, height=2.9, sharex=True)
-shades = [COLOURS[c] for _, c in KINDS.values()] + [COLOURS["other"]]
+shades = [COLORS[c] for _, c in KINDS.values()] + [COLORS["other"]]
 
 
 def show_target(ax, found, target, named):
@@ -391,7 +393,7 @@ for ax, (column, (label, shade)) in zip(axes, KINDS.items(), strict=True):
     for name in accuracy.index:
         marker = "x" if name == "lab/random" else "o"
         x = at_top.loc[name, column]
-        ax.plot(x, accuracy[name], marker, color=COLOURS[shade], ms=5)
+        ax.plot(x, accuracy[name], marker, color=COLORS[shade], ms=5)
         ax.annotate(
             short[name],
             (x, accuracy[name]),
@@ -405,23 +407,23 @@ _ = axes[0].set_ylabel("probe, chance-adjusted")
 # %% [markdown]
 # ## The whole sweep
 #
-# Three scores, two layers, two widths, with and without centring: 24 settings. A reader who picks the best of them afterwards should compare it with the best of them under
+# Three scores, two layers, two widths, with and without centering: 24 settings. A reader who picks the best of them afterwards should compare it with the best of them under
 # permuted tasks.
 
 # %%
-frame = scores.assign(centring=np.where(scores["centred"], "centred", "raw"))
+frame = scores.assign(centering=np.where(scores["centered"], "centered", "raw"))
 keys = [
-    (column, place, rule, centring)
+    (column, place, rule, centering)
     for column in KINDS
     for place in ("last", "middle")
     for rule in ("half", "spectrum")
-    for centring in ("raw", "centred")
+    for centering in ("raw", "centered")
 ]
 
 
 def whole_sweep(frame, models=ladder_names, datasets=kept):
     """(settings, models, tasks) array of a frame's scores, in the order of keys."""
-    at = frame.set_index(["place", "rule", "centring"]).sort_index()
+    at = frame.set_index(["place", "rule", "centering"]).sort_index()
     return np.array(
         [by_task(at.loc[key[1:]], key[0], models, datasets) for key in keys]
     )
@@ -429,7 +431,7 @@ def whole_sweep(frame, models=ladder_names, datasets=kept):
 
 sweep = whole_sweep(frame)
 sweeps = {
-    target: pooled_sweep(sweep, y, seed=seed, n_permutations=n_permutations)
+    target: max_statistic_test(sweep, y, seed=seed, n_permutations=n_permutations)
     for target, y in targets.items()
 }
 
@@ -438,10 +440,10 @@ figure, axes = panels(3, height=3.0, sharey=True)
 jitter = np.random.default_rng(seed).uniform(-0.2, 0.2, len(keys))
 for ax, (target, s) in zip(axes, sweeps.items(), strict=True):
     edge = float(np.quantile(s.null, 0.95))
-    ax.axhspan(-edge, edge, color=COLOURS["other"], alpha=0.25, lw=0)
+    ax.axhspan(-edge, edge, color=COLORS["other"], alpha=0.25, lw=0)
     for i, (column, (_, shade)) in enumerate(KINDS.items()):
         chosen = [j for j, key in enumerate(keys) if key[0] == column]
-        ax.plot(i + jitter[chosen], s.rho[chosen], "o", ms=4, color=COLOURS[shade])
+        ax.plot(i + jitter[chosen], s.rho[chosen], "o", ms=4, color=COLORS[shade])
     ax.set(title=target, xticks=range(3), ylim=(-1, 1))
     ax.set_xticklabels(
         [label for label, _ in KINDS.values()], rotation=20, fontsize=9
@@ -473,7 +475,7 @@ stages = {
     for name in along.split()
 }
 probe_only = replace(settings, lora=None)
-along_rows = run_grid(
+along_rows = run_benchmark(
     [m for group in stages.values() for m in group],
     kept,
     probe_only,
@@ -482,7 +484,7 @@ along_rows = run_grid(
     watch=notebook_watch("cells without LoRA"),
 ).complete()
 history = score_frame(along_rows).query(
-    "place == 'last' and rule == 'half' and not centred"
+    "place == 'last' and rule == 'half' and not centered"
 )
 history = history.merge(
     cell_frame(along_rows)[["model", "dataset", "probe_adjusted_last"]]
@@ -498,7 +500,7 @@ for ax, (name, group) in zip(axes, stages.items(), strict=True):
             positions,
             means.loc[group, column],
             "o-",
-            color=COLOURS[shade],
+            color=COLORS[shade],
             label=label,
             ms=4,
         )
@@ -506,7 +508,7 @@ for ax, (name, group) in zip(axes, stages.items(), strict=True):
         positions,
         means.loc[group, "probe_adjusted_last"],
         "s--",
-        color=COLOURS["exact"],
+        color=COLORS["exact"],
         label="probe",
         ms=4,
     )
@@ -557,7 +559,7 @@ glue("along_change_metric", changes["ntps_metric"], display=False)
 # | --- | --- |
 # | models | stories260K, a published Llama of 260 thousand parameters trained on children's stories, and two models of the ladder's sizes S and M that `ntps lab pretrain --corpus` trained on 37 MB of English prose (news, novels, children's books, speeches, reviews, encyclopedia): 4,096 BPE tokens, windows of 128, 1,500 and 1,000 steps |
 # | datasets | eleven, ten of them the paper's; the first 2,000 training texts and the first 1,000 test texts of each, cut after 64 tokens (128 at first; halved for time, before any score was looked at) |
-# | everything else | as in {ref}`sec-settings`: layers, widths, centring, primary setting, targets, LoRA, statistic and rule |
+# | everything else | as in {ref}`sec-settings`: layers, widths, centering, primary setting, targets, LoRA, statistic and rule |
 # | also reported | raw accuracy beside chance-adjusted accuracy, since classes differ from 2 to 150; the binary datasets alone |
 #
 # The rows were recorded (`ntps grid`; {doc}`built <../book/built>` says how tables are recorded) and are read here.
@@ -581,7 +583,7 @@ facts.join(reached[real_models].round(2)).join(
 # %%
 binary = sorted(facts.index[facts["n_classes"] == 2])
 real_primary = real_scores.query(
-    "place == 'last' and rule == 'half' and not centred"
+    "place == 'last' and rule == 'half' and not centered"
 )
 real_targets = {
     "probe accuracy": ("probe_adjusted_last", 1, real_sets),
@@ -634,11 +636,11 @@ glue(
 glue("real_verdict_mse", verdict("minus probe MSE", 1, real_results), display=False)
 glue("real_verdict_gain", verdict("LoRA gain", -1, real_results), display=False)
 real_frame = real_scores.assign(
-    centring=np.where(real_scores["centred"], "centred", "raw")
+    centering=np.where(real_scores["centered"], "centered", "raw")
 )
 real_sweep = whole_sweep(real_frame, real_models, real_sets)
 for key, column in {"acc": "probe_adjusted_last", "gain": "gain"}.items():
-    swept = pooled_sweep(
+    swept = max_statistic_test(
         real_sweep,
         by_task(real_cells, column, real_models, real_sets),
         seed=seed,
@@ -747,7 +749,7 @@ print(
 # ```{exercise}
 # :label: ex-7-2
 #
-# *xor* asks whether a story is either past or favourable. Both factors help prediction. Why does a linear probe see nothing of their exclusive or?
+# *xor* asks whether a story is either past or favorable. Both factors help prediction. Why does a linear probe see nothing of their exclusive or?
 # ```
 #
 # ```{solution} ex-7-2

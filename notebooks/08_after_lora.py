@@ -41,10 +41,10 @@ import pandas as pd
 from IPython.display import Markdown
 from myst_nb import glue
 
-from ntps_utils.figures import COLOURS, house_style, interval_dots, panels
-from ntps_utils.inference import mean_interval, pooled_rank_correlation
-from ntps_utils.provenance import provenance_note
-from ntps_utils.results import load_recorded, recorded_on
+from ntps_utils.evidence.statistics import mean_interval, pooled_rank_correlation
+from ntps_utils.evidence.tables import load_recorded, recorded_on
+from ntps_utils.notebook import provenance_note
+from ntps_utils.plotting import COLORS, house_style, interval_dots, panels
 
 house_style()
 
@@ -93,11 +93,11 @@ rises = {
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Three panels, one for each score: the mean change of the score after LoRA for each model of the lab and of the real set, with intervals, smallest model first, and a cross for the random control."}, "figure": {"caption": "What LoRA does to each score. Mean change over tasks with 95% intervals from resampling tasks, smallest model first within each set; crosses: the coin-toss control.", "name": "fig-after-rise"}}
 figure, axes = panels(3, height=3.4)
 for ax, (score, (label, shade)) in zip(axes, KINDS.items(), strict=True):
-    interval_dots(ax, order, [rises[m, score] for m in order], COLOURS[shade])
+    interval_dots(ax, order, [rises[m, score] for m in order], COLORS[shade])
     flips = control.set_index("model")[f"rise_{score}"]
     for i, model in enumerate(order):
         if model in flips.index:
-            ax.plot(flips[model], i, "x", color=COLOURS["exact"], ms=5)
+            ax.plot(flips[model], i, "x", color=COLORS["exact"], ms=5)
     ax.set(title=label)
     if ax is not axes[0]:
         ax.set_yticklabels([])
@@ -190,7 +190,7 @@ figure, axes = panels(len(names), height=2.2)
 for ax, name in zip(axes, names, strict=True):
     labels = [label for label, _ in KINDS.values()]
     found = [together[name, label] for label in labels]
-    shades = [COLOURS[shade] for _, shade in KINDS.values()]
+    shades = [COLORS[shade] for _, shade in KINDS.values()]
     interval_dots(ax, labels, [(r.rho, r.low, r.high) for r in found], shades)
     ax.set(title={"lab": "lab", "real": "real texts"}[name], xlim=(-1, 1))
     if ax is not axes[0]:
@@ -212,20 +212,20 @@ for name in ("lab", "real"):
 #
 # ## The sweep, whole
 #
-# The same means at every setting of chapter 7, two layers, two widths, raw and centred, so that nobody has to trust the choice of one:
+# The same means at every setting of chapter 7, two layers, two widths, raw and centered, so that nobody has to trust the choice of one:
 
 # %%
 scores = pd.concat(
     [load_recorded(name, "scores").assign(set=name) for name in sets.split()]
 )
 scores = scores[scores["dataset"] != "lab/random"]
-at = ["set", "model", "dataset", "place", "centred", "rule"]
+at = ["set", "model", "dataset", "place", "centered", "rule"]
 wide = scores.pivot(index=at, columns="when", values=list(KINDS))
 changes = pd.DataFrame(
     {score: wide[score]["after"] - wide[score]["before"] for score in KINDS}
 )
 by_setting = changes.groupby(
-    level=["set", "model", "place", "centred", "rule"]
+    level=["set", "model", "place", "centered", "rule"]
 ).mean()
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Strips of mean changes, one dot for each model and setting, for each score, in the lab and on real texts."}, "figure": {"caption": "Every setting. Mean change over tasks; a dot for each model and each of eight settings.", "name": "fig-after-sweep"}}
@@ -235,8 +235,8 @@ for ax, name in zip(axes, names, strict=True):
     part = by_setting.loc[name]
     for i, (score, (_, shade)) in enumerate(KINDS.items()):
         x = i + jitter.uniform(-0.25, 0.25, len(part))
-        ax.plot(x, part[score], "o", ms=3.5, alpha=0.7, color=COLOURS[shade])
-    ax.axhline(0, color=COLOURS["other"], lw=0.8, zorder=0)
+        ax.plot(x, part[score], "o", ms=3.5, alpha=0.7, color=COLORS[shade])
+    ax.axhline(0, color=COLORS["other"], lw=0.8, zorder=0)
     ax.set(title={"lab": "lab", "real": "real texts"}[name], xticks=range(3))
     ax.set_xticklabels([label for label, _ in KINDS.values()], fontsize=9)
 _ = axes[0].set_ylabel("mean change of the score")
@@ -288,7 +288,7 @@ for name in ("lab", "real"):
 #
 # ```{solution} ex-8-3
 # :class: dropdown
-# A late step has begun to memorise the training texts: features then explain their labels, and part of that lies in directions that prediction still keeps, so scores on the training texts can move although nothing was learned. If step 0 is kept, nothing moves at all. Scores on test texts would not show the first effect.
+# A late step has begun to memorize the training texts: features then explain their labels, and part of that lies in directions that prediction still keeps, so scores on the training texts can move although nothing was learned. If step 0 is kept, nothing moves at all. Scores on test texts would not show the first effect.
 # ```
 
 # %% tags=["remove-input"]

@@ -24,7 +24,7 @@
 # :::
 #
 # **The paper says** {cite}`cheng2025ntps` that NTPS predicts how much LoRA will gain, and can therefore prescreen finetuning runs. **The code does** what a user would have
-# to do: predict the gain on datasets it has not seen, from numbers known before any finetuning ({func}`ntps_utils.inference.predict_held_out`). **We find** what the boxes say.
+# to do: predict the gain on datasets it has not seen, from numbers known before any finetuning ({func}`ntps_utils.evidence.statistics.predict_held_out`). **We find** what the boxes say.
 
 # %% tags=["parameters"]
 profile = "default"
@@ -38,23 +38,22 @@ import pandas as pd
 from IPython.display import HTML, Markdown
 from myst_nb import glue
 
-from ntps_utils.data import load_reported
-from ntps_utils.figures import (
-    COLOURS,
-    house_style,
-    interval_dots,
-    panels,
-    skip_explorer,
-)
-from ntps_utils.inference import (
+from ntps_utils.evidence.prescreen import LABELS, PREDICTORS
+from ntps_utils.evidence.statistics import (
     pooled_partial_spearman,
     pooled_rank_correlation,
     predict_held_out,
     skip_decision,
 )
-from ntps_utils.prescreen import LABELS, PREDICTORS
-from ntps_utils.provenance import provenance_note
-from ntps_utils.results import load_recorded, recorded_on
+from ntps_utils.evidence.tables import load_recorded, load_reported, recorded_on
+from ntps_utils.notebook import provenance_note
+from ntps_utils.plotting import (
+    COLORS,
+    house_style,
+    interval_dots,
+    panels,
+    skip_explorer,
+)
 
 house_style()
 TITLES = {"lab": "lab", "real": "real texts"}
@@ -65,7 +64,7 @@ TITLES = {"lab": "lab", "real": "real texts"}
 # | | |
 # | --- | --- |
 # | target | accuracy after LoRA minus accuracy of a head on frozen features, trained by the same loop, on test texts |
-# | predictors | three scores at the primary setting; tr B / tr Y; and five rivals: headroom of a cross-validated probe, H-score {cite}`bao2019hscore` with shrinkage {cite}`ibrahim2022`, LogME {cite}`you2021logme` with the evidence of all weights, leave-one-out k-NN, and the gain of a *linearised* LoRA {cite}`malladi2023kernel`, whose features are gradients with respect to the adapters |
+# | predictors | three scores at the primary setting; tr B / tr Y; and five rivals: headroom of a cross-validated probe, H-score {cite}`bao2019hscore` with shrinkage {cite}`ibrahim2022`, LogME {cite}`you2021logme` with the evidence of all weights, leave-one-out k-NN, and the gain of a *linearized* LoRA {cite}`malladi2023kernel`, whose features are gradients with respect to the adapters |
 # | groups of predictors | the scores; the rivals (tr B / tr Y among them); all |
 # | prediction | ridge regression, penalty by leave-one-out; one dataset held out at a time, for all models at once; then one model |
 # | floor | the mean gain of the datasets that were not held out |
@@ -115,9 +114,11 @@ correlations = {
 partial = pd.DataFrame(
     {
         f"{TITLES[name]}, headroom fixed": {
-            LABELS[c]: pooled_partial_spearman(m[c], m["gain"], m["rival_headroom"])
+            LABELS[c]: pooled_partial_spearman(
+                m[c], m["gain"], m["transfer_headroom"]
+            )
             for c in PREDICTORS
-            if c != "rival_headroom"
+            if c != "transfer_headroom"
         }
         for name, m in matrices.items()
     }
@@ -125,7 +126,7 @@ partial = pd.DataFrame(
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Rank correlations of nine predictors with the LoRA gain, with intervals, in the lab and on real texts."}, "figure": {"caption": "Which quantities go along with the gain. Spearman's coefficient within models, averaged, with 95% intervals from resampling tasks.", "name": "fig-gain-correlations"}}
 shade_of = {"ntps": "euclidean", "ntps_metric": "metric", "ntps_task": "task"}
-shades = [COLOURS[shade_of.get(c, "other")] for c in PREDICTORS]
+shades = [COLORS[shade_of.get(c, "other")] for c in PREDICTORS]
 figure, axes = panels(len(tables), height=3.6)
 for ax, name in zip(axes, tables, strict=True):
     found = [correlations[name, c] for c in PREDICTORS]
@@ -141,7 +142,7 @@ partial.round(2)
 
 # %% tags=["remove-cell"]
 for name in ("lab", "real"):
-    for key, column in {"euclid": "ntps", "headroom": "rival_headroom"}.items():
+    for key, column in {"euclid": "ntps", "headroom": "transfer_headroom"}.items():
         r = correlations.get((name, column))
         for part in ("rho", "low", "high"):
             value = getattr(r, part) if r else float("nan")
@@ -189,8 +190,8 @@ by_model = {
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Skill of nine predictors and three groups of them on left-out datasets, with intervals, in the lab and on real texts; zero is the mean predictor."}, "figure": {"caption": "Skill on datasets not seen. Share of the mean predictor's error that a predictor saves; below zero it is worse than the mean. 95% intervals from resampling datasets.", "name": "fig-gain-skill"}}
 figure, axes = panels(len(tables), height=4.2)
 labels = list(GROUPS)
-shades = [COLOURS[shade_of.get(c, "other")] for c in PREDICTORS]
-shades += [COLOURS["exact"]] * 3
+shades = [COLORS[shade_of.get(c, "other")] for c in PREDICTORS]
+shades += [COLORS["exact"]] * 3
 for ax, name in zip(axes, tables, strict=True):
     found = [held_out[name, label] for label in labels]
     interval_dots(
@@ -269,12 +270,12 @@ for ax, name in zip(axes, tables, strict=True):
             fmt="o",
             ms=3,
             lw=0.6,
-            color=COLOURS[shade],
+            color=COLORS[shade],
             alpha=0.7,
             label="inside" if shade == "metric" else "outside",
         )
     ends = [100 * h.gain.min(), 100 * h.gain.max()]
-    ax.plot(ends, ends, color=COLOURS["exact"], lw=1)
+    ax.plot(ends, ends, color=COLORS["exact"], lw=1)
     ax.set(title=TITLES[name], xlabel="measured gain (points)")
 axes[0].set_ylabel("predicted gain (points)")
 _ = axes[0].legend(title="80% interval", fontsize=8, title_fontsize=8)
@@ -311,10 +312,10 @@ for ax, name in zip(axes, tables, strict=True):
     x = np.arange(n + 1) / n
     for label, shade in RULES.items():
         lost = [100 * d.accuracy_lost for d in curves[name, label]]
-        ax.plot(x, lost, color=COLOURS[shade], label=label)
+        ax.plot(x, lost, color=COLORS[shade], label=label)
     some = curves[name, "the rivals"]
-    ax.plot(x, [100 * d.lost_by_chance for d in some], color=COLOURS["other"])
-    ax.plot(x, [100 * d.lost_at_best for d in some], color=COLOURS["exact"], lw=1)
+    ax.plot(x, [100 * d.lost_by_chance for d in some], color=COLORS["other"])
+    ax.plot(x, [100 * d.lost_at_best for d in some], color=COLORS["exact"], lw=1)
     ax.set(title=TITLES[name], xlabel="share of runs skipped")
 axes[0].set_ylabel("accuracy lost (points)")
 _ = axes[0].legend(fontsize=9)
@@ -356,7 +357,7 @@ for name in ("lab", "real"):
 # Try other shares, and single predictors as rules:
 
 # %% tags=["remove-input"]
-shown = [*RULES, "all nine", LABELS["ntps"], LABELS["rival_headroom"]]
+shown = [*RULES, "all nine", LABELS["ntps"], LABELS["transfer_headroom"]]
 HTML(
     skip_explorer(
         {
@@ -447,7 +448,7 @@ for label, key in (("NTPS", "ntps"), ("headroom", "room"), ("both", "both")):
 #
 # ```{solution} ex-9-2
 # :class: dropdown
-# Gains of different models on one dataset are alike. With one of them in the fit, a flexible predictor can recognise the dataset by its other numbers (headroom, number of classes) and repeat its gain. A user's new dataset has no sibling in the calibration.
+# Gains of different models on one dataset are alike. With one of them in the fit, a flexible predictor can recognize the dataset by its other numbers (headroom, number of classes) and repeat its gain. A user's new dataset has no sibling in the calibration.
 # ```
 #
 # ```{exercise}

@@ -54,28 +54,29 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from ntps_utils.data import (
+from ntps_utils.evidence.statistics import (
+    leave_one_out,
+    max_statistic_null,
+    partial_spearman,
+    pooled_rank_correlation,
+    rank_correlation,
+    spearman,
+)
+from ntps_utils.evidence.sweep import sweep
+from ntps_utils.evidence.tables import (
     TARGETS,
     as_plotted,
     load_printed_coefficients,
     load_reported,
     tie_orders,
 )
-from ntps_utils.extract import extract
-from ntps_utils.figures import COLOURS, house_style, panels
-from ntps_utils.hub import TextDataset, load_model, load_texts
-from ntps_utils.inference import (
-    best_of_sweep_null,
-    leave_one_out,
-    partial_spearman,
-    pooled_rank_correlation,
-    rank_correlation,
-    spearman,
-)
 from ntps_utils.lab import TASKS, WORLD
 from ntps_utils.lab.world import passive_pair
-from ntps_utils.provenance import provenance_note
-from ntps_utils.sweep import sweep
+from ntps_utils.models.datasets import TextDataset, load_texts
+from ntps_utils.models.extraction import extract
+from ntps_utils.models.loading import load_model
+from ntps_utils.notebook import provenance_note
+from ntps_utils.plotting import COLORS, house_style, panels
 
 house_style()
 
@@ -135,9 +136,9 @@ for ax, (model, group) in zip(axes.flat, by_model.items(), strict=True):
             100 * group.loc[rows, "gain"],
             s=20,
             marker=marker,
-            color=COLOURS["euclidean"],
+            color=COLORS["euclidean"],
         )
-    ax.axhline(0, color=COLOURS["other"], lw=0.8)
+    ax.axhline(0, color=COLORS["other"], lw=0.8)
     ax.set_title(
         f"{short[model]}\nρ = {spearman(group['ntps_vs_gain'], group['gain']):.2f}",
         fontsize=10,
@@ -173,10 +174,10 @@ for ax, target in zip(axes, TARGETS, strict=True):
     for i, model in enumerate(by_model):
         r = intervals[target, model]
         ax.plot(
-            [r.low, r.high], [i, i], color=COLOURS["euclidean"], lw=1.5, alpha=0.6
+            [r.low, r.high], [i, i], color=COLORS["euclidean"], lw=1.5, alpha=0.6
         )
-        ax.plot(r.rho, i, "o", color=COLOURS["euclidean"], ms=5)
-    ax.axvline(0, color=COLOURS["other"], lw=0.8)
+        ax.plot(r.rho, i, "o", color=COLORS["euclidean"], ms=5)
+    ax.axvline(0, color=COLORS["other"], lw=0.8)
     ax.set(xlabel="ρ with NTPS", title=names[target], xlim=(-0.75, 1.05))
 axes[0].set_yticks(range(8), short.values())
 _ = axes[0].invert_yaxis()
@@ -199,14 +200,14 @@ spread = cells[columns].max(axis=1) - cells[columns].min(axis=1)
 cells.groupby("model", sort=False)[columns].mean().rename(index=short).round(2)
 
 # %% [markdown]
-# The largest coefficient of a sweep is larger than a typical one even if the score has nothing to do with the target. How much, depends on how strongly neighbouring
+# The largest coefficient of a sweep is larger than a typical one even if the score has nothing to do with the target. How much, depends on how strongly neighboring
 # settings go together; the sweeps themselves were not released. So we simulate: scores of 12 datasets at (layers × 19) settings, smooth in layer and fraction, with
-# *nothing* to do with the target. The correlation $c$ between neighbouring settings is the unknown; we show what follows for four values of it, in a model with 24 layers.
+# *nothing* to do with the target. The correlation $c$ between neighboring settings is the unknown; we show what follows for four values of it, in a model with 24 layers.
 
 
 # %%
 def smooth_sweep(c, rng, layers=24, fractions=19, points=12):
-    """Gaussian scores whose neighbours in layer and in fraction correlate by c."""
+    """Gaussian scores whose neighbors in layer and in fraction correlate by c."""
     x = rng.normal(size=(layers, fractions, points))
     for axis in (0, 1):
         x = np.moveaxis(x, axis, 0)
@@ -222,13 +223,13 @@ nulls = {}
 for c in (0.5, 0.9, 0.98, 0.999):
     sweeps = [smooth_sweep(c, rng) for _ in range(20)]
     draws = [
-        best_of_sweep_null(s, n_permutations // 20, seed + i)
+        max_statistic_null(s, n_permutations // 20, seed + i)
         for i, s in enumerate(sweeps)
     ]
     nulls[c] = np.concatenate(draws)
 gain_coefficients = np.sort(mine["gain"])
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Distributions of the best coefficient in a sweep unrelated to its target, for four degrees of smoothness, with the paper's eight coefficients for the gain marked; several lie within the distributions."}, "figure": {"caption": "The best of a sweep looks good even when there is nothing to find. Distribution of the largest coefficient among 24 x 19 settings for an unrelated target, by correlation of neighbouring settings; box: quartiles, whiskers: 5% and 95%. Lines: the eight coefficients printed for the gain.", "name": "fig-paper-selection"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Distributions of the best coefficient in a sweep unrelated to its target, for four degrees of smoothness, with the paper's eight coefficients for the gain marked; several lie within the distributions."}, "figure": {"caption": "The best of a sweep looks good even when there is nothing to find. Distribution of the largest coefficient among 24 x 19 settings for an unrelated target, by correlation of neighboring settings; box: quartiles, whiskers: 5% and 95%. Lines: the eight coefficients printed for the gain.", "name": "fig-paper-selection"}}
 figure, (axes,) = panels(1, height=3.0)
 axes.boxplot(
     list(nulls.values()),
@@ -238,7 +239,7 @@ axes.boxplot(
     tick_labels=[f"c = {c:g}" for c in nulls],
 )
 for value in gain_coefficients:
-    axes.axvline(value, color=COLOURS["euclidean"], lw=1, alpha=0.7)
+    axes.axvline(value, color=COLORS["euclidean"], lw=1, alpha=0.7)
 _ = axes.set(xlabel="largest Spearman coefficient of the sweep", xlim=(-0.1, 1))
 
 # %% tags=["remove-cell"]
@@ -260,12 +261,12 @@ glue(
 )
 
 # %% [markdown]
-# The three values of a cell differ by {glue:text}`median_spread:.2f` in the median. If neighbouring settings correlate by 0.98, the best coefficient of a sweep that has
+# The three values of a cell differ by {glue:text}`median_spread:.2f` in the median. If neighboring settings correlate by 0.98, the best coefficient of a sweep that has
 # nothing to do with its target has a median of {glue:text}`null_smooth:.2f` and a 95% point of {glue:text}`null_smooth_95:.2f`; {glue:text}`n_beyond_smooth` of the eight coefficients
 # for the gain lie beyond it, and {glue:text}`n_beyond_very_smooth` beyond that of an even smoother sweep (0.999), {glue:text}`null_very_smooth_95:.2f`.
 #
 # How smooth is a real sweep? Here is one, of the paper's kind: the largest model of the lab, every layer and 19 fractions, on twelve of its tasks. It has fewer layers than the paper's models, so if
-# anything less to choose from. Its neighbours' correlation is measured, and its own null is that of permuted targets.
+# anything less to choose from. Its neighbors' correlation is measured, and its own null is that of permuted targets.
 
 # %% tags=["hide-input"]
 real = sweep(
@@ -287,7 +288,7 @@ across_layers = np.mean(
         for f in range(table.shape[1])
     ]
 )
-real_null = best_of_sweep_null(real.flat("ntps"), n_permutations, seed)
+real_null = max_statistic_null(real.flat("ntps"), n_permutations, seed)
 glue("real_k", float(along_k), display=False)
 glue("real_layers", float(across_layers), display=False)
 glue("real_settings", int(table.shape[0] * table.shape[1]), display=False)
@@ -300,7 +301,7 @@ glue(
 )
 
 # %% [markdown]
-# Neighbouring fractions correlate by {glue:text}`real_k:.2f` and neighbouring layers by {glue:text}`real_layers:.2f`. The best of its {glue:text}`real_settings` settings, for a target that has nothing to do with it, has a median of
+# Neighboring fractions correlate by {glue:text}`real_k:.2f` and neighboring layers by {glue:text}`real_layers:.2f`. The best of its {glue:text}`real_settings` settings, for a target that has nothing to do with it, has a median of
 # {glue:text}`real_null:.2f` and a 95% point of {glue:text}`real_null_95:.2f`; {glue:text}`n_beyond_real` of the paper's eight coefficients for the gain lie beyond.
 #
 # None of this shows that a given coefficient is chance. It shows why one that was chosen as the best needs the sweep beside it. Nor does it help that all eight
@@ -408,7 +409,7 @@ def twins(n):
 
 
 def held_out_accuracy(rows, joined, by_question):
-    """Mean test accuracy of a 1-nearest-neighbour memoriser and of a probe."""
+    """Mean test accuracy of a 1-nearest-neighbor memorizer and of a probe."""
     texts = [f"{a} | {b}" if joined else a for _, a, b, _ in rows]
     y = np.array([label for *_, label in rows])
     data = TextDataset("pairs", "all", tuple(texts), y, ("no", "yes"))
@@ -418,11 +419,11 @@ def held_out_accuracy(rows, joined, by_question):
     for train, test in GroupShuffleSplit(
         10, train_size=0.7, random_state=seed
     ).split(x, y, groups):
-        memoriser = KNeighborsClassifier(1).fit(x[train], y[train])
+        memorizer = KNeighborsClassifier(1).fit(x[train], y[train])
         probe = make_pipeline(
             StandardScaler(), LogisticRegression(C=100.0, max_iter=2000)
         ).fit(x[train], y[train])
-        found.append([m.score(x[test], y[test]) for m in (memoriser, probe)])
+        found.append([m.score(x[test], y[test]) for m in (memorizer, probe)])
     return np.mean(found, axis=0)
 
 
@@ -438,7 +439,7 @@ re_enacted = pd.DataFrame(
         for joined in (True, False)
         for by_question in (True, False)
     },
-    index=["memoriser", "probe"],
+    index=["memorizer", "probe"],
 ).T
 re_enacted.round(2)
 
@@ -446,10 +447,10 @@ re_enacted.round(2)
 lost = re_enacted.loc["second lost, split by row"]
 sound = re_enacted.loc["joined, split by question"]
 glue("leak_n", n_pairs, display=False)
-glue("leak_memoriser", float(lost["memoriser"]), display=False)
+glue("leak_memorizer", float(lost["memorizer"]), display=False)
 glue("leak_probe", float(lost["probe"]), display=False)
 glue("sound_probe", float(sound["probe"]), display=False)
-glue("sound_memoriser", float(sound["memoriser"]), display=False)
+glue("sound_memorizer", float(sound["memorizer"]), display=False)
 glue(
     "lost_group_probe",
     float(re_enacted.loc["second lost, split by question", "probe"]),
@@ -457,8 +458,8 @@ glue(
 )
 
 # %% [markdown]
-# With the second sentence lost and rows split at random, the memoriser scores {glue:text}`leak_memoriser:.2f` and the probe {glue:text}`leak_probe:.2f`: far below one half, like the released accuracies. With pairs joined and questions
-# kept together they score {glue:text}`sound_memoriser:.2f` and {glue:text}`sound_probe:.2f`, and with the second sentence lost but questions kept together the probe scores {glue:text}`lost_group_probe:.2f`, as it should when nothing is there to learn.
+# With the second sentence lost and rows split at random, the memorizer scores {glue:text}`leak_memorizer:.2f` and the probe {glue:text}`leak_probe:.2f`: far below one half, like the released accuracies. With pairs joined and questions
+# kept together they score {glue:text}`sound_memorizer:.2f` and {glue:text}`sound_probe:.2f`, and with the second sentence lost but questions kept together the probe scores {glue:text}`lost_group_probe:.2f`, as it should when nothing is there to learn.
 #
 # How much does any one dataset matter? Leaving out one at a time moves a model's coefficient for the gain by up to {glue:text}`largest_change:.2f`. Dataset by dataset, the coefficient without it less that with all twelve, mean
 # over the models and the model it moves most:
@@ -546,7 +547,7 @@ glue("shared", float(shared), display=False)
 # Write $g = a - b$ and $h = 1 - b$. Then $\operatorname{cov}(g, h) = \operatorname{var}(b)$ and $\operatorname{var}(g) = 2\operatorname{var}(b)$, so the correlation is $1/\sqrt2 \approx 0.71$, from nothing but the shared $b$.
 # ```
 #
-# ```{exercise} A memoriser on twins
+# ```{exercise} A memorizer on twins
 # :label: ex-10-2
 # Each question occurs in two rows with opposite answers; 70% of the rows, at random, are for training. A classifier answers with the answer of the twin if it has seen it, and otherwise guesses. What accuracy do you
 # expect?

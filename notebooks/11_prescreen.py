@@ -12,7 +12,7 @@
 # ---
 
 # %% [markdown]
-# # Prescreen your own
+# # PrescreenReport your own
 #
 # :::{admonition} After this chapter you can
 # :class: tip
@@ -47,8 +47,7 @@ import pandas as pd
 from IPython.display import Markdown
 from myst_nb import glue
 
-from ntps_utils.figures import COLOURS, house_style, panels
-from ntps_utils.prescreen import (
+from ntps_utils.evidence.prescreen import (
     HEADLINES,
     LABELS,
     PREDICTORS,
@@ -56,7 +55,8 @@ from ntps_utils.prescreen import (
     load_calibration,
     prescreen,
 )
-from ntps_utils.provenance import provenance_note
+from ntps_utils.notebook import provenance_note
+from ntps_utils.plotting import COLORS, house_style, panels
 
 house_style()
 
@@ -71,14 +71,14 @@ figure, (ax,) = panels(1, height=1.3)
 ax.plot(
     [100 * p.gain_low, 100 * p.gain_high],
     [0, 0],
-    color=COLOURS["metric"],
+    color=COLORS["metric"],
     lw=7,
     alpha=0.4,
     solid_capstyle="butt",
 )
-ax.plot(100 * p.gain, 0, "o", color=COLOURS["metric"])
-ax.axvline(0, color=COLOURS["exact"], lw=1)
-ax.axvline(100 * p.predictors["rival_headroom"], color=COLOURS["other"], ls="--")
+ax.plot(100 * p.gain, 0, "o", color=COLORS["metric"])
+ax.axvline(0, color=COLORS["exact"], lw=1)
+ax.axvline(100 * p.predictors["transfer_headroom"], color=COLORS["other"], ls="--")
 _ = ax.set(
     yticks=[], xlabel="gain over a probe on frozen features (points of accuracy)"
 )
@@ -187,7 +187,7 @@ print(json.dumps({name: full[name] for name in kept}, indent=1))
 #
 # ```{solution} ex-11-3
 # :class: dropdown
-# Fit the probe on half and on all of the texts you have; the difference, continued to 2,000 more, estimates what labelling would bring. LoRA should promise more than that to be worth its cost: set the threshold there.
+# Fit the probe on half and on all of the texts you have; the difference, continued to 2,000 more, estimates what labeling would bring. LoRA should promise more than that to be worth its cost: set the threshold there.
 # ```
 
 # %% tags=["remove-input"]

@@ -50,21 +50,21 @@ from distributed import LocalCluster
 from IPython.display import Markdown
 from myst_nb import glue
 
-from ntps_utils import cost
-from ntps_utils.cells import GPU, CellSettings
-from ntps_utils.data import load_text_sizes
-from ntps_utils.figures import COLOURS, house_style, panels
-from ntps_utils.grid import failures_of, plan_grid, run_grid
-from ntps_utils.hub import registered_models
-from ntps_utils.provenance import provenance_note
-from ntps_utils.results import (
+from ntps_utils.evidence import cost
+from ntps_utils.evidence.benchmark import failures_of, plan_benchmark, run_benchmark
+from ntps_utils.evidence.experiment import GPU, ExperimentConfig
+from ntps_utils.evidence.store import Store
+from ntps_utils.evidence.tables import (
     compare,
     load_recorded,
+    load_text_sizes,
     recorded_on,
     recorded_provenance,
     stored_cells,
 )
-from ntps_utils.store import Store
+from ntps_utils.models.loading import registered_models
+from ntps_utils.notebook import provenance_note
+from ntps_utils.plotting import COLORS, house_style, panels
 
 house_style()
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -73,7 +73,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 # ## What it will cost
 #
 # A forward pass takes two operations for each parameter of the blocks and token {cite}`kaplan2020scaling`, and attention adds $4dT$ for each layer and token of a text of $T$ tokens. A training step that moves
-# adapters alone takes twice that: gradients pass through the frozen weights, but none is taken of them. {mod}`ntps_utils.cost` counts the passes of a cell, and the tests hold the counts against PyTorch's own counter of operations. What is not
+# adapters alone takes twice that: gradients pass through the frozen weights, but none is taken of them. {mod}`ntps_utils.evidence.cost` counts the passes of a cell, and the tests hold the counts against PyTorch's own counter of operations. What is not
 # multiplication on the device is measured: the time of a call however small, a probe, an eigendecomposition.
 #
 # Sizes of the models are from their configurations. Sizes of the datasets are from copies of ten of them; CLINC150 stands in for intent classification, and bias identification, whose source the paper does not name,
@@ -87,7 +87,7 @@ Markdown(f"""
 | texts of a dataset | at most {GPU.n_train:,} to train on and {GPU.n_test:,} to test on |
 | tokens of a text | at most {GPU.max_length} |
 | precision of the passes | {GPU.dtype} |
-| adapters | rank {lora.rank}, {lora.n_steps} steps of {lora.batch_size} texts at each of {len(lora.learning_rates)} learning rates |
+| adapters | rank {lora.r}, {lora.max_steps} steps of {lora.batch_size} texts at each of {len(lora.learning_rates)} learning rates |
 """)
 
 # %% tags=["hide-input"]
@@ -159,14 +159,14 @@ on_gpu = plan["hours"] - plan["on the CPU"]
 ax.barh(
     plan.index,
     on_gpu,
-    color=COLOURS["autoregressive"],
+    color=COLORS["autoregressive"],
     label="passes and training steps (GPU)",
 )
 ax.barh(
     plan.index,
     plan["on the CPU"],
     left=on_gpu,
-    color=COLOURS["metric"],
+    color=COLORS["metric"],
     label="subspaces and probes (CPU)",
 )
 ax.invert_yaxis()
@@ -180,17 +180,17 @@ _ = ax.legend(loc="upper right")
 # something else at the same time is slower than either. Expect a factor of two; the tests hold it to three.
 
 # %% tags=["hide-input"]
-settings = CellSettings(n_train=n_train, n_test=n_train // 2, seed=seed)
+settings = ExperimentConfig(n_train=n_train, n_test=n_train // 2, seed=seed)
 settings = replace(
     settings,
-    lora=replace(settings.lora, n_steps=n_steps, seed=seed),
-    frozen=replace(settings.frozen, n_steps=n_steps, seed=seed),
+    lora=replace(settings.lora, max_steps=n_steps, seed=seed),
+    frozen=replace(settings.frozen, max_steps=n_steps, seed=seed),
 )
 ladder = [f"lab/{name}" for name in models.split()]
 names = [f"lab/{name}" for name in tasks.split()]
 folder = Path(tempfile.mkdtemp())
 alone = Store(folder / "alone")
-planned = plan_grid(ladder, names, settings, alone)
+planned = plan_benchmark(ladder, names, settings, alone)
 speeds = {
     model: cost.measure_speed(cost.model_size(model), settings) for model in ladder
 }
@@ -203,7 +203,7 @@ estimate = {
     ).seconds
     for cell in planned.missing
 }
-measured = run_grid(ladder, names, settings, alone)
+measured = run_benchmark(ladder, names, settings, alone)
 seconds = pd.DataFrame(
     {
         "estimate": estimate,
@@ -241,7 +241,7 @@ with LocalCluster(
             killed.append(cluster.workers[0].pid)
             os.kill(killed[0], signal.SIGKILL)
 
-    found = run_grid(
+    found = run_benchmark(
         ladder,
         [*names, str(bad)],
         settings,
@@ -317,7 +317,7 @@ glue("full_dtype", facts["settings"]["dtype"], display=False)
 #
 # ## Run it
 #
-# First the plan, on the device that you will use. Two datasets have no source on the Hub and need a folder with `train.csv` and `test.csv`; Llama wants a token of yours and its licence accepted; OpenELM's repositories bring Python code, which
+# First the plan, on the device that you will use. Two datasets have no source on the Hub and need a folder with `train.csv` and `test.csv`; Llama wants a token of yours and its license accepted; OpenELM's repositories bring Python code, which
 # `--trust-remote-code` allows: read it first.
 #
 # ```bash

@@ -22,8 +22,8 @@
 # You need chapter 3 for the score. It runs in two minutes.
 # :::
 #
-# The authors released their code (repository Yu-AngCheng/NTPS, MIT licence); without it this page could not exist, and most papers have none. We read it at commit 0f877f7
-# and cite file and line. Nothing of it is quoted or copied: {func}`ntps_utils.mirror.mirror_ntps` states its recipe in our own words, with a switch for each
+# The authors released their code (repository Yu-AngCheng/NTPS, MIT license); without it this page could not exist, and most papers have none. We read it at commit 0f877f7
+# and cite file and line. Nothing of it is quoted or copied: {func}`ntps_utils.theory.released.released_ntps` states its recipe in our own words, with a switch for each
 # choice, and every effect below is measured here. Which script made the published values is not known to us: the score script reads a file that the extraction does not write
 # (cache.py 23, 303; K_sweep.py 105, 146).
 
@@ -46,17 +46,18 @@ from IPython.display import Markdown
 from myst_nb import glue
 from scipy.stats import ortho_group
 
-from ntps_utils.extract import extract
-from ntps_utils.figures import COLOURS, house_style, panels
-from ntps_utils.hub import load_model, load_texts
-from ntps_utils.inference import spearman
-from ntps_utils.lora import FinetuneConfig, finetune
-from ntps_utils.mirror import OURS, mirror_ntps
-from ntps_utils.moments import Moments
-from ntps_utils.problems import Problem, planted_problem, random_problem
-from ntps_utils.provenance import provenance_note
-from ntps_utils.results import load_recorded
-from ntps_utils.score import subspaces
+from ntps_utils.evidence.statistics import spearman
+from ntps_utils.evidence.tables import load_recorded
+from ntps_utils.models.datasets import load_texts
+from ntps_utils.models.extraction import extract
+from ntps_utils.models.finetuning import FinetuneConfig, finetune
+from ntps_utils.models.loading import load_model
+from ntps_utils.notebook import provenance_note
+from ntps_utils.plotting import COLORS, house_style, panels
+from ntps_utils.theory.moments import Moments
+from ntps_utils.theory.released import OURS, released_ntps
+from ntps_utils.theory.score import subspaces
+from ntps_utils.theory.synthetic import Problem, planted_problem, random_problem
 
 house_style()
 
@@ -75,9 +76,9 @@ moments = planted.moments()
 shares = (0.05, 0.25, 0.5, 0.75, 0.95)
 by_order = pd.DataFrame(
     {
-        "largest first": [mirror_ntps(moments, s, **OURS) for s in shares],
+        "largest first": [released_ntps(moments, s, **OURS) for s in shares],
         "smallest first": [
-            mirror_ntps(moments, s, **OURS | {"ascending": True}) for s in shares
+            released_ntps(moments, s, **OURS | {"ascending": True}) for s in shares
         ],
     },
     index=[f"k = {s:.0%} of the rank" for s in shares],
@@ -100,19 +101,19 @@ glue("order_bad", float(by_order["smallest first"].iloc[1]), display=False)
 # %%
 def unstable(**choices):
     """Largest changes of the score under rotations and tiny perturbations."""
-    start = mirror_ntps(moments, 0.5, **OURS | choices)
+    start = released_ntps(moments, 0.5, **OURS | choices)
     rng = np.random.default_rng(seed)
     turned, shaken = [], []
     for i in range(10):
         Q = ortho_group.rvs(planted.d, random_state=i)
         turned.append(
-            mirror_ntps(planted.transform(Q).moments(), 0.5, **OURS | choices)
+            released_ntps(planted.transform(Q).moments(), 0.5, **OURS | choices)
         )
         noisy = tuple(
             t * (1 + 1e-6 * rng.normal(size=t.shape)) for t in planted.texts
         )
         noise = Problem(noisy, planted.targets).moments()
-        shaken.append(mirror_ntps(noise, 0.5, **OURS | choices))
+        shaken.append(released_ntps(noise, 0.5, **OURS | choices))
     return [float(np.abs(np.array(v) - start).max()) for v in (turned, shaken)]
 
 
@@ -154,7 +155,7 @@ glue("kept_double", counted["double, above 256 eps of the largest"], display=Fal
 empty = random_problem(seed, d=18, n_texts=200, rank=18).moments()
 glue(
     "nan_case",
-    "no number" if np.isnan(mirror_ntps(empty, 0.05)) else "a number",
+    "no number" if np.isnan(released_ntps(empty, 0.05)) else "a number",
     display=False,
 )
 
@@ -196,7 +197,7 @@ recipes = {"ours": OURS, "the script's": {}} | {
 }
 compared = pd.DataFrame(
     {
-        name: {t: mirror_ntps(m, 0.5, **choices) for t, m in found.items()}
+        name: {t: released_ntps(m, 0.5, **choices) for t, m in found.items()}
         for name, choices in recipes.items()
     }
 )
@@ -209,10 +210,10 @@ for i, name in enumerate(names):
         compared[name] - compared["ours"],
         [i] * len(tasks),
         "o",
-        color=COLOURS["euclidean"],
+        color=COLORS["euclidean"],
         alpha=0.7,
     )
-ax.axvline(0, color=COLOURS["other"], lw=0.8)
+ax.axvline(0, color=COLORS["other"], lw=0.8)
 ax.set(yticks=range(len(names)), xlabel="change of the score")
 ax.set_yticklabels(["all together" if n == "the script's" else n for n in names])
 ax.invert_yaxis()
@@ -264,7 +265,7 @@ def padded_left(model, data, batch_size=16):
             ).hidden_states[last]
         lengths = torch.tensor([len(row) for row in batch])
         targets = torch.tensor(data.one_hot[start : start + batch_size])
-        total.add_batch([states], lengths, targets)
+        total.update([states], lengths, targets)
     return total
 
 
@@ -359,7 +360,7 @@ for s in ("lab", "real"):
 
 # %%
 small = load_model("lab/XS", dtype="float32")
-config = FinetuneConfig(learning_rates=(1e-2,), n_steps=tune_steps, eval_every=25)
+config = FinetuneConfig(learning_rates=(1e-2,), max_steps=tune_steps, eval_steps=25)
 noise = {}
 for task in ("agreement", "number"):
     parts = [load_texts(f"lab/{task}", split) for split in ("train", "test")]
@@ -383,7 +384,7 @@ glue("n_seeds", n_seeds, display=False)
 # Over {glue:text}`n_seeds` seeds the gain has a standard deviation of {glue:text}`seed_low:.1f` and {glue:text}`seed_high:.1f` points on the two tasks (a small model; the seed moves split, batches, head and adapters).
 #
 # - **LoRA** (lora_finetuning.py 16-27, 76-113): query, key and value, rank 32, alpha 32, dropout 0.05, Adafactor at 1e-4 with cosine decay and 5% warm-up, 5,000 steps of one text, the last step reported. These
-#   settings are {data}`ntps_utils.lora.PAPER`. Ours choose learning rate and step on a validation split, and the baseline of the gain comes from the same loop.
+#   settings are {data}`ntps_utils.models.finetuning.PAPER_FINETUNING`. Ours choose learning rate and step on a validation split, and the baseline of the gain comes from the same loop.
 # - **Out of memory** (linear_training.py 96-113): the retry uses the same batch again (read, not measured). Ours halves it.
 # - **The sign** (Fig3.ipynb): the gain's ranks are reversed before they are plotted and correlated; see {doc}`the chapter on the paper's numbers <10_the_papers_numbers>`.
 # - **What was stored**: the stored values carry no layer, $k$, seed or number of texts, so that the selection cannot be made again. Our rows carry all of these.
@@ -392,13 +393,13 @@ glue("n_seeds", n_seeds, display=False)
 #
 # | their choice | here |
 # | --- | --- |
-# | smallest eigenvalues first | `mirror_ntps(ascending=True)`, `ntps score --order ascending` |
-# | U as wide as a share of the rank | `mirror_ntps(fill_u=True)` |
-# | single precision, absolute cut-off | `mirror_ntps(single=True, absolute_cut=1e-8)`, `extract(precision="float32")` |
-# | integer part of share times rank | `mirror_ntps(round_down=True)` |
-# | pseudo-inverse | `mirror_ntps(pseudo_inverse=True)` |
-# | second moments, not centred | the default; `--centre` for the other |
-# | LoRA settings, last step | `ntps_utils.lora.PAPER` |
+# | smallest eigenvalues first | `released_ntps(ascending=True)`, `ntps score --order ascending` |
+# | U as wide as a share of the rank | `released_ntps(fill_u=True)` |
+# | single precision, absolute cut-off | `released_ntps(single=True, absolute_cut=1e-8)`, `extract(precision="float32")` |
+# | integer part of share times rank | `released_ntps(round_down=True)` |
+# | pseudo-inverse | `released_ntps(pseudo_inverse=True)` |
+# | second moments, not centered | the default; `--center` for the other |
+# | LoRA settings, last step | `ntps_utils.models.finetuning.PAPER_FINETUNING` |
 # | probe scored on its training rows | `probe_train_last` in every recorded cell |
 #
 # ## Summary

@@ -37,16 +37,20 @@ import pandas as pd
 from IPython.display import Markdown
 from myst_nb import glue
 
-from ntps_utils.data import load_reported
-from ntps_utils.extract import extract
-from ntps_utils.figures import COLOURS, house_style, panels
-from ntps_utils.hub import load_model, load_texts
-from ntps_utils.inference import predict_held_out, spearman
+from ntps_utils.evidence.statistics import predict_held_out, spearman
+from ntps_utils.evidence.tables import load_recorded, load_reported
 from ntps_utils.lab import TASKS
-from ntps_utils.lora import FinetuneConfig, finetune, untrained
-from ntps_utils.provenance import provenance_note
-from ntps_utils.results import load_recorded
-from ntps_utils.score import subspaces
+from ntps_utils.models.datasets import load_texts
+from ntps_utils.models.extraction import extract
+from ntps_utils.models.finetuning import (
+    FinetuneConfig,
+    finetune,
+    randomly_initialized,
+)
+from ntps_utils.models.loading import load_model
+from ntps_utils.notebook import provenance_note
+from ntps_utils.plotting import COLORS, house_style, panels
+from ntps_utils.theory.score import subspaces
 
 house_style()
 KINDS = {
@@ -107,7 +111,7 @@ glue("mag_high", float(magnitude["random, 97.5%"].max()), display=False)
 #
 # ## Which $k$, which layer?
 #
-# If the setting hardly mattered, tasks would differ much more than settings. Standard deviation of each score over tasks at a fixed setting, and over the eight settings (two layers, two widths, raw and centred) for
+# If the setting hardly mattered, tasks would differ much more than settings. Standard deviation of each score over tasks at a fixed setting, and over the eight settings (two layers, two widths, raw and centered) for
 # a fixed task; and how well two settings agree on the order of the tasks (mean Spearman coefficient of pairs of settings):
 
 # %%
@@ -119,7 +123,7 @@ for label in ("lab", "real"):
         by_task, by_setting, pairs = [], [], []
         for _, part in scores.groupby("model"):
             wide = part.pivot_table(
-                index="dataset", columns=["place", "centred", "rule"], values=column
+                index="dataset", columns=["place", "centered", "rule"], values=column
             )
             by_task.append(wide.std(axis=0).mean())
             by_setting.append(wide.std(axis=1).mean())
@@ -231,12 +235,12 @@ bounds = pd.DataFrame(
 # %% tags=["hide-input"] mystnb={"image": {"alt": "For fifteen tasks the excess loss as a share of the explainable loss, with the interval of the Euclidean bounds from near zero to far above one and the narrower interval of the metric-matched bounds."}, "figure": {"caption": "What the bounds leave open. Excess loss as a share of tr B (dot), between the bounds by the paper's score (thin) and by the metric-matched score (thick); everything right of 1 is known without a bound.", "name": "fig-asked-bounds"}}
 figure, (ax,) = panels(1, height=3.8)
 for i, b in enumerate(bounds.itertuples(index=False)):
-    ax.plot([max(b[1], 1e-12), b[2]], [i, i], color=COLOURS["euclidean"], lw=1)
+    ax.plot([max(b[1], 1e-12), b[2]], [i, i], color=COLORS["euclidean"], lw=1)
     ax.plot(
-        [max(b[3], 1e-12), b[4]], [i, i], color=COLOURS["metric"], lw=4, alpha=0.6
+        [max(b[3], 1e-12), b[4]], [i, i], color=COLORS["metric"], lw=4, alpha=0.6
     )
-    ax.plot(b[0], i, "o", color=COLOURS["exact"], ms=4)
-ax.axvline(1, color=COLOURS["other"], lw=0.8)
+    ax.plot(b[0], i, "o", color=COLORS["exact"], ms=4)
+ax.axvline(1, color=COLORS["other"], lw=0.8)
 ax.set(xscale="log", xlabel="share of tr B", yticks=range(len(bounds)))
 ax.set_yticklabels(bounds.index)
 ax.invert_yaxis()
@@ -273,13 +277,15 @@ glue(
 
 # %%
 small = load_model(tune_model, dtype="float32")
-plain = FinetuneConfig(n_steps=tune_steps, eval_every=25, patience=8, seed=seed)
+plain = FinetuneConfig(
+    max_steps=tune_steps, eval_steps=25, early_stopping_patience=8, seed=seed
+)
 ways = {
     "frozen": (small, {"method": "frozen", "learning_rates": (1e-2,)}),
     "LoRA": (small, {"method": "lora", "learning_rates": (1e-2,)}),
     "all weights": (small, {"method": "full", "learning_rates": (1e-3,)}),
     "from scratch": (
-        untrained(small, seed=seed),
+        randomly_initialized(small, seed=seed),
         {"method": "full", "learning_rates": (3e-3,), "warm_head": False},
     ),
 }
@@ -333,9 +339,9 @@ for ax, (column, (label, shade)) in zip(axes, KINDS.items(), strict=True):
             one.loc[task, "probe_adjusted_last"],
             two.loc[task, "probe_adjusted_last"],
         ]
-        ax.plot(x, y, color=COLOURS["other"], lw=0.8)
-    ax.plot(one[column], one["probe_adjusted_last"], "o", ms=5, color=COLOURS[shade])
-    ax.plot(two[column], two["probe_adjusted_last"], "x", ms=5, color=COLOURS[shade])
+        ax.plot(x, y, color=COLORS["other"], lw=0.8)
+    ax.plot(one[column], one["probe_adjusted_last"], "o", ms=5, color=COLORS[shade])
+    ax.plot(two[column], two["probe_adjusted_last"], "x", ms=5, color=COLORS[shade])
     ax.set(title=label, xlabel="score")
 _ = axes[0].set_ylabel("probe, chance-adjusted")
 

@@ -16,7 +16,7 @@ from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ntps_utils.files import atomic_path
+from ntps_utils._utils.files import atomic_path
 from tests.conftest import ROOT
 from tests.test_bad_input import CASES
 

@@ -29,11 +29,11 @@ from typing import Any
 import nbformat
 from safetensors.numpy import load_file
 
-from ntps_utils import book
-from ntps_utils.files import atomic_path, sha256
-from ntps_utils.provenance import provenance
-from ntps_utils.results import compare, stored_cells
-from ntps_utils.store import Store
+from book.tools import refresh as book
+from ntps_utils._utils.files import atomic_path, sha256
+from ntps_utils._utils.provenance import provenance
+from ntps_utils.evidence.store import Store
+from ntps_utils.evidence.tables import compare, stored_cells
 
 ROOT = Path(__file__).resolve().parents[1]
 NTPS = str(Path(sys.executable).with_name("ntps"))
@@ -107,15 +107,15 @@ exec "$0" build . --path-output . --warningiserror --nitpick --keep-going --quie
 GRID = """
 import sys
 from dataclasses import replace
-from ntps_utils.cells import CellSettings
-from ntps_utils.grid import run_grid
-from ntps_utils.lora import FinetuneConfig
-from ntps_utils.store import Store
+from ntps_utils.evidence.experiment import ExperimentConfig
+from ntps_utils.evidence.benchmark import run_benchmark
+from ntps_utils.models.finetuning import FinetuneConfig
+from ntps_utils.evidence.store import Store
 
-short = FinetuneConfig(learning_rates=(1e-2,), n_steps=20, eval_every=10)
-settings = CellSettings(lora=short, frozen=replace(short, method="frozen"), n_train=120, n_test=60)
+short = FinetuneConfig(learning_rates=(1e-2,), max_steps=20, eval_steps=10)
+settings = ExperimentConfig(lora=short, frozen=replace(short, method="frozen"), n_train=120, n_test=60)
 tasks = [f"lab/{t}" for t in ("tense", "code", "number", "marker")]
-run_grid(["lab/XS"], tasks, settings, Store(sys.argv[1] + "/cells")).complete()
+run_benchmark(["lab/XS"], tasks, settings, Store(sys.argv[1] + "/cells")).complete()
 """
 
 
@@ -163,7 +163,7 @@ WORK = {
         _small_site,
         # As the Makefile does it, lock included.
         lambda f: [
-            "env", "-C", str(f), sys.executable, "-m", "ntps_utils.locked", "_build/.lock", "sh", "-c", SITE,
+            "env", "-C", str(f), sys.executable, "-m", "book.tools.locked", "_build/.lock", "sh", "-c", SITE,
             str(Path(sys.executable).with_name("jupyter-book")),
         ],
         _site,

@@ -13,8 +13,9 @@ from typing import Any
 
 import pandas as pd
 
-from ntps_utils.hub import load_model, registered_datasets, registered_models
 from ntps_utils.lab.tasks import sample
+from ntps_utils.models.datasets import registered_datasets
+from ntps_utils.models.loading import load_model, registered_models
 
 MODELS = dict(
     zip(registered_models(), ("XS@400", "XS", "S@400", "S", "M@400", "M", "L@400", "L"), strict=True)

@@ -18,12 +18,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from ntps_utils.cli import app
-from ntps_utils.extract import ExtractionWarning, extract
-from ntps_utils.hub import load_model, load_texts
+from ntps_utils.cli.main import app
+from ntps_utils.evidence.store import Store
 from ntps_utils.lab.tasks import sample
-from ntps_utils.measure import measure
-from ntps_utils.store import Store
+from ntps_utils.models.datasets import load_texts
+from ntps_utils.models.extraction import ExtractionWarning, extract
+from ntps_utils.models.loading import load_model
+from ntps_utils.models.scoring import score_model
 
 runner = CliRunner()
 GOOD = "lab/tense"
@@ -435,7 +436,7 @@ def test_words_for_nothing_are_texts(make):
 def test_texts_of_a_million_characters_are_cut_and_said(make):
     texts = ["the bell rang . " * 62_500 if i % 4 == 0 else f"a bell rang {'loudly ' * i}" for i in range(24)]
     with pytest.warns(ExtractionWarning, match="cut-texts"):
-        report = measure("lab/XS", make.csv([0, 1] * 12, texts), layers="0", k_v=[0.5])
+        report = score_model("lab/XS", make.csv([0, 1] * 12, texts), layers="0", k_v=[0.5])
     assert np.isfinite(report.rows[0].excess_loss)
 
 

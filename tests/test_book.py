@@ -9,7 +9,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from ntps_utils import book
+from book.tools import refresh as book
 
 CHAPTERS = book.chapters()
 

@@ -10,8 +10,8 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-from ntps_utils.cli import app, parse_widths
-from ntps_utils.score import ScoreReport
+from ntps_utils.cli.main import app, parse_widths
+from ntps_utils.theory.score import ScoreReport
 
 runner = CliRunner()
 
@@ -24,12 +24,12 @@ def test_score_prints_a_table_and_writes_json(tiny_model, tiny_data, tmp_path):
     target = tmp_path / "scores.json"
     result = invoke(
         tiny_model, tiny_data, "--split", "test", "--max-texts", 40, "--layers", "0,last".replace("last", "2"),
-        "--k-v", "4", "--k-v", "0.5,1.0", "--centre", "--batch-size", 7, "--device", "cpu", "--dtype", "float32",
+        "--k-v", "4", "--k-v", "0.5,1.0", "--center", "--batch-size", 7, "--device", "cpu", "--dtype", "float32",
         "--seed", 3, "--max-length", 20, "--json", target,
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert "40 texts" in result.output
-    assert "centred moments" in result.output
+    assert "centered moments" in result.output
     report = ScoreReport.from_json(target.read_text())
     assert [(row.layer, row.k_v) for row in report] == [(0, 4), (0, 8), (0, 16), (2, 4), (2, 8), (2, 16)]
     data = json.loads(target.read_text())
@@ -80,7 +80,7 @@ def test_a_failed_run_writes_nothing(tiny_model, tiny_data, tmp_path):
 
 def test_as_a_process(tiny_model, tiny_data):
     """Table on standard output, progress and notes on standard error."""
-    command = [sys.executable, "-m", "typer", "ntps_utils.cli", "run", "score", str(tiny_model), str(tiny_data)]
+    command = [sys.executable, "-m", "typer", "ntps_utils.cli.main", "run", "score", str(tiny_model), str(tiny_data)]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"COLUMNS": "100"}, check=False)
     assert done.returncode == 0, done.stderr
     assert "NTPS" in done.stdout

@@ -11,13 +11,14 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-from ntps_utils import cells as cells_module
-from ntps_utils import cost
-from ntps_utils.cells import GPU, CellSettings, measure_cell
-from ntps_utils.data import load_text_sizes
-from ntps_utils.extract import tokenise
-from ntps_utils.hub import load_model, load_texts, registered_datasets, registered_models
-from ntps_utils.lora import FinetuneConfig
+from ntps_utils.evidence import cost
+from ntps_utils.evidence import experiment as cells_module
+from ntps_utils.evidence.experiment import GPU, ExperimentConfig, run_experiment
+from ntps_utils.evidence.tables import load_text_sizes
+from ntps_utils.models.datasets import load_texts, registered_datasets
+from ntps_utils.models.extraction import tokenize
+from ntps_utils.models.finetuning import FinetuneConfig
+from ntps_utils.models.loading import load_model, registered_models
 
 TEXTS = cost.TextSize(300, 150, 3, 30.0, 60)
 
@@ -56,7 +57,7 @@ def test_a_step_of_adapters_costs_twice_the_forward_pass(kind):
     """Gradients pass through the frozen weights, but none is taken of them."""
     model = body(kind).model
     size = cost._size(body(kind))
-    tuned = cost._with_adapters(model, FinetuneConfig(rank=2))
+    tuned = cost._with_adapters(model, FinetuneConfig(r=2))
     ids = torch.randint(50, (4, 32))
     with FlopCounterMode(display=False) as counter:
         tuned(input_ids=ids).last_hidden_state.square().mean().backward()
@@ -66,7 +67,7 @@ def test_a_step_of_adapters_costs_twice_the_forward_pass(kind):
 @pytest.mark.parametrize("kind", ["llama", "qwen2"])
 def test_numbers_kept_for_a_step_are_about_those_reckoned(kind):
     model = body(kind, n_layers=4).model
-    tuned = cost._with_adapters(model, FinetuneConfig(rank=2))
+    tuned = cost._with_adapters(model, FinetuneConfig(r=2))
     size = cost._size(body(kind, n_layers=4))
     kept: dict[int, int] = {}
     weights = {p.untyped_storage().data_ptr() for p in tuned.parameters()}
@@ -85,8 +86,8 @@ def test_numbers_kept_for_a_step_are_about_those_reckoned(kind):
 
 def test_passes_are_those_of_a_cell(monkeypatch):
     """Count texts in forward calls of the real thing, without an early stop."""
-    config = FinetuneConfig(learning_rates=(1e-2, 3e-3), n_steps=12, eval_every=4, patience=9)
-    settings = CellSettings(lora=config, frozen=replace(config, method="frozen"), n_train=200, n_test=100)
+    config = FinetuneConfig(learning_rates=(1e-2, 3e-3), max_steps=12, eval_steps=4, early_stopping_patience=9)
+    settings = ExperimentConfig(lora=config, frozen=replace(config, method="frozen"), n_train=200, n_test=100)
     model = load_model("lab/XS", dtype="float32")
     train, test = settings.texts("lab/tense")
     seen = {"texts": 0, "steps": 0}
@@ -111,29 +112,29 @@ def test_passes_are_those_of_a_cell(monkeypatch):
             lambda m, a, k, o: count(m, a, k, o) if isinstance(m, transformers.LlamaModel) else None, with_kwargs=True
         )
         stack.callback(handle.remove)
-        measure_cell(model, train, test, settings)
+        run_experiment(model, train, test, settings)
     size = cost.TextSize(200, 100, train.n_classes, 30.0, 60)
     asked = cost.passes(size, settings)
     assert len(handles) == 2
     assert seen["steps"] == asked.step_texts == 2 * 12 * config.batch_size
-    backward = min(200, cost.LINEARISED_TEXTS) * cost.LINEARISED_GRADIENTS  # counted as passes, seen as none
+    backward = min(200, cost.LINEARIZED_TEXTS) * cost.LINEARIZED_GRADIENTS  # counted as passes, seen as none
     assert seen["texts"] == pytest.approx(asked.texts - backward, rel=0.02)
 
 
 def test_estimates_are_near_what_cells_take():
     """Not a benchmark: an estimate that is wrong by a factor of three helps nobody."""
-    config = FinetuneConfig(learning_rates=(1e-2,), n_steps=60, eval_every=20, patience=9)
-    settings = CellSettings(lora=config, frozen=replace(config, method="frozen"), n_train=600, n_test=300)
+    config = FinetuneConfig(learning_rates=(1e-2,), max_steps=60, eval_steps=20, early_stopping_patience=9)
+    settings = ExperimentConfig(lora=config, frozen=replace(config, method="frozen"), n_train=600, n_test=300)
     model = load_model("lab/L", dtype="float32")
     train, test = settings.texts("lab/agreement")
-    lengths = [len(row) for row in tokenise(model, train).ids]
+    lengths = [len(row) for row in tokenize(model, train).ids]
     texts = replace(cost.text_size(train, test, None), mean_tokens=float(np.mean(lengths)))
     size = cost.model_size("lab/L")
     estimate = cost.cell_cost(size, texts, settings, cost.measure_speed(size, settings, device="cpu"))
     threads = torch.get_num_threads()
     torch.set_num_threads(cells_module.n_threads())
     try:
-        row = measure_cell(model, train, test, settings)
+        row = run_experiment(model, train, test, settings)
     finally:
         torch.set_num_threads(threads)
     assert 1 / 3 < estimate.seconds / row["seconds"] < 3

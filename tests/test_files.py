@@ -6,7 +6,7 @@ import hashlib
 
 import pytest
 
-from ntps_utils.files import atomic_path, sha256
+from ntps_utils._utils.files import atomic_path, sha256
 
 
 def test_atomic_path_replaces(tmp_path):

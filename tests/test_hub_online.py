@@ -13,8 +13,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from ntps_utils.extract import extract
-from ntps_utils.hub import load_model, load_texts, registered_datasets
+from ntps_utils.models.datasets import load_texts, registered_datasets
+from ntps_utils.models.extraction import extract
+from ntps_utils.models.loading import load_model
 from tests.standin_hub import COMMIT, StandInHub
 
 NTPS = str(Path(sys.executable).with_name("ntps"))
@@ -68,17 +69,19 @@ def test_scores_from_the_hub_are_those_of_local_files(hub, tiny_model, tiny_data
 
 
 def test_script_based_datasets_come_as_parquet(hub, tiny_data, tmp_path):
-    code = "from ntps_utils.hub import load_texts; print(load_texts('owner/scripted').fingerprint)"
+    code = "from ntps_utils.models.datasets import load_texts; print(load_texts('owner/scripted').fingerprint)"
     done = run(hub.url, tmp_path, sys.executable, "-c", code)
     assert done.returncode == 0, done.stderr[-3000:] + "\n".join(hub.seen[-20:])
     texts = load_texts(tiny_data)
-    code = "from ntps_utils.hub import load_texts; d = load_texts('owner/scripted'); print(d.texts[0], len(d))"
+    code = (
+        "from ntps_utils.models.datasets import load_texts; d = load_texts('owner/scripted'); print(d.texts[0], len(d))"
+    )
     assert run(hub.url, tmp_path, sys.executable, "-c", code).stdout.split("\n")[-2] == f"{texts.texts[0]} {len(texts)}"
 
 
 def test_held_out_rows_keep_a_question_on_one_side(hub, tmp_path):
     code = (
-        "import json; from ntps_utils.hub import load_texts; name = 'medical_questions_pairs'\n"
+        "import json; from ntps_utils.models.datasets import load_texts; name = 'medical_questions_pairs'\n"
         "print(json.dumps([load_texts(name, s).texts for s in ('train', 'test')]))"
     )
     done = run(hub.url, tmp_path, sys.executable, "-c", code)

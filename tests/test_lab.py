@@ -17,12 +17,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ntps_utils import hub, lab
-from ntps_utils.files import sha256
+from ntps_utils import lab
+from ntps_utils._utils.files import sha256
 from ntps_utils.lab import ladder, pretrain, recipe
 from ntps_utils.lab.grammar import Document, Factor
 from ntps_utils.lab.tasks import SIZES, TASKS, Task, sample, split_of
 from ntps_utils.lab.world import CODES, NOUNS, VERBS, WORLD, past, plural, third
+from ntps_utils.models import datasets, loading
 
 SMALL = recipe.Recipe(16, 1, 2, 32, n_steps=12, batch_size=4, n_warmup=2, checkpoints=(6, 12))
 
@@ -195,12 +196,12 @@ def test_a_factor_and_a_task_of_ones_own():
 
 
 def test_tasks_and_models_load_like_any_other():
-    data = hub.load_texts("lab/topic", "test")
+    data = datasets.load_texts("lab/topic", "test")
     assert data.n_classes == 8
     assert len(data) == 500
-    assert hub.load_texts("lab/topic@1", "test").texts != data.texts
+    assert datasets.load_texts("lab/topic@1", "test").texts != data.texts
     for step in (None, 400, 0):
-        model = hub.load_model("lab/XS" if step is None else f"lab/XS@{step}")
+        model = loading.load_model("lab/XS" if step is None else f"lab/XS@{step}")
         assert model.dimension == 32
         assert model.model.dtype == torch.float64
     ids = model.tokenizer(data.texts[0])["input_ids"]
@@ -212,16 +213,16 @@ def test_tasks_and_models_load_like_any_other():
 @pytest.mark.parametrize(
     ("load", "name", "message"),
     [
-        (hub.load_model, "lab/XXL", "no model 'XXL'; its models are XS, S, M, L"),
-        (hub.load_model, "lab/XS@7", "checkpoints 0, 400, 4000, not 7"),
-        (hub.load_model, "lab/XS@end", "a number of pretraining steps"),
-        (hub.load_model, "lab/XXL@0", "no model 'XXL'"),
-        (hub.load_texts, "lab/topics", "did you mean topic"),
-        (hub.load_texts, "lab/topic@x", "another draw of the task"),
+        (loading.load_model, "lab/XXL", "no model 'XXL'; its models are XS, S, M, L"),
+        (loading.load_model, "lab/XS@7", "checkpoints 0, 400, 4000, not 7"),
+        (loading.load_model, "lab/XS@end", "a number of pretraining steps"),
+        (loading.load_model, "lab/XXL@0", "no model 'XXL'"),
+        (datasets.load_texts, "lab/topics", "did you mean topic"),
+        (datasets.load_texts, "lab/topic@x", "another draw of the task"),
     ],
 )
 def test_unknown_names_say_what_there_is(load, name, message):
-    with pytest.raises(hub.HubError, match=message):
+    with pytest.raises(datasets.HubError, match=message):
         load(name)
 
 
@@ -250,7 +251,7 @@ def test_pretraining_learns_and_is_seeded(tmp_path):
     file = tmp_path / "a" / "step-12" / "model.safetensors"
     assert record["checkpoints"]["12"]["sha256"] == sha256(file)
     # The recorded loss is that of the rounded weights, as a reader loads them.
-    model = hub.load_model(tmp_path / "a" / "step-12", dtype="float32")
+    model = loading.load_model(tmp_path / "a" / "step-12", dtype="float32")
     loss = pretrain.validation_loss(model.model, pretrain.WorldSource(WORLD, model.tokenizer))
     assert loss == pytest.approx(record["checkpoints"]["12"]["validation_loss"], abs=1e-5)
     assert run(tmp_path / "a") == []  # finished: nothing is done again
@@ -323,7 +324,7 @@ def test_real_text_goes_the_same_way(tmp_path):
         )
     ]
     assert losses[-1] < losses[0] - 1
-    model = hub.load_model(tmp_path / "run" / "step-40")
+    model = loading.load_model(tmp_path / "run" / "step-40")
     assert model.max_length == 32
     file.write_text("short")
     with pytest.raises(ValueError, match="too few to train on"):
@@ -352,7 +353,7 @@ def test_the_shipped_ladder_is_what_it_says():
 
 
 def test_the_recorded_loss_of_the_smallest_model_is_its_loss():
-    model = hub.load_model("lab/XS", dtype="float32")
+    model = loading.load_model("lab/XS", dtype="float32")
     loss = pretrain.validation_loss(model.model, pretrain.WorldSource(WORLD, model.tokenizer))
     assert loss == pytest.approx(ladder.manifest()["XS"]["checkpoints"]["4000"]["validation_loss"], abs=1e-4)
 

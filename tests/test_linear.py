@@ -8,7 +8,7 @@ import scipy.linalg
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ntps_utils.linear import add_ridge, default_rcond, encoder, nested_basis, shrink, whiten
+from ntps_utils.theory.linear import add_ridge, default_rcond, encoder, nested_basis, shrink, whiten
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -79,7 +79,7 @@ def test_rcond_must_be_a_fraction():
 
 
 @given(seeds, st.integers(2, 12), st.integers(1, 15))
-def test_encoder_solves_the_generalised_eigenproblem(seed, d, c):
+def test_encoder_solves_the_generalized_eigenproblem(seed, d, c):
     rng = np.random.default_rng(seed)
     M = random_psd(rng, d, d, 1e3)
     T = rng.normal(size=(d, c))
@@ -129,7 +129,7 @@ def test_order_and_fill(seed, d):
 
 
 def test_rank_of_the_targets_is_found_under_rounding():
-    # Centred one-hot targets of c classes have rank c - 1; rounding must not look like a direction.
+    # Centered one-hot targets of c classes have rank c - 1; rounding must not look like a direction.
     rng = np.random.default_rng(1)
     x = rng.normal(size=(200, 30)) @ np.diag(np.geomspace(1, 1e4, 30))
     y = np.eye(4)[rng.integers(0, 4, 200)]

@@ -30,7 +30,7 @@ echo "end $$" >> log
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """A checkout whose Makefile is the real one and whose programs only keep a log."""
-    for name in ("Makefile", "requirements.lock", "pyproject.toml", "ntps_utils/__init__.py", "ntps_utils/locked.py"):
+    for name in ("Makefile", "requirements.lock", "pyproject.toml", "ntps_utils/__init__.py", "book/tools/locked.py"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     programs = tmp_path / ".venv" / "bin"
@@ -68,7 +68,7 @@ def test_two_builds_take_turns(checkout):
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_lock_ends_with_the_command_that_held_it(tmp_path, how):
     lock, begun = tmp_path / "new" / "lock", tmp_path / "begun"
-    command = [sys.executable, "-m", "ntps_utils.locked", str(lock)]
+    command = [sys.executable, "-m", "book.tools.locked", str(lock)]
     holder = subprocess.Popen([*command, "sh", "-c", f"touch {begun}; exec sleep 60"], cwd=ROOT)
     while not begun.exists():
         time.sleep(0.01)
@@ -81,7 +81,7 @@ def test_a_lock_ends_with_the_command_that_held_it(tmp_path, how):
 
 
 def test_status_and_mistakes_pass_through(tmp_path):
-    command = [sys.executable, "-m", "ntps_utils.locked"]
+    command = [sys.executable, "-m", "book.tools.locked"]
     assert (
         subprocess.run([*command, str(tmp_path / "lock"), "sh", "-c", "exit 7"], cwd=ROOT, check=False).returncode == 7
     )

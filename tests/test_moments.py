@@ -10,8 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ntps_utils.moments import TENSORS, Moments
-from ntps_utils.problems import Problem, random_problem
+from ntps_utils.theory.moments import TENSORS, Moments
+from ntps_utils.theory.synthetic import Problem, random_problem
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -86,7 +86,7 @@ def test_any_batching_order_and_padding_gives_the_same(seed, data):
     for start in range(0, n, size):
         pad = data.draw(st.sampled_from([0.0, 7.0, float("nan"), float("inf")]))
         x, lengths, y = batch(problem, order[start : start + size], pad, data.draw(st.integers(0, 3)))
-        pieces.add_batch([x], lengths, y)
+        pieces.update([x], lengths, y)
     assert_same(whole, pieces, 1e-10)
 
 
@@ -112,11 +112,11 @@ def test_several_layers_are_several_problems():
     p = random_problem(5, d=6, n_texts=20)
     x, lengths, y = batch(p, list(range(20)))
     both = Moments.zeros([3, 7], 6, p.targets.shape[1])
-    both.add_batch([x, 2 * x], lengths, y)
+    both.update([x, 2 * x], lengths, y)
     one = p.moments()
-    assert both.only(7).layers == (7,)
-    np.testing.assert_array_equal(both.only(7).layer(7).A0, both.layer(7).A0)
-    assert both.only(3).merge(both.only(3)).n_texts == 40
+    assert both.select_layer(7).layers == (7,)
+    np.testing.assert_array_equal(both.select_layer(7).layer(7).A0, both.layer(7).A0)
+    assert both.select_layer(3).merge(both.select_layer(3)).n_texts == 40
     np.testing.assert_allclose(both.layer(3).A1, one.A1, rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(both.layer(7).A1, 4 * one.A1, rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(both.layer(7).C, 2 * one.C, rtol=1e-12, atol=1e-12)
@@ -127,7 +127,7 @@ def test_float32_products_agree_to_float32():
     x, lengths, y = batch(p, list(range(60)))
     exact = p.moments()
     single = Moments.zeros([0], 8, p.targets.shape[1], precision="float32")
-    single.add_batch([x], lengths, y)
+    single.update([x], lengths, y)
     assert single.A0.dtype == torch.float64
     np.testing.assert_allclose(single.layer(0).A0, exact.A0, rtol=1e-4, atol=1e-5 * np.abs(exact.A0).max())
     assert single.layer(0).rcond > 1e8 * exact.rcond
@@ -145,34 +145,34 @@ def test_texts_of_one_token_count_for_perception_alone():
 
 
 @given(seeds)
-def test_centring_gives_covariances(seed):
+def test_centering_gives_covariances(seed):
     p = random_problem(seed)
-    m = p.moments().centre()
+    m = p.moments().center()
     both = np.hstack([p.means, p.targets])
     cov = np.atleast_2d(np.cov(both.T, bias=True))
     scale = 1e-9 * (1 + np.abs(both).max() ** 2)
     np.testing.assert_allclose(m.S, cov[: p.d, : p.d], atol=scale)
     np.testing.assert_allclose(m.C, cov[: p.d, p.d :], atol=scale)
     np.testing.assert_allclose(m.Y, cov[p.d :, p.d :], atol=scale)
-    assert m.centre() is m
+    assert m.center() is m
 
 
-def test_a_constant_feature_vanishes_when_centred():
+def test_a_constant_feature_vanishes_when_centered():
     p = random_problem(2, d=4, n_texts=40)
     texts = tuple(np.column_stack([t, np.full(len(t), 1e3)]) for t in p.texts)
-    m = Problem(texts, p.targets).moments().centre()
+    m = Problem(texts, p.targets).moments().center()
     assert np.all(m.S[-1] == 0)
     assert np.all(m.C[-1] == 0)
 
 
 @pytest.mark.parametrize("seed", range(20))
-@pytest.mark.parametrize("centre", [False, True])
-def test_ledoit_wolf_agrees_with_scikit_learn(seed, centre):
+@pytest.mark.parametrize("center", [False, True])
+def test_ledoit_wolf_agrees_with_scikit_learn(seed, center):
     from sklearn.covariance import ledoit_wolf_shrinkage
 
     p = random_problem(seed, d=6)
-    m = p.moments().centre() if centre else p.moments()
-    expected = ledoit_wolf_shrinkage(p.means, assume_centered=not centre)
+    m = p.moments().center() if center else p.moments()
+    expected = ledoit_wolf_shrinkage(p.means, assume_centered=not center)
     np.testing.assert_allclose(m.ledoit_wolf(), expected, rtol=1e-6, atol=1e-9)
 
 
@@ -207,27 +207,27 @@ def test_features_that_are_not_finite_are_named_and_nothing_is_added(bad):
     broken = x.clone()
     broken[1, 2, 0] = bad
     with pytest.raises(ValueError, match=r"Layer 4 .* row 12"):
-        m.add_batch([x, broken], torch.tensor([5, 4]), torch.eye(2), names=["row 11", "row 12"])
+        m.update([x, broken], torch.tensor([5, 4]), torch.eye(2), names=["row 11", "row 12"])
     assert m.n_texts == 0
     assert float(m.A0.abs().sum()) == 0.0
-    m.add_batch([x, broken], torch.tensor([5, 2]), torch.eye(2))  # beyond the text's end it does not matter
+    m.update([x, broken], torch.tensor([5, 2]), torch.eye(2))  # beyond the text's end it does not matter
 
 
 def test_batches_that_do_not_fit():
     m = Moments.zeros([0], 3, 2)
     x, y, lengths = torch.ones(2, 5, 3), torch.eye(2), torch.tensor([5, 5])
     with pytest.raises(ValueError, match="1 layers"):
-        m.add_batch([x, x], lengths, y)
+        m.update([x, x], lengths, y)
     with pytest.raises(ValueError, match="does not fit"):
-        m.add_batch([torch.ones(2, 5, 4)], lengths, y)
+        m.update([torch.ones(2, 5, 4)], lengths, y)
     with pytest.raises(ValueError, match="does not fit"):
-        m.add_batch([x], lengths, torch.ones(2, 3))
+        m.update([x], lengths, torch.ones(2, 3))
     with pytest.raises(ValueError, match="no token"):
-        m.add_batch([x], torch.tensor([5, 0]), y)
+        m.update([x], torch.tensor([5, 0]), y)
     with pytest.raises(ValueError, match="positions"):
-        m.add_batch([x], torch.tensor([5, 6]), y)
+        m.update([x], torch.tensor([5, 6]), y)
     with pytest.raises(ValueError, match="target of"):
-        m.add_batch([x], lengths, y * float("nan"))
+        m.update([x], lengths, y * float("nan"))
 
 
 def test_moments_of_different_things_do_not_merge():
@@ -264,16 +264,16 @@ def test_layers_stand_beside_each_other():
     targets = one.targets
     a = replace(Moments.from_texts(one.texts, targets), layers=(3,))
     b = replace(Moments.from_texts(second, targets), layers=(5,))
-    both = a.beside(b)
+    both = a.concat_layers(b)
     assert both.layers == (3, 5)
-    assert_same(both.only(3), a, rtol=0)
-    assert_same(both.only(5), b, rtol=0)
+    assert_same(both.select_layer(3), a, rtol=0)
+    assert_same(both.select_layer(5), b, rtol=0)
     assert both.n_texts == a.n_texts
     with pytest.raises(ValueError, match="Only moments of the same texts at different layers"):
-        a.beside(a)
+        a.concat_layers(a)
     other = replace(Moments.from_texts(two.texts[:4], two.targets[:4]), layers=(5,))
     with pytest.raises(ValueError, match="Only moments of the same texts at different layers"):
-        a.beside(other)
+        a.concat_layers(other)
 
 
 def test_shrinkage_is_complete_where_nothing_can_be_told():
@@ -281,6 +281,6 @@ def test_shrinkage_is_complete_where_nothing_can_be_told():
     rng = np.random.default_rng(0)
     one = Moments.from_texts([rng.normal(size=(3, 4))], np.ones((1, 1))).layer(0)
     assert one.ledoit_wolf() < 1e-12  # about zero |x|^4 = |S|^2, and no sampling error shows
-    assert one.centre().ledoit_wolf() == 1.0
+    assert one.center().ledoit_wolf() == 1.0
     noise = [rng.normal(size=(2, 40)) for _ in range(30)]
     assert Moments.from_texts(noise, np.eye(2)[np.arange(30) % 2]).layer(0).ledoit_wolf() > 0.9

@@ -10,12 +10,13 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from ntps_utils.cells import CellSettings, measure_cell
-from ntps_utils.cli import app
-from ntps_utils.hub import TextDataset, load_model, load_texts
-from ntps_utils.inference import fit_gain
-from ntps_utils.prescreen import PREDICTORS, Calibration, duration, judge, load_calibration, prescreen
-from ntps_utils.results import cell_table
+from ntps_utils.cli.main import app
+from ntps_utils.evidence.experiment import ExperimentConfig, run_experiment
+from ntps_utils.evidence.prescreen import PREDICTORS, Calibration, duration, judge, load_calibration, prescreen
+from ntps_utils.evidence.statistics import fit_gain
+from ntps_utils.evidence.tables import cell_table
+from ntps_utils.models.datasets import TextDataset, load_texts
+from ntps_utils.models.loading import load_model
 
 runner = CliRunner()
 
@@ -28,7 +29,7 @@ def calibration(path: Path, informative: bool, seed: int = 0) -> Path:
         base = rng.uniform(0.05, 0.5)
         for m in range(3):
             values = {c: rng.uniform(0, 1) for c in PREDICTORS}
-            values["rival_headroom"] = base + 0.02 * m
+            values["transfer_headroom"] = base + 0.02 * m
             gain = (0.8 * base if informative else rng.choice([0.0, 0.4])) + 0.01 * rng.normal()
             rows.append({"model": f"m{m}", "dataset": f"d{d}", "texts": f"t{d}", "gain": gain, **values})
     pd.DataFrame(rows).to_csv(path, index=False)
@@ -43,12 +44,12 @@ def case():
 def test_predictors_are_those_of_a_cell(case):
     """What prescreening measures is what the calibration's rows hold."""
     model, data = case
-    settings = CellSettings(lora=None, n_train=200, n_test=50)
-    row = cell_table([measure_cell(model, *settings.texts("lab/tense"), settings)]).iloc[0]
+    settings = ExperimentConfig(lora=None, n_train=200, n_test=50)
+    row = cell_table([run_experiment(model, *settings.texts("lab/tense"), settings)]).iloc[0]
     p = prescreen(model, data, calibration="lab")
     for column in PREDICTORS:
         assert p.predictors[column] == pytest.approx(row[column], rel=1e-5), column
-    assert p.probe_accuracy == pytest.approx(1 - row["rival_headroom"])
+    assert p.probe_accuracy == pytest.approx(1 - row["transfer_headroom"])
 
 
 def test_the_prediction_is_that_of_the_other_datasets(case, tmp_path):
@@ -61,7 +62,7 @@ def test_the_prediction_is_that_of_the_other_datasets(case, tmp_path):
     rest = cells[cells["dataset"] != "d3"]
     fitted = fit_gain(rest[list(PREDICTORS)].to_numpy(), rest["gain"].to_numpy(), rest["dataset"].tolist())
     gain, low, high = fitted.predict([[p.predictors[c] for c in PREDICTORS]], 0.8)
-    room = p.predictors["rival_headroom"]
+    room = p.predictors["transfer_headroom"]
     assert (p.gain, p.gain_low, p.gain_high) == pytest.approx([min(v[0], room) for v in (gain, low, high)])
     assert p.gain_low <= p.gain <= p.gain_high <= room
     assert p.calibration.predicts

@@ -12,20 +12,20 @@ import scipy.linalg
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ntps_utils.linear import whiten
-from ntps_utils.moments import Moments
-from ntps_utils.problems import Problem, exact_problem, planted_problem, random_problem
-from ntps_utils.score import NumericalWarning, ScoreReport, resolve_width, score_layer, subspaces
+from ntps_utils.theory.linear import whiten
+from ntps_utils.theory.moments import Moments
+from ntps_utils.theory.score import NumericalWarning, ScoreReport, resolve_width, score_layer, subspaces
+from ntps_utils.theory.synthetic import Problem, exact_problem, planted_problem, random_problem
 
-pytestmark = pytest.mark.filterwarnings("ignore::ntps_utils.score.NumericalWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::ntps_utils.theory.score.NumericalWarning")
 seeds = st.integers(0, 2**32 - 1)
-centres = st.booleans()
+centers = st.booleans()
 
 
-def loss(problem: Problem, V: np.ndarray, centre: bool = False) -> float:
+def loss(problem: Problem, V: np.ndarray, center: bool = False) -> float:
     """Mean squared error of the best linear prediction from the features V^T xbar, by least squares."""
     x, y = problem.means, problem.targets
-    if centre:
+    if center:
         x, y = x - x.mean(0), y - y.mean(0)
     z = x @ (V / np.linalg.norm(V, axis=0))
     W = np.linalg.lstsq(z, y, rcond=1e-11)[0]
@@ -40,23 +40,23 @@ def widths(solved, data) -> int:
     return data.draw(st.integers(1, solved.rank_v))
 
 
-@given(seeds, centres, st.data())
-def test_excess_loss_identity(seed, centre, data):
+@given(seeds, centers, st.data())
+def test_excess_loss_identity(seed, center, data):
     """(a), (b): L(V) - L* = sum beta_i (1 - |P~ u~_i|^2) = tr B (1 - ntps_task), and L* = tr Y - tr B."""
     problem = random_problem(seed)
-    solved = solve(problem, centre=centre)
+    solved = solve(problem, center=center)
     k = widths(solved, data)
-    best = loss(problem, np.eye(problem.d), centre)
+    best = loss(problem, np.eye(problem.d), center)
     tolerance = 1e-7 * solved.trace_y
     assert abs(solved.best_loss - best) < tolerance
-    assert abs(solved.excess_loss[k - 1] - (loss(problem, solved.V[:, :k], centre) - best)) < tolerance
+    assert abs(solved.excess_loss[k - 1] - (loss(problem, solved.V[:, :k], center) - best)) < tolerance
     assert abs(solved.excess_loss[k - 1] - solved.trace_b * (1 - solved.ntps_task[k - 1])) < tolerance
 
 
-@given(seeds, centres)
-def test_bounds_hold(seed, centre):
+@given(seeds, centers)
+def test_bounds_hold(seed, center):
     """(c), (d), (e) for every k_v; relative slack for rounding alone."""
-    solved = solve(random_problem(seed), centre=centre)
+    solved = solve(random_problem(seed), center=center)
     eps = 1e-9
     tiny = 1e-12 * solved.trace_b
     for bounds in (solved.bounds, solved.bounds_metric):
@@ -70,9 +70,9 @@ def test_bounds_hold(seed, centre):
     assert np.all(np.isnan(solved.bounds_rank_k.upper[k.stop :]))
 
 
-@given(seeds, centres)
-def test_the_metric_bound_is_never_looser(seed, centre):
-    solved = solve(random_problem(seed), centre=centre)
+@given(seeds, centers)
+def test_the_metric_bound_is_never_looser(seed, center):
+    solved = solve(random_problem(seed), center=center)
     assert np.all(solved.bounds_metric.looseness <= solved.bounds.looseness * (1 + 1e-6))
 
 
@@ -92,10 +92,10 @@ def test_looseness_of_the_constants(seed, log_condition, log_ratio):
     np.testing.assert_allclose(solved.bounds.looseness, condition * ratio, rtol=1e-5)
 
 
-@given(seeds, centres)
-def test_grid_agrees_with_separate_projections(seed, centre):
+@given(seeds, centers)
+def test_grid_agrees_with_separate_projections(seed, center):
     """One QR and cumulative sums against a projection for each (k_u, k_v) by least squares."""
-    solved = solve(random_problem(seed), centre=centre)
+    solved = solve(random_problem(seed), center=center)
     left, values, right = np.linalg.svd(solved.whitening.to_white, full_matrices=False)
     root = right.T * values @ right  # the symmetric square root of S
     for k_u in {1, solved.r}:
@@ -114,9 +114,9 @@ def test_grid_agrees_with_separate_projections(seed, centre):
                 assert abs(solved.ntps_metric[k_u - 1, k_v - 1] - expected) < 1e-4
 
 
-@given(seeds, centres)
-def test_scores_lie_in_the_unit_interval_and_grow_with_v(seed, centre):
-    solved = solve(random_problem(seed), centre=centre)
+@given(seeds, centers)
+def test_scores_lie_in_the_unit_interval_and_grow_with_v(seed, center):
+    solved = solve(random_problem(seed), center=center)
     for grid in (solved.ntps, solved.ntps_metric, solved.ntps_task[None]):
         assert grid.min() >= -1e-12
         assert grid.max() <= 1 + 1e-9
@@ -174,7 +174,7 @@ def test_the_euclidean_score_changes_under_a_skew_map():
 
 
 @given(seeds)
-def test_relabelling_and_duplicating_texts_change_nothing(seed):
+def test_relabeling_and_duplicating_texts_change_nothing(seed):
     problem = well_posed(seed, n_targets=3)
     base = solve(problem)
     permuted = solve(Problem(problem.texts, problem.targets[:, [2, 0, 1]]))
@@ -186,7 +186,7 @@ def test_relabelling_and_duplicating_texts_change_nothing(seed):
 
 @given(seeds, st.floats(0.01, 1.0))
 def test_ridge_is_noise_in_the_features(seed, ridge):
-    """The identity holds for the regularised S too: its loss is that of features with added noise."""
+    """The identity holds for the regularized S too: its loss is that of features with added noise."""
     problem = well_posed(seed)
     solved = solve(problem, ridge=ridge)
     m = problem.moments()
@@ -226,16 +226,16 @@ def test_k_u_is_capped_at_the_rank_of_the_labels():
     assert solve(problem).U.shape[1] == min(3, solve(problem).r)
     labels = Problem(problem.texts, np.eye(3)[np.arange(60) % 3])
     assert solve(labels).r == 3
-    assert solve(labels, centre=True).r == 2
+    assert solve(labels, center=True).r == 2
 
 
 @given(seeds, st.integers(2, 10), st.data())
-def test_centring_leaves_no_direction_of_rounding(seed, d, data):
+def test_centering_leaves_no_direction_of_rounding(seed, d, data):
     """Features of rank q far from the origin, and classes: S has rank q, C at most classes - 1."""
     q = data.draw(st.integers(1, d))
     offset = data.draw(st.floats(0, 1000))
     problem = random_problem(seed, d=d, n_texts=8 * d, rank=q, condition=10.0, offset=offset)
-    solved = solve(problem, centre=True)
+    solved = solve(problem, center=True)
     assert solved.rank == q
     if set(np.unique(problem.targets)) == {0.0, 1.0}:
         present = np.count_nonzero(problem.targets.sum(0))
@@ -245,12 +245,12 @@ def test_centring_leaves_no_direction_of_rounding(seed, d, data):
 
 def test_a_direction_that_the_eigensolver_invented():
     """Found by ten thousand examples: rank 2 in three features, where LAPACK's default driver says 3."""
-    solved = solve(random_problem(1, d=3, n_texts=24, rank=2, condition=10.0, offset=0.0), centre=True)
+    solved = solve(random_problem(1, d=3, n_texts=24, rank=2, condition=10.0, offset=0.0), center=True)
     assert solved.rank == 2
 
 
 def test_planted_directions_are_found():
-    solved = solve(planted_problem(0), centre=True)
+    solved = solve(planted_problem(0), center=True)
     assert solved.r == 2
     assert solved.ntps[-1, 0] < 0.6
     assert solved.ntps[-1, 1] > 0.95
@@ -259,11 +259,11 @@ def test_planted_directions_are_found():
 
 
 def test_ascending_order_misses_planted_directions():
-    mirror = solve(planted_problem(0), centre=True, order="ascending")
+    mirror = solve(planted_problem(0), center=True, order="ascending")
     assert mirror.ntps[-1, mirror.rank_v // 2] < 0.5
     assert np.all(np.diff(mirror.gamma) >= 0)
     assert np.all(np.diff(mirror.beta) >= 0)
-    full = solve(planted_problem(0), centre=True, order="ascending", fill_u=True)
+    full = solve(planted_problem(0), center=True, order="ascending", fill_u=True)
     assert full.U.shape == (40, 40)
     assert full.r == 2
     np.testing.assert_allclose(full.bounds.upper, mirror.bounds.upper, rtol=1e-8)
@@ -340,14 +340,14 @@ def test_jackknife_error_is_about_the_spread_over_samples():
     scores, errors = [], []
     for seed in range(30):
         p = planted_problem(seed, **options)
-        (row,), _ = score_layer(groups(p, 10), 0, [2], centre=True)
+        (row,), _ = score_layer(groups(p, 10), 0, [2], center=True)
         scores.append(row.excess_loss / row.trace_b)
         errors.append(row.excess_loss_se / row.trace_b)
     assert 0.5 < np.mean(errors) / np.std(scores) < 2.0
 
 
 def test_jackknife_of_a_mean_is_its_standard_error():
-    from ntps_utils.score import _jackknife_se
+    from ntps_utils.theory.score import _jackknife_se
 
     x = np.random.default_rng(0).normal(size=25)
     left_out = [np.delete(x, i).mean() for i in range(25)]
@@ -377,14 +377,14 @@ def test_report_round_trip():
 def test_targets_without_information_are_refused():
     problem = well_posed(0)
     with pytest.raises(ValueError, match="no linear information"):
-        solve(Problem(problem.texts, np.ones((60, 1))), centre=True)
+        solve(Problem(problem.texts, np.ones((60, 1))), center=True)
 
 
 def test_a_row_holds_what_was_solved():
     """Every field of a row by its definition, at each width; nothing is left out."""
     problem = random_problem(12, d=6, n_texts=60, n_targets=4, rank=6, condition=3.0)
-    solved = subspaces(problem.moments(), layer=4, centre=True, shrinkage=0.1)
-    assert (solved.layer, solved.n_texts, solved.centred, solved.shrinkage) == (4, 60, True, 0.1)
+    solved = subspaces(problem.moments(), layer=4, center=True, shrinkage=0.1)
+    assert (solved.layer, solved.n_texts, solved.centered, solved.shrinkage) == (4, 60, True, 0.1)
     for k in range(1, solved.rank_v + 1):
         row = solved.row(k)
         assert (row.layer, row.k_v, row.shrinkage) == (4, k, 0.1)
@@ -432,12 +432,12 @@ def test_as_many_texts_as_features_are_not_too_few():
 
 def test_three_groups_have_errors_and_two_have_none():
     problem = random_problem(2, d=4, n_texts=60, rank=4, condition=2.0)
-    (two,), _ = score_layer(groups(problem, 2), 0, [2], centre=True)
-    (three,), _ = score_layer(groups(problem, 3), 0, [2], centre=True)
+    (two,), _ = score_layer(groups(problem, 2), 0, [2], center=True)
+    (three,), _ = score_layer(groups(problem, 3), 0, [2], center=True)
     assert two.ntps_se is None
     assert three.ntps_se > 0
     left_out = [
-        score_layer([p for j, p in enumerate(groups(problem, 3)) if j != i], 0, [2], centre=True)[0][0].ntps
+        score_layer([p for j, p in enumerate(groups(problem, 3)) if j != i], 0, [2], center=True)[0][0].ntps
         for i in range(3)
     ]
     assert three.ntps_se == pytest.approx(np.sqrt(2 * np.var(left_out)))

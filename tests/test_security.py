@@ -12,11 +12,12 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from ntps_utils import book
-from ntps_utils.cli import app
-from ntps_utils.hub import HubError, load_model
+from book.tools import refresh as book
+from ntps_utils.cli.main import app
+from ntps_utils.evidence.store import Store
 from ntps_utils.lab.tasks import sample
-from ntps_utils.store import Store
+from ntps_utils.models._hub import HubError
+from ntps_utils.models.loading import load_model
 from tests.conftest import ROOT
 
 SOURCES = sorted(

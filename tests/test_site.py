@@ -16,8 +16,9 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from pypdf import PdfReader
 
-from ntps_utils import book, browser
-from ntps_utils import site as site_extension
+from book.tools import browser
+from book.tools import refresh as book
+from book.tools import site_extension as site_extension
 from tests.conftest import ROOT
 
 REPOSITORY = "https://github.com/owner/ntps"
@@ -127,7 +128,7 @@ def address(site) -> Iterator[str]:
         yield found
 
 
-# The theme fades colours in; axe must not measure them half-way.
+# The theme fades colors in; axe must not measure them half-way.
 STILL = "() => Promise.all(document.getAnimations().map(a => a.finished.catch(() => null))).then(() => true)"
 
 
@@ -337,7 +338,7 @@ def test_the_citation_can_be_copied(chromium, address):
 
 
 def test_the_whole_book_becomes_one_pdf(chromium, site, tmp_path):
-    command = [sys.executable, "-m", "ntps_utils.browser", str(tmp_path / "book.pdf"), str(site)]
+    command = [sys.executable, "-m", "book.tools.browser", str(tmp_path / "book.pdf"), str(site)]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     n_sheets = int(said.split()[0])
     pdf = PdfReader(tmp_path / "book.pdf")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ntps_utils.store import Store, StoreError
+from ntps_utils.evidence.store import Store, StoreError
 
 
 def test_what_is_put_is_got_and_settings_tell_results_apart(tmp_path):

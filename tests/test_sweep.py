@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ntps_utils.hub import load_model, load_texts
-from ntps_utils.measure import measure
-from ntps_utils.sweep import FRACTIONS, sweep
+from ntps_utils.evidence.sweep import FRACTIONS, sweep
+from ntps_utils.models.datasets import load_texts
+from ntps_utils.models.loading import load_model
+from ntps_utils.models.scoring import score_model
 
 
 def test_every_entry_is_what_a_single_measurement_gives():
@@ -20,7 +21,7 @@ def test_every_entry_is_what_a_single_measurement_gives():
     assert table.datasets == ("lab/topic", "lab/tense")
     assert table.flat("ntps").shape == (8, 2)
     for j, (train, _) in enumerate(pairs):
-        report = measure(model, train, k_v=(0.25, 0.5)).to_frame()
+        report = score_model(model, train, k_v=(0.25, 0.5)).to_frame()
         for name, scores in table.scores.items():
             expected = report[name].to_numpy().reshape(model.n_layers, 2)
             np.testing.assert_allclose(scores[:, :, j], expected, rtol=1e-7, atol=1e-9)

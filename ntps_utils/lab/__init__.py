@@ -5,7 +5,7 @@
 """
 
 from ntps_utils.lab.grammar import Document, Factor, World
-from ntps_utils.lab.ladder import MODELS, checkpoint, manifest, steps_of, untrained
+from ntps_utils.lab.ladder import MODELS, checkpoint, manifest, steps_of, untrained_model
 from ntps_utils.lab.tasks import TASKS, Sample, Task, find_task, sample, split_of
 from ntps_utils.lab.world import WORLD
 
@@ -24,5 +24,5 @@ __all__ = [
     "sample",
     "split_of",
     "steps_of",
-    "untrained",
+    "untrained_model",
 ]

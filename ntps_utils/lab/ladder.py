@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from ntps_utils.files import atomic_path, sha256
+from ntps_utils._utils.files import atomic_path, data_file, sha256
 from ntps_utils.lab.recipe import LADDER, Progress
 from ntps_utils.lab.world import WORLD
 
@@ -22,7 +21,7 @@ MODELS = tuple(LADDER)
 
 def ladder_folder() -> Path:
     """Where the shipped models are."""
-    return Path(str(resources.files("ntps_utils.data"))) / "lab"
+    return data_file("lab")
 
 
 def manifest() -> dict[str, Any]:
@@ -50,7 +49,7 @@ def checkpoint(name: str, step: int | None = None) -> Path:
     return ladder_folder() / name / f"step-{step}"
 
 
-def untrained(name: str) -> tuple[Any, Any]:
+def untrained_model(name: str) -> tuple[Any, Any]:
     """Model and tokenizer of step 0, made from the recipe's seed."""
     from ntps_utils.lab.pretrain import initial_model, world_tokenizer  # imports transformers, which is slow
 
@@ -69,7 +68,7 @@ def write_manifest(folder: Path) -> None:
     runs = {}
     for name in MODELS:
         run = json.loads((folder / name / "run.json").read_text("utf-8"))
-        n_parameters = sum(p.numel() for p in untrained(name)[0].parameters())
+        n_parameters = sum(p.numel() for p in untrained_model(name)[0].parameters())
         runs[name] = {"n_parameters": n_parameters, **run}
     with atomic_path(folder / "manifest.json") as temporary:
         temporary.write_text(json.dumps(runs, indent=1) + "\n", "utf-8")

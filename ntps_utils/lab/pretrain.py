@@ -23,7 +23,7 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from ntps_utils.files import atomic_folder, atomic_path, sha256
+from ntps_utils._utils.files import atomic_folder, atomic_path, sha256
 from ntps_utils.lab.grammar import World
 from ntps_utils.lab.recipe import CONTEXT, Progress, Recipe
 from ntps_utils.lab.world import WORLD

@@ -1,4 +1,4 @@
-"""The lab's tasks: labelled texts of the made world, and the best accuracy that they allow."""
+"""The lab's tasks: labeled texts of the made world, and the best accuracy that they allow."""
 
 from __future__ import annotations
 
@@ -81,12 +81,12 @@ class Sample:
 
 
 def _of_factor(name: str, asks: str, factor: str, write: Callable[[World, Document], None]) -> Task:
-    def labelled(world: World, doc: Document) -> int:
+    def labeled(world: World, doc: Document) -> int:
         write(world, doc)
         return doc.index(factor)
 
     values = WORLD.factors[factor].values
-    return Task(name, asks, "helps prediction", values, labelled, lambda doc: doc.posterior(factor))
+    return Task(name, asks, "helps prediction", values, labeled, lambda doc: doc.posterior(factor))
 
 
 def _opinion(world: World, doc: Document) -> None:
@@ -213,7 +213,7 @@ TASKS: dict[str, Task] = {
             _related,
             _related_posterior,
         ),
-        Task("xor", "Is the story past or favourable, but not both?", "relation", ("no", "yes"), _xor, _xor_posterior),
+        Task("xor", "Is the story past or favorable, but not both?", "relation", ("no", "yes"), _xor, _xor_posterior),
         Task("random", "Heads or tails?", "control", ("heads", "tails"), _random, lambda doc: np.array([0.5, 0.5])),
     )
 }
@@ -235,7 +235,7 @@ def find_task(name: str) -> Task:
 
 
 def sample(task: str | Task, n: int, *, seed: int, world: World = WORLD) -> Sample:
-    """Write n labelled texts of a task.
+    """Write n labeled texts of a task.
 
     Parameters
     ----------

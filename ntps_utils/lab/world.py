@@ -41,7 +41,7 @@ VERBS = {
     "clinic": "treat examine heal inject",
     "space": "launch land explore detect",
 }
-COLOURS = _words("red blue green gray white brown")
+COLORS = _words("red blue green gray white brown")
 CODES = _words("zub kif dol pem rux vat gim lor nad sut bex fip hob jat kel mip nog pux rif sab tol vim wex yad")
 
 
@@ -125,12 +125,12 @@ def past(verb: str) -> str:
 
 
 def noun_phrase(doc: Document, noun: str | None = None) -> int:
-    """ "the (colour) noun(s)"; returns 1 if the noun is plural, and notes the first one's number."""
+    """ "the (color) noun(s)"; returns 1 if the noun is plural, and notes the first one's number."""
     noun = noun or doc.draw("topic", "noun")
     number = int(doc.chance(0.5))
     doc.say("the")
     if doc.chance(0.2):
-        doc.say(doc.pick(COLOURS))
+        doc.say(doc.pick(COLORS))
     doc.say(plural(noun) if number else noun)
     doc.facts.setdefault("number", number)
     return number
@@ -285,5 +285,5 @@ WORLD = World(
     factors={factor.name: factor for factor in FACTORS},
     sentences=SENTENCES,
     genres=((0.5, story), (0.15, query), (0.2, passive_pair), (0.15, topic_pair)),
-    fixed=(*_FORMS, *_GLUE.split(), *COLOURS, *CODES),
+    fixed=(*_FORMS, *_GLUE.split(), *COLORS, *CODES),
 )

@@ -1,0 +1,1 @@
+"""Tools that build the book. They are not part of the package."""

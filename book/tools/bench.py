@@ -1,0 +1,224 @@
+"""What measuring costs, as ratios in one run: ``make bench``.
+
+    python -m book.tools.bench [--shape Qwen2-0.5B] [--device cpu] [--out FILE]
+
+Extraction is timed against the bare forward pass of the same batches in the same
+precision and against the textbook loop (a text at a time, a position at a time); the
+scores of every width against one pseudo-inverse projection for each of 19 widths.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from numpy.typing import NDArray
+
+from ntps_utils._utils.files import atomic_path
+from ntps_utils._utils.provenance import provenance
+from ntps_utils.models.datasets import TextDataset
+from ntps_utils.models.extraction import _hidden_states, _inputs, extract, tokenize
+from ntps_utils.models.loading import CausalModel
+from ntps_utils.theory.moments import Moments
+from ntps_utils.theory.score import subspaces
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Of a model with grouped-query attention and gated feed-forward layers."""
+
+    d: int
+    n_layers: int
+    n_heads: int
+    n_kv_heads: int
+    d_ff: int
+
+
+SHAPES = {
+    "tiny": Shape(64, 4, 4, 2, 128),
+    "Qwen2-0.5B": Shape(896, 24, 14, 2, 4864),
+    "Qwen2-1.5B": Shape(1536, 28, 12, 2, 8960),
+    "Qwen2-7B": Shape(3584, 28, 28, 4, 18944),
+}
+
+
+class _Words:
+    """A tokenizer of numbers: the benchmark's texts are token ids already."""
+
+    bos_token_id = None
+    model_max_length = 10**9
+
+    def __call__(self, texts: list[str], **_: Any) -> dict[str, list[list[int]]]:
+        return {"input_ids": [[int(word) for word in text.split()] for text in texts]}
+
+
+def random_model(shape: Shape, device: str, dtype: torch.dtype) -> CausalModel:
+    """A model of this shape with random weights and a small vocabulary."""
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    config = Qwen2Config(
+        vocab_size=1000,
+        hidden_size=shape.d,
+        num_hidden_layers=shape.n_layers,
+        num_attention_heads=shape.n_heads,
+        num_key_value_heads=shape.n_kv_heads,
+        intermediate_size=shape.d_ff,
+        tie_word_embeddings=True,
+    )
+    with torch.random.fork_rng(devices=[]), torch.device(device):
+        torch.manual_seed(0)
+        model: Any = Qwen2ForCausalLM(config).to(dtype)  # type: ignore[arg-type]
+    return CausalModel("random", model.eval().requires_grad_(False), _Words(), "random weights")
+
+
+def random_texts(n: int, shortest: int, longest: int, seed: int = 0) -> TextDataset:
+    """Texts of random tokens, two classes."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(shortest, longest + 1, n)
+    texts = tuple(" ".join(map(str, rng.integers(0, 1000, length))) for length in lengths)
+    return TextDataset("random", "train", texts, np.arange(n) % 2, ("a", "b"))
+
+
+def seconds(work: Callable[[], Any], device: str) -> float:
+    """Wall time of a piece of work."""
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+    started = time.perf_counter()
+    work()
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+def bench_extraction(
+    shape: Shape, device: str, n_texts: int, longest: int, batch_size: int, repeats: int
+) -> dict[str, Any]:
+    """Extraction and the bare forward pass, in turn, ``repeats`` times; medians."""
+    on_gpu = device.startswith("cuda")
+    dtype = torch.bfloat16 if on_gpu else torch.float32
+    model, data = random_model(shape, device, dtype), random_texts(n_texts, longest // 4, longest)
+    ids = sorted(tokenize(model, data).ids, key=len)
+    batches = [ids[i : i + batch_size] for i in range(0, len(ids), batch_size)]
+    n_tokens = sum(map(len, ids))
+
+    @torch.inference_mode()
+    def bare() -> None:
+        for batch in batches:
+            model.model.base_model(**_inputs(model, batch))
+
+    def ours() -> None:
+        extract(model, data, batch_size=batch_size, precision="float32")
+
+    bare()  # the first calls allocate
+    ours()
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats()
+    times = [(seconds(bare, device), seconds(ours, device)) for _ in range(repeats)]
+    forward, extraction = (statistics.median(column) for column in zip(*times, strict=True))
+    result = {
+        "d": shape.d,
+        "n_layers": shape.n_layers,
+        "dtype": str(dtype).removeprefix("torch."),
+        "n_texts": n_texts,
+        "n_tokens": n_tokens,
+        "batch_size": batch_size,
+        "forward_seconds": forward,
+        "extraction_seconds": extraction,
+        "ratio_to_forward": statistics.median(ours / bare for bare, ours in times),
+        "tokens_per_second": n_tokens / extraction,
+    }
+    if on_gpu:
+        result["peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
+    else:
+        few = sorted(ids, key=len)[len(ids) // 2 : len(ids) // 2 + 2]
+        loop = seconds(lambda: textbook(model, few), device) / sum(map(len, few))
+        result["textbook_ratio"] = loop / (extraction / n_tokens)
+    return result
+
+
+def textbook(model: CausalModel, ids: list[list[int]]) -> list[NDArray[np.float64]]:
+    """A0, A1, S of every layer as the definitions read: text by text, position by position."""
+    d = model.dimension
+    sums = [np.zeros((model.n_layers, d, d)) for _ in range(3)]
+    A0, A1, S = sums
+    for row in ids:
+        for layer, hidden in enumerate(_hidden_states(model, [row])):
+            X = hidden[0].double().cpu().numpy()
+            past = np.zeros(d)
+            for t in range(len(X) - 1):
+                past = past + X[t]
+                A0[layer] += np.outer(past, past)
+                A1[layer] += np.outer(past, X[t + 1])
+            S[layer] += np.outer(X.mean(0), X.mean(0))
+    return sums
+
+
+def bench_scores(d: int, n_texts: int, repeats: int) -> dict[str, Any]:
+    """Every score at every width of one layer, against 19 pseudo-inverse projections."""
+    rng = np.random.default_rng(0)
+    mix = rng.normal(size=(d, d)) / np.sqrt(d)
+    texts = [rng.normal(size=(4, d)) @ mix for _ in range(n_texts)]
+    moments = Moments.from_texts(texts, np.eye(10)[np.arange(n_texts) % 10]).layer(0)
+
+    def solve() -> Any:
+        return subspaces(moments)
+
+    solved = solve()
+
+    def grids() -> None:
+        fresh = type(solved)(**{name: getattr(solved, name) for name in solved.__dataclass_fields__})
+        _ = fresh.ntps, fresh.ntps_metric, fresh.ntps_task, fresh.excess_loss
+
+    def projections() -> None:
+        for share in np.arange(1, 20) / 20:
+            V = solved.V[:, : max(1, round(share * solved.rank_v))]
+            np.linalg.norm(V @ (np.linalg.pinv(V) @ solved.U)) ** 2 / np.linalg.norm(solved.U) ** 2
+
+    times = [(seconds(projections, "cpu"), seconds(grids, "cpu")) for _ in range(repeats)]
+    return {
+        "d": d,
+        "widths": int(solved.rank_v * solved.U.shape[1]),
+        "projections_seconds": statistics.median(p for p, _ in times),
+        "grids_seconds": statistics.median(g for _, g in times),
+        "ratio_to_projections": statistics.median(g / p for p, g in times),
+        "solve_seconds": seconds(solve, "cpu"),
+    }
+
+
+def main(
+    shape: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(SHAPES)}. Repeat for more.")] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    n_texts: Annotated[int, typer.Option(help="Texts to extract.")] = 64,
+    longest: Annotated[int, typer.Option(help="Tokens of the longest text.")] = 128,
+    batch_size: Annotated[int, typer.Option(help="Texts in a forward pass.")] = 32,
+    repeats: Annotated[int, typer.Option(help="Medians are over this many.")] = 3,
+    out: Annotated[Path, typer.Option(help="Write the figures here.")] = Path("runs/bench.json"),
+) -> None:
+    """Measure what extraction and scores cost."""
+    shapes = shape or ["Qwen2-0.5B"]
+    unknown = [name for name in shapes if name not in SHAPES]
+    if unknown:
+        raise typer.BadParameter(f"there is no shape {unknown[0]!r}; shapes: {', '.join(SHAPES)}")
+    rows = {}
+    for name in shapes:
+        typer.echo(f"extraction, {name} on {device} ...", err=True)
+        rows[name] = bench_extraction(SHAPES[name], device, n_texts, longest, batch_size, repeats)
+    typer.echo("scores ...", err=True)
+    scores = bench_scores(max(SHAPES[name].d for name in shapes), 4000, repeats)
+    where = torch.cuda.get_device_name() if device.startswith("cuda") else f"{torch.get_num_threads()} CPU threads"
+    report = {"extraction": rows, "scores": scores, "provenance": provenance(device=where, repeats=repeats)}
+    with atomic_path(out) as temporary:
+        temporary.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+    typer.echo(json.dumps({"extraction": rows, "scores": scores}, indent=1))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,1 @@
+"""Files, provenance and diagnostics that every package uses."""

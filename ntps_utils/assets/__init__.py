@@ -1,1 +1,0 @@
-"""Files that figures are made of."""

@@ -1,0 +1,1 @@
+"""The ``ntps`` command line."""

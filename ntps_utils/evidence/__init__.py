@@ -1,0 +1,1 @@
+"""Experiments over many models and datasets, their statistics and tables."""

@@ -1,0 +1,1 @@
+"""The score on plain arrays: moments, closed forms, bounds."""

@@ -1,0 +1,101 @@
+"""Probes against independent formulas, and what they say of weak data."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LinearRegression
+
+from ntps_utils.models.probes import ProbeWarning, chance_adjusted, linear_probe, logistic_probe
+
+
+def blobs(n: int, c: int, d: int, gap: float, seed: int, centers_seed: int = 0):
+    """Classes around centers a distance apart."""
+    rng = np.random.default_rng(seed)
+    centers = gap * np.random.default_rng(centers_seed).normal(size=(c, d))
+    y = np.arange(n) % c
+    return centers[y] + rng.normal(size=(n, d)), y
+
+
+@pytest.mark.parametrize(("c", "d", "seed"), [(2, 3, 0), (5, 10, 1), (3, 40, 2)])
+def test_linear_probe_is_ordinary_least_squares(c, d, seed):
+    x, y = blobs(200, c, d, 0.5, seed)
+    x_test, y_test = blobs(90, c, d, 0.5, seed + 1)
+    probe = linear_probe(x, y, x_test, y_test)
+    targets = np.eye(c)
+    oracle = LinearRegression().fit(x, targets[y])
+    for name, features, labels in (("train", x, y), ("test", x_test, y_test)):
+        predicted = oracle.predict(features)
+        assert getattr(probe, f"{name}_mse") == pytest.approx(((predicted - targets[labels]) ** 2).sum(1).mean())
+        assert getattr(probe, f"{name}_accuracy") == np.mean(predicted.argmax(1) == labels)
+
+
+def test_linear_probe_with_fewer_texts_than_features_says_so():
+    x, y = blobs(20, 2, 50, 0.0, 0)
+    with pytest.warns(ProbeWarning, match="20 texts for 50 features"):
+        probe = linear_probe(x, y, x + 1, y)
+    assert probe.train_mse < 1e-20
+
+
+@pytest.mark.parametrize("c", [2, 4])
+def test_logistic_probe_separates_classes_and_sees_nothing_in_noise(c):
+    x, y = blobs(300, c, 8, 3.0, 0)
+    x_test, y_test = blobs(300, c, 8, 3.0, 1)
+    good = logistic_probe(x, y, x_test, y_test)
+    assert good.test_accuracy > 0.97
+    # Its weights give its predictions.
+    z = (x_test - x.mean(0)) / x.std(0)
+    assert np.array_equal(good.classes[(z @ good.weights.T + good.biases).argmax(1)], good.predictions)
+    rng = np.random.default_rng(0)
+    noise = logistic_probe(rng.normal(size=(300, 8)), y, rng.normal(size=(300, 8)), y_test)
+    assert abs(noise.test_accuracy - 1 / c) < 0.12
+
+
+def test_logistic_probe_does_not_mind_scale_or_shift():
+    x, y = blobs(200, 3, 5, 0.7, 0)
+    x_test, y_test = blobs(200, 3, 5, 0.7, 1)
+    scale = 10.0 ** np.arange(-3, 2)
+    plain = logistic_probe(x, y, x_test, y_test)
+    scaled = logistic_probe(x * scale + 7, y, x_test * scale + 7, y_test)
+    assert plain.strength == scaled.strength
+    assert np.mean(plain.predictions == scaled.predictions) > 0.99
+
+
+def test_probes_warn_of_leaks_and_unseen_classes():
+    x, y = blobs(200, 2, 4, 3.0, 0)
+    with pytest.warns(ProbeWarning, match="far below one half"):
+        logistic_probe(x, y, x, 1 - y)
+    with pytest.warns(ProbeWarning, match=r"classes \[2\] are in the test texts only"):
+        logistic_probe(x, y, x[:3], np.array([0, 1, 2]))
+
+
+def test_a_class_of_one_text_is_no_obstacle():
+    x, y = blobs(50, 2, 4, 3.0, 0)
+    y[0] = 2
+    assert logistic_probe(x, y, x, y).test_accuracy > 0.9
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda a: a | {"train_labels": np.zeros(9, int)}, r"labels of shape \(n,\)"),
+        (lambda a: a | {"train_labels": np.zeros(10, int)}, "at least two classes"),
+        (lambda a: a | {"test_labels": -np.ones(10, int)}, "class numbers"),
+        (lambda a: a | {"train_labels": np.linspace(0, 1, 10)}, "class numbers"),
+        (lambda a: a | {"test": np.full((10, 3), np.nan)}, "finite"),
+        (lambda a: a | {"test": np.ones((10, 4))}, "train has 3 features, test 4"),
+    ],
+)
+def test_bad_input_is_refused(change, message):
+    y = np.arange(10) % 2
+    good = {"train": np.eye(10, 3), "train_labels": y, "test": np.eye(10, 3), "test_labels": y}
+    with pytest.raises(ValueError, match=message):
+        logistic_probe(**change(good))
+
+
+def test_chance_adjusted():
+    assert chance_adjusted(0.5, [0, 1]) == 0
+    assert chance_adjusted(1.0, [0, 0, 1]) == 1
+    assert chance_adjusted(0.9, [0] * 9 + [1]) == pytest.approx(0)
+    assert chance_adjusted(0.0, [0, 1]) == -1
+    assert np.isnan(chance_adjusted(1.0, [1, 1]))

@@ -1,0 +1,164 @@
+"""The whole way, on a tiny model and on real ones, against an independent float64 computation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.linalg
+import torch
+from threadpoolctl import threadpool_limits
+
+from ntps_utils.models.datasets import load_texts
+from ntps_utils.models.scoring import score_model
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
+
+def independent(folder, texts, labels, n_classes, layer, k, max_length, center=False):
+    """Scores from their definitions: a loop over texts, generalized eigenvectors, orthonormal bases."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64)
+    d = model.config.hidden_size
+    A0, A1, means = np.zeros((d, d)), np.zeros((d, d)), []
+    with torch.inference_mode():
+        for text in texts:
+            ids = tokenizer(text, truncation=True, max_length=max_length, return_tensors="pt")["input_ids"]
+            x = model(ids, output_hidden_states=True).hidden_states[layer][0].numpy()
+            P = np.cumsum(x, axis=0)
+            A0 += P[:-1].T @ P[:-1]
+            A1 += P[:-1].T @ x[1:]
+            means.append(x.mean(0))
+    X, Y = np.array(means), np.eye(n_classes)[labels]
+    if center:
+        X, Y = X - X.mean(0), Y - Y.mean(0)
+    n = len(X)
+    S, C = X.T @ X / n, X.T @ Y / n
+    V = scipy.linalg.eigh(A1 @ A1.T, A0)[1][:, ::-1][:, :k]
+    r = np.linalg.matrix_rank(C, tol=1e-9 * np.linalg.norm(C, 2))
+    beta, U = scipy.linalg.eigh(C @ C.T, S)
+    beta, U = beta[::-1][:r], U[:, ::-1][:, :r]
+    Q = scipy.linalg.orth(V / np.linalg.norm(V, axis=0))
+    R = np.linalg.cholesky(S)
+    Z = scipy.linalg.orth(R.T @ V / np.linalg.norm(R.T @ V, axis=0))
+    cosines = np.sum((Z.T @ (R.T @ U)) ** 2, axis=0)
+    ntps, metric = np.sum((Q.T @ U) ** 2) / np.sum(U**2), cosines.mean()
+    spectrum, size = np.linalg.eigvalsh(S), np.sum(U**2)
+    return {
+        "ntps": ntps,
+        "ntps_metric": metric,
+        "ntps_task": beta @ cosines / beta.sum(),
+        "trace_b": beta.sum(),
+        "excess_loss": beta @ (1 - cosines),
+        "lower_bound": beta[-1] * spectrum[0] * size * (1 - ntps),
+        "upper_bound": beta[0] * spectrum[-1] * size * (1 - ntps),
+        "lower_bound_metric": beta[-1] * r * (1 - metric),
+        "upper_bound_metric": beta[0] * r * (1 - metric),
+    }
+
+
+def agree(report, expected_by_layer, rtol):
+    for row in report:
+        for name, value in expected_by_layer[row.layer].items():
+            assert abs(getattr(row, name) - value) <= rtol * abs(value), (row.layer, name, getattr(row, name), value)
+
+
+@pytest.mark.parametrize("center", [False, True])
+def test_tiny_model_agrees_with_an_independent_computation(tiny_model, tiny_data, center):
+    data = load_texts(tiny_data)
+    report = score_model(tiny_model, tiny_data, k_v=[8], center=center, device="cpu")
+    assert [row.layer for row in report] == [0, 1, 2]
+    expected = {layer: independent(tiny_model, data.texts, data.labels, 3, layer, 8, 32, center) for layer in range(3)}
+    agree(report, expected, 1e-7)
+
+
+@pytest.mark.parametrize("name", ["sst2", "climate_sentiment", "sms_spam"])
+def test_real_model_agrees_with_an_independent_computation(shared, name):
+    folder = shared / "models" / "stories260K"
+    frame = pd.read_csv(shared / "data" / name / "train.csv").head(200)
+    report = score_model(folder, shared / "data" / name, max_texts=200, layers="0,5", k_v=[0.25], device="cpu")
+    classes = len(load_texts(shared / "data" / name).label_names)
+    expected = {
+        layer: independent(folder, frame["text"], frame["label"].to_numpy(), classes, layer, 16, 512)
+        for layer in (0, 5)
+    }
+    agree(report, expected, 1e-6)
+
+
+def test_every_real_dataset_can_be_scored(shared):
+    for folder in sorted((shared / "data").iterdir()):
+        if not (folder / "train.csv").is_file():
+            continue
+        report = score_model(shared / "models" / "stories260K", folder, max_texts=160, max_length=64, layers="last")
+        (row,) = report.rows
+        assert 0 <= row.ntps <= 1, folder.name
+        assert row.lower_bound * (1 - 1e-9) <= row.excess_loss <= row.upper_bound * (1 + 1e-9), folder.name
+
+
+def test_provenance_and_progress(tiny_model, tiny_data):
+    steps = []
+    report = score_model(
+        tiny_model, tiny_data, max_texts=60, jackknife=5, seed=4, progress=lambda *step: steps.append(step)
+    )
+    facts = report.provenance
+    assert facts["n_texts"] == 60
+    assert facts["seed"] == 4
+    assert len(facts["model_fingerprint"]) == len(facts["dataset_fingerprint"]) == 16
+    assert facts["versions"]["torch"]
+    assert steps[-1] == ("scoring layers", 3, 3)
+    assert ("reading texts", 60, 60) in steps
+    assert all(row.ntps_se > 0 for row in report)
+    assert report.grid(1).ntps.shape == (3, report.rows[1].rank_v)
+    again = score_model(tiny_model, tiny_data, max_texts=60, jackknife=5, seed=4)
+    assert again.rows == report.rows
+
+
+def test_settings_are_checked_before_the_long_work(tiny_model, tiny_data, tmp_path):
+    for options, message in (
+        ({"k_v": [17]}, "outside 1 ... 16"),
+        ({"k_v": [0.0]}, "fraction"),
+        ({"layers": "7"}, "no layer 7"),
+        ({"order": "up"}, "order must be"),
+        ({"jackknife": 2}, "at least 3 groups"),
+        ({"max_texts": 0}, "at least 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            score_model(tiny_model, tiny_data, **options)
+    path = tmp_path / "one.csv"
+    path.write_text("text,label\n" + "w1 w2,1\n" * 10)
+    with pytest.raises(ValueError, match="at least two classes"):
+        score_model(tiny_model, path)
+
+
+COLUMNS = ["ntps", "ntps_metric", "ntps_task", "trace_b", "excess_loss"]
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-8), ("float32", 1e-4)])
+def test_threads_and_batches_change_scores_by_no_more_than_is_stated(dtype, tolerance):
+    """What the book states: 1e-8 for forward passes in double, 1e-4 in single precision."""
+
+    def scores(n_threads: int, batch_size: int) -> np.ndarray:
+        before = torch.get_num_threads()
+        torch.set_num_threads(n_threads)
+        try:
+            with threadpool_limits(n_threads):
+                report = score_model(
+                    "lab/M", "lab/tense", max_texts=150, k_v=[0.25, 0.5], dtype=dtype, batch_size=batch_size
+                )
+        finally:
+            torch.set_num_threads(before)
+        return report.to_frame()[COLUMNS].to_numpy()
+
+    reference = scores(1, 64)
+    for n_threads, batch_size in ((2, 64), (1, 7), (2, 1)):
+        np.testing.assert_allclose(scores(n_threads, batch_size), reference, atol=tolerance)
+
+
+def test_single_precision_scores_are_those_of_double_within_what_is_stated():
+    double, single = (
+        score_model("lab/M", "lab/tense", max_texts=150, k_v=[0.25, 0.5], dtype=dtype).to_frame()[COLUMNS].to_numpy()
+        for dtype in ("float64", "float32")
+    )
+    np.testing.assert_allclose(single, double, atol=1e-4)
