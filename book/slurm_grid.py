@@ -1,6 +1,6 @@
 """The grid on a SLURM cluster: the scheduler runs here, and each job is a worker with one GPU.
 
-Start it in tmux on a node that may run long, with options of ``ntps grid`` after two dashes:
+Start it in tmux on a node that may run long, with options of ``ntps benchmark`` after two dashes:
 
     python slurm_grid.py --jobs 8 --partition gpu --hours 12 -- --models paper \
         --datasets "paper,bias_identification=DIR,intent_classification=DIR" \
@@ -43,7 +43,7 @@ def cluster(partition: str, hours: int, cores: int, memory: str, account: str | 
 
 def main() -> int:
     """Ask for jobs, run the grid on them, let them go."""
-    parser = argparse.ArgumentParser(description="Run ntps grid on a SLURM cluster, a GPU for each job.")
+    parser = argparse.ArgumentParser(description="Run ntps benchmark on a SLURM cluster, a GPU for each job.")
     parser.add_argument("--jobs", type=int, default=4, help="jobs at once (4)")
     parser.add_argument("--partition", required=True, help="of nodes with GPUs")
     parser.add_argument("--account", help="to be billed")
@@ -51,7 +51,7 @@ def main() -> int:
     parser.add_argument("--cores", type=int, default=8, help="of each job (8)")
     parser.add_argument("--memory", default="64GB", help="of each job's node, not of its GPU (64GB)")
     parser.add_argument("--show", action="store_true", help="print the job script and leave")
-    parser.add_argument("grid", nargs="*", help="options of ntps grid, after --")
+    parser.add_argument("grid", nargs="*", help="options of ntps benchmark, after --")
     asked = parser.parse_args()
     with cluster(asked.partition, asked.hours, asked.cores, asked.memory, asked.account) as found:
         if asked.show:

@@ -202,7 +202,7 @@ rows = run_benchmark(
 
 # %% [markdown]
 # A cell of the two larger models takes up to a minute. By default the chapter measures those of the two smaller ones here, and takes the others from the table that ships with the
-# library, made by the same function (`live = "XS S M L"` measures all; `ntps grid` makes the table).
+# library, made by the same function (`live = "XS S M L"` measures all; `ntps benchmark` makes the table).
 
 # %%
 recorded = load_recorded("lab").query("dataset in @datasets")
@@ -562,7 +562,7 @@ glue("along_change_metric", changes["ntps_metric"], display=False)
 # | everything else | as in {ref}`sec-settings`: layers, widths, centering, primary setting, targets, LoRA, statistic and rule |
 # | also reported | raw accuracy beside chance-adjusted accuracy, since classes differ from 2 to 150; the binary datasets alone |
 #
-# The rows were recorded (`ntps grid`; {doc}`built <../book/built>` says how tables are recorded) and are read here.
+# The rows were recorded (`ntps benchmark`; {doc}`built <../book/built>` says how tables are recorded) and are read here.
 
 # %%
 real_cells = load_recorded("real")

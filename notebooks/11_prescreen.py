@@ -29,7 +29,7 @@
 #
 # ## One cell to change
 #
-# `model` is a Hub id, a registered name (`ntps list models`), a local folder, or a model of the lab; `dataset` is a Hub id, a registered name, a folder with `train.csv`, a CSV, Parquet or JSONL file, or a task of
+# `model` is a Hub id, a registered name (`ntps models list`), a local folder, or a model of the lab; `dataset` is a Hub id, a registered name, a folder with `train.csv`, a CSV, Parquet or JSONL file, or a task of
 # the lab. The same from the shell: `ntps prescreen MODEL DATASET --html report.html --json report.json`.
 
 # %% tags=["parameters"]
@@ -130,7 +130,7 @@ glue("pre_known", known, display=False)
 # ## Calibrate it on your own runs
 #
 # ```bash
-# ntps grid --models mine=path/to/model --datasets a=data/a,b=data/b,c=data/c,d=data/d,e=data/e --record runs/mine
+# ntps benchmark --models mine=path/to/model --datasets a=data/a,b=data/b,c=data/c,d=data/d,e=data/e --record runs/mine
 # ntps prescreen path/to/model data/new --calibration runs/mine_cells.csv
 # ```
 #

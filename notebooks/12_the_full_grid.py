@@ -24,7 +24,7 @@
 # :::
 #
 # **The paper** {cite}`cheng2025ntps` measures eight models of 270 million to 8 billion parameters on twelve datasets: 96 cells. **The code does** the same with
-# `ntps grid`: a cell is one model on one dataset with scores, probes, rivals, LoRA and its frozen-head baseline, and a finished cell is a row on disk.
+# `ntps benchmark`: a cell is one model on one dataset with scores, probes, rivals, LoRA and its frozen-head baseline, and a finished cell is a row on disk.
 # **We have** neither a GPU nor the Hub in this edition. So we plan the grid to the last cell, break a small one on purpose to see that nothing is lost, and rehearse all 96 cells with tiny models under
 # the real ids through the real loading path.
 
@@ -146,7 +146,7 @@ glue("full_imdb", float(lengths["imdb"] / lengths.sum()), display=False)
 
 # %% [markdown]
 # Each line is all twelve datasets, one cell at a time. *Hours* are for a GPU that sustains {glue:text}`full_assumed` operations a second beside one thread of this CPU. That rate is an assumption, about a fifth of what an H100 or H200 can reach on paper and two thirds of an A100's;
-# measure yours with `ntps grid --dry-run` on the device. The last column is this machine, measured on a block of each model's width.
+# measure yours with `ntps benchmark --dry-run` on the device. The last column is this machine, measured on a block of each model's width.
 #
 # - All {glue:text}`full_cells` cells take {glue:text}`full_flops:.1e` operations; the two largest models take {glue:text}`full_share:.0%` of them, and IMDb {glue:text}`full_imdb:.0%` of all tokens.
 # - The peak is {glue:text}`full_memory:.0f` GiB: one GPU of 80 GiB is enough, since a finetuning run keeps one copy of the model beside the original, and adapters.
@@ -323,18 +323,18 @@ glue("full_dtype", facts["settings"]["dtype"], display=False)
 # ```bash
 # pip install 'ntps-utils[grid]'        # Dask; not needed for a single process
 # D=paper,bias_identification=data/bias,intent_classification=data/intent
-# ntps grid --models paper --datasets $D --profile gpu --trust-remote-code --dry-run
+# ntps benchmark --models paper --datasets $D --profile gpu --trust-remote-code --dry-run
 # ```
 #
 # Then one of these. Each can be killed and repeated:
 #
 # ```bash
-# ntps grid --models paper --datasets $D --profile gpu --trust-remote-code --record runs/full                             # one GPU
-# ntps grid --models paper --datasets $D --profile gpu --trust-remote-code --record runs/full --scheduler local --jobs 4  # four, on one machine
+# ntps benchmark --models paper --datasets $D --profile gpu --trust-remote-code --record runs/full                             # one GPU
+# ntps benchmark --models paper --datasets $D --profile gpu --trust-remote-code --record runs/full --scheduler local --jobs 4  # four, on one machine
 #
 # dask scheduler &                                                                                                        # several machines
 # dask worker tcp://HOST:8786 --nthreads 1 --memory-limit 0 --resources "GPU=1"      # once for each GPU, with CUDA_VISIBLE_DEVICES set
-# ntps grid --models paper --datasets $D --profile gpu --trust-remote-code --record runs/full --scheduler dask://HOST:8786
+# ntps benchmark --models paper --datasets $D --profile gpu --trust-remote-code --record runs/full --scheduler dask://HOST:8786
 # ```
 #
 # A Dask worker runs what a client sends it, and they talk in pickles: keep scheduler and workers on a network where only you are, or use its TLS. On a SLURM cluster this script keeps a scheduler and asks for jobs of one GPU each

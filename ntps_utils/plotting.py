@@ -1,6 +1,6 @@
-"""House style of the book's figures, and the figures that recur.
+"""Style of the book's figures, and figures that several chapters use.
 
-One palette, safe for the color-blind; the same color for the same thing in every chapter.
+The palette is safe for color-blind readers, and a quantity has the same color in all chapters.
 """
 
 from __future__ import annotations
@@ -31,10 +31,11 @@ COLORS = {
     "perception": _HUES[4],
     "other": _HUES[7],
 }
+"""Colors by meaning: the three scores, exact values, the two encoders, everything else."""
 
 
 def house_style() -> None:
-    """Set the style of every figure that follows; call it once, at the top of a chapter."""
+    """Set the style of all following figures; a chapter calls it once, in its first cell."""
     sns.set_theme(
         context="notebook",
         style="ticks",
@@ -57,17 +58,48 @@ def house_style() -> None:
 
 
 def panels(n: int, height: float = 3.4, width: float = 7.6, **options: Any) -> tuple[Figure, list[Axes]]:
-    """A row of n panels at the width of the page."""
+    """Create a figure with a row of panels.
+
+    Parameters
+    ----------
+    n : int
+        Number of panels.
+    height, width : float
+        Size of the figure in inches; the default width is that of the page.
+    **options : object
+        Passed to :func:`matplotlib.pyplot.subplots`.
+
+    Returns
+    -------
+    figure : Figure
+    axes : list of Axes
+
+    Examples
+    --------
+    >>> figure, axes = panels(2)
+    >>> len(axes)
+    2
+    """
     figure, axes = plt.subplots(1, n, figsize=(width, height), squeeze=False, **options)
     return figure, list(axes[0])
 
 
 def identity_scatter(axes: Axes, x: ArrayLike, y: ArrayLike, color: str, label: str | None = None) -> None:
-    """Points that a statement puts on the diagonal, and the diagonal, on logarithmic axes."""
+    """Plot two quantities that should be equal, with the diagonal, on logarithmic axes.
+
+    Parameters
+    ----------
+    axes : Axes
+    x, y : (n,) array_like
+        Points with a value that is not positive are not visible.
+    color : str
+    label : str, optional
+        Label in the legend.
+    """
     x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
     axes.scatter(x, y, s=7, alpha=0.35, color=color, linewidths=0, label=label, rasterized=True)
-    shown = np.concatenate([x[x > 0], y[y > 0]])
-    ends = [shown.min(), shown.max()]
+    positive = np.concatenate([x[x > 0], y[y > 0]])
+    ends = [positive.min(), positive.max()]
     axes.plot(ends, ends, color=COLORS["exact"], lw=1, zorder=0)
     axes.set(xscale="log", yscale="log")
 
@@ -75,7 +107,16 @@ def identity_scatter(axes: Axes, x: ArrayLike, y: ArrayLike, color: str, label: 
 def interval_dots(
     axes: Axes, names: Sequence[str], results: Sequence[tuple[float, float, float]], colors: Sequence[str] | str
 ) -> None:
-    """A row for each name, top to bottom: a value (first of the three) and its interval; a line at zero."""
+    """Plot values with intervals, one row per name from top to bottom, and a line at zero.
+
+    Parameters
+    ----------
+    axes : Axes
+    names : sequence of str
+    results : sequence of (value, low, high)
+    colors : str or sequence of str
+        One color for all rows, or one per row.
+    """
     shades = [colors] * len(names) if isinstance(colors, str) else colors
     for i, ((value, low, high), shade) in enumerate(zip(results, shades, strict=True)):
         axes.plot([low, high], [i, i], color=shade, lw=2, solid_capstyle="butt")
@@ -86,18 +127,22 @@ def interval_dots(
 
 
 def closed_form_figure(checks: pd.DataFrame, color: str) -> Figure:
-    """A closed form against least squares, and against other encoders of the same width.
+    """Plot a closed form against least squares, and against other encoders of the same width.
 
     Parameters
     ----------
     checks : DataFrame
-        Of :class:`ntps_utils.theory.verification.ClosedFormCheck` records.
+        One row per :class:`ntps_utils.theory.verification.ClosedFormCheck`.
     color : str
-        Of the problem's own points.
+        Color of the closed form's points.
+
+    Returns
+    -------
+    Figure
     """
     figure, (left, right) = panels(2)
-    fitted = checks[checks["measured"] > 1e-6]  # an exact fit has no place on logarithmic axes
-    identity_scatter(left, fitted["measured"], fitted["closed"], color)
+    inexact = checks[checks["measured"] > 1e-6]  # logarithmic axes cannot show a loss of zero
+    identity_scatter(left, inexact["measured"], inexact["closed"], color)
     left.set(xlabel="loss by least squares", ylabel="loss by the closed form", title="Same loss")
     bins = np.logspace(-12, 0, 49).tolist()
     for name, shade in (("random", COLORS["other"]), ("nearby", color)):
@@ -109,7 +154,19 @@ def closed_form_figure(checks: pd.DataFrame, color: str) -> Figure:
 
 
 def descent_figure(gaps: Mapping[int, ArrayLike], color: str) -> Figure:
-    """Gap between gradient descent and the closed form against steps, a line for each width."""
+    """Plot the gap between gradient descent and the closed form, one line per width.
+
+    Parameters
+    ----------
+    gaps : mapping of int to (steps,) array_like
+        Gap in the loss after each step, by width k.
+    color : str
+        Color of the lines; a larger width is darker.
+
+    Returns
+    -------
+    Figure
+    """
     figure, (axes,) = panels(1, height=3.0)
     for (k, gap), shade in zip(gaps.items(), np.linspace(0.4, 1.0, len(gaps)), strict=True):
         axes.plot(np.maximum(np.abs(gap), 1e-16), color=color, alpha=shade, lw=1 + shade, label=f"k = {k}")
@@ -120,12 +177,22 @@ def descent_figure(gaps: Mapping[int, ArrayLike], color: str) -> Figure:
 
 
 def subspace_explorer(condition: float = 25.0) -> str:
-    """The interactive figure of chapter 3, as HTML that needs no kernel and no network.
+    """Return the interactive figure of chapter 3, a subspace in two dimensions and its scores.
 
     Parameters
     ----------
     condition : float
-        kappa(S) that it opens with.
+        Initial condition number of the features' second moment S.
+
+    Returns
+    -------
+    str
+        HTML that needs neither a kernel nor a network.
+
+    Examples
+    --------
+    >>> "<noscript>" in subspace_explorer()
+    True
     """
     return _interactive("subspace_explorer", {"condition": condition, "colors": COLORS})
 
@@ -137,16 +204,24 @@ def sweep_explorer(
     fractions: Sequence[float],
     nulls: Mapping[str, ArrayLike],
 ) -> str:
-    """The interactive figure of chapter 6: the coefficient at each setting, and the tasks behind it.
+    """Return the interactive figure of chapter 6: the rank correlation at each setting, and its tasks.
 
     Parameters
     ----------
     scores : mapping of str to (layers, fractions, tasks) array_like
-        By the name to show: "Euclidean", "metric-matched", "task-weighted".
+        Scores by display name: "Euclidean", "metric-matched", "task-weighted".
     target : (tasks,) array_like
-    tasks, fractions : sequence
+        Quantity that the scores are correlated with.
+    tasks : sequence of str
+    fractions : sequence of float
+        Widths k_v as fractions of the rank.
     nulls : mapping of str to (permutations,) array_like
         Largest coefficient of each score's sweep under permuted tasks.
+
+    Returns
+    -------
+    str
+        HTML that needs neither a kernel nor a network.
     """
     shades = {"Euclidean": "euclidean", "metric-matched": "metric", "task-weighted": "task"}
     settings = {
@@ -162,15 +237,21 @@ def sweep_explorer(
 
 
 def skip_explorer(sets: Mapping[str, Mapping[str, Any]]) -> str:
-    """The interactive figure of chapter 9: what skipping the runs of lowest prediction loses and saves.
+    """Return the interactive figure of chapter 9: gain and time when runs with low predictions are skipped.
 
     Parameters
     ----------
     sets : mapping of str to mapping
-        For each set of cells: ``predicted``, a mapping of rule to (n,) points; ``gain``, (n,)
-        points; ``seconds``, (n,); ``names``, (n,).
+        For each set of n finetuning runs: ``predicted``, a mapping of prediction rule to (n,)
+        gains in points; ``gain``, (n,) observed gains in points; ``seconds``, (n,) durations;
+        ``names``, (n,) descriptions of the runs.
+
+    Returns
+    -------
+    str
+        HTML that needs neither a kernel nor a network.
     """
-    listed = {
+    plain_sets = {
         name: {
             "predicted": {rule: np.round(x, 3).tolist() for rule, x in part["predicted"].items()},
             "gain": np.round(part["gain"], 3).tolist(),
@@ -179,10 +260,11 @@ def skip_explorer(sets: Mapping[str, Mapping[str, Any]]) -> str:
         }
         for name, part in sets.items()
     }
-    return _interactive("skip_explorer", {"sets": listed, "color": COLORS["metric"]})
+    return _interactive("skip_explorer", {"sets": plain_sets, "color": COLORS["metric"]})
 
 
 def _interactive(name: str, settings: Mapping[str, Any]) -> str:
+    """Return an HTML template with its settings filled in."""
     html = asset_text(f"{name}.html")
-    # "</" would end the script that holds the settings.
+    # "</script>" in a string would end the script that contains the settings.
     return html.replace("/*SETTINGS*/null", json.dumps(settings).replace("</", "<\\/"))

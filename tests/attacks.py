@@ -1,9 +1,9 @@
-"""Gather what the attacks found into ``book/attacks.json``, for the page "What we tried to break".
+"""Collect the results of the robustness tests in ``book/attacks.json``, for the page "What we tried to break".
 
     python -m tests.attacks
 
-reads what ``make faults``, ``make fuzz``, ``make mutate`` and ``make reproduce`` left in ``runs`` and
-``mutants``; an attack that was not run anew keeps its row.
+reads what ``make faults``, ``make fuzz``, ``make mutate`` and ``make reproduce`` wrote to ``runs`` and
+``mutants``. The row of a test that has not been run again stays as it is.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ntps_utils._utils.files import atomic_path
+from ntps_utils._utils.files import write_json
 from tests.conftest import ROOT
 from tests.test_bad_input import CASES
 
@@ -28,17 +28,17 @@ def _day(path: Path) -> str:
 
 
 def bad_input() -> dict[str, str]:
-    """The table of cases; that each ends in one line is what the tests say."""
+    """Return the row of the invalid inputs; the tests check that each gives an error of one line."""
     return {
-        "attack": "bad input on the command line",
-        "result": f"{len(CASES)} cases, each refused in one line",
+        "attack": "invalid input on the command line",
+        "result": f"{len(CASES)} cases, each with an error message of one line",
         "command": "pytest tests/test_bad_input.py",
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
     }
 
 
 def faults() -> list[dict[str, str]]:
-    """One row for each kind of work that was killed."""
+    """Return one row for each kind of work that was killed."""
     path = ROOT / "runs" / "faults.json"
     if not path.is_file():
         return []
@@ -46,32 +46,32 @@ def faults() -> list[dict[str, str]]:
     return [
         {
             "attack": f"{name}, killed at random moments",
-            "result": f"{one['kills']} times SIGKILL, {one['interrupts']} SIGINT, {one['finished']} runs finished in "
-            f"spite of it; files not whole: {one['corrupt']}, results that differ: {one['different']}",
+            "result": f"{count['kills']} SIGKILL, {count['interrupts']} SIGINT, {count['finished']} completed runs; "
+            f"corrupt files: {count['corrupt']}, different results: {count['different']}",
             "command": "make faults",
             "date": facts["date"][:10],
         }
-        for name, one in facts["found"].items()
+        for name, count in facts["counts"].items()
     ]
 
 
 def mutation() -> list[dict[str, str]]:
-    """One row for each module that was mutated."""
+    """Return one row for each module that was mutated."""
     if not (ROOT / "mutants").is_dir():
         return []
     command = [str(ROOT / "_build/mutate/bin/python"), "-m", "mutmut", "results", "--all", "true"]
-    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    output = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     counts: dict[str, Counter[str]] = {}
-    for module, state in re.findall(r"^\s*ntps_utils\.(\w+)\.\S+: (.+)$", said, re.M):
+    for module, state in re.findall(r"^\s*ntps_utils\.([\w.]+)\.[^\s.]+: (.+)$", output, re.M):
         counts.setdefault(module, Counter())[state.strip()] += 1
     rows = []
     for module, states in sorted(counts.items()):
-        caught = states["killed"] + states["timeout"] + states["segfault"]
+        detected = states["killed"] + states["timeout"] + states["segfault"]
         total = sum(states.values())
         rows.append(
             {
                 "attack": f"mutants of `{module}`",
-                "result": f"{caught} of {total} caught ({caught / total:.0%})",
+                "result": f"{detected} of {total} detected ({detected / total:.0%})",
                 "command": "make mutate",
                 "date": _day(ROOT / "mutants"),
             }
@@ -80,7 +80,7 @@ def mutation() -> list[dict[str, str]]:
 
 
 def fuzz() -> list[dict[str, str]]:
-    """The properties that were tried on 10,000 problems each."""
+    """Return the row of the property tests with 10,000 examples each."""
     path = ROOT / "runs" / "fuzz.xml"
     if not path.is_file():
         return []
@@ -90,7 +90,7 @@ def fuzz() -> list[dict[str, str]]:
     return [
         {
             "attack": "closed forms, moments, scores and bounds on random problems",
-            "result": f"{n} statements on 10,000 problems each; violated: {failed}",
+            "result": f"{n} properties, 10,000 problems each; violated: {failed}",
             "command": "make fuzz",
             "date": _day(path),
         }
@@ -98,12 +98,12 @@ def fuzz() -> list[dict[str, str]]:
 
 
 def reproduce() -> list[dict[str, str]]:
-    """All chapters executed anew."""
+    """Return the row of the repeated execution of all chapters."""
     path = ROOT / "runs" / "reproduce.json"
     if not path.is_file():
         return []
-    found = json.loads(path.read_text("utf-8")).values()
-    values, different = (sum(one[what] for one in found) for what in ("values", "different"))
+    summary = json.loads(path.read_text("utf-8")).values()
+    values, different = (sum(chapter[key] for chapter in summary) for key in ("values", "different"))
     return [
         {
             "attack": "all chapters executed again",
@@ -115,13 +115,12 @@ def reproduce() -> list[dict[str, str]]:
 
 
 def main() -> None:
-    """Write the file."""
+    """Write ``book/attacks.json``."""
     old = json.loads(TARGET.read_text("utf-8")) if TARGET.is_file() else []
     new = [bad_input(), *faults(), *fuzz(), *mutation(), *reproduce()]
     names = [row["attack"] for row in new]
     rows = new + [row for row in old if row["attack"] not in names]
-    with atomic_path(TARGET) as temporary:
-        temporary.write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
+    write_json(TARGET, rows)
     for row in rows:
         print(f"{row['attack']}: {row['result']}")
 

@@ -1,11 +1,13 @@
-"""Shared inputs: a tiny random model saved to disk, and real files where they are at hand."""
+"""Fixtures and helpers of the tests: a small random model, small datasets, and real files where they exist."""
 
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-# Small matrices gain nothing from threads, and lose a factor of eight to them on a busy machine.
+# Threads do not speed up small matrices, and slow them down eightfold on a busy machine.
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -14,10 +16,14 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+if TYPE_CHECKING:
+    from ntps_utils.models.loading import CausalModel
+
 settings.register_profile(
     "default", deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 settings.register_profile("long", parent=settings.get_profile("default"), max_examples=10_000)
+settings.register_profile("quick", parent=settings.get_profile("default"), max_examples=20)
 settings.register_profile("mutation", parent=settings.get_profile("default"), max_examples=12, derandomize=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
@@ -25,17 +31,25 @@ ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
 
 
+def reset_sigint() -> None:
+    """Let SIGINT end this process; a ``preexec_fn`` for child processes that a test interrupts.
+
+    Shells start background jobs with SIGINT ignored, and child processes inherit that.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """Folder of real datasets and a real small model, beside the repository."""
+    """Folder of real datasets and a real small model, next to the repository."""
     if not (SHARED / "models" / "stories260K" / "config.json").is_file():
-        pytest.skip("real models and datasets are not beside this checkout")
+        pytest.skip(f"there are no real models and datasets in {SHARED}")
     return SHARED
 
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random Llama of width 16 with a word-level tokenizer, as transformers saves it."""
+    """Folder of a random Llama of width 16 with a word-level tokenizer, as transformers saves it."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -62,7 +76,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with train and test splits of three classes told apart by their words."""
+    """Folder of a dataset with train and test splits, whose three classes differ in their words."""
     import random
 
     folder = tmp_path_factory.mktemp("tiny-data")
@@ -75,3 +89,18 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
             lines.append(f"{' '.join(words)},{label}")
         (folder / f"{split}.csv").write_text("\n".join(lines) + "\n")
     return folder
+
+
+@pytest.fixture
+def dropout_model(tiny_model: Path) -> CausalModel:
+    """A random GPT-2 of width 16 in training mode, with dropout of 0.1 everywhere."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    from ntps_utils.models.loading import CausalModel, load_model
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        config = GPT2Config(vocab_size=46, n_embd=16, n_layer=2, n_head=2, n_positions=32, initializer_range=0.4)
+        model = GPT2LMHeadModel(config).double().train()
+    assert config.resid_pdrop == config.embd_pdrop == config.attn_pdrop == 0.1
+    return CausalModel("tiny-gpt2", model, load_model(tiny_model).tokenizer, "tiny-gpt2")

@@ -1,11 +1,11 @@
-"""Kill long work at random moments, again and again, and see what is left.
+"""Kill long-running work at random moments, and check what is on disk (``make faults``).
 
     python -m tests.faults [--times 200] [--seed 0] [--out FILE.json]
 
-Each kind of work runs in a process that is killed (SIGKILL or SIGINT) after a random part of
-the time that it takes undisturbed, started again with what it left on disk, and so on until it
-finishes; then its result must be that of an undisturbed run, and it starts anew. After every
-kill each file on disk must be whole. Status 1 if anything was lost, corrupt or different.
+Each kind of work is first run without interruption. Then it is started, killed (SIGKILL or
+SIGINT) after a random part of that time, and started again in the same folder, until it
+completes; its result must be that of the first run. After each kill, all files on disk must be
+readable. The exit status is 1 if a file was corrupt or a result different.
 """
 
 from __future__ import annotations
@@ -30,18 +30,30 @@ import nbformat
 from safetensors.numpy import load_file
 
 from book.tools import refresh as book
-from ntps_utils._utils.files import atomic_path, sha256
+from ntps_utils._utils.files import sha256, write_json
 from ntps_utils._utils.provenance import provenance
 from ntps_utils.evidence.store import Store
 from ntps_utils.evidence.tables import compare, stored_cells
+from tests.conftest import ROOT, reset_sigint
 
-ROOT = Path(__file__).resolve().parents[1]
 NTPS = str(Path(sys.executable).with_name("ntps"))
 
 
 @dataclass(frozen=True)
 class Work:
-    """A kind of work: a command that leaves its result in a folder, and how to read that."""
+    """A kind of work.
+
+    Attributes
+    ----------
+    prepare : callable
+        Writes the inputs into a folder.
+    command : callable
+        Returns the command that works in a folder.
+    result : callable
+        Reads the result from a folder.
+    same : callable
+        Whether two results agree.
+    """
 
     prepare: Callable[[Path], None]
     command: Callable[[Path], list[str]]
@@ -51,7 +63,21 @@ class Work:
 
 @dataclass
 class Count:
-    """What happened to one kind of work."""
+    """Counts for one kind of work.
+
+    Attributes
+    ----------
+    kills, interrupts : int
+        Processes that received SIGKILL or SIGINT.
+    finished : int
+        Processes that completed their work.
+    corrupt : int
+        Files that could not be read after a kill.
+    different : int
+        Results that differ from that of the uninterrupted run.
+    leftovers : int
+        Largest number of temporary files after a kill.
+    """
 
     kills: int = 0
     interrupts: int = 0
@@ -73,7 +99,7 @@ def _corpus(folder: Path) -> None:
 
 
 def _small_book(folder: Path) -> None:
-    """A project of three quick chapters."""
+    """Write a repository with three quick chapters."""
     for name in ("notebooks", "book/profiles", "ntps_utils"):
         (folder / name).mkdir(parents=True)
     (folder / "requirements.lock").write_text("# none\n")
@@ -86,7 +112,7 @@ def _small_book(folder: Path) -> None:
 
 
 def _small_site(folder: Path) -> None:
-    """Sources of a site of three pages."""
+    """Write the sources of a site of three pages."""
     (folder / "_config.yml").write_text("title: Small\nonly_build_toc_files: true\nexclude_patterns: [_build]\n")
     (folder / "_toc.yml").write_text("format: jb-book\nroot: one\nchapters: [{file: two}, {file: three}]\n")
     for name in ("one", "two", "three"):
@@ -94,7 +120,7 @@ def _small_site(folder: Path) -> None:
 
 
 def _site(folder: Path) -> dict[str, str]:
-    """The pages as a browser gets them; each build stamps its assets, not its text."""
+    """Read the pages, without the versions in the addresses of assets, which differ between builds."""
     pages = sorted((folder / "_build/html").glob("*.html"))
     return {page.name: re.sub(r'\?(?:v|digest)=\w+"', '"', page.read_text("utf-8")) for page in pages}
 
@@ -104,7 +130,7 @@ rm -rf _build/html _build/.doctrees
 exec "$0" build . --path-output . --warningiserror --nitpick --keep-going --quiet
 """
 
-GRID = """
+BENCHMARK = """
 import sys
 from dataclasses import replace
 from ntps_utils.evidence.experiment import ExperimentConfig
@@ -146,22 +172,23 @@ WORK = {
     ),
     "cells with LoRA": Work(
         _nothing,
-        lambda f: [sys.executable, "-c", GRID, str(f)],
+        lambda f: [sys.executable, "-c", BENCHMARK, str(f)],
         _cells,
         _same_cells,
     ),
     "a grid on Dask": Work(
         _nothing,
         lambda f: [
-            NTPS, "grid", "--models", "lab/XS", "--datasets", "lab/tense,lab/code,lab/number,lab/marker", "--no-lora",
-            "--n-train", "120", "--n-test", "60", "--scheduler", "local", "--jobs", "2", "--store", str(f / "cells"),
+            NTPS, "benchmark", "--models", "lab/XS", "--datasets", "lab/tense,lab/code,lab/number,lab/marker",
+            "--no-lora", "--n-train", "120", "--n-test", "60", "--scheduler", "local", "--jobs", "2",
+            "--store", str(f / "cells"),
         ],
         _cells,
         _same_cells,
     ),
     "building the site": Work(
         _small_site,
-        # As the Makefile does it, lock included.
+        # The same commands as in the Makefile, with its lock.
         lambda f: [
             "env", "-C", str(f), sys.executable, "-m", "book.tools.locked", "_build/.lock", "sh", "-c", SITE,
             str(Path(sys.executable).with_name("jupyter-book")),
@@ -171,16 +198,16 @@ WORK = {
     "executing chapters": Work(
         _small_book,
         lambda f: [
-            sys.executable, "-c", "import sys; from pathlib import Path; from ntps_utils import book; "
-            "book.refresh(Path(sys.argv[1]))", str(f),
+            sys.executable, "-c", "import sys; from pathlib import Path; from book.tools.refresh import refresh; "
+            "refresh(root=Path(sys.argv[1]))", str(f),
         ],
         lambda f: [book.glued(p) for p in sorted((f / "notebooks").glob("*.ipynb"))],
     ),
 }  # fmt: skip
 
 
-def whole(folder: Path) -> tuple[int, int]:
-    """Files that are not whole, and files that a killed process left beside their place."""
+def inspect(folder: Path) -> tuple[int, int]:
+    """Count the files in a folder that cannot be read, and the temporary files of killed processes."""
     corrupt = leftovers = 0
     for path in (p for p in folder.rglob("*") if p.is_file()):
         if path.name.startswith("."):
@@ -201,20 +228,26 @@ def whole(folder: Path) -> tuple[int, int]:
 def _start(command: list[str]) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
-        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        command,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        preexec_fn=reset_sigint,
     )
 
 
 def attack(work: Work, times: int, rng: random.Random, scratch: Path) -> Count:
-    """Kill one kind of work so many times."""
+    """Kill one kind of work a number of times, and count what happens."""
     count = Count()
     folder = scratch / "reference"
     folder.mkdir()
     work.prepare(folder)
-    started = time.monotonic()
+    start = time.monotonic()
     if _start(work.command(folder)).wait() != 0:
-        raise RuntimeError(f"{work.command(folder)} fails undisturbed.")
-    usual = time.monotonic() - started
+        raise RuntimeError(f"{work.command(folder)} fails without an interruption.")
+    duration = time.monotonic() - start
     reference = work.result(folder)
     folder = None
     while count.kills + count.interrupts < times:
@@ -223,10 +256,10 @@ def attack(work: Work, times: int, rng: random.Random, scratch: Path) -> Count:
             work.prepare(folder)
         process = _start(work.command(folder))
         try:
-            process.wait(timeout=rng.uniform(0.1, 1.1) * usual)
+            process.wait(timeout=rng.uniform(0.1, 1.1) * duration)
         except subprocess.TimeoutExpired:
             hard = rng.random() < 0.5
-            # The whole session, as a scheduler or a closing laptop would: kernels and workers too.
+            # The whole session, including kernels and workers, as a scheduler does it.
             os.killpg(process.pid, signal.SIGKILL if hard else signal.SIGINT)
             try:
                 process.wait(timeout=30)
@@ -235,7 +268,7 @@ def attack(work: Work, times: int, rng: random.Random, scratch: Path) -> Count:
                 process.wait()
             count.kills += hard
             count.interrupts += not hard
-        corrupt, leftovers = whole(folder)
+        corrupt, leftovers = inspect(folder)
         count.corrupt += corrupt
         count.leftovers = max(count.leftovers, leftovers)
         if process.returncode == 0:
@@ -247,23 +280,22 @@ def attack(work: Work, times: int, rng: random.Random, scratch: Path) -> Count:
 
 
 def main() -> int:
-    """Attack every kind of work in turn."""
-    parser = argparse.ArgumentParser(description="Kill long work at random moments and see what is left.")
-    parser.add_argument("--times", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path)
-    asked = parser.parse_args()
-    rng, found = random.Random(asked.seed), dict[str, dict[str, int]]()
+    """Run ``python -m tests.faults``."""
+    parser = argparse.ArgumentParser(description="Kill long-running work at random moments, and check what is on disk.")
+    parser.add_argument("--times", type=int, default=200, help="number of kills")
+    parser.add_argument("--seed", type=int, default=0, help="random seed for the moments")
+    parser.add_argument("--out", type=Path, help="JSON file to write")
+    options = parser.parse_args()
+    rng, counts = random.Random(options.seed), dict[str, dict[str, int]]()
     for i, (name, work) in enumerate(WORK.items()):
-        share = asked.times // len(WORK) + (i < asked.times % len(WORK))
+        times = options.times // len(WORK) + (i < options.times % len(WORK))
         with tempfile.TemporaryDirectory() as scratch:
-            found[name] = asdict(attack(work, share, rng, Path(scratch)))
-        print(name, found[name], flush=True)
-    if asked.out is not None:
-        facts = provenance(command=f"python -m tests.faults --times {asked.times} --seed {asked.seed}", found=found)
-        with atomic_path(asked.out) as temporary:
-            temporary.write_text(json.dumps(facts, indent=1) + "\n", "utf-8")
-    return int(any(one["corrupt"] or one["different"] for one in found.values()))
+            counts[name] = asdict(attack(work, times, rng, Path(scratch)))
+        print(name, counts[name], flush=True)
+    if options.out is not None:
+        command = f"python -m tests.faults --times {options.times} --seed {options.seed}"
+        write_json(options.out, provenance(command=command, counts=counts))
+    return int(any(count["corrupt"] or count["different"] for count in counts.values()))
 
 
 if __name__ == "__main__":

@@ -72,6 +72,8 @@ def address(cluster: LocalCluster) -> str:
     return cluster.scheduler_address.replace("tcp://", "dask://")
 
 
+@pytest.mark.xdist_group("cluster")
+@pytest.mark.dask
 def test_a_killed_worker_loses_no_cell(cluster, alone, tmp_path):
     """SIGKILL the worker at each first sign of work: its cell is measured again, the row is the same."""
     killed = []
@@ -90,6 +92,8 @@ def test_a_killed_worker_loses_no_cell(cluster, alone, tmp_path):
     assert len(compare(stored_cells(store), stored_cells(alone))) == 0
 
 
+@pytest.mark.xdist_group("cluster")
+@pytest.mark.dask
 def test_cells_that_fail_are_recorded_and_the_others_go_on(cluster, one_class, tmp_path):
     store, states = Store(tmp_path / "cells"), {}
     names = [one_class, "lab/tense"]
@@ -135,6 +139,8 @@ def test_whatever_a_cell_raises_the_others_go_on(monkeypatch, tmp_path):
     assert [dataset for _, dataset in found.rows] == ["lab/tense"]
 
 
+@pytest.mark.xdist_group("cluster")
+@pytest.mark.dask
 def test_a_killed_client_loses_no_finished_cell_and_leaves_no_worker(alone, tmp_path):
     code = (
         "import sys; from tests.test_benchmark import *\n"
@@ -165,6 +171,8 @@ def test_a_killed_client_loses_no_finished_cell_and_leaves_no_worker(alone, tmp_
     assert len(compare(stored_cells(Store(folder)), stored_cells(alone))) == 0
 
 
+@pytest.mark.xdist_group("cluster")
+@pytest.mark.dask
 def test_workers_of_another_version_are_refused(cluster, monkeypatch, tmp_path):
     other = grid_module.made_by() | {"code": "another"}
     monkeypatch.setattr(grid_module, "made_by", lambda: other)
@@ -186,6 +194,7 @@ def test_a_plan_names_everything_that_is_not_there(tmp_path):
     assert all(name in str(caught.value) for name in ("'Q'", "/no/model", "tens"))
 
 
+@pytest.mark.dask
 def test_mistakes_about_clusters_are_named(tmp_path):
     with LocalCluster(n_workers=1, threads_per_worker=1, memory_limit=None, dashboard_address=":0") as plain:
         cases = [
@@ -207,6 +216,7 @@ def test_the_papers_names_stand_for_themselves_or_for_a_place():
         parse_names("paper,b=x,b=y", "--models", paper)
 
 
+@pytest.mark.hub
 def test_the_papers_eight_by_twelve_through_the_hub(tmp_path):
     """Every model and dataset under its own id, in the columns and splits of the real ones."""
     names = build(tmp_path)
@@ -246,6 +256,7 @@ def test_the_papers_eight_by_twelve_through_the_hub(tmp_path):
     assert str(tmp_path) not in json.dumps(facts)
 
 
+@pytest.mark.slow
 def test_the_command_shows_failures_and_leaves_with_status_1(one_class, tmp_path):
     arguments = [
         "grid", "--models", "lab/XS", "--datasets", f"bad={one_class},lab/tense", "--no-lora", "--n-train", "60",
@@ -259,6 +270,7 @@ def test_the_command_shows_failures_and_leaves_with_status_1(one_class, tmp_path
     assert "2/2 lab/XS on lab/tense: done" in said
 
 
+@pytest.mark.slow
 def test_a_dry_run_says_what_is_left_and_runs_nothing(tmp_path):
     arguments = ["grid", "--models", "lab/XS,lab/S", "--datasets", "lab/tense,lab/code", "--store", str(tmp_path / "s")]
     run_benchmark(["lab/XS"], ["lab/tense"], replace(ExperimentConfig(), n_train=60, n_test=30), Store(tmp_path / "s"))

@@ -14,6 +14,7 @@ from book.tools import refresh as book
 CHAPTERS = book.chapters()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", CHAPTERS, ids=lambda p: p.stem)
 def test_pairs_agree_and_are_up_to_date(source):
     assert book.problem_with(source) is None
@@ -54,6 +55,7 @@ def test_chapters_have_what_every_chapter_has(source):
     assert used <= set(book.glued(source.with_suffix(".ipynb")))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", CHAPTERS, ids=lambda p: p.stem)
 def test_every_cell_runs_with_other_parameters(source, tmp_path):
     book.execute(source, tmp_path / "out.ipynb", "smoke")
@@ -82,6 +84,7 @@ def small_root(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_staleness(small_root):
     (source,) = book.chapters(small_root)
     assert "no executed notebook" in book.problem_with(source, small_root)
@@ -100,6 +103,7 @@ def test_staleness(small_root):
     assert book.check(small_root) == 1
 
 
+@pytest.mark.slow
 def test_what_changes_while_a_chapter_runs_makes_it_stale(small_root):
     (source,) = book.chapters(small_root)
     used = small_root / "ntps_utils/used.py"
@@ -108,6 +112,7 @@ def test_what_changes_while_a_chapter_runs_makes_it_stale(small_root):
     assert "stale" in book.problem_with(source, small_root)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", [0.0, 4e9])
 def test_the_clock_does_not_decide_what_is_stale(small_root, when):
     """Files of 1970 or of 2096, older or newer than what was made from them: contents count."""
@@ -124,6 +129,7 @@ def test_the_clock_does_not_decide_what_is_stale(small_root, when):
     assert "stale" in book.problem_with(source, small_root)
 
 
+@pytest.mark.slow
 def test_executing_twice_gives_the_same_file(small_root):
     (source,) = book.chapters(small_root)
     book.execute(source, source.with_suffix(".ipynb"), root=small_root)
@@ -132,6 +138,7 @@ def test_executing_twice_gives_the_same_file(small_root):
     assert re.sub(r'"seconds": [\d.]+', "", source.with_suffix(".ipynb").read_text()) == first
 
 
+@pytest.mark.slow
 def test_a_failing_cell_leaves_the_old_notebook(small_root):
     (source,) = book.chapters(small_root)
     book.refresh(small_root)
@@ -142,6 +149,7 @@ def test_a_failing_cell_leaves_the_old_notebook(small_root):
     assert source.with_suffix(".ipynb").read_bytes() == old
 
 
+@pytest.mark.slow
 def test_reproduce_compares_numbers(small_root, capsys):
     book.refresh(small_root)
     assert book.reproduce(small_root) == 0

@@ -84,6 +84,7 @@ def test_numbers_kept_for_a_step_are_about_those_reckoned(kind):
     assert 0.5 < per_layer_and_token / (cost.SAVED * size.n_body / size.n_layers / size.dimension) < 1.3
 
 
+@pytest.mark.slow
 def test_passes_are_those_of_a_cell(monkeypatch):
     """Count texts in forward calls of the real thing, without an early stop."""
     config = FinetuneConfig(learning_rates=(1e-2, 3e-3), max_steps=12, eval_steps=4, early_stopping_patience=9)
@@ -121,6 +122,7 @@ def test_passes_are_those_of_a_cell(monkeypatch):
     assert seen["texts"] == pytest.approx(asked.texts - backward, rel=0.02)
 
 
+@pytest.mark.slow
 def test_estimates_are_near_what_cells_take():
     """Not a benchmark: an estimate that is wrong by a factor of three helps nobody."""
     config = FinetuneConfig(learning_rates=(1e-2,), max_steps=60, eval_steps=20, early_stopping_patience=9)

@@ -55,6 +55,7 @@ def store(tmp_path_factory) -> Store:
     return found
 
 
+@pytest.mark.slow
 def test_a_cell_is_what_its_parts_are(row):
     model = load_model("lab/XS", dtype="float32")
     train, test = SETTINGS.texts("lab/tense")
@@ -81,6 +82,7 @@ def test_a_cell_is_what_its_parts_are(row):
     assert json.loads(json.dumps(row)) == row
 
 
+@pytest.mark.slow
 def test_finished_cells_are_found_again_and_settings_tell_them_apart(store, monkeypatch):
     calls = []
     monkeypatch.setattr(grid_module, "run_experiment", lambda *a: calls.append(a) or {"scores": []})
@@ -94,6 +96,7 @@ def test_finished_cells_are_found_again_and_settings_tell_them_apart(store, monk
     assert len(calls) == 1
 
 
+@pytest.mark.slow
 def test_a_killed_table_goes_on(tmp_path):
     """SIGKILL while cells are made: finished ones stay, none is made twice or half."""
     tasks = [f"lab/{t}" for t in ("tense", "code", "number", "marker", "order", "count")]
@@ -120,6 +123,7 @@ def test_a_killed_table_goes_on(tmp_path):
     assert len(stored_cells(Store(folder))) == 6
 
 
+@pytest.mark.slow
 def test_tables_hold_the_primary_setting_and_every_setting(row):
     table, scores = cell_table([row]), score_table([row])
     assert len(scores) == len(row["scores"]) + len(row["scores_after"]) == 16
@@ -133,6 +137,7 @@ def test_tables_hold_the_primary_setting_and_every_setting(row):
     assert set(cell_frame([row]).columns) == {c for c in row if not c.startswith("scores")}
 
 
+@pytest.mark.slow
 def test_recorded_tables_come_back(row, tmp_path):
     record([row], tmp_path / "mine", SETTINGS, "ntps grid")
     back = pd.read_csv(tmp_path / "mine_cells.csv")
@@ -157,6 +162,7 @@ def test_shipped_tables_are_whole(name):
         load_recorded("mars")
 
 
+@pytest.mark.slow
 def test_two_tables_are_compared(store, row):
     cells = stored_cells(store)
     assert len(compare(cells, cells)) == 0
@@ -168,6 +174,7 @@ def test_two_tables_are_compared(store, row):
         compare(cells, pd.concat([cells, cells]))
 
 
+@pytest.mark.slow
 def test_a_store_becomes_parquet(store, tmp_path):
     assert export(store, tmp_path / "all.parquet") == 2
     back = pd.read_parquet(tmp_path / "all.parquet")

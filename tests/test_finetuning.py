@@ -33,6 +33,7 @@ def task() -> tuple[TextDataset, TextDataset]:
     return load_texts("lab/agreement").head(300), load_texts("lab/agreement", "test").head(200)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["lora", "full", "frozen"])
 def test_the_model_given_is_unchanged_and_the_same_seed_gives_the_same(model, task, method):
     before = {name: p.clone() for name, p in model.model.state_dict().items()}
@@ -58,6 +59,7 @@ def test_the_model_given_is_unchanged_and_the_same_seed_gives_the_same(model, ta
         assert one.n_trainable == expected[method] + c * (d + 1)
 
 
+@pytest.mark.slow
 def test_lora_learns_what_frozen_features_do_not_show(model):
     train, test = load_texts("lab/agreement"), load_texts("lab/agreement", "test")
     longer = replace(QUICK, max_steps=120, eval_steps=20)

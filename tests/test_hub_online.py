@@ -18,6 +18,8 @@ from ntps_utils.models.extraction import extract
 from ntps_utils.models.loading import load_model
 from tests.standin_hub import COMMIT, StandInHub
 
+pytestmark = pytest.mark.hub
+
 NTPS = str(Path(sys.executable).with_name("ntps"))
 
 

@@ -239,6 +239,7 @@ def weights(folder, step=12):
     return load_file(folder / f"step-{step}" / "model.safetensors")
 
 
+@pytest.mark.slow
 def test_pretraining_learns_and_is_seeded(tmp_path):
     longer = recipe.Recipe(16, 1, 2, 32, n_steps=150, batch_size=8, n_warmup=10, checkpoints=(150,), learning_rate=1e-2)
     losses = [at.loss for at in run(tmp_path / "long", longer)]
@@ -257,6 +258,7 @@ def test_pretraining_learns_and_is_seeded(tmp_path):
     assert run(tmp_path / "a") == []  # finished: nothing is done again
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_ends_with_the_same_weights(tmp_path):
     run(tmp_path / "whole", save_every=4)
     run(tmp_path / "cut", n=7, save_every=4)  # steps 5 to 7 are lost
@@ -268,6 +270,7 @@ def test_an_interrupted_run_ends_with_the_same_weights(tmp_path):
     assert not (tmp_path / "cut" / "state.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on(tmp_path):
     code = (
         "import sys, torch; torch.set_num_threads(1); from tests.test_lab import run\n"

@@ -33,8 +33,8 @@ def test_whitening_inverts_on_the_range_and_reports_the_rank(seed, d, log_condit
     np.testing.assert_allclose(basis @ basis.T @ M, M, atol=1e-6 * np.abs(M).max())
 
 
-def test_a_massive_dimension_does_not_hide_the_others():
-    # Raw eigenvalues span 1e18, beyond float64's relative precision; in unit-diagonal coordinates they do not.
+def test_high_variance_feature_does_not_reduce_the_rank():
+    # Unscaled eigenvalues span a factor of 1e18, which exceeds the relative precision of float64.
     rng = np.random.default_rng(0)
     x = rng.normal(size=(500, 8)) * np.array([1e9, 1, 1, 1, 1, 1, 1, 1])
     M = x.T @ x / len(x)
@@ -44,7 +44,7 @@ def test_a_massive_dimension_does_not_hide_the_others():
     np.testing.assert_allclose(w.from_white.T @ M @ w.from_white, np.eye(8), atol=1e-9)
 
 
-def test_dead_features_are_left_out():
+def test_zero_features_are_excluded():
     M = np.diag([2.0, 0.0, 3.0])
     w = whiten(M)
     assert w.rank == 2
@@ -52,7 +52,7 @@ def test_dead_features_are_left_out():
     assert np.all(w.from_white[1] == 0)
 
 
-def test_max_rank_caps_the_rank():
+def test_max_rank_limits_the_rank():
     assert whiten(np.eye(5), max_rank=3).rank == 3
     assert whiten(np.eye(5), max_rank=9).rank == 5
 
@@ -68,12 +68,12 @@ def test_max_rank_caps_the_rank():
         (np.array([[1.0, 2.0], [2.0, 1.0]]), "semi-definite"),
     ],
 )
-def test_whiten_refuses(M, message):
+def test_whiten_rejects_invalid_matrices(M, message):
     with pytest.raises(ValueError, match=message):
         whiten(M)
 
 
-def test_rcond_must_be_a_fraction():
+def test_whiten_rejects_rcond_outside_the_unit_interval():
     with pytest.raises(ValueError, match="rcond"):
         whiten(np.eye(2), 1.5)
 
@@ -105,31 +105,31 @@ def test_no_encoder_of_the_same_width_does_better(seed, d, c, data):
     target = np.linalg.solve(L, T)
 
     def removed(E: np.ndarray) -> float:
-        """tr (E^T M E)^-1 E^T T T^T E, without squaring the condition of E."""
+        """tr (E^T M E)^-1 E^T T T^T E, computed without squaring the condition number of E."""
         return float(np.sum((np.linalg.qr(L.T @ E)[0].T @ target) ** 2))
 
     best = encoder(whiten(M), T).vectors[:, :k]
     for _ in range(20):
         assert removed(rng.normal(size=(d, k))) <= removed(best) * (1 + 1e-7)
-        near = best + 1e-3 * rng.normal(size=(d, k))
-        assert removed(near) <= removed(best) * (1 + 1e-7)
+        nearby = best + 1e-3 * rng.normal(size=(d, k))
+        assert removed(nearby) <= removed(best) * (1 + 1e-7)
 
 
 @given(seeds, st.integers(2, 8))
-def test_order_and_fill(seed, d):
+def test_encoder_order_and_fill(seed, d):
     rng = np.random.default_rng(seed)
     M, T = random_psd(rng, d, d, 10), rng.normal(size=(d, 1))
     w = whiten(M)
-    down, up = encoder(w, T, fill=True), encoder(w, T, fill=True, order="ascending")
-    assert down.vectors.shape == (d, d)
-    assert down.n_informative == 1
-    assert np.all(down.eigenvalues[1:] == 0)
-    np.testing.assert_allclose(up.vectors, down.vectors[:, ::-1])
-    np.testing.assert_allclose(up.eigenvalues, down.eigenvalues[::-1])
+    descending, ascending = encoder(w, T, fill=True), encoder(w, T, fill=True, order="ascending")
+    assert descending.vectors.shape == (d, d)
+    assert descending.n_informative == 1
+    assert np.all(descending.eigenvalues[1:] == 0)
+    np.testing.assert_allclose(ascending.vectors, descending.vectors[:, ::-1])
+    np.testing.assert_allclose(ascending.eigenvalues, descending.eigenvalues[::-1])
 
 
-def test_rank_of_the_targets_is_found_under_rounding():
-    # Centered one-hot targets of c classes have rank c - 1; rounding must not look like a direction.
+def test_encoder_detects_the_rank_of_centered_targets():
+    # Centered one-hot targets of c classes have rank c - 1; rounding error must not add a direction.
     rng = np.random.default_rng(1)
     x = rng.normal(size=(200, 30)) @ np.diag(np.geomspace(1, 1e4, 30))
     y = np.eye(4)[rng.integers(0, 4, 200)]
@@ -137,7 +137,7 @@ def test_rank_of_the_targets_is_found_under_rounding():
     assert encoder(whiten(x.T @ x / 200), x.T @ y / 200).n_informative == 3
 
 
-def test_encoder_refuses():
+def test_encoder_rejects_invalid_input():
     w = whiten(np.eye(3))
     with pytest.raises(ValueError, match="shape"):
         encoder(w, np.ones((2, 1)))
@@ -152,15 +152,15 @@ def test_nested_basis_spans_every_leading_block(seed, d, n, data):
     rng = np.random.default_rng(seed)
     M = rng.normal(size=(d, n)) * np.geomspace(1, 1e-3, n)
     for j in data.draw(st.lists(st.integers(1, n - 1), max_size=3)) if n > 1 else []:
-        M[:, j] = M[:, :j] @ rng.normal(size=j)  # a dependent column
+        M[:, j] = M[:, :j] @ rng.normal(size=j)  # make the column dependent
     basis = nested_basis(M, 1e-9)
     np.testing.assert_allclose(basis.Q.T @ basis.Q, np.eye(d), atol=1e-10)
     for k in range(n + 1):
         rank = basis.counts[k]
-        lead = M[:, :k] / np.maximum(np.linalg.norm(M[:, :k], axis=0), 1e-300)
-        assert rank == (np.linalg.matrix_rank(lead, tol=1e-8) if k else 0)
+        leading = M[:, :k] / np.maximum(np.linalg.norm(M[:, :k], axis=0), 1e-300)
+        assert rank == (np.linalg.matrix_rank(leading, tol=1e-8) if k else 0)
         Q = basis.Q[:, :rank]
-        np.testing.assert_allclose(Q @ (Q.T @ lead), lead, atol=1e-7)
+        np.testing.assert_allclose(Q @ (Q.T @ leading), leading, atol=1e-7)
 
 
 def test_nested_basis_of_zero_columns():
@@ -169,14 +169,14 @@ def test_nested_basis_of_zero_columns():
 
 
 @given(seeds, st.integers(1, 8), st.floats(0, 1))
-def test_shrinkage_and_ridge(seed, d, a):
+def test_shrinkage_and_ridge_formulas(seed, d, a):
     M = random_psd(np.random.default_rng(seed), d, d, 10)
     np.testing.assert_allclose(np.trace(shrink(M, a)), np.trace(M))
     np.testing.assert_allclose(shrink(M, 1.0), np.trace(M) / d * np.eye(d), atol=1e-12)
     np.testing.assert_allclose(np.linalg.eigvalsh(add_ridge(M, a)), np.linalg.eigvalsh(M) + a * np.trace(M) / d)
 
 
-def test_shrinkage_and_ridge_refuse():
+def test_shrinkage_and_ridge_reject_invalid_values():
     with pytest.raises(ValueError, match="intensity"):
         shrink(np.eye(2), 1.2)
     with pytest.raises(ValueError, match="ridge"):
@@ -191,15 +191,15 @@ def test_default_rcond():
 
 
 @given(seeds, st.integers(1, 12), st.floats(0, 6))
-def test_amplification_is_the_norm_of_the_way_back(seed, d, log_condition):
-    """In units of the diagonal: 1 / sqrt(smallest eigenvalue kept)."""
+def test_amplification_is_the_norm_of_from_white(seed, d, log_condition):
+    """The norm refers to unit-diagonal coordinates, where it is 1 / sqrt(smallest eigenvalue)."""
     M = random_psd(np.random.default_rng(seed), d, d, 10.0**log_condition)
     whitening = whiten(M)
-    back = whitening.from_white * whitening.scale[:, None]
-    assert whitening.amplification == pytest.approx(np.linalg.norm(back, 2), rel=1e-6)
+    scaled = whitening.from_white * whitening.scale[:, None]
+    assert whitening.amplification == pytest.approx(np.linalg.norm(scaled, 2), rel=1e-6)
 
 
-def test_whiten_takes_whole_numbers_and_leaves_its_input():
+def test_whiten_accepts_integers_and_does_not_modify_its_input():
     M = np.array([[2, 1], [1, 2]])
     before = M.copy()
     assert whiten(M).rank == 2
@@ -209,44 +209,44 @@ def test_whiten_takes_whole_numbers_and_leaves_its_input():
 
 
 @given(seeds, st.integers(2, 10), st.integers(1, 4))
-def test_a_dead_feature_changes_nothing(seed, d, m):
+def test_zero_feature_does_not_change_the_encoder(seed, d, m):
     rng = np.random.default_rng(seed)
     M, T = random_psd(rng, d, d, 10.0), rng.normal(size=(d, m))
-    alone = encoder(whiten(M), T)
-    with_dead = encoder(whiten(np.pad(M, (1, 0))), np.pad(T, ((1, 0), (0, 0))))
-    assert with_dead.n_informative == alone.n_informative
-    np.testing.assert_allclose(with_dead.eigenvalues, alone.eigenvalues, rtol=1e-9)
-    np.testing.assert_allclose(with_dead.vectors[0], 0, atol=1e-12)
+    reference = encoder(whiten(M), T)
+    padded = encoder(whiten(np.pad(M, (1, 0))), np.pad(T, ((1, 0), (0, 0))))
+    assert padded.n_informative == reference.n_informative
+    np.testing.assert_allclose(padded.eigenvalues, reference.eigenvalues, rtol=1e-9)
+    np.testing.assert_allclose(padded.vectors[0], 0, atol=1e-12)
 
 
 @given(seeds, st.integers(2, 10), st.data())
 def test_directions_of_a_singular_problem_lie_in_its_range(seed, d, data):
-    """Of all vectors with the same S-product, the shortest: nothing outside the range of M."""
+    """The vectors have no component outside the range of M."""
     rank = data.draw(st.integers(1, d - 1))
     rng = np.random.default_rng(seed)
     M = random_psd(rng, d, rank, 10.0) * np.outer(*[np.geomspace(1, 5, d)] * 2)
     T = M @ rng.normal(size=(d, 2))
-    found = encoder(whiten(M, 1e-10), T)
+    result = encoder(whiten(M, 1e-10), T)
     outside = scipy.linalg.null_space(M, rcond=1e-9)
     assert outside.shape[1] == d - rank
-    np.testing.assert_allclose(outside.T @ found.vectors, 0, atol=1e-6 * np.abs(found.vectors).max())
+    np.testing.assert_allclose(outside.T @ result.vectors, 0, atol=1e-6 * np.abs(result.vectors).max())
 
 
 @pytest.mark.parametrize("small", [1e-3, 1e-5])
-def test_rounding_of_the_cross_moment_decides_what_counts(small):
-    """A direction counts if its singular value exceeds rtol |W| |T|, W and T in units of the diagonal."""
-    M = np.array([[4.0, 3.2], [3.2, 4.0]])  # in units of its diagonal: eigenvalues 1.8 and 0.2
+def test_rtol_decides_which_directions_are_informative(small):
+    """The singular value must exceed rtol |W| |T|, with W and T in unit-diagonal coordinates."""
+    M = np.array([[4.0, 3.2], [3.2, 4.0]])  # eigenvalues in unit-diagonal coordinates: 1.8 and 0.2
     whitening = whiten(M)
     assert whitening.amplification == pytest.approx(0.2**-0.5)
     T = whitening.to_white.T @ np.diag([1.0, small])
-    edge = small / (whitening.amplification * np.linalg.norm(T / 2))
-    for rtol, n in ((0.99 * edge, 2), (1.01 * edge, 1), (None, 2)):
+    threshold = small / (whitening.amplification * np.linalg.norm(T / 2))
+    for rtol, n in ((0.99 * threshold, 2), (1.01 * threshold, 1), (None, 2)):
         assert encoder(whitening, T, rtol=rtol).n_informative == n
 
 
 @pytest.mark.parametrize("d", [2, 3, 5, 8, 16])
-def test_zero_eigenvalues_lie_below_the_cut_off(d):
-    """A solver that leaves them above would invent a direction; found at d = 3 by ten thousand examples."""
+def test_zero_eigenvalues_are_below_the_cut_off(d):
+    """LAPACK's default driver fails this test at d = 3."""
     rng = np.random.default_rng(d)
     for _ in range(1000):
         rank = int(rng.integers(1, d))

@@ -1,4 +1,4 @@
-"""Builds take turns, and the environment follows contents, not the clock."""
+"""The lock of the Makefile, and when the environment is created again."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, reset_sigint
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no make, and no file locks of this kind")
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs make and POSIX file locks")
 
-# A make within the make that runs the tests would take its flags, and think that it holds the lock.
+# Without the variables of a make that runs these tests: they contain its flags and HOLDING_LOCK.
 ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS"))}
-# What the Makefile calls, with its start and its end in a log.
+# Replaces the programs that the Makefile calls; records its start and its end.
 PROGRAM = """#!/bin/sh
 echo "start $$" >> log
 sleep 0.2
@@ -29,9 +29,9 @@ echo "end $$" >> log
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A checkout whose Makefile is the real one and whose programs only keep a log."""
+    """Checkout with the real Makefile, and programs that only write a log."""
     for name in ("Makefile", "requirements.lock", "pyproject.toml", "ntps_utils/__init__.py", "book/tools/locked.py"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     programs = tmp_path / ".venv" / "bin"
     programs.mkdir(parents=True)
@@ -47,55 +47,58 @@ def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def stamp(folder: Path) -> str:
-    """Name of the file that says that the environment is there."""
+    """Name of the file that exists if the environment is complete."""
     return make(folder, "--eval", "stamp:;@echo $(STAMP)", "stamp").stdout.strip()
 
 
-def test_two_builds_take_turns(checkout):
+def test_simultaneous_builds_run_one_after_the_other(checkout):
     builds = [
         subprocess.Popen(["make", "book"], cwd=checkout, env=ENVIRONMENT, stdout=-1, stderr=-1, text=True)
         for _ in range(2)
     ]
-    said = [build.communicate(timeout=60) for build in builds]
-    assert [build.returncode for build in builds] == [0, 0], said
-    assert sum("waiting for it" in errors for _, errors in said) == 1
-    assert all("The book is in" in output for output, _ in said)
+    outputs = [build.communicate(timeout=60) for build in builds]
+    assert [build.returncode for build in builds] == [0, 0], outputs
+    assert sum("waiting for it" in errors for _, errors in outputs) == 1
+    assert all("The book is in" in output for output, _ in outputs)
     log = (checkout / "log").read_text().split("\n")[:-1]
-    assert len(log) == 2 * 2 * 3  # refresh, prepare and jupyter-book of each, start and end
+    assert len(log) == 2 * 2 * 3  # start and end of refresh, prepare and jupyter-book, for two builds
     assert all(log[i].replace("start", "end") == log[i + 1] for i in range(0, len(log), 2))
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_a_lock_ends_with_the_command_that_held_it(tmp_path, how):
-    lock, begun = tmp_path / "new" / "lock", tmp_path / "begun"
+@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGINT])
+def test_lock_is_released_when_the_command_is_killed(tmp_path, signal_number):
+    lock, started = tmp_path / "new" / "lock", tmp_path / "started"
     command = [sys.executable, "-m", "book.tools.locked", str(lock)]
-    holder = subprocess.Popen([*command, "sh", "-c", f"touch {begun}; exec sleep 60"], cwd=ROOT)
-    while not begun.exists():
+    holder = subprocess.Popen(
+        [*command, "sh", "-c", f"touch {started}; exec sleep 60"], cwd=ROOT, preexec_fn=reset_sigint
+    )
+    while not started.exists():
+        assert holder.poll() is None
         time.sleep(0.01)
     waiting = subprocess.Popen([*command, "echo", "mine"], cwd=ROOT, stdout=-1, stderr=-1, text=True)
     assert "waiting for it" in waiting.stderr.readline()
     assert waiting.poll() is None
-    holder.send_signal(how)
+    holder.send_signal(signal_number)
     assert waiting.communicate(timeout=30)[0] == "mine\n"
     holder.wait()
 
 
-def test_status_and_mistakes_pass_through(tmp_path):
+def test_exit_status_of_the_command_and_usage_errors(tmp_path):
     command = [sys.executable, "-m", "book.tools.locked"]
     assert (
         subprocess.run([*command, str(tmp_path / "lock"), "sh", "-c", "exit 7"], cwd=ROOT, check=False).returncode == 7
     )
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert "COMMAND" in done.stderr
+    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert process.returncode == 2
+    assert "COMMAND" in process.stderr
 
 
-@pytest.mark.parametrize("when", [0.0, 4e9])
-def test_contents_decide_whether_the_environment_is_made_anew(checkout, when):
+@pytest.mark.parametrize("mtime", [0.0, 4e9])
+def test_environment_is_created_again_when_contents_change_whatever_the_dates(checkout, mtime):
     for path in (p for p in checkout.rglob("*") if p.is_file()):
-        os.utime(path, (when, when))
+        os.utime(path, (mtime, mtime))
     assert "venv" not in make(checkout, "-n", "HOLDING_LOCK=1", "env").stdout
     lock = checkout / "requirements.lock"
     lock.write_text(lock.read_text() + "# changed\n")
-    os.utime(lock, (when, when))
+    os.utime(lock, (mtime, mtime))
     assert "-m venv .venv" in make(checkout, "-n", "HOLDING_LOCK=1", "env").stdout

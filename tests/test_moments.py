@@ -1,50 +1,53 @@
-"""Moments against the textbook double loop, and their algebra."""
+"""Moments: agreement with their definitions, algebra, validation and files."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import warnings
+from dataclasses import fields, replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ntps_utils.theory.layer_moments import LayerMoments, as_targets
 from ntps_utils.theory.moments import TENSORS, Moments
 from ntps_utils.theory.synthetic import Problem, random_problem
 
 seeds = st.integers(0, 2**32 - 1)
 
 
-def textbook(problem: Problem) -> dict[str, np.ndarray]:
-    """Definitions, read literally: a loop over texts, a loop over positions."""
+def moments_by_definition(problem: Problem) -> dict[str, np.ndarray]:
+    """Compute the moments by loops over texts and positions."""
     d, c, n = problem.d, problem.targets.shape[1], len(problem.texts)
-    m = {name: np.zeros((d, d)) for name in ("A0", "A1", "S", "G", "last")}
+    m = {name: np.zeros((d, d)) for name in ("A0", "A1", "S", "G", "total")}
     m |= {"C": np.zeros((d, c)), "Y": np.zeros((c, c)), "s": np.zeros(d), "q": np.zeros(c)}
-    tail = 0.0
+    tr_G = 0.0
     for x, y in zip(problem.texts, problem.targets, strict=True):
         for t in range(len(x) - 1):
             P = sum(x[i] for i in range(t + 1))
             m["A0"] += np.outer(P, P) / n
             m["A1"] += np.outer(P, x[t + 1]) / n
-            tail += x[t + 1] @ x[t + 1] / n
+            tr_G += x[t + 1] @ x[t + 1] / n
         for t in range(len(x)):
             m["G"] += np.outer(x[t], x[t]) / n
         total = sum(x)
-        m["last"] += np.outer(total, total) / n
+        m["total"] += np.outer(total, total) / n
         xbar = total / len(x)
         m["S"] += np.outer(xbar, xbar) / n
         m["C"] += np.outer(xbar, y) / n
         m["Y"] += np.outer(y, y) / n
         m["s"] += xbar / n
         m["q"] += y / n
-    return m | {"tr_G": np.array(tail)}
+    return m | {"tr_G": np.array(tr_G)}
 
 
 @given(seeds)
-def test_moments_are_their_definitions(seed):
+def test_moments_match_their_definitions(seed):
     problem = random_problem(seed)
-    expected = textbook(problem)
+    expected = moments_by_definition(problem)
     moments = problem.moments()
     for name in ("A0", "A1", "S", "C", "Y", "s", "q", "tr_G"):
         value = getattr(moments, name)
@@ -53,14 +56,14 @@ def test_moments_are_their_definitions(seed):
 
 @given(seeds)
 def test_telescoping_identity(seed):
-    """A1 + A1^T = E P_T P_T^T - G: the symmetric part of next-token prediction knows no word order."""
+    """A1 + A1^T = E P_T P_T^T - G: the symmetric part of A1 does not depend on the order of the vectors."""
     problem = random_problem(seed)
-    m, A1 = textbook(problem), problem.moments().A1
-    np.testing.assert_allclose(A1 + A1.T, m["last"] - m["G"], atol=1e-10 * np.abs(m["last"]).max())
+    m, A1 = moments_by_definition(problem), problem.moments().A1
+    np.testing.assert_allclose(A1 + A1.T, m["total"] - m["G"], atol=1e-10 * np.abs(m["total"]).max())
 
 
 def batch(problem: Problem, rows: list[int], pad: float = 0.0, extra: int = 0):
-    """A right-padded batch; what stands in the padding must not matter."""
+    """A right-padded batch with ``pad`` in the padding and ``extra`` positions after the longest text."""
     lengths = torch.tensor([len(problem.texts[i]) for i in rows])
     x = torch.full((len(rows), int(lengths.max()) + extra, problem.d), pad, dtype=torch.float64)
     for j, i in enumerate(rows):
@@ -76,7 +79,7 @@ def assert_same(a: Moments, b: Moments, rtol: float = 1e-12):
 
 
 @given(seeds, st.data())
-def test_any_batching_order_and_padding_gives_the_same(seed, data):
+def test_batching_order_and_padding_do_not_change_the_moments(seed, data):
     problem = random_problem(seed)
     n = len(problem.texts)
     whole = Moments.from_texts(problem.texts, problem.targets)
@@ -100,15 +103,15 @@ def test_merge_is_a_commutative_monoid(a, b, c):
     assert_same(x.merge(zero), x)
 
 
-def test_merge_is_the_moments_of_all_texts():
+def test_merge_equals_the_moments_of_all_texts():
     p = random_problem(3, d=5, n_texts=30)
     first = Moments.from_texts(p.texts[:11], p.targets[:11])
     second = Moments.from_texts(p.texts[11:], p.targets[11:])
     assert_same(first.merge(second), Moments.from_texts(p.texts, p.targets))
-    assert first.n_texts == 11  # merge leaves its operands alone
+    assert first.n_texts == 11  # merge does not modify its operands
 
 
-def test_several_layers_are_several_problems():
+def test_layers_are_accumulated_independently():
     p = random_problem(5, d=6, n_texts=20)
     x, lengths, y = batch(p, list(range(20)))
     both = Moments.zeros([3, 7], 6, p.targets.shape[1])
@@ -122,7 +125,7 @@ def test_several_layers_are_several_problems():
     np.testing.assert_allclose(both.layer(7).C, 2 * one.C, rtol=1e-12, atol=1e-12)
 
 
-def test_float32_products_agree_to_float32():
+def test_float32_products_have_float32_accuracy():
     p = random_problem(8, d=8, n_texts=60, condition=3.0, rank=8)
     x, lengths, y = batch(p, list(range(60)))
     exact = p.moments()
@@ -133,15 +136,15 @@ def test_float32_products_agree_to_float32():
     assert single.layer(0).rcond > 1e8 * exact.rcond
 
 
-def test_texts_of_one_token_count_for_perception_alone():
-    x = np.array([[1.0, 2.0]])
-    long = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
-    m = Moments.from_texts([x, long], np.eye(2)).layer(0)
-    expected = textbook(Problem((x, long), np.eye(2)))
+def test_single_token_texts_contribute_to_perception_only():
+    single = np.array([[1.0, 2.0]])
+    several = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    m = Moments.from_texts([single, several], np.eye(2)).layer(0)
+    expected = moments_by_definition(Problem((single, several), np.eye(2)))
     np.testing.assert_allclose(m.A0, expected["A0"])
     np.testing.assert_allclose(m.S, expected["S"])
     with pytest.raises(ValueError, match="single token"):
-        Moments.from_texts([x, x], np.eye(2)).layer(0)
+        Moments.from_texts([single, single], np.eye(2)).layer(0)
 
 
 @given(seeds)
@@ -157,7 +160,7 @@ def test_centering_gives_covariances(seed):
     assert m.center() is m
 
 
-def test_a_constant_feature_vanishes_when_centered():
+def test_constant_feature_is_zero_after_centering():
     p = random_problem(2, d=4, n_texts=40)
     texts = tuple(np.column_stack([t, np.full(len(t), 1e3)]) for t in p.texts)
     m = Problem(texts, p.targets).moments().center()
@@ -184,7 +187,7 @@ def test_save_and_load(tmp_path):
     assert [f.name for f in tmp_path.iterdir()] == ["m.safetensors"]
 
 
-def test_load_refuses_what_is_not_whole(tmp_path):
+def test_load_rejects_missing_damaged_and_other_files(tmp_path):
     from safetensors.torch import save_file
 
     with pytest.raises(FileNotFoundError, match="no moments file"):
@@ -201,7 +204,7 @@ def test_load_refuses_what_is_not_whole(tmp_path):
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf"), 1e200])
-def test_features_that_are_not_finite_are_named_and_nothing_is_added(bad):
+def test_error_of_non_finite_features_names_layer_and_text_and_adds_nothing(bad):
     m = Moments.zeros([0, 4], 3, 2)
     x = torch.ones(2, 5, 3, dtype=torch.float64)
     broken = x.clone()
@@ -210,27 +213,33 @@ def test_features_that_are_not_finite_are_named_and_nothing_is_added(bad):
         m.update([x, broken], torch.tensor([5, 4]), torch.eye(2), names=["row 11", "row 12"])
     assert m.n_texts == 0
     assert float(m.A0.abs().sum()) == 0.0
-    m.update([x, broken], torch.tensor([5, 2]), torch.eye(2))  # beyond the text's end it does not matter
+    m.update([x, broken], torch.tensor([5, 2]), torch.eye(2))  # here the value is in the padding
 
 
-def test_batches_that_do_not_fit():
+def test_update_rejects_mismatched_batches():
     m = Moments.zeros([0], 3, 2)
     x, y, lengths = torch.ones(2, 5, 3), torch.eye(2), torch.tensor([5, 5])
-    with pytest.raises(ValueError, match="1 layers"):
+    with pytest.raises(ValueError, match="1 layers, got 2"):
         m.update([x, x], lengths, y)
-    with pytest.raises(ValueError, match="does not fit"):
+    with pytest.raises(ValueError, match="do not match"):
         m.update([torch.ones(2, 5, 4)], lengths, y)
-    with pytest.raises(ValueError, match="does not fit"):
+    with pytest.raises(ValueError, match="do not match"):
         m.update([x], lengths, torch.ones(2, 3))
-    with pytest.raises(ValueError, match="no token"):
+    with pytest.raises(ValueError, match="no tokens in text 1 of the batch"):
         m.update([x], torch.tensor([5, 0]), y)
-    with pytest.raises(ValueError, match="positions"):
+    with pytest.raises(ValueError, match=r"length of text 1 of the batch is 6 tokens, but .* 5 positions"):
         m.update([x], torch.tensor([5, 6]), y)
-    with pytest.raises(ValueError, match="target of"):
+    with pytest.raises(ValueError, match="target of text 0"):
         m.update([x], lengths, y * float("nan"))
+    with pytest.raises(ValueError, match="no texts"):
+        m.update([x[:0]], lengths[:0], y[:0])
+    two = Moments.zeros([0, 1], 3, 2)
+    with pytest.raises(ValueError, match="Layers differ in shape"):
+        two.update([x, x[:, :4]], lengths, y)
+    assert m.n_texts == two.n_texts == 0
 
 
-def test_moments_of_different_things_do_not_merge():
+def test_merge_rejects_different_sources_layers_precisions_and_shapes():
     base = Moments.zeros([0], 3, 2, source="a")
     for other in (
         Moments.zeros([0], 3, 2, source="b"),
@@ -238,49 +247,146 @@ def test_moments_of_different_things_do_not_merge():
         Moments.zeros([0], 3, 2, source="a", precision="float32"),
         Moments.zeros([0], 4, 2, source="a"),
     ):
-        with pytest.raises(ValueError, match="do not merge"):
+        with pytest.raises(ValueError, match="Cannot merge"):
             base.merge(other)
 
 
-def test_zeros_and_layer_refuse():
+def test_zeros_and_layer_reject_invalid_arguments():
     with pytest.raises(ValueError, match="precision"):
         Moments.zeros([0], 3, 2, precision="float16")
     with pytest.raises(ValueError, match="at least one"):
         Moments.zeros([], 3, 2)
-    with pytest.raises(ValueError, match="no text"):
+    with pytest.raises(ValueError, match="no texts"):
         Moments.zeros([0], 3, 2).layer(0)
-    with pytest.raises(ValueError, match="not extracted"):
+    with pytest.raises(ValueError, match="no moments of layer 1"):
         Moments.zeros([0], 3, 2).layer(1)
-    with pytest.raises(ValueError, match="one row of targets"):
-        Moments.from_texts([np.ones((2, 2))], np.eye(2))
 
 
-def test_layers_stand_beside_each_other():
-    """Two layers in one pass are the two put beside each other, in every number."""
-    one, two = random_problem(1, d=5, n_texts=9, n_targets=2), random_problem(2, d=5, n_texts=9, n_targets=2)
-    lengths = [len(text) for text in one.texts]
+def test_concat_layers_keeps_the_moments_of_each_layer():
+    problem, other_problem = (random_problem(seed, d=5, n_texts=9, n_targets=2) for seed in (1, 2))
+    lengths = [len(text) for text in problem.texts]
     rng = np.random.default_rng(0)
     second = tuple(rng.normal(size=(n, 5)) for n in lengths)
-    targets = one.targets
-    a = replace(Moments.from_texts(one.texts, targets), layers=(3,))
+    targets = problem.targets
+    a = replace(Moments.from_texts(problem.texts, targets), layers=(3,))
     b = replace(Moments.from_texts(second, targets), layers=(5,))
     both = a.concat_layers(b)
     assert both.layers == (3, 5)
     assert_same(both.select_layer(3), a, rtol=0)
     assert_same(both.select_layer(5), b, rtol=0)
     assert both.n_texts == a.n_texts
-    with pytest.raises(ValueError, match="Only moments of the same texts at different layers"):
+    with pytest.raises(ValueError, match=r"both moments contain layers \[3\]"):
         a.concat_layers(a)
-    other = replace(Moments.from_texts(two.texts[:4], two.targets[:4]), layers=(5,))
-    with pytest.raises(ValueError, match="Only moments of the same texts at different layers"):
+    other = replace(Moments.from_texts(other_problem.texts[:4], other_problem.targets[:4]), layers=(5,))
+    with pytest.raises(ValueError, match=r"different texts: 9 texts .* and 4 texts"):
         a.concat_layers(other)
 
 
-def test_shrinkage_is_complete_where_nothing_can_be_told():
-    """One text says nothing of a covariance; noise that is alike in all directions needs no other target."""
+def test_ledoit_wolf_intensity_of_single_text_and_of_isotropic_noise():
+    """The covariance of a single text is shrunk completely; so is isotropic noise of few texts."""
     rng = np.random.default_rng(0)
-    one = Moments.from_texts([rng.normal(size=(3, 4))], np.ones((1, 1))).layer(0)
-    assert one.ledoit_wolf() < 1e-12  # about zero |x|^4 = |S|^2, and no sampling error shows
-    assert one.center().ledoit_wolf() == 1.0
+    single = Moments.from_texts([rng.normal(size=(3, 4))], np.ones((1, 1))).layer(0)
+    assert single.ledoit_wolf() < 1e-12  # without centering |x|^4 = |S|^2, so the estimated sampling error is zero
+    assert single.center().ledoit_wolf() == 1.0
     noise = [rng.normal(size=(2, 40)) for _ in range(30)]
     assert Moments.from_texts(noise, np.eye(2)[np.arange(30) % 2]).layer(0).ledoit_wolf() > 0.9
+
+
+@given(seeds)
+def test_layer_moments_of_texts_equal_the_streamed_moments(seed):
+    problem = random_problem(seed)
+    expected = Moments.from_texts(problem.texts, problem.targets).layer(0)
+    result = LayerMoments.from_texts(problem.texts, problem.targets)
+    for f in fields(LayerMoments):
+        a, b = getattr(result, f.name), getattr(expected, f.name)
+        if isinstance(b, str | int):
+            assert a == b, f.name
+        else:
+            np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12 * (1 + np.abs(b).max()), err_msg=f.name)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        [2, 0, 1, 2],
+        np.array([7, -1, 3, 7]),
+        np.array([2.0, 0.0, 1.0, 2.0]),
+        ["c", "a", "b", "c"],
+        ("c", "a", "b", "c"),
+        np.array(["c", "a", "b", "c"]),
+        pd.Series(["c", "a", "b", "c"]),
+        pd.Series(["c", "a", "b", "c"], dtype="category"),
+        torch.tensor([2, 0, 1, 2]),
+        [np.int64(2), np.int32(0), 1, 2.0],
+    ],
+    ids=lambda labels: f"{type(labels).__name__} of {type(labels[0]).__name__}",
+)
+def test_class_labels_equal_one_hot_targets(labels):
+    one_hot = np.eye(3)[[2, 0, 1, 2]]
+    np.testing.assert_array_equal(as_targets(labels), one_hot)
+    texts = random_problem(0, d=3, n_texts=4).texts
+    for cls in (Moments, LayerMoments):
+        np.testing.assert_array_equal(cls.from_texts(texts, labels).C, cls.from_texts(texts, one_hot).C)
+
+
+def test_boolean_labels_and_real_targets():
+    np.testing.assert_array_equal(as_targets([True, False]), [[0, 1], [1, 0]])
+    targets = as_targets(np.array([[1], [3]]))
+    assert targets.dtype == np.float64
+    np.testing.assert_array_equal(targets, [[1], [3]])
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([0.5, 1.0], r"label 0 is 0\.5\. Give a real-valued target as a column of shape \(n, 1\)"),
+        ([0, float("nan")], "label 1 is nan"),
+        (["a", float("nan")], "label 1 is nan"),
+        (["a", None], "label 1 is None"),
+        (["a", 1], "all integers or all strings, but label 1 is 1"),
+        ([1, "a"], "label 1 is 'a'"),
+        (["a", "a"], "at least two classes; all 2 labels are 'a'"),
+        ([], r"shape \(0,\)"),
+        (np.zeros((2, 2, 2)), r"got shape \(2, 2, 2\)"),
+        (np.zeros((2, 0)), r"got shape \(2, 0\)"),
+        (3, r"got shape \(\)"),
+        ([[1.0], [1.0, 2.0]], "these rows differ in length"),
+        ([["a"], ["b"]], "must be real numbers, got dtype <U1"),
+    ],
+)
+def test_invalid_targets_are_rejected(labels, message):
+    with pytest.raises(ValueError, match=message):
+        as_targets(labels)
+
+
+OK = np.ones((2, 3))
+
+
+@pytest.mark.parametrize("cls", [Moments, LayerMoments])
+@pytest.mark.parametrize(
+    ("texts", "targets", "message"),
+    [
+        ([], [], "no texts"),
+        ([OK, OK, OK], [0, 1], "3 texts, 2 targets"),
+        ([OK, OK], [[1.0], [np.nan]], "target of text 1 is NaN or infinite"),
+        ([OK, np.ones(3)], [0, 1], r"Text 1 must have shape \(tokens, features\), got shape \(3,\)"),
+        ([OK, np.ones((2, 0))], [0, 1], "Text 1 must have shape"),
+        ([OK, np.ones((0, 3))], [0, 1], "Text 1 has no tokens"),
+        ([OK, np.ones((2, 4))], [0, 1], "Text 1 has 4 features, but text 0 has 3"),
+        ([OK, [["a", "b", "c"]]], [0, 1], "Text 1 cannot be converted to a float64 array"),
+        ([OK, [[1.0], [1.0, 2.0]]], [0, 1], "Text 1 cannot be converted to a float64 array"),
+        ([OK, OK * np.nan], [0, 1], "Text 1 has features that are NaN or infinite"),
+        ([OK, OK * -np.inf], [0, 1], "Text 1 has features that are NaN or infinite"),
+        ([OK, OK * 1e200], [0, 1], r"(?i)text 1 .*too large to square.*\[overflow: "),
+    ],
+)
+def test_error_names_the_invalid_text(cls, texts, targets, message):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(ValueError, match=message):
+            cls.from_texts(texts, targets)
+
+
+def test_layer_moments_need_a_next_token():
+    with pytest.raises(ValueError, match="single token"):
+        LayerMoments.from_texts([np.ones((1, 3)), np.ones((1, 3))], [0, 1])

@@ -41,6 +41,7 @@ def case():
     return load_model("lab/XS", dtype="float32"), load_texts("lab/tense").head(200)
 
 
+@pytest.mark.slow
 def test_predictors_are_those_of_a_cell(case):
     """What prescreening measures is what the calibration's rows hold."""
     model, data = case
@@ -78,6 +79,7 @@ def test_rows_of_the_case_are_left_out_by_name_and_by_content(case, tmp_path):
     assert p.calibration.left_out == ("d1", data.name)
 
 
+@pytest.mark.slow
 def test_when_nothing_predicts_it_says_so(case, tmp_path):
     p = prescreen(*case, calibration=calibration(tmp_path / "c.csv", informative=False, seed=1))
     assert not p.calibration.predicts
@@ -121,6 +123,7 @@ def test_the_report_escapes_what_data_say(case, tmp_path):
     assert json.loads(p.to_json())["verdict"] == p.verdict
 
 
+@pytest.mark.slow
 def test_the_command_answers_and_writes(tmp_path):
     file = calibration(tmp_path / "c.csv", informative=True)
     result = runner.invoke(

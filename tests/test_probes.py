@@ -1,4 +1,4 @@
-"""Probes against independent formulas, and what they say of weak data."""
+"""Probes against independent formulas, and their warnings and errors."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LinearRegression
 
-from ntps_utils.models.probes import ProbeWarning, chance_adjusted, linear_probe, logistic_probe
+from ntps_utils.models.probes import STRENGTHS, ProbeWarning, chance_adjusted, linear_probe, logistic_probe
 
 
 def blobs(n: int, c: int, d: int, gap: float, seed: int, centers_seed: int = 0):
-    """Classes around centers a distance apart."""
+    """Gaussian classes around random centers; ``gap`` is the standard deviation of the centers."""
     rng = np.random.default_rng(seed)
     centers = gap * np.random.default_rng(centers_seed).normal(size=(c, d))
     y = np.arange(n) % c
@@ -30,7 +30,7 @@ def test_linear_probe_is_ordinary_least_squares(c, d, seed):
         assert getattr(probe, f"{name}_accuracy") == np.mean(predicted.argmax(1) == labels)
 
 
-def test_linear_probe_with_fewer_texts_than_features_says_so():
+def test_linear_probe_warns_of_fewer_texts_than_features():
     x, y = blobs(20, 2, 50, 0.0, 0)
     with pytest.warns(ProbeWarning, match="20 texts for 50 features"):
         probe = linear_probe(x, y, x + 1, y)
@@ -38,20 +38,20 @@ def test_linear_probe_with_fewer_texts_than_features_says_so():
 
 
 @pytest.mark.parametrize("c", [2, 4])
-def test_logistic_probe_separates_classes_and_sees_nothing_in_noise(c):
+def test_logistic_probe_separates_classes_and_is_at_chance_on_noise(c):
     x, y = blobs(300, c, 8, 3.0, 0)
     x_test, y_test = blobs(300, c, 8, 3.0, 1)
-    good = logistic_probe(x, y, x_test, y_test)
-    assert good.test_accuracy > 0.97
-    # Its weights give its predictions.
+    probe = logistic_probe(x, y, x_test, y_test)
+    assert probe.test_accuracy > 0.97
+    # The predictions follow from the weights.
     z = (x_test - x.mean(0)) / x.std(0)
-    assert np.array_equal(good.classes[(z @ good.weights.T + good.biases).argmax(1)], good.predictions)
+    assert np.array_equal(probe.classes[(z @ probe.weights.T + probe.biases).argmax(1)], probe.predictions)
     rng = np.random.default_rng(0)
     noise = logistic_probe(rng.normal(size=(300, 8)), y, rng.normal(size=(300, 8)), y_test)
     assert abs(noise.test_accuracy - 1 / c) < 0.12
 
 
-def test_logistic_probe_does_not_mind_scale_or_shift():
+def test_logistic_probe_is_invariant_to_scale_and_shift():
     x, y = blobs(200, 3, 5, 0.7, 0)
     x_test, y_test = blobs(200, 3, 5, 0.7, 1)
     scale = 10.0 ** np.arange(-3, 2)
@@ -61,39 +61,47 @@ def test_logistic_probe_does_not_mind_scale_or_shift():
     assert np.mean(plain.predictions == scaled.predictions) > 0.99
 
 
-def test_probes_warn_of_leaks_and_unseen_classes():
+def test_logistic_probe_warns_of_leaks_and_new_classes():
     x, y = blobs(200, 2, 4, 3.0, 0)
     with pytest.warns(ProbeWarning, match="far below one half"):
         logistic_probe(x, y, x, 1 - y)
-    with pytest.warns(ProbeWarning, match=r"classes \[2\] are in the test texts only"):
+    with pytest.warns(ProbeWarning, match=r"classes \[2\] occur in the test texts only"):
         logistic_probe(x, y, x[:3], np.array([0, 1, 2]))
 
 
-def test_a_class_of_one_text_is_no_obstacle():
+def test_class_of_one_text_disables_cross_validation():
     x, y = blobs(50, 2, 4, 3.0, 0)
     y[0] = 2
-    assert logistic_probe(x, y, x, y).test_accuracy > 0.9
+    probe = logistic_probe(x, y, x, y)
+    assert probe.test_accuracy > 0.9
+    assert np.isnan(probe.cv_accuracy)
+    assert probe.strength == STRENGTHS[2]
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda a: a | {"train_labels": np.zeros(9, int)}, r"labels of shape \(n,\)"),
-        (lambda a: a | {"train_labels": np.zeros(10, int)}, "at least two classes"),
+        (lambda a: a | {"train_labels": np.zeros(9, int)}, r"train: .* labels shape \(n,\)"),
+        (lambda a: a | {"train_labels": np.zeros(10, int)}, "All 10 training texts have the label 0"),
         (lambda a: a | {"test_labels": -np.ones(10, int)}, "class numbers"),
         (lambda a: a | {"train_labels": np.linspace(0, 1, 10)}, "class numbers"),
         (lambda a: a | {"test": np.full((10, 3), np.nan)}, "finite"),
-        (lambda a: a | {"test": np.ones((10, 4))}, "train has 3 features, test 4"),
+        (lambda a: a | {"test": np.ones((10, 4))}, "train has 3, test 4"),
     ],
 )
-def test_bad_input_is_refused(change, message):
+def test_invalid_arguments_are_refused(change, message):
     y = np.arange(10) % 2
-    good = {"train": np.eye(10, 3), "train_labels": y, "test": np.eye(10, 3), "test_labels": y}
+    valid = {"train": np.eye(10, 3), "train_labels": y, "test": np.eye(10, 3), "test_labels": y}
     with pytest.raises(ValueError, match=message):
-        logistic_probe(**change(good))
+        logistic_probe(**change(valid))
 
 
-def test_chance_adjusted():
+def test_linear_probe_refuses_fewer_classes_than_labels():
+    with pytest.raises(ValueError, match="n_classes must be an integer of at least 3, got 2"):
+        linear_probe(np.eye(4, 3), [0, 1, 2, 0], np.eye(4, 3), [0, 1, 2, 0], n_classes=2)
+
+
+def test_chance_adjusted_accuracy():
     assert chance_adjusted(0.5, [0, 1]) == 0
     assert chance_adjusted(1.0, [0, 0, 1]) == 1
     assert chance_adjusted(0.9, [0] * 9 + [1]) == pytest.approx(0)

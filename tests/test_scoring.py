@@ -74,6 +74,7 @@ def test_tiny_model_agrees_with_an_independent_computation(tiny_model, tiny_data
     agree(report, expected, 1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sst2", "climate_sentiment", "sms_spam"])
 def test_real_model_agrees_with_an_independent_computation(shared, name):
     folder = shared / "models" / "stories260K"
@@ -87,6 +88,7 @@ def test_real_model_agrees_with_an_independent_computation(shared, name):
     agree(report, expected, 1e-6)
 
 
+@pytest.mark.slow
 def test_every_real_dataset_can_be_scored(shared):
     for folder in sorted((shared / "data").iterdir()):
         if not (folder / "train.csv").is_file():
@@ -135,6 +137,7 @@ def test_settings_are_checked_before_the_long_work(tiny_model, tiny_data, tmp_pa
 COLUMNS = ["ntps", "ntps_metric", "ntps_task", "trace_b", "excess_loss"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-8), ("float32", 1e-4)])
 def test_threads_and_batches_change_scores_by_no_more_than_is_stated(dtype, tolerance):
     """What the book states: 1e-8 for forward passes in double, 1e-4 in single precision."""

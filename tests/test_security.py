@@ -82,6 +82,7 @@ def test_code_of_a_model_runs_only_by_consent_of_the_call(tiny_model, tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.slow
 def test_reports_escape_what_a_dataset_brings(tmp_path, monkeypatch):
     evil = "<script>alert(1)</script>"
     drawn = sample("tense", 80, seed=0)
@@ -143,6 +144,7 @@ def test_notebooks_show_no_environment(path):
         assert "/home/" not in shown
 
 
+@pytest.mark.slow
 def test_chapters_need_no_token(monkeypatch, tmp_path):
     """A token in the environment does not reach a page."""
     monkeypatch.setenv("HF_TOKEN", "hf_never_to_be_shown_anywhere")

@@ -21,6 +21,8 @@ from book.tools import refresh as book
 from book.tools import site_extension as site_extension
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.xdist_group("site")  # one process builds the site
+
 REPOSITORY = "https://github.com/owner/ntps"
 PAGES = browser.pages()
 CHAPTERS = book.chapters()
@@ -39,6 +41,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "_build" / "html"
 
 
+@pytest.mark.slow
 def test_every_page_is_there_with_its_figures(site):
     for page in PAGES:
         html = (site / f"{page}.html").read_text()
@@ -49,6 +52,7 @@ def test_every_page_is_there_with_its_figures(site):
             assert re.search(r'alt="[^"]+"', tag), (page, tag)
 
 
+@pytest.mark.slow
 def test_internal_links_and_anchors_lead_somewhere(site):
     ids = {path: set(re.findall(r'\bid="([^"]+)"', path.read_text())) for path in site.rglob("*.html")}
     for page in PAGES:
@@ -63,6 +67,7 @@ def test_internal_links_and_anchors_lead_somewhere(site):
                 assert anchor in ids[target], (page, href)
 
 
+@pytest.mark.slow
 def test_no_page_needs_the_network_for_mathematics(site):
     html = (site / "notebooks/03_score_and_bounds.html").read_text()
     (script,) = re.findall(r'<script[^>]*src="([^"]*mathjax[^"]*)"', html)
@@ -70,6 +75,7 @@ def test_no_page_needs_the_network_for_mathematics(site):
     assert (site / "_static/mathjax/output/chtml/fonts").is_dir()
 
 
+@pytest.mark.slow
 def test_glued_values_are_in_the_text(site):
     n_checked = 0
     for source in CHAPTERS:
@@ -81,6 +87,7 @@ def test_glued_values_are_in_the_text(site):
     assert n_checked > 30
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", CHAPTERS, ids=lambda p: p.stem)
 def test_buttons_open_and_download_notebooks_that_exist(site, source):
     """Binder and Colab open the committed notebook, and the arrow downloads it."""
@@ -103,6 +110,7 @@ def test_without_an_address_there_is_nothing_to_open(monkeypatch):
     assert site_extension.repository() == "https://github.com/someone/book"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", ["03_score_and_bounds", "06_choosing_k_and_layer", "09_predicting_the_gain"])
 def test_the_interactive_figures_are_on_their_pages(site, page):
     html = (site / f"notebooks/{page}.html").read_text()
@@ -167,6 +175,7 @@ def serious(page: Any) -> list[str]:
     ]
 
 
+@pytest.mark.browser
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_opens_without_an_error_in_the_console(chromium, address, name):
     """Mathematics rendered, every figure there, nothing asked of another machine."""
@@ -187,6 +196,7 @@ def test_a_page_opens_without_an_error_in_the_console(chromium, address, name):
         assert visit.said == []
 
 
+@pytest.mark.browser
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 1280), ("light", 390)])
 @pytest.mark.parametrize("name", PAGES)
 def test_axe_finds_no_serious_violation(chromium, address, name, scheme, width):
@@ -195,6 +205,7 @@ def test_axe_finds_no_serious_violation(chromium, address, name, scheme, width):
         assert serious(visit.page) == []
 
 
+@pytest.mark.browser
 @pytest.mark.parametrize("name", PAGES)
 def test_a_phone_shows_a_page_without_scrolling_sideways(chromium, address, name):
     with Visit(chromium, address, name, width=390) as visit:
@@ -210,6 +221,7 @@ def test_a_phone_shows_a_page_without_scrolling_sideways(chromium, address, name
         assert visit.said == []
 
 
+@pytest.mark.browser
 def test_keys_scroll_a_figure_on_a_phone_and_pass_by_it_elsewhere(chromium, address):
     with Visit(chromium, address, "book/intro", width=390) as visit:
         figure = visit.page.locator("#fig-question")
@@ -220,6 +232,7 @@ def test_keys_scroll_a_figure_on_a_phone_and_pass_by_it_elsewhere(chromium, addr
         visit.page.wait_for_function("() => !document.querySelector('#fig-question').hasAttribute('tabindex')")
 
 
+@pytest.mark.browser
 def test_search_finds_the_excess_loss(chromium, address):
     with Visit(chromium, address, "search") as visit:
         visit.page.goto(f"{address}/search.html?q=excess+loss")
@@ -233,6 +246,7 @@ def test_search_finds_the_excess_loss(chromium, address):
         assert visit.said == []
 
 
+@pytest.mark.browser
 def test_the_menu_opens_on_a_phone(chromium, address):
     with Visit(chromium, address, "book/intro", width=390) as visit:
         link = visit.page.locator("nav.bd-links a", has_text="Linear perception").first
@@ -246,6 +260,7 @@ def test_the_menu_opens_on_a_phone(chromium, address):
 # -- figures that answer -----------------------------------------------------------
 
 
+@pytest.mark.browser
 def test_a_drag_turns_the_subspace_and_the_numbers_are_right(chromium, address):
     with Visit(chromium, address, "notebooks/03_score_and_bounds") as visit:
         page, figure = visit.page, visit.page.locator(".ntps-explorer")
@@ -281,6 +296,7 @@ def test_a_drag_turns_the_subspace_and_the_numbers_are_right(chromium, address):
         assert visit.said == []
 
 
+@pytest.mark.browser
 def test_a_click_chooses_a_setting_and_keys_move_it(chromium, address):
     with Visit(chromium, address, "notebooks/06_choosing_k_and_layer") as visit:
         figure = visit.page.locator(".ntps-sweep")
@@ -301,6 +317,7 @@ def test_a_click_chooses_a_setting_and_keys_move_it(chromium, address):
         assert visit.said == []
 
 
+@pytest.mark.browser
 def test_a_slider_skips_runs(chromium, address):
     with Visit(chromium, address, "notebooks/09_predicting_the_gain") as visit:
         figure = visit.page.locator(".ntps-skip")
@@ -316,6 +333,7 @@ def test_a_slider_skips_runs(chromium, address):
         assert visit.said == []
 
 
+@pytest.mark.browser
 @pytest.mark.parametrize("name", ["03_score_and_bounds", "06_choosing_k_and_layer", "09_predicting_the_gain"])
 def test_without_scripts_there_is_a_static_figure(chromium, address, name):
     context = chromium.new_context(java_script_enabled=False)
@@ -326,6 +344,7 @@ def test_without_scripts_there_is_a_static_figure(chromium, address, name):
     context.close()
 
 
+@pytest.mark.browser
 def test_the_citation_can_be_copied(chromium, address):
     with Visit(chromium, address, "book/intro") as visit:
         visit.context.grant_permissions(["clipboard-read", "clipboard-write"])
@@ -337,6 +356,7 @@ def test_the_citation_can_be_copied(chromium, address):
         assert "NTPS" in copied
 
 
+@pytest.mark.browser
 def test_the_whole_book_becomes_one_pdf(chromium, site, tmp_path):
     command = [sys.executable, "-m", "book.tools.browser", str(tmp_path / "book.pdf"), str(site)]
     said = subprocess.run(command, capture_output=True, text=True, check=True).stdout

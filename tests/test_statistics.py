@@ -1,4 +1,4 @@
-"""Statistics against scipy, pandas and brute force."""
+"""Statistics against scipy, scikit-learn, and definitions written as loops."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.metrics import r2_score
 
 from ntps_utils.evidence.statistics import (
-    fit_gain,
+    GainRegressor,
     kendall,
     kendall_correlation,
     leave_one_out,
@@ -37,13 +40,13 @@ def draw(seed: int, n: int = 12) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 @given(seeds, st.integers(4, 30))
-def test_spearman_is_scipys(seed, n):
+def test_spearman_matches_scipy(seed, n):
     x, y, _ = draw(seed, n)
     np.testing.assert_allclose(spearman(x, y), stats.spearmanr(x, y).statistic, atol=1e-12)
 
 
 @given(seeds)
-def test_partial_correlation_is_that_of_residuals_of_ranks(seed):
+def test_partial_correlation_matches_correlation_of_rank_residuals(seed):
     x, y, z = (stats.rankdata(v) for v in draw(seed))
 
     def residual(v):
@@ -53,7 +56,7 @@ def test_partial_correlation_is_that_of_residuals_of_ranks(seed):
     np.testing.assert_allclose(partial_spearman(x, y, z), expected, atol=1e-9)
 
 
-def test_permutation_p_value_is_exact_for_few_points():
+def test_permutation_p_value_approximates_the_exact_one():
     x, y = np.arange(5.0), np.array([1.0, 0.0, 2.0, 4.0, 3.0])
     from itertools import permutations
 
@@ -69,7 +72,7 @@ def test_p_values_are_uniform_under_the_null():
 
 
 def test_intervals_cover():
-    """The percentile bootstrap at n = 12 is known to be somewhat short; it must still cover most of the time."""
+    """The percentile bootstrap of 12 points covers less often than its nominal level, but at least 85% of the time."""
     rng = np.random.default_rng(1)
     truth = 6 / np.pi * np.arcsin(0.6 / 2)  # Spearman's rho of a normal pair with correlation 0.6
     covered = 0
@@ -81,14 +84,15 @@ def test_intervals_cover():
     assert covered / 300 > 0.85
 
 
-def test_leave_one_out():
+def test_leave_one_out_matches_deletion():
     x, y, _ = draw(3)
     values = leave_one_out(x, y)
     assert len(values) == 12
     np.testing.assert_allclose(values[4], stats.spearmanr(np.delete(x, 4), np.delete(y, 4)).statistic)
 
 
-def test_best_of_sweep_null_by_brute_force():
+@pytest.mark.slow
+def test_null_of_the_best_setting_matches_brute_force():
     rng = np.random.default_rng(2)
     sweep = rng.normal(size=(20, 7))
     fast = max_statistic_null(sweep, 2000, seed=0)
@@ -98,20 +102,20 @@ def test_best_of_sweep_null_by_brute_force():
         slow.append(max(stats.spearmanr(row, y).statistic for row in sweep))
     np.testing.assert_allclose(np.quantile(fast, [0.25, 0.5, 0.75]), np.quantile(slow, [0.25, 0.5, 0.75]), atol=0.08)
     one = max_statistic_null(np.tile(sweep[:1], (20, 1)), 2000, seed=0)
-    assert abs(one.mean()) < 0.05  # twenty copies of one setting are one setting
+    assert abs(one.mean()) < 0.05  # twenty copies of a setting count as one setting
     assert fast.mean() > 0.4
 
 
-def test_refusals():
+def test_invalid_input_of_correlations_raises():
     with pytest.raises(ValueError, match="same length"):
         spearman([1, 2, 3], [1, 2])
     with pytest.raises(ValueError, match="finite"):
         spearman([1, 2, 3], [1, 2, float("nan")])
-    with pytest.raises(ValueError, match="settings, points"):
+    with pytest.raises(ValueError, match=r"shape \(settings, points\)"):
         max_statistic_null([1.0, 2.0], 10, seed=0)
 
 
-def test_pooled_correlation_of_one_group_is_the_plain_one():
+def test_pooled_correlation_of_one_group_matches_rank_correlation():
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(2, 12))
     pooled = pooled_rank_correlation(x[None], y[None], seed=1)
@@ -120,26 +124,26 @@ def test_pooled_correlation_of_one_group_is_the_plain_one():
     assert pooled.p == pytest.approx(plain.p, abs=0.03)
 
 
-def test_pooled_correlation_averages_and_keeps_points_together():
+def test_pooled_correlation_averages_groups_and_resamples_points_jointly():
     rng = np.random.default_rng(1)
     x, y = rng.normal(size=(2, 3, 15))
     pooled = pooled_rank_correlation(x, y)
     assert pooled.rho == pytest.approx(np.mean([spearman(a, b) for a, b in zip(x, y, strict=True)]))
-    # Three copies of one group are no more evidence than one.
+    # Three copies of a group give the same interval and p-value as one.
     once, thrice = (pooled_rank_correlation(np.tile(x[0], (n, 1)), np.tile(y[0], (n, 1))) for n in (1, 3))
     assert (once.low, once.high, once.p) == pytest.approx((thrice.low, thrice.high, thrice.p))
-    with pytest.raises(ValueError, match="of one shape"):
+    with pytest.raises(ValueError, match="of the same shape"):
         pooled_rank_correlation(x, y[:2])
 
 
-def test_pooled_intervals_cover_and_p_values_are_uniform_under_no_relation():
+def test_pooled_intervals_cover_and_p_values_are_uniform_under_the_null():
     rng = np.random.default_rng(2)
     results = [pooled_rank_correlation(*rng.normal(size=(2, 2, 15)), n_resamples=200, seed=i) for i in range(200)]
     assert np.mean([r.low <= 0 <= r.high for r in results]) > 0.9
     assert abs(np.mean([r.p for r in results]) - 0.5) < 0.08
 
 
-def test_pooled_sweep_finds_the_planted_setting_and_chance_in_noise():
+def test_max_statistic_test_detects_a_related_setting_and_is_calibrated_on_noise():
     rng = np.random.default_rng(3)
     y = rng.normal(size=(2, 14))
     sweep = rng.normal(size=(20, 2, 14))
@@ -152,7 +156,7 @@ def test_pooled_sweep_finds_the_planted_setting_and_chance_in_noise():
     assert found.rho.argmax() == 7
     assert found.rho[7] == pytest.approx(np.mean([spearman(a, b) for a, b in zip(sweep[7], y, strict=True)]))
     assert found.p_best < 0.01
-    with pytest.raises(ValueError, match="needs a target"):
+    with pytest.raises(ValueError, match=r"y shape \(groups, n\)"):
         max_statistic_test(sweep, y[:, :3])
 
 
@@ -160,12 +164,12 @@ def test_pooled_sweep_finds_the_planted_setting_and_chance_in_noise():
 
 
 @given(seeds, st.integers(4, 30))
-def test_kendall_is_scipys(seed, n):
+def test_kendall_matches_scipy(seed, n):
     x, y, _ = draw(seed, n)
     np.testing.assert_allclose(kendall(x, y), stats.kendalltau(x, y).statistic, atol=1e-12)
 
 
-def test_kendall_has_an_interval_and_a_permutation_p():
+def test_kendall_correlation_has_an_interval_and_a_permutation_p_value():
     x, y, _ = draw(3)
     r = kendall_correlation(x, y, seed=0, n_resamples=20000)
     assert r.low < r.rho < r.high
@@ -175,13 +179,13 @@ def test_kendall_has_an_interval_and_a_permutation_p():
     assert p == pytest.approx(stats.kendalltau(np.arange(12.0), z, method="exact").pvalue, abs=0.015)
 
 
-def test_pooled_partial_is_the_mean_over_groups():
+def test_pooled_partial_correlation_is_the_mean_over_groups():
     rows = [draw(seed) for seed in range(3)]
     x, y, z = (np.array(column) for column in zip(*rows, strict=True))
     assert pooled_partial_spearman(x, y, z) == pytest.approx(np.mean([partial_spearman(*row) for row in rows]))
 
 
-# -- predicting gains ----------------------------------------------------------------
+# -- prediction of gains ----------------------------------------------------------------
 
 
 def cells(seed: int, n_groups: int = 12, per_group: int = 3, slope: float = 0.1):
@@ -192,43 +196,50 @@ def cells(seed: int, n_groups: int = 12, per_group: int = 3, slope: float = 0.1)
     return x, y, groups
 
 
-def test_jackknife_plus_by_hand():
+def fitted() -> GainRegressor:
+    return GainRegressor().fit(*cells(0, n_groups=5))
+
+
+def test_jackknife_plus_interval_matches_its_definition():
     x, y, groups = cells(0, n_groups=5, per_group=2)
-    model = fit_gain(np.empty((10, 0)), y, groups)
-    middle, low, high = model.predict(np.empty((1, 0)), level=0.8)
+    model = GainRegressor().fit(np.empty((10, 0)), y, groups)
+    prediction = model.predict(np.empty((1, 0)))
+    low, high = model.predict_interval(np.empty((1, 0)), level=0.8)
     means = np.array([y[groups != g].mean() for g in groups])
     errors = np.abs(y - means)
-    assert middle[0] == pytest.approx(y.mean())
-    # ceil(0.8 * 11) = 9: the ninth of ten from below, and from above.
+    assert prediction[0] == pytest.approx(y.mean())
+    # ceil(0.8 * 11) = 9: the ninth smallest and the ninth largest of ten.
     assert high[0] == pytest.approx(np.sort(means + errors)[8])
     assert low[0] == pytest.approx(np.sort(means - errors)[1])
 
 
-def test_intervals_cover_new_groups_as_often_as_they_say():
+@pytest.mark.slow
+def test_gain_intervals_cover_new_groups_at_their_nominal_level():
     inside, widths = [], []
     for seed in range(120):
         x, y, groups = cells(seed, n_groups=13)
-        model = fit_gain(x[groups < 12], y[groups < 12], groups[groups < 12])
-        _, low, high = model.predict(x[groups == 12][:1], level=0.8)
+        model = GainRegressor().fit(x[groups < 12], y[groups < 12], groups[groups < 12])
+        low, high = model.predict_interval(x[groups == 12][:1], level=0.8)
         inside.append(low[0] <= y[groups == 12][0] <= high[0])
         widths.append(high[0] - low[0])
     assert 0.7 <= np.mean(inside) <= 0.93
     assert np.mean(widths) < 0.2
 
 
-def test_a_predictor_has_skill_and_noise_has_none():
+@pytest.mark.slow
+def test_informative_predictors_have_skill_and_noise_has_none():
     x, y, groups = cells(1, n_groups=15)
-    good = predict_held_out(x, y, groups)
+    good = predict_held_out(x, y, groups).performance
     assert good.skill > 0.4
     assert good.skill_low > 0
     assert 0.6 <= good.coverage <= 1.0
     noise = predict_held_out(np.random.default_rng(0).normal(size=x.shape), y, groups)
-    assert noise.skill_low <= 0.0
-    floor = predict_held_out(np.empty((len(y), 0)), y, groups)
-    assert floor.skill == pytest.approx(0.0, abs=1e-12)
+    assert noise.performance.skill_low <= 0.0
+    without_predictors = predict_held_out(np.empty((len(y), 0)), y, groups)
+    assert without_predictors.performance.skill == pytest.approx(0.0, abs=1e-12)
 
 
-def test_held_out_predictions_never_saw_their_group():
+def test_held_out_predictions_do_not_depend_on_their_group():
     x, y, groups = cells(2)
     one = predict_held_out(x, y, groups)
     moved = y.copy()
@@ -238,7 +249,7 @@ def test_held_out_predictions_never_saw_their_group():
     np.testing.assert_allclose(one.high[groups == 3], two.high[groups == 3])
 
 
-def test_few_models_can_be_held_out_with_intervals_over_datasets():
+def test_models_can_be_left_out_with_intervals_over_datasets():
     x, y, groups = cells(4)
     models = np.tile(np.arange(3), 12)
     out = predict_held_out(x, y, models, inner=groups.tolist())
@@ -247,15 +258,15 @@ def test_few_models_can_be_held_out_with_intervals_over_datasets():
         predict_held_out(x, y, models)
 
 
-def test_distance_is_the_share_of_rows_nearer_to_the_middle():
+def test_distance_is_the_share_of_rows_nearer_to_the_mean():
     x, y, groups = cells(5)
-    model = fit_gain(x, y, groups)
+    model = GainRegressor().fit(x, y, groups)
     far, near = model.distance([[50.0, -50.0], x.mean(0)])
     assert far == 1.0
     assert near == 0.0
 
 
-def test_regret_of_skipping():
+def test_skip_decision_matches_its_definition():
     gain, seconds = np.array([0.3, -0.1, 0.0, 0.2]), np.array([1.0, 2.0, 3.0, 4.0])
     d = skip_decision([False, True, True, False], gain, seconds)
     assert (d.n_skipped, d.accuracy_lost, d.lost_by_chance) == (2, pytest.approx(-0.025), pytest.approx(0.05))
@@ -268,37 +279,58 @@ def test_regret_of_skipping():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: fit_gain(np.ones(4), np.ones(4), range(4)), r"shape \(rows, predictors\)"),
-        (lambda: fit_gain(np.ones((4, 1)), np.ones(3), range(4)), "alike in number"),
-        (lambda: fit_gain(np.full((4, 1), np.nan), np.ones(4), range(4)), "finite"),
-        (lambda: skip_decision([True], [0.1, 0.2], [1.0, 2.0]), "one length"),
+        (lambda: GainRegressor().fit(np.ones(4), np.ones(4), range(4)), r"shape \(rows, predictors\), got \(4,\)"),
+        (lambda: GainRegressor().fit(np.ones((4, 1)), np.ones(3), range(4)), "same number of rows"),
+        (lambda: GainRegressor().fit(np.ones((4, 1)), np.ones(4), range(3)), "same number of rows"),
+        (lambda: GainRegressor().fit(np.full((4, 1), np.nan), np.ones(4), range(4)), "finite"),
+        (lambda: fitted().predict_interval(np.ones((1, 2)), level=80), r"level must be a number in \(0, 1\), got 80"),
+        (lambda: skip_decision([True], [0.1, 0.2], [1.0, 2.0]), "the same length"),
     ],
 )
-def test_bad_input_is_refused(call, message):
+def test_invalid_input_of_gain_predictions_raises(call, message):
     with pytest.raises(ValueError, match=message):
         call()
 
 
-def test_interval_of_a_mean_against_scipy():
-    values = np.random.default_rng(0).normal(0.3, 1.0, size=40)
-    mean, low, high = mean_interval(values, seed=0, n_resamples=20000)
-    ours = stats.bootstrap((values,), np.mean, method="percentile", n_resamples=20000, rng=1)
-    assert mean == pytest.approx(values.mean())
-    assert (low, high) == pytest.approx(tuple(ours.confidence_interval), abs=0.02)
-    with pytest.raises(ValueError, match="at least three finite"):
-        mean_interval([1.0, np.nan, 2.0], seed=0)
+@pytest.mark.parametrize("correlation", [rank_correlation, kendall_correlation])
+def test_interval_and_p_value_match_scipy_where_scipy_defines_them(correlation):
+    """For 12 points without ties, no resample is constant and the permutation test is not exact."""
+    x, y, z = draw(6)
+    y = y + 1e-3 * z
+    statistic = {rank_correlation: spearman, kendall_correlation: kendall}[correlation]
+    result = correlation(x, y, seed=2, n_resamples=300)
+    options = {"n_resamples": 300, "rng": np.random.default_rng(2)}
+    interval = stats.bootstrap((x, y), statistic, paired=True, vectorized=False, method="percentile", **options)
+    assert (result.low, result.high) == pytest.approx(tuple(interval.confidence_interval))
+    test = stats.permutation_test(
+        (x,), lambda a: abs(statistic(a, y)), permutation_type="pairings", alternative="greater", **options
+    )
+    assert result.p == pytest.approx(test.pvalue, abs=0.08)
 
 
-def test_noise_is_rarely_called_skill():
-    """Predictors that have nothing to do with the gain: the interval of the skill starts above zero 1 time in 40."""
-    found = []
+def test_gain_regressor_follows_the_conventions_of_scikit_learn():
+    x, y, groups = cells(6)
+    model = GainRegressor(alphas=(0.1, 10.0))
+    with pytest.raises(NotFittedError):
+        model.predict(x)
+    assert clone(model).get_params() == {"alphas": (0.1, 10.0)}
+    assert model.fit(x, y, groups) is model
+    assert model.score(x, y) == pytest.approx(r2_score(y, model.predict(x)))
+    assert model.estimator_[-1].alpha_ in (0.1, 10.0)
+    assert (len(model.group_estimators_), model.n_features_in_) == (12, 2)
+
+
+@pytest.mark.slow
+def test_skill_interval_of_noise_rarely_excludes_zero():
+    """Predictors that are unrelated to the gain; seven groups keep the number of regressions small."""
+    significant = []
     for seed in range(40):
         rng = np.random.default_rng(seed)
-        groups = np.repeat(np.arange(11), 3)
-        x = rng.normal(size=(11, 4))[groups] + 0.3 * rng.normal(size=(33, 4))
-        y = rng.exponential(size=11)[groups] + 0.2 * rng.normal(size=33)
-        found.append(predict_held_out(x, y, groups.tolist(), n_resamples=500).skill_low > 0)
-    assert np.mean(found) <= 0.15
+        groups = np.repeat(np.arange(7), 3)
+        x = rng.normal(size=(7, 4))[groups] + 0.3 * rng.normal(size=(21, 4))
+        y = rng.exponential(size=7)[groups] + 0.2 * rng.normal(size=21)
+        significant.append(predict_held_out(x, y, groups, n_resamples=500).performance.skill_low > 0)
+    assert np.mean(significant) <= 0.15
 
 
 # -- to the last digit, by loops over the same random numbers ------------------------
@@ -315,7 +347,7 @@ def one_rho(x, y) -> float:
 
 
 @pytest.mark.parametrize(("seed", "n", "level"), [(0, 7, 0.95), (3, 12, 0.8), (5, 4, 0.5)])
-def test_interval_and_p_value_are_their_definitions(seed, n, level):
+def test_interval_and_p_value_match_their_definitions(seed, n, level):
     x, y, _ = draw(seed, n)
     found = rank_correlation(x, y, seed=seed, level=level, n_resamples=150)
     rng = np.random.default_rng(seed)
@@ -330,7 +362,7 @@ def test_interval_and_p_value_are_their_definitions(seed, n, level):
 
 
 @pytest.mark.parametrize(("seed", "n", "level"), [(0, 3, 0.95), (2, 9, 0.7)])
-def test_pooled_interval_and_p_value_are_their_definitions(seed, n, level):
+def test_pooled_interval_and_p_value_match_their_definitions(seed, n, level):
     x, y = (np.stack(rows) for rows in zip(*(draw(seed + i, n)[:2] for i in range(3)), strict=True))
     found = pooled_rank_correlation(x, y, n_resamples=120, level=level, seed=seed)
     rng = np.random.default_rng(seed)
@@ -347,19 +379,19 @@ def test_pooled_interval_and_p_value_are_their_definitions(seed, n, level):
     assert found.p == pytest.approx((1 + sum(abs(v) >= abs(rho) - 1e-9 for v in null)) / 121, abs=1e-12)
 
 
-def test_the_interval_of_a_mean_is_its_definition():
-    values = [3, 1, 4, 1, 5]  # whole numbers are numbers
+def test_interval_of_a_mean_matches_its_definition():
+    values = [3, 1, 4, 1, 5]  # integers are valid
     mean, low, high = mean_interval(values, seed=4, level=0.9, n_resamples=99)
     drawn = np.random.default_rng(4).choice(np.array(values, float), size=(99, 5))
     assert mean == pytest.approx(2.8)
     assert (low, high) == pytest.approx(quantiles(np.array([np.mean(row) for row in drawn]), 0.9))
-    assert mean_interval([1.0, 2.0, 4.0], seed=0)[0] == pytest.approx(7 / 3)  # three are enough
+    assert mean_interval([1.0, 2.0, 4.0], seed=0)[0] == pytest.approx(7 / 3)  # the smallest valid number of values
     for wrong in ([1.0, 2.0], [[1.0, 2.0, 3.0]], [1.0, 2.0, np.nan]):
         with pytest.raises(ValueError, match="Give at least three finite values"):
             mean_interval(wrong, seed=0)
 
 
-def test_seeds_decide_everything_random():
+def test_seeds_determine_all_random_results():
     x, y, z = draw(0)
     for make in (
         lambda seed: rank_correlation(x, y, seed=seed, n_resamples=50),
@@ -373,7 +405,7 @@ def test_seeds_decide_everything_random():
         assert make(1) != make(2)
 
 
-def test_a_constant_setting_of_a_sweep_counts_for_nothing():
+def test_constant_settings_of_a_sweep_are_ignored():
     x, y, _ = draw(0)
     with_constant = max_statistic_null([x, np.ones(12)], 40, 0)
     np.testing.assert_allclose(with_constant, max_statistic_null([x], 40, 0), atol=1e-12)
@@ -382,9 +414,9 @@ def test_a_constant_setting_of_a_sweep_counts_for_nothing():
     assert sweep.rho[0] == pytest.approx(one_rho(x, y))
 
 
-def test_lists_of_whole_numbers_are_numbers():
+def test_skip_decision_accepts_lists_of_integers():
     decision = skip_decision([True, False, True], [1, 2, 3], [0, 0, 0])
     assert astuple(decision) == pytest.approx((2, 4 / 3, 4 / 3, 1.0, 0.0))
     for skip, gain in (([], []), ([True], [1, 2])):
-        with pytest.raises(ValueError, match="Give three series of one length"):
+        with pytest.raises(ValueError, match="must have the same length"):
             skip_decision(skip, gain, gain)

@@ -57,6 +57,7 @@ def _write(folder: Path, me: int, times: int) -> None:
         assert seen is None or set(seen["filling"]) == {seen["writer"]}
 
 
+@pytest.mark.slow
 def test_many_writers_of_one_store_leave_whole_rows(tmp_path):
     """Four processes write, replace, discard and read the same seven cells, while this one lists them."""
     store, context = Store(tmp_path), multiprocessing.get_context("spawn")

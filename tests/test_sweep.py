@@ -11,6 +11,7 @@ from ntps_utils.models.loading import load_model
 from ntps_utils.models.scoring import score_model
 
 
+@pytest.mark.slow
 def test_every_entry_is_what_a_single_measurement_gives():
     model = load_model("lab/XS")
     pairs = [

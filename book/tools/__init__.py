@@ -1,1 +1,6 @@
-"""Tools that build the book. They are not part of the package."""
+"""Tools that build the book; they are not part of the installed library."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+"""Root folder of the repository."""

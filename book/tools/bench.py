@@ -1,10 +1,10 @@
-"""What measuring costs, as ratios in one run: ``make bench``.
+"""Measure the cost of extraction and scores, as ratios of times in the same run (``make bench``).
 
     python -m book.tools.bench [--shape Qwen2-0.5B] [--device cpu] [--out FILE]
 
-Extraction is timed against the bare forward pass of the same batches in the same
-precision and against the textbook loop (a text at a time, a position at a time); the
-scores of every width against one pseudo-inverse projection for each of 19 widths.
+Extraction is compared with the bare forward pass of the same batches in the same precision,
+and with a loop over texts and positions. The scores at all widths are compared with
+pseudo-inverse projections at 19 widths.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,10 +22,10 @@ import torch
 import typer
 from numpy.typing import NDArray
 
-from ntps_utils._utils.files import atomic_path
+from ntps_utils._utils.files import write_json
 from ntps_utils._utils.provenance import provenance
 from ntps_utils.models.datasets import TextDataset
-from ntps_utils.models.extraction import _hidden_states, _inputs, extract, tokenize
+from ntps_utils.models.extraction import extract, hidden_states, pad_batch, tokenize
 from ntps_utils.models.loading import CausalModel
 from ntps_utils.theory.moments import Moments
 from ntps_utils.theory.score import subspaces
@@ -33,7 +33,17 @@ from ntps_utils.theory.score import subspaces
 
 @dataclass(frozen=True)
 class Shape:
-    """Of a model with grouped-query attention and gated feed-forward layers."""
+    """Sizes of a model with grouped-query attention and gated feed-forward layers.
+
+    Attributes
+    ----------
+    d : int
+        Number of features.
+    n_layers, n_heads, n_kv_heads : int
+        Numbers of blocks, of attention heads, and of their keys and values.
+    d_ff : int
+        Width of the feed-forward layers.
+    """
 
     d: int
     n_layers: int
@@ -51,7 +61,7 @@ SHAPES = {
 
 
 class _Words:
-    """A tokenizer of numbers: the benchmark's texts are token ids already."""
+    """A tokenizer for texts that consist of token ids."""
 
     bos_token_id = None
     model_max_length = 10**9
@@ -61,7 +71,19 @@ class _Words:
 
 
 def random_model(shape: Shape, device: str, dtype: torch.dtype) -> CausalModel:
-    """A model of this shape with random weights and a small vocabulary."""
+    """Create a model with random weights and a small vocabulary.
+
+    Parameters
+    ----------
+    shape : Shape
+    device : str
+        Device of PyTorch, such as "cpu" or "cuda".
+    dtype : torch.dtype
+
+    Returns
+    -------
+    CausalModel
+    """
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     config = Qwen2Config(
@@ -80,7 +102,21 @@ def random_model(shape: Shape, device: str, dtype: torch.dtype) -> CausalModel:
 
 
 def random_texts(n: int, shortest: int, longest: int, seed: int = 0) -> TextDataset:
-    """Texts of random tokens, two classes."""
+    """Generate texts of random tokens, with two classes.
+
+    Parameters
+    ----------
+    n : int
+        Number of texts.
+    shortest, longest : int
+        Numbers of tokens of the shortest and the longest text.
+    seed : int
+        Random seed for lengths and tokens.
+
+    Returns
+    -------
+    TextDataset
+    """
     rng = np.random.default_rng(seed)
     lengths = rng.integers(shortest, longest + 1, n)
     texts = tuple(" ".join(map(str, rng.integers(0, 1000, length))) for length in lengths)
@@ -88,20 +124,50 @@ def random_texts(n: int, shortest: int, longest: int, seed: int = 0) -> TextData
 
 
 def seconds(work: Callable[[], Any], device: str) -> float:
-    """Wall time of a piece of work."""
+    """Measure the wall time of a function call.
+
+    Parameters
+    ----------
+    work : callable
+    device : str
+        The measurement waits for the computations on this device.
+
+    Returns
+    -------
+    float
+        Seconds.
+    """
     if device.startswith("cuda"):
         torch.cuda.synchronize()
-    started = time.perf_counter()
+    start = time.perf_counter()
     work()
     if device.startswith("cuda"):
         torch.cuda.synchronize()
-    return time.perf_counter() - started
+    return time.perf_counter() - start
 
 
 def bench_extraction(
     shape: Shape, device: str, n_texts: int, longest: int, batch_size: int, repeats: int
 ) -> dict[str, Any]:
-    """Extraction and the bare forward pass, in turn, ``repeats`` times; medians."""
+    """Compare extraction with the bare forward pass, and on a CPU also with :func:`textbook`.
+
+    Parameters
+    ----------
+    shape : Shape
+    device : str
+        Device of PyTorch, such as "cpu" or "cuda".
+    n_texts, longest : int
+        Number of texts, and number of tokens of the longest one.
+    batch_size : int
+        Texts in a forward pass.
+    repeats : int
+        Number of measurements, of which the median counts.
+
+    Returns
+    -------
+    dict
+        Sizes, times in seconds, and ratios of times.
+    """
     on_gpu = device.startswith("cuda")
     dtype = torch.bfloat16 if on_gpu else torch.float32
     model, data = random_model(shape, device, dtype), random_texts(n_texts, longest // 4, longest)
@@ -112,16 +178,17 @@ def bench_extraction(
     @torch.inference_mode()
     def bare() -> None:
         for batch in batches:
-            model.model.base_model(**_inputs(model, batch))
+            tokens, mask = pad_batch(batch, model.model.device)
+            model.backbone(input_ids=tokens, attention_mask=mask, use_cache=False)
 
-    def ours() -> None:
+    def extraction_pass() -> None:
         extract(model, data, batch_size=batch_size, precision="float32")
 
-    bare()  # the first calls allocate
-    ours()
+    bare()  # the first calls allocate memory
+    extraction_pass()
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
-    times = [(seconds(bare, device), seconds(ours, device)) for _ in range(repeats)]
+    times = [(seconds(bare, device), seconds(extraction_pass, device)) for _ in range(repeats)]
     forward, extraction = (statistics.median(column) for column in zip(*times, strict=True))
     result = {
         "d": shape.d,
@@ -132,25 +199,37 @@ def bench_extraction(
         "batch_size": batch_size,
         "forward_seconds": forward,
         "extraction_seconds": extraction,
-        "ratio_to_forward": statistics.median(ours / bare for bare, ours in times),
+        "ratio_to_forward": statistics.median(b / a for a, b in times),
         "tokens_per_second": n_tokens / extraction,
     }
     if on_gpu:
         result["peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
     else:
-        few = sorted(ids, key=len)[len(ids) // 2 : len(ids) // 2 + 2]
-        loop = seconds(lambda: textbook(model, few), device) / sum(map(len, few))
+        two_texts = ids[len(ids) // 2 : len(ids) // 2 + 2]
+        loop = seconds(lambda: textbook(model, two_texts), device) / sum(map(len, two_texts))
         result["textbook_ratio"] = loop / (extraction / n_tokens)
     return result
 
 
 def textbook(model: CausalModel, ids: list[list[int]]) -> list[NDArray[np.float64]]:
-    """A0, A1, S of every layer as the definitions read: text by text, position by position."""
+    """Compute the moments as in their definitions: text by text, position by position.
+
+    Parameters
+    ----------
+    model : CausalModel
+    ids : list of list of int
+        Token ids of each text.
+
+    Returns
+    -------
+    list of (layers, d, d) ndarray
+        A0, A1 and S.
+    """
     d = model.dimension
     sums = [np.zeros((model.n_layers, d, d)) for _ in range(3)]
     A0, A1, S = sums
     for row in ids:
-        for layer, hidden in enumerate(_hidden_states(model, [row])):
+        for layer, hidden in enumerate(hidden_states(model, [row])):
             X = hidden[0].double().cpu().numpy()
             past = np.zeros(d)
             for t in range(len(X) - 1):
@@ -162,7 +241,20 @@ def textbook(model: CausalModel, ids: list[list[int]]) -> list[NDArray[np.float6
 
 
 def bench_scores(d: int, n_texts: int, repeats: int) -> dict[str, Any]:
-    """Every score at every width of one layer, against 19 pseudo-inverse projections."""
+    """Compare all scores at all widths of a layer with pseudo-inverse projections at 19 widths.
+
+    Parameters
+    ----------
+    d, n_texts : int
+        Numbers of features and of texts; the features are random.
+    repeats : int
+        Number of measurements, of which the median counts.
+
+    Returns
+    -------
+    dict
+        Sizes, times in seconds, and the ratio of times.
+    """
     rng = np.random.default_rng(0)
     mix = rng.normal(size=(d, d)) / np.sqrt(d)
     texts = [rng.normal(size=(4, d)) @ mix for _ in range(n_texts)]
@@ -174,7 +266,7 @@ def bench_scores(d: int, n_texts: int, repeats: int) -> dict[str, Any]:
     solved = solve()
 
     def grids() -> None:
-        fresh = type(solved)(**{name: getattr(solved, name) for name in solved.__dataclass_fields__})
+        fresh = replace(solved)  # without the cached scores
         _ = fresh.ntps, fresh.ntps_metric, fresh.ntps_task, fresh.excess_loss
 
     def projections() -> None:
@@ -194,19 +286,19 @@ def bench_scores(d: int, n_texts: int, repeats: int) -> dict[str, Any]:
 
 
 def main(
-    shape: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(SHAPES)}. Repeat for more.")] = None,
+    shape: Annotated[list[str] | None, typer.Option(help=f"{', '.join(SHAPES)}. Repeat for several shapes.")] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    n_texts: Annotated[int, typer.Option(help="Texts to extract.")] = 64,
-    longest: Annotated[int, typer.Option(help="Tokens of the longest text.")] = 128,
-    batch_size: Annotated[int, typer.Option(help="Texts in a forward pass.")] = 32,
-    repeats: Annotated[int, typer.Option(help="Medians are over this many.")] = 3,
-    out: Annotated[Path, typer.Option(help="Write the figures here.")] = Path("runs/bench.json"),
+    n_texts: Annotated[int, typer.Option(help="Number of texts.")] = 64,
+    longest: Annotated[int, typer.Option(help="Number of tokens of the longest text.")] = 128,
+    batch_size: Annotated[int, typer.Option(help="Number of texts in a forward pass.")] = 32,
+    repeats: Annotated[int, typer.Option(help="Number of measurements, of which the median counts.")] = 3,
+    out: Annotated[Path, typer.Option(help="JSON file to write.")] = Path("runs/bench.json"),
 ) -> None:
-    """Measure what extraction and scores cost."""
+    """Measure the cost of extraction and scores."""
     shapes = shape or ["Qwen2-0.5B"]
     unknown = [name for name in shapes if name not in SHAPES]
     if unknown:
-        raise typer.BadParameter(f"there is no shape {unknown[0]!r}; shapes: {', '.join(SHAPES)}")
+        raise typer.BadParameter(f"There is no shape {unknown[0]!r}; shapes: {', '.join(SHAPES)}.")
     rows = {}
     for name in shapes:
         typer.echo(f"extraction, {name} on {device} ...", err=True)
@@ -215,8 +307,7 @@ def main(
     scores = bench_scores(max(SHAPES[name].d for name in shapes), 4000, repeats)
     where = torch.cuda.get_device_name() if device.startswith("cuda") else f"{torch.get_num_threads()} CPU threads"
     report = {"extraction": rows, "scores": scores, "provenance": provenance(device=where, repeats=repeats)}
-    with atomic_path(out) as temporary:
-        temporary.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+    write_json(out, report)
     typer.echo(json.dumps({"extraction": rows, "scores": scores}, indent=1))
 
 

@@ -1,6 +1,8 @@
-"""A headless Chromium on the built site: for its tests, and for the book as one PDF.
+"""Open the built site in a headless Chromium: for its tests, and to print the book as one PDF.
 
-python -m book.tools.browser FILE.pdf    print the site in _build/html, page after page
+    python -m book.tools.browser FILE.pdf [SITE]
+
+prints the pages in the folder SITE, by default _build/html, in the order of the book.
 """
 
 from __future__ import annotations
@@ -19,12 +21,12 @@ from typing import Any
 
 import yaml
 
+from book.tools import ROOT
 from ntps_utils._utils.files import atomic_path
 
-ROOT = Path(__file__).resolve().parents[1]
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = (
-    "--no-sandbox",  # it opens our own pages only, and containers have no other way
+    "--no-sandbox",  # containers do not support the sandbox; only pages of the book are opened
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
@@ -42,32 +44,63 @@ UNFOLD = "() => document.querySelectorAll('.toggle-hidden').forEach(e => e.class
 
 
 class BrowserError(RuntimeError):
-    """There is no Chromium or no site. One line says what to do."""
+    """Chromium or the site is missing. The message is one line that says what to do."""
 
 
 def find_chromium() -> str:
-    """The program: ``CHROMIUM`` if set, or the first of the usual names.
+    """Find the Chromium program.
+
+    Returns
+    -------
+    str
+        Path of the program that the environment variable ``CHROMIUM`` names, or of the first
+        installed one of :data:`NAMES`.
 
     Raises
     ------
     BrowserError
         If there is none.
     """
-    found = next((path for name in (os.environ.get("CHROMIUM"), *NAMES) if name and (path := shutil.which(name))), None)
-    if found is None:
-        raise BrowserError("There is no Chromium: apt-get install chromium, or set CHROMIUM to one.")
-    return found
+    for name in (os.environ.get("CHROMIUM"), *NAMES):
+        if name and (path := shutil.which(name)):
+            return path
+    raise BrowserError("Chromium was not found. Install it (apt-get install chromium) or set CHROMIUM to its path.")
 
 
 def pages(root: Path = ROOT) -> list[str]:
-    """Pages of the book in order, as the table of contents names them."""
+    """Return the names of the book's pages in the order of the table of contents.
+
+    Parameters
+    ----------
+    root : Path
+        Root folder of the repository.
+
+    Returns
+    -------
+    list of str
+
+    Examples
+    --------
+    >>> pages()[:2]
+    ['book/intro', 'notebooks/01_linear_autoregression']
+    """
     toc = yaml.safe_load((root / "_toc.yml").read_text("utf-8"))
     return [toc["root"], *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"])]
 
 
 @contextmanager
 def served(site: Path) -> Iterator[str]:
-    """The address at which a folder is served on this machine, for the length of a ``with`` block."""
+    """Serve a folder on this machine within a ``with`` block.
+
+    Parameters
+    ----------
+    site : Path
+
+    Yields
+    ------
+    str
+        The address, without a slash at the end.
+    """
 
     class Handler(SimpleHTTPRequestHandler):
         def log_message(self, *_: object) -> None:
@@ -75,7 +108,7 @@ def served(site: Path) -> Iterator[str]:
 
     class Server(ThreadingHTTPServer):
         def handle_error(self, *_: object) -> None:
-            pass  # a page that is closed drops what it still asks for
+            pass  # a page that is closed aborts its requests
 
     server = Server(("127.0.0.1", 0), partial(Handler, directory=str(site)))
     Thread(target=server.serve_forever, daemon=True).start()
@@ -88,7 +121,17 @@ def served(site: Path) -> Iterator[str]:
 
 @contextmanager
 def chromium() -> Iterator[Any]:
-    """A headless browser of playwright's."""
+    """Start a headless Chromium within a ``with`` block.
+
+    Yields
+    ------
+    playwright.sync_api.Browser
+
+    Raises
+    ------
+    BrowserError
+        If Chromium is not installed.
+    """
     from playwright.sync_api import sync_playwright
 
     program = find_chromium()
@@ -101,25 +144,37 @@ def chromium() -> Iterator[Any]:
 
 
 def export(site: Path, file: Path) -> int:
-    """Print every page and join them, each under its title in the PDF's outline; the number of sheets.
+    """Print all pages of the book into one PDF with an outline of their titles.
+
+    Parameters
+    ----------
+    site : Path
+        Folder of the built site.
+    file : Path
+        PDF to write.
+
+    Returns
+    -------
+    int
+        Number of sheets.
 
     Raises
     ------
     BrowserError
-        If there is no Chromium, or the site was not built.
+        If Chromium is not installed, or the site or one of its pages is missing.
     """
     from pypdf import PdfReader, PdfWriter
 
     if not (site / "index.html").is_file():
-        raise BrowserError(f"There is no site in {site}: make book.")
-    whole = PdfWriter()
+        raise BrowserError(f"There is no site in {site}. Build it with `make book`.")
+    document = PdfWriter()
     with served(site) as address, chromium() as browser:
         page = browser.new_page()
         page.emulate_media(media="print", color_scheme="light")
         for name in pages():
             answer = page.goto(f"{address}/{name}.html")
             if answer is None or not answer.ok:
-                raise BrowserError(f"The site in {site} lacks the page {name}: make book.")
+                raise BrowserError(f"The site in {site} has no page {name}. Build it again with `make book`.")
             page.evaluate(READY)
             page.add_style_tag(content=PRINT)
             page.evaluate(UNFOLD)
@@ -129,17 +184,28 @@ def export(site: Path, file: Path) -> int:
                 print_background=True,
                 margin={"top": "16mm", "bottom": "16mm", "left": "16mm", "right": "16mm"},
             )
-            first = len(whole.pages)
-            whole.append(PdfReader(io.BytesIO(printed)), import_outline=False)
+            first = len(document.pages)
+            document.append(PdfReader(io.BytesIO(printed)), import_outline=False)
             title = page.locator("article h1").first.inner_text().rstrip("#").strip()
-            whole.add_outline_item(title=title, page_number=first)
+            document.add_outline_item(title=title, page_number=first)
     with atomic_path(file) as temporary:
-        whole.write(temporary)
-    return len(whole.pages)
+        document.write(temporary)
+    return len(document.pages)
 
 
 def main(arguments: list[str]) -> int:
-    """Entry point of ``python -m book.tools.browser``."""
+    """Run ``python -m book.tools.browser``.
+
+    Parameters
+    ----------
+    arguments : list of str
+        PDF file, and optionally the folder of the site.
+
+    Returns
+    -------
+    int
+        Exit status: 2 for invalid arguments, or if Chromium or the site is missing.
+    """
     if len(arguments) not in (1, 2) or not arguments[0].endswith(".pdf"):
         print(__doc__, file=sys.stderr)
         return 2
@@ -149,7 +215,7 @@ def main(arguments: list[str]) -> int:
     except BrowserError as error:
         print(error, file=sys.stderr)
         return 2
-    print(f"{n_sheets} pages are in {file.resolve()}")
+    print(f"{n_sheets} pages were written to {file.resolve()}.")
     return 0
 
 

@@ -1,9 +1,9 @@
-"""Run a command while holding a lock, so that two builds of one checkout take turns.
+"""Run a command while holding a lock, so that two builds of a checkout do not run at the same time.
 
     python -m book.tools.locked FILE COMMAND [ARGUMENT ...]
 
-The lock is the operating system's: it ends with the command, however that ends. Nothing but
-the standard library is needed, since the making of the environment is guarded too.
+The operating system releases the lock when the command ends, even if it is killed. The module
+needs only the standard library, because it also guards the creation of the environment.
 """
 
 from __future__ import annotations
@@ -14,12 +14,23 @@ from pathlib import Path
 
 try:
     import fcntl
-except ImportError:  # Windows: no lock, as if nobody else were building
+except ImportError:  # Windows has no such locks; the command runs without one
     fcntl = None  # type: ignore[assignment]
 
 
 def main(arguments: list[str]) -> int:
-    """Entry point of ``python -m book.tools.locked``; the command takes this process's place."""
+    """Run ``python -m book.tools.locked``: wait for the lock, then replace this process by the command.
+
+    Parameters
+    ----------
+    arguments : list of str
+        Lock file, command, and its arguments.
+
+    Returns
+    -------
+    int
+        2 if there is no command; otherwise the function does not return.
+    """
     if len(arguments) < 2:
         print(__doc__, file=sys.stderr)
         return 2
@@ -30,7 +41,7 @@ def main(arguments: list[str]) -> int:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print("Another build of this checkout is at work; waiting for it.", file=sys.stderr, flush=True)
+            print("Another build of this checkout is running; waiting for it to finish.", file=sys.stderr, flush=True)
             fcntl.flock(handle, fcntl.LOCK_EX)
     os.set_inheritable(handle, True)
     os.execvp(command[0], command)

@@ -1,20 +1,17 @@
-"""Keeping the book's notebooks in step with what made them.
+"""Execute the chapters of the book, and check that their notebooks are up to date.
 
-A chapter is a pair: ``notebooks/NN_name.py`` (py:percent, the source that people
-review) and ``NN_name.ipynb`` (made from it, executed, committed). Traffic goes one way,
-from .py to .ipynb. Each executed notebook carries a hash of everything that it depends
-on; a different hash means stale.
+A chapter is a pair of files: ``notebooks/NN_name.py`` (py:percent, the source, which is edited)
+and ``notebooks/NN_name.ipynb`` (made from the source, executed and committed). Each notebook
+contains a hash of everything that its contents depend on; with a different hash it is stale.
 
-    python -m book.tools.refresh refresh     execute stale chapters
-    python -m book.tools.refresh check       fail on a stale or differing pair
-    python -m book.tools.refresh reproduce   execute all, compare numbers with the committed ones
-    python -m book.tools.refresh prepare     student notebooks and generated tables, for the site
-    python -m book.tools.refresh run NAME    execute all with book/profiles/NAME.yml into runs/NAME
+CHAPTER is the beginning of a chapter's name, such as 04; by default all chapters are meant.
 """
 
 from __future__ import annotations
 
+import argparse
 import ast
+import glob
 import hashlib
 import json
 import math
@@ -23,7 +20,8 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -33,30 +31,151 @@ import papermill
 import yaml
 from nbformat import NotebookNode
 
-from ntps_utils._utils.files import atomic_path
+from book.tools import ROOT
+from ntps_utils._utils.files import write_json, write_text
 from ntps_utils._utils.provenance import sources
 
-ROOT = Path(__file__).resolve().parents[2]
 KEY = "ntps"
+"""Entry of a notebook's metadata that records how it was made."""
+
+READERS = {"asset_text": "assets", "data_file": "data"}
+"""Functions of the library that read package files, and the folder in the package that they read from."""
 
 
-def chapters(root: Path = ROOT) -> list[Path]:
-    """Sources of all chapters, in order."""
-    return sorted((root / "notebooks").glob("[0-9]*.py"))
+class BookError(ValueError):
+    """A command names a chapter or profile that does not exist, or there is no chapter at all."""
+
+
+def chapters(root: Path = ROOT, names: Sequence[str] = ()) -> list[Path]:
+    """Return the sources of chapters.
+
+    Parameters
+    ----------
+    root : Path
+        Root folder of the repository.
+    names : sequence of str
+        Beginnings of the names of the chapters to select, such as "04"; by default all.
+
+    Returns
+    -------
+    list of Path
+        In the order of the book.
+
+    Raises
+    ------
+    BookError
+        If there is no chapter, or none begins with one of ``names``.
+    """
+    pattern = root / "notebooks" / "[0-9]*.py"
+    paths = sorted(pattern.parent.glob(pattern.name))
+    if not paths:
+        raise BookError(f"There are no chapters: no file matches {pattern}.")
+    for name in names:
+        if not name or not any(path.stem.startswith(name) for path in paths):
+            listing = ", ".join(path.stem for path in paths)
+            raise BookError(f"No chapter begins with {name!r}; chapters: {listing}.")
+    return [path for path in paths if not names or path.stem.startswith(tuple(names))]
 
 
 def dependencies(source: Path, root: Path = ROOT) -> list[Path]:
-    """Files that decide what a chapter shows: itself, the rooms it uses, assets, profile and lock."""
-    found = sources(source, root)
-    for reader, folder in (("asset_text(", "assets"), ("data_file(", "data")):
-        if any(reader in path.read_text("utf-8") for path in found if path.name != "files.py"):
-            found |= {p for p in (root / "ntps_utils" / folder).rglob("*") if p.is_file()}
-    found |= {root / "requirements.lock", root / "book" / "profiles" / "default.yml"}
-    return sorted(found)
+    """Return the files that determine the contents of an executed chapter.
+
+    Parameters
+    ----------
+    source : Path
+        Source of the chapter.
+    root : Path
+        Root folder of the repository.
+
+    Returns
+    -------
+    list of Path
+        The source, the modules of the library that it imports directly or indirectly, the
+        package files that these read, the default profile, and the lock file; sorted.
+    """
+    modules = sources(source, root)
+    package_files = {file for path in modules for file in files_read(path, root)}
+    return sorted(modules | package_files | {root / "requirements.lock", root / "book" / "profiles" / "default.yml"})
+
+
+def files_read(path: Path, root: Path = ROOT) -> set[Path]:
+    """Return the package files that a module reads through ``asset_text`` and ``data_file``.
+
+    Parameters
+    ----------
+    path : Path
+        A Python file.
+    root : Path
+        Root folder of the repository.
+
+    Returns
+    -------
+    set of Path
+        Files that match the arguments of the calls: a replacement field of an f-string matches
+        any text, a folder all files in it, and any other expression all files.
+    """
+    tree = ast.parse(path.read_text("utf-8"))
+    readers = {
+        alias.asname or alias.name: READERS[alias.name]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+        if alias.name in READERS
+    }
+    calls = {node.func: node for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    files = set[Path]()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
+            folder = readers.get(node.id)
+        elif isinstance(node, ast.Attribute):
+            folder = READERS.get(node.attr)
+        else:
+            continue
+        if folder is not None:
+            call = calls.get(node)  # without one, the function is passed on, and its argument is not known
+            pattern = _file_pattern(call.args[0]) if call is not None and call.args else "*"
+            base = root / "ntps_utils" / folder
+            files |= {
+                file
+                for file in base.rglob("*")
+                if file.is_file()
+                and any(fnmatchcase(file.relative_to(base).as_posix(), p) for p in (pattern, f"{pattern}/*"))
+            }
+    return files
+
+
+def _file_pattern(argument: ast.expr) -> str:
+    """Return the pattern of the strings that an expression can have as its value."""
+    parts = argument.values if isinstance(argument, ast.JoinedStr) else [argument]
+    return "".join(
+        glob.escape(part.value) if isinstance(part, ast.Constant) and isinstance(part.value, str) else "*"
+        for part in parts
+    )
+
+
+def _executed_notebook(source: Path) -> Path:
+    """Return the notebook of a chapter, or raise if there is none."""
+    path = source.with_suffix(".ipynb")
+    if not path.is_file():
+        raise BookError(f"{source.name} has no executed notebook; run `make notebooks`.")
+    return path
 
 
 def fingerprint(source: Path, root: Path = ROOT) -> str:
-    """Hash of everything that a chapter depends on."""
+    """Return a hash of everything that the contents of an executed chapter depend on.
+
+    Parameters
+    ----------
+    source : Path
+        Source of the chapter.
+    root : Path
+        Root folder of the repository.
+
+    Returns
+    -------
+    str
+        64 hex digits.
+    """
     digest = hashlib.sha256()
     for path in dependencies(source, root):
         digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
@@ -64,69 +183,105 @@ def fingerprint(source: Path, root: Path = ROOT) -> str:
 
 
 def profile(name: str, chapter: str, root: Path = ROOT) -> dict[str, Any]:
-    """Papermill parameters of a profile for a chapter: its ``all`` section, then its own.
+    """Return the parameters that a profile sets for a chapter.
+
+    Parameters
+    ----------
+    name : str
+        Name of a file in ``book/profiles``, without its suffix.
+    chapter : str
+        Name of the chapter, such as "04_extraction".
+    root : Path
+        Root folder of the repository.
+
+    Returns
+    -------
+    dict
+        Values by parameter: ``profile``, the section ``all`` of the profile, and the section
+        of the chapter, which takes precedence.
 
     Raises
     ------
-    ValueError
+    BookError
         If there is no such profile.
     """
     path = root / "book" / "profiles" / f"{name}.yml"
     if not path.is_file():
-        there = ", ".join(sorted(p.stem for p in path.parent.glob("*.yml")))
-        raise ValueError(f"There is no profile {name!r}; profiles: {there}.")
+        listing = ", ".join(sorted(p.stem for p in path.parent.glob("*.yml")))
+        raise BookError(f"There is no profile {name!r}; profiles: {listing}.")
     settings = yaml.safe_load(path.read_text("utf-8")) or {}
     return {"profile": name} | settings.get("all", {}) | settings.get(chapter, {})
 
 
 def _source_notebook(source: Path) -> NotebookNode:
     notebook = jupytext.read(source)
-    # Cell ids must not change from run to run, or every refresh would be a diff.
+    # Fixed ids: random ones would change the notebook at every execution.
     for i, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{i:03d}"
     return notebook
 
 
 def execute(source: Path, target: Path, profile_name: str = "default", root: Path = ROOT) -> float:
-    """Execute a chapter and write the cleaned notebook; returns seconds.
+    """Execute a chapter and write the cleaned notebook.
 
-    The target is replaced only if every cell ran.
+    Parameters
+    ----------
+    source : Path
+        Source of the chapter.
+    target : Path
+        Notebook to write; replaced only if all cells ran without an error.
+    profile_name : str
+        Profile that sets the parameters.
+    root : Path
+        Root folder of the repository.
+
+    Returns
+    -------
+    float
+        Seconds.
+
+    Raises
+    ------
+    BookError
+        If there is no such profile.
+    papermill.PapermillExecutionError
+        If a cell raises an error.
     """
-    started = time.perf_counter()
-    made_of = fingerprint(source, root)  # before: what changes while the chapter runs makes it stale
-    # Small matrices gain nothing from threads, lose much on a busy machine, and round alike with one.
+    parameters = profile(profile_name, source.stem, root)
+    start = time.perf_counter()
+    before_execution = fingerprint(source, root)  # a change during the execution makes the chapter stale
+    # Threads do not speed up small matrices, are slow on a busy machine, and change the rounding.
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")
     with tempfile.TemporaryDirectory() as scratch:
-        before, after = Path(scratch, "in.ipynb"), Path(scratch, "out.ipynb")
+        input_path, output_path = Path(scratch, "in.ipynb"), Path(scratch, "out.ipynb")
         notebook_source = _source_notebook(source)
-        nbformat.write(notebook_source, before)
+        nbformat.write(notebook_source, input_path)
         papermill.execute_notebook(
-            before,
-            after,
-            parameters=profile(profile_name, source.stem, root),
+            input_path,
+            output_path,
+            parameters=parameters,
             kernel_name="python3",
             language="python",
             cwd=root / "notebooks",
             progress_bar=False,
             log_output=False,
         )
-        notebook = nbformat.read(after, as_version=4)
-    seconds = time.perf_counter() - started
+        notebook = nbformat.read(output_path, as_version=4)
+    seconds = time.perf_counter() - start
     _clean(notebook, notebook_source)
     notebook.metadata[KEY] = {
-        "fingerprint": made_of,
+        "fingerprint": before_execution,
         "profile": profile_name,
         "seconds": round(seconds, 1),
     }
     nbformat.validate(notebook)
-    with atomic_path(target) as temporary:
-        temporary.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
+    write_text(target, nbformat.writes(notebook) + "\n")
     return seconds
 
 
 def _clean(notebook: NotebookNode, source: NotebookNode) -> None:
-    """Drop what papermill and this machine added: injected parameters, timings, paths."""
+    """Remove injected parameters, timings, paths and messages on the error stream from a notebook."""
     notebook.cells = [c for c in notebook.cells if "injected-parameters" not in c.metadata.get("tags", [])]
     for cell, original in zip(notebook.cells, source.cells, strict=True):
         cell.metadata = original.metadata
@@ -144,23 +299,46 @@ def _clean(notebook: NotebookNode, source: NotebookNode) -> None:
 
 
 def problem_with(source: Path, root: Path = ROOT) -> str | None:
-    """What is wrong with a pair, in a sentence; None if nothing is."""
+    """Return what is wrong with the notebook of a chapter.
+
+    Parameters
+    ----------
+    source : Path
+        Source of the chapter.
+    root : Path
+        Root folder of the repository.
+
+    Returns
+    -------
+    str or None
+        A sentence, or None if the notebook is up to date.
+    """
     path = source.with_suffix(".ipynb")
     if not path.is_file():
-        return f"{source.name} has no executed notebook beside it."
+        return f"{source.name} has no executed notebook."
     notebook = nbformat.read(path, as_version=4)
-    mine = [(c.cell_type, c.source) for c in _source_notebook(source).cells]
-    theirs = [(c.cell_type, c.source) for c in notebook.cells]
-    if mine != theirs:
+    source_cells = [(c.cell_type, c.source) for c in _source_notebook(source).cells]
+    if source_cells != [(c.cell_type, c.source) for c in notebook.cells]:
         return f"{path.name} differs from {source.name}."
     record = notebook.metadata.get(KEY, {})
     if record.get("fingerprint") != fingerprint(source, root) or record.get("profile") != "default":
-        return f"{path.name} is stale: its source, the library, the data or the lock changed after it ran."
+        return f"{path.name} is stale: the library, its data, the default profile or requirements.lock has changed."
     return None
 
 
 def glued(path: Path) -> dict[str, Any]:
-    """Numbers and words that a notebook glued into its prose, by name."""
+    """Return the values that an executed notebook inserts into its prose.
+
+    Parameters
+    ----------
+    path : Path
+        An executed notebook.
+
+    Returns
+    -------
+    dict
+        Numbers and strings by the name that was passed to ``glue``.
+    """
     values = {}
     for cell in nbformat.read(path, as_version=4).cells:
         for output in cell.get("outputs", []):
@@ -176,21 +354,52 @@ def glued(path: Path) -> dict[str, Any]:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], rtol: float = 1e-4) -> list[str]:
-    """Names whose values differ: numbers by more than ``rtol``, anything else at all."""
-    found = []
+    """Compare two sets of glued values.
+
+    Parameters
+    ----------
+    old, new : mapping
+        Values by name, see :func:`glued`.
+    rtol : float
+        Relative difference up to which two numbers are equal.
+
+    Returns
+    -------
+    list of str
+        One line per name whose values differ.
+
+    Examples
+    --------
+    >>> differences({"n": 8, "rho": 0.5}, {"n": 7, "rho": 0.500001})
+    ['n: 8 committed, 7 now']
+    """
+    lines = []
     for name in sorted(old.keys() | new.keys()):
         a, b = old.get(name), new.get(name)
         numbers = isinstance(a, (int, float)) and isinstance(b, (int, float))
-        # Rounding errors are glued too; below 1e-6 only their size is a statement.
+        # Some values are rounding errors; below 1e-6 only their order of magnitude is reproducible.
         same = math.isclose(a, b, rel_tol=rtol, abs_tol=1e-6) if numbers else a == b  # type: ignore[arg-type]
         if not same:
-            found.append(f"{name}: {a!r} committed, {b!r} now")
-    return found
+            lines.append(f"{name}: {a!r} committed, {b!r} now")
+    return lines
 
 
-def refresh(root: Path = ROOT) -> None:
-    """Execute the chapters that are stale."""
-    for source in chapters(root):
+def refresh(names: Sequence[str] = (), root: Path = ROOT) -> None:
+    """Execute the chapters that are stale, and print what is done.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Beginnings of the chapters' names; by default all chapters.
+    root : Path
+        Root folder of the repository.
+
+    Raises
+    ------
+    BookError
+        If there is no such chapter.
+    """
+    for source in chapters(root, names):
         problem = problem_with(source, root)
         if problem is None:
             print(f"{source.stem}: up to date")
@@ -199,36 +408,86 @@ def refresh(root: Path = ROOT) -> None:
         print(f"{source.stem}: {execute(source, source.with_suffix('.ipynb'), root=root):.0f} s", flush=True)
 
 
-def check(root: Path = ROOT) -> int:
-    """Number of pairs with a problem, each told in a line."""
-    problems = [p for p in (problem_with(source, root) for source in chapters(root)) if p]
+def check(names: Sequence[str] = (), root: Path = ROOT) -> int:
+    """Print one line per chapter whose notebook is not up to date.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Beginnings of the chapters' names; by default all chapters.
+    root : Path
+        Root folder of the repository.
+
+    Returns
+    -------
+    int
+        Number of these chapters.
+
+    Raises
+    ------
+    BookError
+        If there is no such chapter.
+    """
+    problems = [p for p in (problem_with(source, root) for source in chapters(root, names)) if p]
     print("\n".join(problems) or "All notebooks are up to date.")
     return len(problems)
 
 
-def reproduce(root: Path = ROOT) -> int:
-    """Execute every chapter afresh; number of glued values that differ from the committed ones."""
-    n_different, kept = 0, dict[str, dict[str, int]]()
-    for source in chapters(root):
+def reproduce(names: Sequence[str] = (), root: Path = ROOT) -> int:
+    """Execute chapters again and compare their glued values with those of the committed notebooks.
+
+    The new notebooks are in ``runs/reproduce``, and a summary of all chapters in
+    ``runs/reproduce.json``.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Beginnings of the chapters' names; by default all chapters, and only then the summary
+        is written.
+    root : Path
+        Root folder of the repository.
+
+    Returns
+    -------
+    int
+        Number of values that differ.
+
+    Raises
+    ------
+    BookError
+        If there is no such chapter, or it has no committed notebook.
+    """
+    summary = dict[str, dict[str, int]]()
+    for source in chapters(root, names):
+        committed = glued(_executed_notebook(source))
         target = root / "runs" / "reproduce" / f"{source.stem}.ipynb"
         seconds = execute(source, target, root=root)
-        committed = glued(source.with_suffix(".ipynb"))
-        found = differences(committed, glued(target))
-        n_different += len(found)
-        kept[source.stem] = {"values": len(committed), "different": len(found)}
-        print(f"{source.stem}: {len(committed)} values, {len(found)} differ ({seconds:.0f} s)")
-        for line in found:
+        lines = differences(committed, glued(target))
+        summary[source.stem] = {"values": len(committed), "different": len(lines)}
+        print(f"{source.stem}: {len(committed)} values, {len(lines)} differ ({seconds:.0f} s)")
+        for line in lines:
             print(f"  {line}")
-    with atomic_path(root / "runs" / "reproduce.json") as temporary:
-        temporary.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
-    return n_different
+    if not names:
+        write_json(root / "runs" / "reproduce.json", summary)
+    return sum(counts["different"] for counts in summary.values())
 
 
 SOLUTION = re.compile(r"^```{solution}.*?^```\n?", re.M | re.S)
 
 
 def student(source: Path) -> NotebookNode:
-    """A chapter without its solutions, and with an empty cell after each set of exercises; nothing is executed."""
+    """Return a chapter for students: without solutions, and with an empty cell after each exercise.
+
+    Parameters
+    ----------
+    source : Path
+        Source of the chapter.
+
+    Returns
+    -------
+    NotebookNode
+        A notebook that has not been executed.
+    """
     notebook = _source_notebook(source)
     cells = []
     for cell in notebook.cells:
@@ -251,10 +510,20 @@ def student(source: Path) -> NotebookNode:
 
 
 def timings(root: Path = ROOT) -> str:
-    """A table of how long each committed notebook took to execute, as Markdown."""
+    """Return a Markdown table of the seconds that the execution of each committed notebook took.
+
+    Parameters
+    ----------
+    root : Path
+        Root folder of the repository.
+
+    Returns
+    -------
+    str
+    """
     lines, total = ["| chapter | seconds |", "| --- | ---: |"], 0.0
     for source in chapters(root):
-        notebook = nbformat.read(source.with_suffix(".ipynb"), as_version=4)
+        notebook = nbformat.read(_executed_notebook(source), as_version=4)
         title = next(c.source for c in notebook.cells if c.cell_type == "markdown").splitlines()[0].lstrip("# ")
         seconds = notebook.metadata[KEY]["seconds"]
         total += seconds
@@ -263,52 +532,116 @@ def timings(root: Path = ROOT) -> str:
 
 
 def attacks(root: Path = ROOT) -> str:
-    """What ``python -m tests.attacks`` gathered in ``book/attacks.json``, as a Markdown table."""
-    found = json.loads((root / "book" / "attacks.json").read_text("utf-8"))
-    lines = ["| attack | what came of it | repeat with | on |", "| --- | --- | --- | --- |"]
-    lines += [f"| {row['attack']} | {row['result']} | `{row['command']}` | {row['date']} |" for row in found]
+    """Return a Markdown table of the results that ``python -m tests.attacks`` wrote to ``book/attacks.json``.
+
+    Parameters
+    ----------
+    root : Path
+        Root folder of the repository.
+
+    Returns
+    -------
+    str
+    """
+    rows = json.loads((root / "book" / "attacks.json").read_text("utf-8"))
+    lines = ["| attack | result | command | date |", "| --- | --- | --- | --- |"]
+    lines += [f"| {row['attack']} | {row['result']} | `{row['command']}` | {row['date']} |" for row in rows]
     return "\n".join([*lines, ""])
 
 
 def prepare(root: Path = ROOT) -> None:
-    """Write what the site is built from beside the sources: student notebooks, tables of timings and attacks."""
+    """Write the files that the site needs besides the sources: student notebooks and generated tables.
+
+    Parameters
+    ----------
+    root : Path
+        Root folder of the repository.
+
+    Raises
+    ------
+    BookError
+        If there are no chapters, or one has no executed notebook.
+    """
     for source in chapters(root):
-        with atomic_path(root / "book" / "students" / f"{source.stem}.ipynb") as temporary:
-            temporary.write_text(nbformat.writes(student(source)) + "\n", encoding="utf-8")
+        write_text(root / "book" / "students" / f"{source.stem}.ipynb", nbformat.writes(student(source)) + "\n")
     for name, text in (("timings", timings(root)), ("attacks", attacks(root))):
-        with atomic_path(root / "book" / "generated" / f"{name}.md") as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_text(root / "book" / "generated" / f"{name}.md", text)
 
 
-def run(name: str, root: Path = ROOT) -> None:
-    """Execute every chapter with another profile into ``runs/NAME``."""
-    for source in chapters(root):
-        seconds = execute(source, root / "runs" / name / f"{source.stem}.ipynb", name, root)
+def run(profile_name: str, names: Sequence[str] = (), root: Path = ROOT) -> None:
+    """Execute chapters with a profile, and write the notebooks to ``runs/PROFILE``.
+
+    Parameters
+    ----------
+    profile_name : str
+        Name of a file in ``book/profiles``, without its suffix.
+    names : sequence of str
+        Beginnings of the chapters' names; by default all chapters.
+    root : Path
+        Root folder of the repository.
+
+    Raises
+    ------
+    BookError
+        If there is no such profile or chapter.
+    """
+    for source in chapters(root, names):
+        seconds = execute(source, root / "runs" / profile_name / f"{source.stem}.ipynb", profile_name, root)
         print(f"{source.stem}: {seconds:.0f} s", flush=True)
 
 
-def main(arguments: list[str]) -> int:
-    """Entry point of ``python -m book.tools.refresh``."""
-    match arguments:
-        case ["refresh"]:
-            refresh()
-        case ["check"]:
-            return min(check(), 1)
-        case ["reproduce"]:
-            return min(reproduce(), 1)
-        case ["prepare"]:
-            prepare()
-        case ["run", name]:
-            try:
-                run(name)
-            except ValueError as error:
-                print(error, file=sys.stderr)
-                return 2
-        case _:
-            print(__doc__, file=sys.stderr)
-            return 2
+def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
+    """Run ``python -m book.tools.refresh``.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        Command-line arguments, by default those of the process.
+    root : Path
+        Root folder of the repository.
+
+    Returns
+    -------
+    int
+        Exit status: 1 if notebooks are stale or values differ, 2 for invalid arguments or if
+        there are no chapters.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m book.tools.refresh",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, text in {
+        "refresh": "execute the stale chapters",
+        "check": "fail if a notebook is stale or differs from its source",
+        "reproduce": "execute chapters again and compare their numbers with the committed ones",
+        "prepare": "write the student notebooks and generated tables for the site",
+        "run": "execute chapters with a profile, into runs/PROFILE",
+    }.items():
+        command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        if name == "run":
+            command.add_argument("profile", metavar="PROFILE", help="name of a file in book/profiles, without .yml")
+        if name != "prepare":
+            command.add_argument("chapters", nargs="*", metavar="CHAPTER", help="beginning of a chapter's name")
+    options = parser.parse_args(arguments)
+    try:
+        match options.command:
+            case "refresh":
+                refresh(options.chapters, root)
+            case "check":
+                return min(check(options.chapters, root), 1)
+            case "reproduce":
+                return min(reproduce(options.chapters, root), 1)
+            case "prepare":
+                prepare(root)
+            case "run":
+                run(options.profile, options.chapters, root)
+    except BookError as error:
+        print(error, file=sys.stderr)
+        return 2
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

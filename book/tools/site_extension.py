@@ -1,4 +1,4 @@
-"""Sphinx extension of the book's site: mathematics without a network, launch buttons, and where it comes from."""
+"""Sphinx extension for the book: offline MathJax, launch buttons, and the edition at the foot of each page."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ MATHJAX = ("tex-chtml.js", "core.js", "loader.js", "startup.js", "input/tex", "o
 
 
 def _copy_mathjax(app: Sphinx, error: Exception | None) -> None:
-    """Put the part of MathJax that the pages use beside them."""
+    """Copy the parts of MathJax that the pages use into the site."""
     if error is not None or app.builder.format != "html":
         return
     spec = find_spec("sphinx-mathjax-offline")  # the package's import name has hyphens
     if spec is None or spec.origin is None:
-        raise ModuleNotFoundError("MathJax is missing: install the package sphinx-mathjax-offline.")
+        raise ModuleNotFoundError("MathJax was not found. Install the package sphinx-mathjax-offline.")
     source, target = Path(spec.origin).parent / "static" / "mathjax", Path(app.outdir) / "_static" / "mathjax"
     for part in MATHJAX:
         copy_asset(str(source / part), str((target / part) if (source / part).is_dir() else (target / part).parent))
 
 
 def _drop_thebe(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: object) -> None:
-    """Leave out sphinx-thebe: no page offers live cells, and it declares its constants twice."""
+    """Remove the scripts of sphinx-thebe: no page has live cells, and the scripts declare constants twice."""
     context["script_files"] = [
         script
         for script in context.get("script_files", [])
@@ -42,8 +42,8 @@ def _drop_thebe(app: Sphinx, page: str, template: str, context: dict[str, Any], 
     ]
 
 
-def _mend_roles(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: object) -> None:
-    """docutils calls a bibliography a list, and its entries something that no list may hold."""
+def _remove_list_role(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: object) -> None:
+    """Remove the role "list" from bibliographies: docutils gives their entries roles that a list may not contain."""
     if "body" in context:
         context["body"] = context["body"].replace(
             '<div role="list" class="citation-list">', '<div class="citation-list">'
@@ -51,15 +51,22 @@ def _mend_roles(app: Sphinx, page: str, template: str, context: dict[str, Any], 
 
 
 def repository() -> str | None:
-    """Address of the public repository: ``NTPS_REPOSITORY``, or what GitHub Actions says."""
-    named = os.environ.get("NTPS_REPOSITORY")
-    if named is None and "GITHUB_REPOSITORY" in os.environ:
-        named = f"{os.environ.get('GITHUB_SERVER_URL', 'https://github.com')}/{os.environ['GITHUB_REPOSITORY']}"
-    return named.rstrip("/") if named else None
+    """Return the address of the public repository.
+
+    Returns
+    -------
+    str or None
+        The environment variable ``NTPS_REPOSITORY``, or the repository in which GitHub Actions
+        runs; None if neither is known.
+    """
+    address = os.environ.get("NTPS_REPOSITORY")
+    if address is None and "GITHUB_REPOSITORY" in os.environ:
+        address = f"{os.environ.get('GITHUB_SERVER_URL', 'https://github.com')}/{os.environ['GITHUB_REPOSITORY']}"
+    return address.rstrip("/") if address else None
 
 
 def _launch_buttons(app: Sphinx, config: Config) -> None:
-    """Binder and Colab open the notebooks of the repository; without one there is nothing to open, and no button."""
+    """Add the buttons of Binder and Colab, which open notebooks of the repository, if its address is known."""
     address = repository()
     if address is not None:
         config.html_theme_options = {
@@ -75,10 +82,14 @@ def _launch_buttons(app: Sphinx, config: Config) -> None:
 
 
 def edition() -> str:
-    """Version, day and commit of this build, for the foot of every page."""
-    git = ["git", "-C", str(Path(__file__).parent)]
-    asked = [subprocess.run([*git, *rest], capture_output=True, text=True, check=False) for rest in _GIT]
-    commit, changes = (done.stdout.strip() if done.returncode == 0 else "" for done in asked)
+    """Describe this build in one sentence, for the foot of each page.
+
+    Returns
+    -------
+    str
+        Version of the library, date, commit if git knows it, and versions of the tools.
+    """
+    commit, changes = _git("rev-parse", "--short", "HEAD"), _git("status", "--porcelain", "--untracked-files=no")
     source = f" from commit {commit}{' with changes' if changes else ''}" if commit else ""
     return (
         f"Edition {ntps_utils.__version__}, built {datetime.now(UTC):%Y-%m-%d}{source} with Python "
@@ -86,7 +97,14 @@ def edition() -> str:
     )
 
 
-_GIT = (("rev-parse", "--short", "HEAD"), ("status", "--porcelain", "--untracked-files=no"))
+def _git(*arguments: str) -> str:
+    """Return the output of a git command in this checkout, or an empty string if it fails."""
+    command = ["git", "-C", str(Path(__file__).parent), *arguments]
+    try:
+        process = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:  # git is not installed
+        return ""
+    return process.stdout.strip() if process.returncode == 0 else ""
 
 
 def _edition(app: Sphinx, config: Config) -> None:
@@ -95,10 +113,20 @@ def _edition(app: Sphinx, config: Config) -> None:
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
-    """Register with Sphinx."""
+    """Connect the functions above to the events of Sphinx.
+
+    Parameters
+    ----------
+    app : Sphinx
+
+    Returns
+    -------
+    dict
+        Metadata of the extension.
+    """
     app.connect("config-inited", _launch_buttons)
     app.connect("config-inited", _edition)
     app.connect("build-finished", _copy_mathjax)
     app.connect("html-page-context", _drop_thebe, priority=900)
-    app.connect("html-page-context", _mend_roles)
+    app.connect("html-page-context", _remove_list_role)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

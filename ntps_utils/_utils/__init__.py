@@ -1,1 +1,1 @@
-"""Files, provenance and diagnostics that every package uses."""
+"""Helpers shared by all packages: files, provenance, validation, diagnostics."""

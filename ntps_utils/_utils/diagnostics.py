@@ -1,25 +1,60 @@
-"""Silent traps, made loud: each has a name and a section of the book that explains it."""
+"""Named diagnostics: warnings and errors about valid but misleading inputs, each explained in the book."""
 
 from __future__ import annotations
 
-DIAGNOSTICS = {
-    "few-texts": ("02_linear_perception", "The ceiling flatters when texts are few"),
-    "rank-cut": ("04_extraction", "Precision and rank"),
-    "overflow": ("04_extraction", "Precision and rank"),
-    "cut-texts": ("04_extraction", "What habits change"),
-    "imbalance": ("07_scores_against_probes", "The settings, written down first"),
-    "below-chance": ("10_the_papers_numbers", "One dataset"),
-    "shared-texts": ("10_the_papers_numbers", "One dataset"),
+DIAGNOSTICS: dict[str, tuple[int, str]] = {
+    "few-texts": (2, "The ceiling flatters when texts are few"),
+    "rank-cut": (4, "Precision and rank"),
+    "overflow": (4, "Precision and rank"),
+    "cut-texts": (4, "What habits change"),
+    "imbalance": (7, "The settings, written down first"),
+    "below-chance": (10, "One dataset"),
+    "shared-texts": (10, "One dataset"),
 }
-"""Chapter (its file in ``notebooks``) and section by name of the trap."""
+"""Chapter and section of the book that explain a diagnostic, by its name."""
 
 
-def with_reference(trap: str, message: str) -> str:
-    """A message with the trap's name and where the book explains it."""
-    chapter, section = DIAGNOSTICS[trap]
-    return f"{message} [{trap}: chapter {int(chapter[:2])}, '{section}', notebooks/{chapter}.ipynb]"
+def with_reference(name: str, message: str) -> str:
+    """Append the name of a diagnostic, and where the book explains it, to a message.
+
+    Parameters
+    ----------
+    name : str
+        A key of :data:`DIAGNOSTICS`.
+    message : str
+        Complete sentences.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> with_reference("rank-cut", "Three directions were dropped.")
+    'Three directions were dropped. [rank-cut: see chapter 4, "Precision and rank"]'
+    """
+    chapter, section = DIAGNOSTICS[name]
+    return f'{message} [{name}: see chapter {chapter}, "{section}"]'
 
 
 def diagnostic_in(message: str) -> str | None:
-    """The trap that a message names, if any."""
-    return next((trap for trap in DIAGNOSTICS if f"[{trap}: chapter " in message), None)
+    """Return the name of the diagnostic that a message refers to.
+
+    Parameters
+    ----------
+    message : str
+        Text of a warning or an error.
+
+    Returns
+    -------
+    str or None
+        A key of :data:`DIAGNOSTICS`, or None if the message refers to none.
+
+    Examples
+    --------
+    >>> diagnostic_in(with_reference("overflow", "A feature is too large."))
+    'overflow'
+    >>> diagnostic_in("A feature is too large.") is None
+    True
+    """
+    return next((name for name in DIAGNOSTICS if f"[{name}: see chapter " in message), None)

@@ -1,8 +1,9 @@
-"""Writing files so that a reader never sees half of one."""
+"""Files of the package, and files that are written completely or not at all."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import tempfile
@@ -10,47 +11,92 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 
 
 def data_file(name: str) -> Path:
-    """Path of a table, registry or checkpoint in ``ntps_utils/data``.
+    """Return the path of a table, registry or checkpoint in ``ntps_utils/data``.
 
     Parameters
     ----------
     name : str
-        Path relative to that folder, such as ``"models.toml"``.
+        Path relative to that folder.
+
+    Returns
+    -------
+    Path
+
+    Examples
+    --------
+    >>> data_file("models.toml").name
+    'models.toml'
     """
     return Path(str(resources.files("ntps_utils"))) / "data" / name
 
 
 def asset_text(name: str) -> str:
-    """Contents of an HTML template in ``ntps_utils/assets``."""
+    """Return the contents of an HTML template in ``ntps_utils/assets``.
+
+    Parameters
+    ----------
+    name : str
+        Path relative to that folder.
+
+    Returns
+    -------
+    str
+    """
     return (Path(str(resources.files("ntps_utils"))) / "assets" / name).read_text("utf-8")
 
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` that replaces it if the block succeeds.
+    """Provide a temporary path in the folder of ``path`` that replaces it if the block succeeds.
+
+    Missing folders are created. If the block raises, ``path`` stays as it was.
+
+    Parameters
+    ----------
+    path : path
+        File to write.
+
+    Yields
+    ------
+    Path
+        An existing empty file with the suffix of ``path``.
 
     Raises
     ------
     OSError
-        Naming ``path``, if it cannot be written: no room, no permission, no such folder.
+        If ``path`` cannot be written, for example because the disk is full or the folder
+        is read-only. The message names ``path``.
+
+    See Also
+    --------
+    write_text, write_json : Write a string or a JSON value this way.
+
+    Examples
+    --------
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> with atomic_path(folder / "new" / "weights.bin") as temporary:
+    ...     _ = temporary.write_bytes(b"abc")
+    >>> (folder / "new" / "weights.bin").read_bytes()
+    b'abc'
     """
     path = Path(path)
-    with _naming(path):
+    with _write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
         os.close(handle)
         temporary = Path(name)
         try:
             yield temporary
-            # mkstemp makes private files; give this one the permissions any new file would have.
+            # mkstemp creates private files; this one gets the permissions of any other new file.
             temporary.chmod(0o666 & ~_umask())
             with open(temporary, "rb+") as file:
-                os.fsync(file.fileno())  # else a power cut after the rename may leave an empty file
+                os.fsync(file.fileno())  # otherwise a power failure after the rename may leave an empty file
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -58,15 +104,25 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """A temporary folder that takes the place of ``path`` if the block succeeds, all files or none.
+    """Provide a temporary folder that replaces ``path`` if the block succeeds.
+
+    Parameters
+    ----------
+    path : path
+        Folder to write; an existing one is removed.
+
+    Yields
+    ------
+    Path
+        An empty folder beside ``path``.
 
     Raises
     ------
     OSError
-        As for :func:`atomic_path`.
+        If ``path`` cannot be written, as for :func:`atomic_path`.
     """
     path = Path(path)
-    with _naming(path):
+    with _write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
         try:
@@ -79,9 +135,63 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
+def write_text(path: str | Path, text: str) -> None:
+    """Write a string to a UTF-8 file, completely or not at all.
+
+    Parameters
+    ----------
+    path : path
+        File to write; missing folders are created.
+    text : str
+
+    Raises
+    ------
+    OSError
+        If ``path`` cannot be written, as for :func:`atomic_path`.
+
+    Examples
+    --------
+    >>> file = Path(tempfile.mkdtemp()) / "note.txt"
+    >>> write_text(file, "done")
+    >>> file.read_text()
+    'done'
+    """
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, "utf-8")
+
+
+def write_json(path: str | Path, value: Any, *, allow_nan: bool = True) -> None:
+    """Write a JSON value to a file, completely or not at all.
+
+    Parameters
+    ----------
+    path : path
+        File to write; missing folders are created.
+    value : object
+        A value that :func:`json.dumps` accepts.
+    allow_nan : bool
+        Accept NaN and infinities, which strict JSON does not have.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If JSON cannot represent ``value``; nothing is written.
+    OSError
+        If ``path`` cannot be written, as for :func:`atomic_path`.
+
+    Examples
+    --------
+    >>> file = Path(tempfile.mkdtemp()) / "settings.json"
+    >>> write_json(file, {"seed": 0})
+    >>> json.loads(file.read_text())
+    {'seed': 0}
+    """
+    write_text(path, json.dumps(value, indent=1, allow_nan=allow_nan) + "\n")
+
+
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Say which file could not be written; safetensors has an error of its own for a full disk."""
+def _write_errors(path: Path) -> Iterator[None]:
+    """Turn errors of writing into an OSError that names the file; safetensors has its own for a full disk."""
     try:
         yield
     except (OSError, SafetensorError) as error:
@@ -96,13 +206,27 @@ def _umask() -> int:
 
 
 def check_writable(path: str | Path, *, make_folders: bool = True) -> None:
-    """Refuse, before long work, a file that could not be written after it.
+    """Raise if a file could not be written; call it before a long computation.
+
+    Parameters
+    ----------
+    path : path
+        File that is to be written later.
+    make_folders : bool
+        Whether missing folders will be created.
 
     Raises
     ------
     ValueError
-        If it is a folder, or lies in one that is read-only or (without ``make_folders``)
-        not there.
+        If ``path`` is a folder, or lies in a folder that is read-only or, without
+        ``make_folders``, does not exist.
+
+    Examples
+    --------
+    >>> check_writable(tempfile.gettempdir())  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ...
+    ValueError: Cannot write ...: it is a folder.
     """
     path = Path(path).absolute()
     if path.is_dir():
@@ -115,7 +239,18 @@ def check_writable(path: str | Path, *, make_folders: bool = True) -> None:
 
 
 def sha256(*paths: str | Path) -> str:
-    """Hex digest of the concatenated contents of files, in the order given."""
+    """Return the SHA-256 digest of the concatenated contents of files.
+
+    Parameters
+    ----------
+    *paths : path
+        Files, read in the order given.
+
+    Returns
+    -------
+    str
+        64 hex digits.
+    """
     digest = hashlib.sha256()
     for path in paths:
         with open(path, "rb") as file:

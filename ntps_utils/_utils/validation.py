@@ -1,4 +1,4 @@
-"""Checks of settings, with one wording for all of them: what was given, and what is valid."""
+"""Checks of settings. Each error names the setting, its value, and the valid values."""
 
 from __future__ import annotations
 

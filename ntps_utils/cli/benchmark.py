@@ -1,4 +1,4 @@
-"""``ntps grid`` and ``ntps results``: tables of cells from the command line."""
+"""``ntps benchmark``: evaluate every model on every dataset."""
 
 from __future__ import annotations
 
@@ -8,31 +8,25 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich import box
 from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
 from ntps_utils._utils.files import check_writable
-from ntps_utils.cli.console import err, guarded, out
-from ntps_utils.models.datasets import registered_datasets
-from ntps_utils.models.loading import registered_models
+from ntps_utils._utils.validation import check_choice, check_integer
+from ntps_utils.cli import options
+from ntps_utils.cli.console import err, guarded, new_table, note, out
 
 if TYPE_CHECKING:
     from ntps_utils.evidence.benchmark import Failure
     from ntps_utils.evidence.cost import Cost
-    from ntps_utils.evidence.experiment import ExperimentConfig
+    from ntps_utils.evidence.experiment import ExperimentConfig, ExperimentResult
     from ntps_utils.evidence.store import Store
 
 Watch = Callable[[Mapping[tuple[str, str], str]], None]
-
-results_app = typer.Typer(
-    help="Look at stored cells: list them, compare two stores, write Parquet.", no_args_is_help=True
-)
-
 
 PAPER_NAMES = "paper"
 """Stands for all names that the library knows from the paper."""
@@ -43,99 +37,125 @@ MARKS = {
     "done": "[green]✓[/green]",
     "failed": "[red]×[/red]",
 }
+N_WARNINGS = 5
+"""Number of warnings to print."""
 
 
 def parse_names(text: str, option: str, paper: Collection[str] = ()) -> dict[str, str]:
-    """Names from the command line, alias to place: ``lab/S,mine=runs/model`` has two.
+    """Parse names from the command line.
 
-    ``paper`` stands for the names given there; one of them may get a place of its own beside it.
+    Parameters
+    ----------
+    text : str
+        Names separated by commas. ALIAS=PLACE gives an alias to a name or folder.
+    option : str
+        Name of the option, for error messages.
+    paper : collection of str
+        Names that ``paper`` stands for; each can still be given a place of its own.
+
+    Returns
+    -------
+    dict of str to str
+        Names or folders by alias.
 
     Raises
     ------
     ValueError
-        If there is none, or one name stands for two places.
+        If there is no name, or an alias occurs twice.
+
+    Examples
+    --------
+    >>> parse_names("lab/S,mine=runs/model", "--models")
+    {'lab/S': 'lab/S', 'mine': 'runs/model'}
     """
-    found: dict[str, str] = {}
+    places: dict[str, str] = {}
     parts = [part for p in text.split(",") if (part := p.strip())]
     for part in parts:
         alias, _, place = part.partition("=")
-        if alias != PAPER_NAMES and alias in found:
-            raise ValueError(f"{option} has {alias!r} twice.")
+        if alias != PAPER_NAMES and alias in places:
+            raise ValueError(f"{option} contains {alias!r} twice; give each name once.")
         if alias != PAPER_NAMES:
-            found[alias] = place or alias
+            places[alias] = place or alias
     if PAPER_NAMES in parts:
-        found = {name: found.get(name, name) for name in (*paper, *found)}
-    if not found:
+        places = {name: places.get(name, name) for name in (*paper, *places)}
+    if not places:
         raise ValueError(f"{option} needs at least one name.")
-    return found
+    return places
 
 
-def grid_command(
+def benchmark_command(
     models: Annotated[
         str,
         typer.Option(
-            help="Names, Hub ids or folders, with commas between; ALIAS=PLACE gives one a name; paper stands for its 8."
+            help="Names, Hub ids or folders, separated by commas. ALIAS=PLACE gives an alias; paper stands for the "
+            "paper's 8 models."
         ),
     ],
     datasets: Annotated[
-        str, typer.Option(help="Names, Hub ids or folders with train and test splits, likewise; paper for its 12.")
+        str,
+        typer.Option(
+            help="Names, Hub ids or folders with train and test splits, in the same form; paper stands for the "
+            "paper's 12 datasets."
+        ),
     ],
-    store: Annotated[Path, typer.Option(help="Finished cells are kept here.")] = Path("runs/cells"),
+    store: options.Store = Path("runs/cells"),
     profile: Annotated[
-        str, typer.Option(help="cpu, or gpu: bfloat16, adapters of rank 32, at most 3000 and 1500 texts.")
+        str, typer.Option(help="cpu, or gpu: bfloat16, adapters of rank 32, at most 3000 training and 1500 test texts.")
     ] = "cpu",
     scheduler: Annotated[
         str | None,
-        typer.Option(help="local, or the address of a Dask scheduler, dask://host:8786.", show_default="this process"),
+        typer.Option(
+            help="local, or the address of a Dask scheduler such as dask://host:8786.", show_default="this process"
+        ),
     ] = None,
-    jobs: Annotated[int, typer.Option(help="Worker processes of a local scheduler.")] = 1,
-    retries: Annotated[int, typer.Option(help="Times that Dask tries a cell again.")] = 2,
+    jobs: Annotated[int, typer.Option(help="Number of worker processes of a local scheduler.")] = 1,
+    retries: Annotated[int, typer.Option(help="Number of times that Dask repeats a cell after an error.")] = 2,
     n_train: Annotated[
-        int | None, typer.Option(help="Training texts, the first ones.", show_default="the profile's")
+        int | None, typer.Option(help="Use only the first N training texts.", show_default="set by the profile")
     ] = None,
-    n_test: Annotated[int | None, typer.Option(help="Test texts.", show_default="the profile's")] = None,
-    max_length: Annotated[
-        int | None, typer.Option(help="Cut texts after this many tokens.", show_default="the profile's")
+    n_test: Annotated[
+        int | None, typer.Option(help="Use only the first N test texts.", show_default="set by the profile")
     ] = None,
-    lora: Annotated[bool, typer.Option("--lora/--no-lora", help="Finetune too, or score and probe only.")] = True,
-    seed: Annotated[int, typer.Option(help="Of folds, batches, heads and adapters.")] = 0,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run Python code that a model's repository brings.")
-    ] = False,
+    max_length: Annotated[int | None, options.max_length_option("set by the profile")] = None,
+    lora: Annotated[bool, typer.Option("--lora/--no-lora", help="Also finetune, or only score and probe.")] = True,
+    seed: Annotated[int, options.seed_option("folds, random projections, batches, heads and adapters")] = 0,
+    trust_remote_code: options.TrustRemoteCode = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what is left to do and what it will cost, and leave.")
+        bool, typer.Option("--dry-run", help="Print the missing cells and their estimated cost, and run nothing.")
     ] = False,
     flops: Annotated[
         float | None,
-        typer.Option(help="For --dry-run: operations a second of a device.", show_default="measured here"),
+        typer.Option(help="For --dry-run: operations per second of the device.", show_default="measured here"),
     ] = None,
     record_prefix: Annotated[
         Path | None, typer.Option("--record", help="Write the tables PREFIX_cells.csv and PREFIX_scores.csv.")
     ] = None,
 ) -> None:
-    """Measure every model on every dataset: scores, probes, rivals, LoRA and its frozen-head baseline.
+    """Evaluate every model on every dataset: scores, probes, transferability, and LoRA against frozen features.
 
-    A finished cell is in the store at once; run the same command again to go on. Status 1 if a cell failed.
+    Each finished cell is stored at once, and the same command continues an interrupted run. The exit status is 1
+    if a cell failed.
     """
-    failures: tuple[Failure, ...] = ()
-    with guarded("interrupted; finished cells are kept, run the same command again to go on."):
+    failures: Sequence[Failure] = ()
+    with guarded("interrupted; finished cells are stored. Run the same command again to continue.", models=True):
         from ntps_utils.evidence.benchmark import run_benchmark
         from ntps_utils.evidence.store import Store
+        from ntps_utils.models._hub import registry
 
-        chosen = parse_names(models, "--models", registered_models())
-        texts = parse_names(datasets, "--datasets", registered_datasets())
+        model_places = parse_names(models, "--models", registry("models"))
+        dataset_places = parse_names(datasets, "--datasets", registry("datasets"))
+        check_integer("--jobs", jobs, 1)
+        check_integer("--retries", retries, 0)
         settings = _settings(profile, n_train, n_test, max_length, lora, seed)
-        if jobs < 1 or retries < 0:
-            raise ValueError(f"--jobs is at least 1 and --retries at least 0, got {jobs} and {retries}.")
         if record_prefix is not None:
             check_writable(record_prefix)
         if dry_run:
-            _show_plan(chosen, texts, settings, Store(store), jobs, flops, trust_remote_code)
+            _print_plan(model_places, dataset_places, settings, Store(store), jobs, flops, trust_remote_code)
             return
-        with _progress(chosen, texts) as watch:
-            grid = run_benchmark(
-                list(chosen.values()),
-                list(texts.values()),
+        with _progress(model_places, dataset_places) as watch:
+            benchmark = run_benchmark(
+                list(model_places.values()),
+                list(dataset_places.values()),
                 settings,
                 Store(store),
                 scheduler=scheduler,
@@ -145,34 +165,26 @@ def grid_command(
                 trust_remote_code=trust_remote_code,
                 watch=watch,
             )
-        failures = grid.failures
-        pairs = [(model, dataset) for model in chosen for dataset in texts]
-        found = [(m, d, grid.rows.get((chosen[m], texts[d]))) for m, d in pairs]
-        rows = [row | {"model": m, "dataset": d} for m, d, row in found if row is not None]
-        _show_rows(rows, lora)
-        if record_prefix is not None and rows:
+        aliases = {(model_places[m], dataset_places[d]): (m, d) for m in model_places for d in dataset_places}
+        results = [
+            replace(benchmark.rows[cell], model=model, dataset=dataset)
+            for cell, (model, dataset) in aliases.items()
+            if cell in benchmark.rows
+        ]
+        _print_results(results, lora)
+        if record_prefix is not None and results:
             from ntps_utils.evidence.tables import record
 
-            command = f"ntps grid --models {','.join(chosen)} --datasets {','.join(texts)}"
-            prints = {row["model"]: row["weights"] for row in rows}
-            record(rows, record_prefix, settings, command, weights=prints)
-            err.print(f"Tables and provenance are beside {record_prefix}.", highlight=False, markup=False)
-        warned = Counter(text for row in rows for text in row["warnings"]).most_common()
-        for text, times in warned[:5]:
-            err.print(f"[yellow]note:[/yellow] {escape(text)} ({times} cells)", soft_wrap=True, highlight=False)
-        if len(warned) > 5:
-            err.print(f"[yellow]note:[/yellow] and {len(warned) - 5} other warnings; rows hold them.", highlight=False)
-        names = {(chosen[m], texts[d]): (m, d) for m, d in pairs}
-        for failure in failures:
-            m, d = names[failure.model, failure.dataset]
-            err.print(f"[red]failed:[/red] {escape(f'{m} on {d}: {failure.error}')}", soft_wrap=True, highlight=False)
-        if failures:
-            n = f"{len(failures)} of {len(pairs)} cells failed" if len(failures) > 1 else "One cell failed"
-            err.print(
-                f"{n}; run the same command again to try again. Tracebacks: {store}/failed.",
-                highlight=False,
-                markup=False,
-            )
+            command = f"ntps benchmark --models {','.join(model_places)} --datasets {','.join(dataset_places)}"
+            record(results, record_prefix, settings, command, weights={r.model: r.weights for r in results})
+            err.print(f"Wrote tables and provenance to {record_prefix}_*.", highlight=False, markup=False)
+        _print_warnings(results)
+        failures = [
+            replace(failure, model=model, dataset=dataset)
+            for failure in benchmark.failures
+            for model, dataset in [aliases[failure.model, failure.dataset]]
+        ]
+        _print_failures(failures, len(aliases), store)
     if failures:
         raise typer.Exit(1)
 
@@ -182,8 +194,7 @@ def _settings(
 ) -> ExperimentConfig:
     from ntps_utils.evidence.experiment import PROFILES
 
-    if profile not in PROFILES:
-        raise ValueError(f"--profile is {' or '.join(PROFILES)}, not {profile!r}.")
+    check_choice("--profile", profile, PROFILES)
     start = PROFILES[profile]
     assert start.lora is not None
     return replace(
@@ -199,23 +210,21 @@ def _settings(
 
 @contextmanager
 def _progress(models: Mapping[str, str], datasets: Mapping[str, str]) -> Iterator[Watch]:
-    """The grid on the error stream: a table that changes in a terminal, a line for each cell elsewhere."""
-    started, shown = time.monotonic(), dict[tuple[str, str], str]()
+    """Show the states of the cells on the error stream: a live table in a terminal, otherwise one line per cell."""
+    started, printed = time.monotonic(), dict[tuple[str, str], str]()
 
     def table(states: Mapping[tuple[str, str], str]) -> Table:
         counts = {state: sum(s == state for s in states.values()) for state in MARKS}
-        said = ", ".join(f"{n} {state}" for state, n in counts.items() if n)
+        summary = ", ".join(f"{n} {state}" for state, n in counts.items() if n)
         minutes, seconds = divmod(int(time.monotonic() - started), 60)
-        drawn = Table(
-            box=box.SIMPLE_HEAD, show_edge=False, caption=f"{said} · {minutes}:{seconds:02d}", caption_justify="left"
-        )
-        drawn.add_column()
+        grid = new_table(caption=f"{summary} · {minutes}:{seconds:02d}", caption_justify="left")
+        grid.add_column()
         for name in models:
-            drawn.add_column(escape(name), justify="center", overflow="fold")
+            grid.add_column(escape(name), justify="center", overflow="fold")
         for name, dataset in datasets.items():
             marks = [MARKS[states[model, dataset]] if (model, dataset) in states else "" for model in models.values()]
-            drawn.add_row(escape(name), *marks)
-        return drawn
+            grid.add_row(escape(name), *marks)
+        return grid
 
     if err.is_terminal:
         with Live(table({}), console=err, auto_refresh=False) as live:
@@ -224,29 +233,52 @@ def _progress(models: Mapping[str, str], datasets: Mapping[str, str]) -> Iterato
 
     names = {(m, d): f"{alias} on {dataset}" for alias, m in models.items() for dataset, d in datasets.items()}
 
-    def tell(states: Mapping[tuple[str, str], str]) -> None:
+    def print_changes(states: Mapping[tuple[str, str], str]) -> None:
         n = sum(state in ("done", "failed") for state in states.values())
-        if not shown and n:
-            err.print(f"{n} of {len(states)} cells are there already.", highlight=False)
+        if not printed and n:
+            err.print(f"{n} of {len(states)} cells are already in the store.", highlight=False)
         for cell, state in states.items():
-            if shown and state in ("done", "failed") and shown[cell] != state:
+            if printed and state in ("done", "failed") and printed[cell] != state:
                 err.print(f"{n}/{len(states)} {names[cell]}: {state}", highlight=False, markup=False, soft_wrap=True)
-        shown.update(states)
+        printed.update(states)
 
-    yield tell
+    yield print_changes
 
 
-def _show_rows(rows: Sequence[Mapping[str, Any]], lora: bool) -> None:
+def _print_results(results: Sequence[ExperimentResult], lora: bool) -> None:
     columns = ["model", "dataset", "probe_last", *(["frozen", "lora", "gain"] if lora else []), "seconds"]
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    table = new_table()
     for heading in columns:
         table.add_column(heading, justify="left" if heading in ("model", "dataset") else "right")
-    for row in rows:
+    for result in results:
+        row = result.to_row()
         table.add_row(*(f"{v:.3f}" if isinstance(v := row[c], float) else escape(str(v)) for c in columns))
     out.print(table)
 
 
-def _show_plan(
+def _print_warnings(results: Sequence[ExperimentResult]) -> None:
+    """Print the most frequent warnings, each once."""
+    counts = Counter(message for result in results for message in result.warnings).most_common()
+    for message, n in counts[:N_WARNINGS]:
+        note(f"{message} ({n} cells)")
+    if len(counts) > N_WARNINGS:
+        note(f"There are {len(counts) - N_WARNINGS} other warnings; the stored results contain them.")
+
+
+def _print_failures(failures: Sequence[Failure], n_cells: int, store: Path) -> None:
+    for failure in failures:
+        text = escape(f"{failure.model} on {failure.dataset}: {failure.error}")
+        err.print(f"[red]failed:[/red] {text}", soft_wrap=True, highlight=False)
+    if failures:
+        n = f"{len(failures)} of {n_cells} cells failed" if len(failures) > 1 else "One cell failed"
+        err.print(
+            f"{n}. Run the same command again to repeat them. The tracebacks are in {store}/failed.",
+            highlight=False,
+            markup=False,
+        )
+
+
+def _print_plan(
     models: Mapping[str, str],
     datasets: Mapping[str, str],
     settings: ExperimentConfig,
@@ -255,7 +287,7 @@ def _show_plan(
     flops: float | None,
     trust_remote_code: bool,
 ) -> None:
-    """What is left of a grid, model by model, and what it will take."""
+    """Print the missing cells and their estimated cost, model by model."""
     from ntps_utils.evidence import cost
     from ntps_utils.evidence.benchmark import plan_benchmark
 
@@ -263,96 +295,30 @@ def _show_plan(
         list(models.values()), list(datasets.values()), settings, store, trust_remote_code=trust_remote_code
     )
     texts = {name: cost.text_size(*parts, settings.max_length) for name, parts in plan.texts.items()}
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
-    for heading in ("model", "parameters", "cells left", "operations", "time", "device memory"):
+    table = new_table()
+    for heading in ("model", "parameters", "missing cells", "operations", "time", "device memory"):
         table.add_column(heading, justify="left" if heading == "model" else "right")
-    everything: list[cost.Cost] = []
+    all_costs: list[Cost] = []
     for alias, model in models.items():
         size = cost.model_size(model, trust_remote_code=trust_remote_code)
-        left = [cell for cell in plan.missing if cell.model == model]
+        missing = [cell for cell in plan.missing if cell.model == model]
         speed = cost.measure_speed(size, settings, flops=flops)
-        costs = [cost.cell_cost(size, texts[cell.dataset], settings, speed) for cell in left]
-        everything += costs
-        table.add_row(escape(alias), f"{size.n_parameters:,}", f"{len(left)} of {len(datasets)}", *_said(costs))
+        costs = [cost.cell_cost(size, texts[cell.dataset], settings, speed) for cell in missing]
+        all_costs += costs
+        n = f"{len(missing)} of {len(datasets)}"
+        table.add_row(escape(alias), f"{size.n_parameters:,}", n, *_cost_columns(costs))
     table.add_section()
     n = f"{len(plan.missing)} of {len(plan.cells)}"
-    table.add_row("all" if jobs == 1 else f"all, {jobs} at once", "", n, *_said(everything, jobs))
+    table.add_row("all" if jobs == 1 else f"all, {jobs} at a time", "", n, *_cost_columns(all_costs, jobs))
     out.print(table)
-    given = "measured here" if flops is None else f"{flops:.3g} a second as given"
-    out.print(f"Operations: {given}. LoRA is reckoned without an early stop. Nothing was run.", highlight=False)
+    speed_source = "measured on this machine" if flops is None else f"{flops:.3g} operations per second, as given"
+    out.print(f"Speed: {speed_source}. The LoRA estimate assumes no early stopping. Nothing was run.", highlight=False)
 
 
-def _said(costs: Sequence[Cost], n_workers: int = 1) -> list[str]:
+def _cost_columns(costs: Sequence[Cost], n_workers: int = 1) -> list[str]:
     from ntps_utils.evidence.cost import total
 
     if not costs:
         return ["", "", ""]
-    whole = total(costs, n_workers)
-    return [f"{whole.flops:.2g}", whole.duration, f"{whole.memory / 2**30:.2g} GiB"]
-
-
-@results_app.command("list")
-def list_command(
-    store: Annotated[Path, typer.Argument(help="Folder of a store.")] = Path("runs/cells"),
-) -> None:
-    """List the cells of a store."""
-    with guarded():
-        from ntps_utils.evidence.tables import stored_cells
-
-        cells = stored_cells(_store(store))
-        if cells.empty:
-            raise ValueError(f"{store} holds no results.")
-        table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
-        columns = [c for c in ("key", "model", "dataset", "probe_last", "lora", "gain", "seconds") if c in cells]
-        for heading in columns:
-            table.add_column(heading, overflow="fold")
-        for row in cells[columns].sort_values(["model", "dataset"]).itertuples(index=False):
-            table.add_row(*(("" if v != v else f"{v:.3f}") if isinstance(v, float) else escape(str(v)) for v in row))
-        out.print(table)
-        out.print(f"{len(cells)} cells.")
-
-
-@results_app.command("diff")
-def diff_command(
-    one: Annotated[Path, typer.Argument(help="A store, or a recorded table of cells (CSV).")],
-    two: Annotated[Path, typer.Argument(help="Another.")],
-    tolerance: Annotated[float, typer.Option(help="Numbers nearer than this are equal.")] = 1e-9,
-) -> None:
-    """Compare two tables of cells; status 1 if they differ."""
-    with guarded():
-        import pandas as pd
-
-        from ntps_utils.evidence.tables import compare, stored_cells
-
-        a, b = (pd.read_csv(path) if path.suffix == ".csv" else stored_cells(_store(path)) for path in (one, two))
-        found = compare(a, b, tolerance)
-        for line in found.itertuples(index=False):
-            said = f"{line.model} on {line.dataset}: {line.column}: {line.one} | {line.two}"
-            out.print(said, highlight=False, markup=False)
-        out.print(f"{len(found)} differences.")
-        different = len(found) > 0
-    if different:
-        raise typer.Exit(1)
-
-
-@results_app.command("export")
-def export_command(
-    file: Annotated[Path, typer.Argument(help="Parquet file to write.")],
-    store: Annotated[Path, typer.Option(help="Folder of a store.")] = Path("runs/cells"),
-) -> None:
-    """Write every cell of a store to one Parquet file."""
-    with guarded():
-        from ntps_utils.evidence.tables import export
-
-        if file.suffix != ".parquet":
-            raise ValueError(f"Name a file that ends in .parquet, not {file}.")
-        check_writable(file)
-        out.print(f"{export(_store(store), file)} cells are in {file}.", highlight=False, markup=False)
-
-
-def _store(folder: Path) -> Store:
-    from ntps_utils.evidence.store import Store
-
-    if not folder.is_dir():
-        raise ValueError(f"There is no store {folder}; ntps grid makes one.")
-    return Store(folder)
+    cost = total(costs, n_workers)
+    return [f"{cost.flops:.2g}", cost.duration, f"{cost.memory / 2**30:.2g} GiB"]

@@ -1,4 +1,4 @@
-"""What the commands share: where they print, how they show progress, how they fail."""
+"""Console output, progress bars and error handling of the commands."""
 
 from __future__ import annotations
 
@@ -6,46 +6,124 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import NoReturn
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, NoReturn
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from ntps_utils import EXTRAS
+from ntps_utils._utils.files import write_text
 
 out = Console(width=None if sys.stdout.isatty() else max(100, Console().width))  # a pipe has no width of its own
 err = Console(stderr=True)
 
+INSTALL_MODELS = "pip install 'ntps-utils[models]'"
+QUIET_LOGGERS = ("transformers", "datasets", "huggingface_hub", "httpx")
+QUIET_ENVIRONMENT = {"TOKENIZERS_PARALLELISM": "true", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
+"""Variables for worker processes; tokenizers would otherwise warn after a fork."""
+
+
+def note(message: object) -> None:
+    """Print a note on the error stream."""
+    err.print(f"[yellow]note:[/yellow] {escape(str(message))}", soft_wrap=True, highlight=False)
+
 
 def fail(message: object) -> NoReturn:
-    """Print one line of what went wrong, and leave with status 2."""
+    """Print an error message in one line and exit with status 2."""
     err.print(f"[red]ntps:[/red] {escape(str(message))}", soft_wrap=True, highlight=False)
     raise typer.Exit(2)
 
 
 @contextmanager
-def guarded(interrupted: str = "interrupted; nothing was written.") -> Iterator[None]:
-    """Errors of use become one line and status 2; warnings become notes; libraries keep quiet."""
-    import transformers
+def guarded(interrupted: str = "interrupted; nothing was written.", *, models: bool = False) -> Iterator[None]:
+    """Turn errors into one line with status 2, and warnings into notes.
 
-    warnings.showwarning = _show_warning
-    transformers.utils.logging.disable_progress_bar()
-    for name in ("transformers", "datasets", "huggingface_hub", "httpx"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    The state of the process is restored at the end of the block, also after an exception.
+
+    Parameters
+    ----------
+    interrupted : str
+        Message after an interruption with Ctrl+C.
+    models : bool
+        Whether the command loads models. If so, the libraries of Hugging Face are imported, and print
+        no progress bars and no log messages below errors within the block.
+    """
+    with _warnings_as_notes():
+        try:
+            with quiet_libraries() if models else nullcontext():
+                yield
+        except ModuleNotFoundError as error:
+            if missing_model_package(error) is None:
+                raise
+            fail(f"This command needs the model dependencies: {INSTALL_MODELS}.")
+        except (ValueError, OSError, MemoryError) as error:
+            fail(error)
+        except KeyboardInterrupt:
+            fail(interrupted)
+
+
+def missing_model_package(error: ModuleNotFoundError) -> str | None:
+    """Name of the missing package, if it is one of the model dependencies."""
+    package = (error.name or "").partition(".")[0]
+    return package if package in EXTRAS or package == "huggingface_hub" else None
+
+
+@contextmanager
+def _warnings_as_notes() -> Iterator[None]:
+    def show(message: Warning | str, *_: object, **__: object) -> None:
+        note(message)
+
+    previous = warnings.showwarning
+    warnings.showwarning = show
     try:
         yield
-    except (ValueError, OSError, MemoryError) as error:
-        fail(error)
-    except KeyboardInterrupt:
-        fail(interrupted)
+    finally:
+        warnings.showwarning = previous
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Turn off progress bars and log messages below errors of the libraries of Hugging Face."""
+    # Imported before anything is changed: on import, these libraries set log levels and read the environment.
+    import datasets
+    import huggingface_hub
+    import transformers
+
+    bars = transformers.utils.logging
+    hub: Any = huggingface_hub.utils  # Any: its functions are re-exported without a declaration
+    transformers_bars, hub_bars = bars.is_progress_bar_enabled(), not hub.are_progress_bars_disabled()
+    datasets_bars = not datasets.are_progress_bars_disabled()
+    levels = {name: logging.getLogger(name).level for name in QUIET_LOGGERS}
+    variables = {name: value for name, value in QUIET_ENVIRONMENT.items() if name not in os.environ}
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of variables that a user has set to keep the bars
+            bars.disable_progress_bar()
+            datasets.disable_progress_bars()
+        for name in levels:
+            logging.getLogger(name).setLevel(logging.ERROR)
+        os.environ.update(variables)
+        yield
+    finally:
+        if transformers_bars:
+            bars.enable_progress_bar()
+        if datasets_bars:
+            datasets.enable_progress_bars()
+        (hub.enable_progress_bars if hub_bars else hub.disable_progress_bars)()
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+        for name in variables:
+            os.environ.pop(name, None)
 
 
 def bar() -> Progress:
-    """A progress bar on the error stream."""
+    """Make a progress bar on the error stream."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -56,5 +134,31 @@ def bar() -> Progress:
     )
 
 
-def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    err.print(f"[yellow]note:[/yellow] {escape(str(message))}", soft_wrap=True, highlight=False)
+@contextmanager
+def progress_callback() -> Iterator[Callable[[str, int, int], None]]:
+    """Show a progress bar, and update it with a function of the step, the number of finished parts and their total."""
+    with bar() as progress:
+        task = progress.add_task("loading", total=None)
+
+        def update(step: str, done: int, total: int) -> None:
+            progress.update(task, description=step, completed=done, total=total)
+
+        yield update
+
+
+def new_table(title: str | None = None, **options: Any) -> Table:
+    """Make an empty table with a rule below its headings and no frame."""
+    options = {"padding": (0, 1, 0, 0)} | options
+    return Table(
+        title=None if title is None else escape(title),
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        **options,
+    )
+
+
+def save(path: Path, text: str) -> None:
+    """Write a text file, completely or not at all, and print its path on the error stream."""
+    write_text(path, text + "\n")
+    err.print(f"Wrote {path}.", highlight=False, markup=False, soft_wrap=True)

@@ -1,56 +1,59 @@
-"""``ntps lab``: look at the world, pretrain its models or models of real text, verify them."""
+"""``ntps lab``: list the tasks and models of the lab, pretrain models, and verify the shipped ones."""
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 import typer
-from rich import box
-from rich.table import Table
 
-from ntps_utils._utils.files import atomic_path, check_writable
+from ntps_utils._utils.files import atomic_path, check_writable, write_json
 from ntps_utils._utils.provenance import provenance
-from ntps_utils.cli.console import bar, err, guarded, out
-from ntps_utils.lab.ladder import MODELS, hashes_agree, manifest, remake, steps_of, verify, write_manifest
-from ntps_utils.lab.recipe import CONTEXT, LADDER, Progress
-from ntps_utils.lab.tasks import TASKS, find_task, sample
-from ntps_utils.lab.world import WORLD
+from ntps_utils.cli import options
+from ntps_utils.cli.console import bar, err, guarded, new_table, out
 
-app = typer.Typer(help="The offline world: its tasks and the models pretrained in it.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from ntps_utils.lab.pretrain import Source
+    from ntps_utils.lab.recipe import Progress
+
+app = typer.Typer(
+    help="List the tasks and models of the lab, pretrain models, and verify the shipped ones.", no_args_is_help=True
+)
 
 
 @app.command("tasks")
 def list_tasks(
-    examples: Annotated[int, typer.Option(help="Texts to show of each task.")] = 1,
-    seed: Annotated[int, typer.Option(help="Of these texts.")] = 0,
+    examples: Annotated[int, typer.Option(help="Number of example texts per task.")] = 1,
+    seed: Annotated[int, options.seed_option("the texts")] = 0,
 ) -> None:
     """List the tasks with an example and the best possible accuracy."""
     with guarded():
-        table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+        from ntps_utils.lab.tasks import TASKS, sample
+
+        table = new_table()
         for heading in ("task", "classes", "best", "example"):
             table.add_column(heading, overflow="fold", no_wrap=heading == "task")
         for name, task in TASKS.items():
-            drawn = sample(task, max(500, examples), seed=seed)
-            shown = "\n".join(
+            texts = sample(task, max(500, examples), seed=seed)
+            lines = "\n".join(
                 f"{text} → {task.label_names[label]}"
-                for text, label in list(zip(drawn.texts, drawn.labels, strict=True))[:examples]
+                for text, label in list(zip(texts.texts, texts.labels, strict=True))[:examples]
             )
-            table.add_row(f"lab/{name}", str(len(task.label_names)), f"{drawn.bayes_accuracy:.2f}", shown)
+            table.add_row(f"lab/{name}", str(len(task.label_names)), f"{texts.bayes_accuracy:.2f}", lines)
         out.print(table)
 
 
 @app.command("models")
 def list_models() -> None:
-    """List the models, their checkpoints, and whether the weights are those of the manifest."""
+    """List the models and their checkpoints, and compare the weights with the hashes in the manifest."""
     with guarded():
-        table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+        from ntps_utils.lab.ladder import hashes_agree, manifest
+
+        table = new_table()
         for heading in ("model", "parameters", "checkpoint", "validation loss", "hash"):
             table.add_column(heading)
         agree = hashes_agree()
@@ -62,45 +65,63 @@ def list_models() -> None:
                 )
         out.print(table)
         if not all(agree.values()):
-            raise ValueError("Some weights are not those of the manifest; install the library anew.")
+            raise ValueError("Some weights do not match the hashes in the manifest. Reinstall ntps-utils.")
 
 
 @app.command("pretrain")
 def pretrain_command(
     names: Annotated[
-        list[str] | None, typer.Argument(help=f"Sizes to train: {', '.join(MODELS)}.", show_default="all")
+        list[str] | None, typer.Argument(help="Sizes to pretrain: XS, S, M or L.", show_default="all")
     ] = None,
-    folder: Annotated[Path, typer.Option("--out", help="A run's folder is NAME in here.")] = Path("runs/lab"),
+    folder: Annotated[
+        Path, typer.Option("--out", help="Folder of the runs. The run of each size is a folder in it.")
+    ] = Path("runs/lab"),
     corpus: Annotated[
         list[Path] | None,
-        typer.Option(help="Train on these UTF-8 text files (plain or .gz) instead of the world. Repeat for more."),
+        typer.Option(
+            help="Pretrain on this UTF-8 text file (plain or .gz) instead of the lab's documents. "
+            "Repeat for several files."
+        ),
     ] = None,
-    n_tokens: Annotated[int, typer.Option("--vocabulary", help="Tokens of the BPE tokenizer of a corpus.")] = 4096,
-    context: Annotated[int, typer.Option(help="Tokens of a training window of a corpus.")] = CONTEXT,
+    n_tokens: Annotated[
+        int, typer.Option("--vocabulary", help="Number of tokens of the BPE tokenizer, for --corpus.")
+    ] = 4096,
+    context: Annotated[
+        int | None, typer.Option(help="Number of tokens of a training window, for --corpus.", show_default="128")
+    ] = None,
     shuffled: Annotated[
-        bool, typer.Option("--shuffled", help="Put the words of each of the world's documents in random order.")
+        bool, typer.Option("--shuffled", help="Shuffle the words of each of the lab's documents.")
     ] = False,
-    steps: Annotated[int | None, typer.Option(help="Train for this long instead.", show_default="the recipe's")] = None,
-    seed: Annotated[int, typer.Option(help="Of weights and batches.")] = 0,
-    device: Annotated[str, typer.Option(help="cpu, cuda, ...")] = "cpu",
+    steps: Annotated[
+        int | None, typer.Option(help="Number of training steps.", show_default="as in the recipe")
+    ] = None,
+    seed: Annotated[int, options.seed_option("initial weights and batches")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "cpu",
     threads: Annotated[
-        int, typer.Option(help="Of the CPU. Small models gain little from more; rounding depends on it.")
+        int,
+        typer.Option(
+            min=1,
+            help="Number of CPU threads. Small models gain little from more than one, and rounding depends on it.",
+        ),
     ] = 1,
 ) -> None:
-    """Pretrain models of the ladder. An interrupted run goes on where its last save was."""
-    with guarded("interrupted; run the same command again to go on from the last save."):
-        torch.set_num_threads(threads)
+    """Pretrain models by the lab's recipes. An interrupted run continues from its last save."""
+    interrupted = "interrupted. Run the same command again to continue from the last save."
+    with guarded(interrupted, models=True), _torch_threads(threads):
+        from ntps_utils.lab.ladder import MODELS, steps_of, write_manifest
+        from ntps_utils.lab.pretrain import WorldSource, corpus_source, initial_model, pretrain, world_tokenizer
+        from ntps_utils.lab.recipe import CONTEXT, LADDER
+        from ntps_utils.lab.world import WORLD
+
         chosen = names or list(MODELS)
         for name in chosen:
-            steps_of(name)  # refuse an unknown name before the long work
-        from ntps_utils.lab.pretrain import Source, WorldSource, corpus_source, initial_model, pretrain, world_tokenizer
-
+            steps_of(name)  # raises for an unknown name before the training starts
         source: Source
         if corpus and shuffled:
-            raise ValueError("--shuffled is for the made world; shuffle the lines of a corpus beforehand.")
+            raise ValueError("--shuffled cannot be used with --corpus. Shuffle the words of the corpus beforehand.")
         if corpus:
             err.print("Training the tokenizer and encoding the corpus ...")
-            source = corpus_source(corpus, n_tokens=n_tokens, context=context)
+            source = corpus_source(corpus, n_tokens=n_tokens, context=CONTEXT if context is None else context)
             tokenizer = source.tokenizer
         else:
             tokenizer = world_tokenizer()
@@ -109,51 +130,61 @@ def pretrain_command(
             recipe = replace(LADDER[name], seed=seed)
             recipe = recipe if steps is None else recipe.shortened(steps)
             n_parameters = sum(p.numel() for p in initial_model(recipe, tokenizer).parameters())
-            err.print(f"{name}: {n_parameters:,} parameters on {source.name}")
+            err.print(f"{name}: {n_parameters:,} parameters, pretrained on {source.name}")
             _follow(name, pretrain(recipe, source, tokenizer, folder / name, device=device), recipe.n_steps)
-            err.print(f"{name} is in {folder / name}.", highlight=False)
+            err.print(f"Wrote {folder / name}.", highlight=False, markup=False, soft_wrap=True)
         if not (corpus or shuffled) and set(MODELS) <= {p.name for p in folder.iterdir()} and steps is None:
             write_manifest(folder)
 
 
 @app.command("verify")
 def verify_command(
-    name: Annotated[str, typer.Argument(help=f"Which model to make anew: {', '.join(MODELS)}.")] = "XS",
+    name: Annotated[str, typer.Argument(help="Size of the model: XS, S, M or L.")] = "XS",
     folder: Annotated[
-        Path | None, typer.Option("--out", help="Keep the new model here.", show_default="nowhere")
+        Path | None, typer.Option("--out", help="Save the new model in this folder.", show_default="not saved")
     ] = None,
 ) -> None:
-    """Make a model of the ladder anew and compare it with the shipped one. XS takes some minutes."""
-    with guarded("interrupted."), tempfile.TemporaryDirectory() if folder is None else nullcontext(folder) as place:
+    """Pretrain a model of the lab again and compare it with the shipped one. XS takes a few minutes."""
+    with (
+        guarded("interrupted.", models=True),
+        _torch_threads(1),  # as for the shipped models
+        tempfile.TemporaryDirectory() if folder is None else nullcontext(folder) as place,
+    ):
+        from ntps_utils.lab.ladder import hashes_agree, remake, steps_of, verify
+        from ntps_utils.lab.recipe import LADDER
+
         steps_of(name)
         if not all(hashes_agree().values()):
-            raise ValueError("Some shipped weights are not those of the manifest; see `ntps lab models`.")
-        torch.set_num_threads(1)  # as the shipped ones were made
+            raise ValueError("Some shipped weights do not match the hashes in the manifest; see `ntps lab models`.")
         _follow(name, remake(name, Path(place)), LADDER[name].n_steps)
         results = verify(name, Path(place))
         for r in results:
             out.print(
-                f"lab/{name}@{r.step}: loss {r.shipped_loss:.4f} shipped, {r.new_loss:.4f} now; weights "
-                + ("identical." if r.identical else f"differ by at most {r.largest_difference:.2g}."),
+                f"lab/{name}@{r.step}: loss {r.shipped_loss:.4f} (shipped), {r.new_loss:.4f} (new); the weights "
+                + ("are identical." if r.identical else f"differ by at most {r.largest_difference:.2g}."),
                 highlight=False,
             )
         if not all(r.agrees for r in results):
-            raise ValueError("The new model is not the shipped one: the losses differ by 0.02 nats or more.")
+            raise ValueError("The new model differs from the shipped one: the losses differ by 0.02 nats or more.")
 
 
 @app.command("learn")
 def learn_command(
-    model: Annotated[str, typer.Argument(help="Which model to finetune.")] = "lab/L",
-    tasks: Annotated[list[str] | None, typer.Option("--task", help="Repeat for more.", show_default="all")] = None,
-    csv: Annotated[Path, typer.Option("--csv", help="Write the table here.")] = Path("runs/lab_learnability.csv"),
-    n_jobs: Annotated[int, typer.Option("--jobs", help="Processes of one thread each.")] = 2,
+    model: Annotated[str, typer.Argument(help="Model to finetune.")] = "lab/L",
+    tasks: Annotated[
+        list[str] | None,
+        typer.Option("--task", help="Task to learn. Repeat for several tasks.", show_default="all"),
+    ] = None,
+    csv: Annotated[Path, typer.Option("--csv", help="CSV file to write.")] = Path("runs/lab_learnability.csv"),
+    n_jobs: Annotated[int, typer.Option("--jobs", help="Number of processes, each with one thread.")] = 2,
 ) -> None:
-    """Show that each task can be learned: finetune every weight of a model on 4,000 texts."""
-    with guarded("interrupted; run the same command again to go on with the next task."):
+    """Measure how well each task can be learned: finetune all weights of a model on 4,000 texts."""
+    with guarded("interrupted. Run the same command again to continue with the next task.", models=True):
         import pandas as pd
 
         from ntps_utils.evidence.learnability import LEARN, LEARN_LONGER, run_learning
         from ntps_utils.evidence.store import Store
+        from ntps_utils.lab.tasks import TASKS, find_task
 
         names = [find_task(task).name for task in tasks or TASKS]
         check_writable(csv)
@@ -168,14 +199,26 @@ def learn_command(
             )
         with atomic_path(csv) as temporary:
             pd.DataFrame(rows).to_csv(temporary, index=False, float_format="%.6g")
-        made = provenance(command=f"ntps lab learn {model}", settings=asdict(LEARN), longer=asdict(LEARN_LONGER))
-        with atomic_path(csv.with_suffix(".json")) as temporary:
-            temporary.write_text(json.dumps(made, indent=1) + "\n", "utf-8")
+        facts = provenance(command=f"ntps lab learn {model}", settings=asdict(LEARN), longer=asdict(LEARN_LONGER))
+        write_json(csv.with_suffix(".json"), facts)
         out.print(pd.DataFrame(rows)[["task", "majority", "best_possible", "accuracy", "share"]].round(3).to_string())
+
+
+@contextmanager
+def _torch_threads(n_threads: int) -> Iterator[None]:
+    """Let torch use this number of CPU threads within the block."""
+    import torch
+
+    previous = torch.get_num_threads()
+    torch.set_num_threads(n_threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(previous)
 
 
 def _follow(name: str, run: Iterator[Progress], total: int) -> None:
     with bar() as progress:
         task = progress.add_task(name, total=total)
-        for at in run:
-            progress.update(task, completed=at.step, description=f"{name}, loss {at.loss:.3f}")
+        for step in run:
+            progress.update(task, completed=step.step, description=f"{name}, loss {step.loss:.3f}")

@@ -1,7 +1,8 @@
-"""The grid: cells of models and datasets, run in this process or on a Dask cluster.
+"""A benchmark: one experiment for each cell of a table of models and datasets.
 
-A finished cell is a row in a store at once, so that a grid can be interrupted, killed and
-continued. A cell that fails is recorded with its error, and the others go on.
+Cells run in this process or on a Dask cluster. A finished cell is stored at once, so that a
+benchmark can be interrupted, killed and continued. A cell that fails is recorded with its error,
+and the other cells continue.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,26 +20,38 @@ from typing import Any
 import torch
 
 from ntps_utils._utils.provenance import code_fingerprint, versions
-from ntps_utils.evidence import experiment as cells
-from ntps_utils.evidence.experiment import ExperimentConfig, n_threads, run_experiment
+from ntps_utils._utils.validation import check_integer
+from ntps_utils.evidence import experiment
+from ntps_utils.evidence.experiment import ExperimentConfig, ExperimentResult, n_threads, run_experiment
 from ntps_utils.evidence.store import Store
 from ntps_utils.models._hub import HubError
 from ntps_utils.models.datasets import TextDataset
-from ntps_utils.models.loading import load_model, model_fingerprint
+from ntps_utils.models.loading import CausalModel, load_model, model_fingerprint
 
 RESOURCE = "GPU"
-"""What a Dask worker offers, and a cell of the GPU profile holds one of."""
+"""Resource of a Dask worker; a cell of the GPU profile needs one unit of it."""
 
 WAITING, RUNNING, DONE, FAILED = "waiting", "running", "done", "failed"
 
+Texts = tuple[TextDataset, TextDataset]
+"""Training and test texts of a dataset."""
+
 
 class BenchmarkError(ValueError):
-    """A grid cannot start as it was asked for. One line for each thing that is wrong."""
+    """A benchmark cannot start. The message has one line for each problem."""
 
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """One model on one dataset; ``key`` holds everything that its row depends on."""
+    """One model on one dataset.
+
+    Attributes
+    ----------
+    model, dataset : str
+        Names.
+    key : dict
+        Everything that the result depends on: settings, fingerprints, code and versions.
+    """
 
     model: str
     dataset: str
@@ -50,7 +63,17 @@ class Cell:
 
 @dataclass(frozen=True)
 class Failure:
-    """A cell that could not be measured: ``error`` in one line, ``details`` the traceback."""
+    """A cell whose experiment failed.
+
+    Attributes
+    ----------
+    model, dataset : str
+        Names.
+    error : str
+        Type and first line of the error.
+    details : str
+        Traceback.
+    """
 
     model: str
     dataset: str
@@ -60,61 +83,71 @@ class Failure:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """What a grid consists of, and what of it is left to do.
+    """The cells of a benchmark, and those that still have to run.
 
     Attributes
     ----------
     cells : tuple of Cell
-        All, model by model.
+        All cells, model by model.
     missing : tuple of Cell
-        Those that the store does not hold.
+        Cells without a result in the store.
     texts : dict
-        Training and test texts by name of dataset.
+        Training and test texts by name of the dataset.
     """
 
     cells: tuple[Cell, ...]
     missing: tuple[Cell, ...]
-    texts: dict[str, tuple[TextDataset, TextDataset]]
+    texts: dict[str, Texts]
 
 
 @dataclass(frozen=True, eq=False)
 class Benchmark:
-    """A finished grid.
+    """The outcome of a benchmark.
 
     Attributes
     ----------
-    rows : dict
-        Of :func:`ntps_utils.evidence.experiment.run_experiment`, and ``warnings``, what it warned of, by
-        (model, dataset) as the grid was given them.
+    rows : dict of (str, str) to ExperimentResult
+        Results by (model, dataset), under the names that were passed to :func:`run_benchmark`.
     failures : tuple of Failure
         The other cells.
     """
 
-    rows: dict[tuple[str, str], dict[str, Any]]
+    rows: dict[tuple[str, str], ExperimentResult]
     failures: tuple[Failure, ...]
 
-    def complete(self) -> list[dict[str, Any]]:
-        """All rows, in the order of the grid.
+    def complete(self) -> list[ExperimentResult]:
+        """Return the results of all cells, and insist that there are no failures.
+
+        Returns
+        -------
+        list of ExperimentResult
+            Model by model.
 
         Raises
         ------
         BenchmarkError
-            If a cell failed, naming the first.
+            If a cell failed; the message names the first.
         """
         if self.failures:
             first = self.failures[0]
-            raise BenchmarkError(
-                f"{len(self.failures)} cells failed, the first {first.model} on {first.dataset}: {first.error}"
-            )
+            n = f"{len(self.failures)} cells" if len(self.failures) > 1 else "One cell"
+            raise BenchmarkError(f"{n} failed. The first was {first.model} on {first.dataset}: {first.error}")
         return list(self.rows.values())
 
 
-@cache  # this process keeps the code that it has loaded, whatever becomes of the files
+@cache  # a process keeps the code that it has loaded, even if the files change
 def made_by() -> dict[str, Any]:
-    """What decides a row beside weights, texts and settings: the measuring code and the packages it uses."""
-    code = code_fingerprint(Path(cells.__file__), leave_out=("store", "provenance"))  # they keep rows, not make them
-    found = {name: v for name, v in versions().items() if name not in ("ntps-utils", "datasets")}
-    return {"code": code, "versions": found}
+    """Compute what determines a result besides weights, texts and settings.
+
+    Returns
+    -------
+    dict
+        ``code``, a hash of the code that measures, and ``versions`` of the packages it uses.
+    """
+    # These two modules store results; they do not compute them.
+    code = code_fingerprint(Path(experiment.__file__), leave_out=("store", "provenance"))
+    relevant = {name: v for name, v in versions().items() if name not in ("ntps-utils", "datasets")}
+    return {"code": code, "versions": relevant}
 
 
 def plan_benchmark(
@@ -125,19 +158,36 @@ def plan_benchmark(
     *,
     trust_remote_code: bool = False,
 ) -> Plan:
-    """Find every model and dataset, and which cells the store lacks. No weights are loaded.
+    """Find all models and datasets, and determine which cells have no result yet.
+
+    No weights are loaded.
+
+    Parameters
+    ----------
+    models, datasets, settings, store, trust_remote_code
+        See :func:`run_benchmark`.
+
+    Returns
+    -------
+    Plan
 
     Raises
     ------
     BenchmarkError
-        Naming every model and dataset that cannot be found, before anything is run.
+        If models or datasets cannot be found; the message names all of them.
+
+    Examples
+    --------
+    >>> plan = plan_benchmark(["lab/XS"], ["lab/topic", "lab/tense"], ExperimentConfig(), Store("runs/none"))
+    >>> [str(cell) for cell in plan.missing]
+    ['lab/XS on lab/topic', 'lab/XS on lab/tense']
     """
     problems: list[str] = []
-    prints: dict[str, str] = {}
-    texts: dict[str, tuple[TextDataset, TextDataset]] = {}
+    weights: dict[str, str] = {}
+    texts: dict[str, Texts] = {}
     for name in models:
         try:
-            prints[name] = model_fingerprint(name, trust_remote_code=trust_remote_code)
+            weights[name] = model_fingerprint(name, trust_remote_code=trust_remote_code)
         except HubError as error:
             problems.append(str(error))
     for name in datasets:
@@ -148,13 +198,13 @@ def plan_benchmark(
     if problems:
         raise BenchmarkError("\n".join(problems))
     made = made_by()
-    found = tuple(
+    cells = tuple(
         Cell(
             model,
             dataset,
             {
                 "model": model,
-                "weights": prints[model],
+                "weights": weights[model],
                 "dataset": dataset,
                 "texts": [part.fingerprint for part in texts[dataset]],
                 "settings": asdict(settings),
@@ -164,11 +214,22 @@ def plan_benchmark(
         for model in models
         for dataset in datasets
     )
-    return Plan(found, tuple(cell for cell in found if store.get(cell.key) is None), texts)
+    return Plan(cells, tuple(cell for cell in cells if store.get(cell.key) is None), texts)
 
 
 def failures_of(store: Store) -> Store:
-    """Where a store keeps the cells that failed; each goes when the cell succeeds."""
+    """Open the store of the cells that failed.
+
+    Parameters
+    ----------
+    store : Store
+        Store of the results.
+
+    Returns
+    -------
+    Store
+        Its entries have the fields of :class:`Failure`. An entry is deleted when its cell succeeds.
+    """
     return Store(store.folder / "failed")
 
 
@@ -185,40 +246,55 @@ def run_benchmark(
     trust_remote_code: bool = False,
     watch: Callable[[Mapping[tuple[str, str], str]], None] | None = None,
 ) -> Benchmark:
-    """Measure every (model, dataset) cell that the store does not hold yet.
+    """Run the experiment of every (model, dataset) cell that has no result yet.
+
+    Cells run model by model, and each process loads a model once for consecutive cells.
 
     Parameters
     ----------
     models, datasets : sequence of str
-        As for :func:`ntps_utils.models.loading.load_model` and :func:`~ntps_utils.models.datasets.load_texts`;
-        datasets need the splits "train" and "test".
+        Names as for :func:`ntps_utils.models.loading.load_model` and
+        :func:`~ntps_utils.models.datasets.load_texts`; datasets need the splits "train" and "test".
     settings : ExperimentConfig
+        Settings of all cells.
     store : Store
-        Each row is written as soon as it is there.
+        Each result is stored as soon as its cell has finished.
     scheduler : str, optional
-        "local" starts a Dask cluster on this machine; an address such as
-        "dask://host:8786" uses a running one, whose workers have this library. By
-        default cells run in this process one after another, or on a local cluster if
-        ``n_workers`` is more than 1.
+        "local" starts a Dask cluster on this machine; an address such as "dask://host:8786"
+        uses a running cluster, whose workers have this library installed. By default cells run
+        in this process one after another, or on a local cluster if ``n_workers`` is more than 1.
     n_workers : int
-        Of the local cluster, each for one cell at a time.
+        Number of worker processes of the local cluster; each runs one cell at a time.
     gpu : bool
-        Each cell holds one of the resource "GPU" of its worker; a local cluster gives
-        each worker one, and places the workers on the machine's GPUs in turn.
+        Each cell needs one unit of the resource "GPU" of its worker. Workers of a local cluster
+        have one unit each and are assigned to the machine's GPUs in turn.
     retries : int
-        Times that Dask tries a cell again after an error that another try may not meet.
-        A cell whose worker dies is started again on another.
+        Number of times that Dask repeats a cell after an error that may not occur again. A
+        cell whose worker dies is restarted on another worker.
     trust_remote_code : bool
-        As for :func:`ntps_utils.models.loading.load_model`.
+        See :func:`ntps_utils.models.loading.load_model`.
     watch : callable, optional
         Called with the state of every (model, dataset), "waiting", "running", "done" or
-        "failed", whenever that changes.
+        "failed", whenever a state changes.
+
+    Returns
+    -------
+    Benchmark
 
     Raises
     ------
     BenchmarkError
-        If a model, dataset or scheduler cannot be found; nothing has been run then.
+        If a model, dataset or scheduler cannot be found, before any cell runs.
+
+    Examples
+    --------
+    >>> benchmark = run_benchmark(
+    ...     ["gpt2", "lab/M"], ["sst2", "lab/topic"], ExperimentConfig(), Store("runs/cells")
+    ... )  # doctest: +SKIP
+    >>> benchmark.rows["gpt2", "sst2"].finetuning.gain  # doctest: +SKIP
     """
+    check_integer("n_workers", n_workers, 1)
+    check_integer("retries", retries, 0)
     plan = plan_benchmark(models, datasets, settings, store, trust_remote_code=trust_remote_code)
     states = {(cell.model, cell.dataset): DONE for cell in plan.cells}
     states |= {(cell.model, cell.dataset): WAITING for cell in plan.missing}
@@ -235,11 +311,11 @@ def run_benchmark(
     tell()
     if plan.missing:
         store.folder.mkdir(parents=True, exist_ok=True)
-        work = (settings, str(store.folder.resolve()), trust_remote_code)
+        work = _Work(settings, str(store.folder.resolve()), trust_remote_code)
         if scheduler is None and n_workers == 1:
-            outcomes = _here(plan.missing, work, tell)
+            outcomes = _run_here(plan, work, tell)
         else:
-            outcomes = _on_dask(plan.missing, work, tell, scheduler or "local", n_workers, gpu, retries)
+            outcomes = _run_on_dask(plan.missing, work, tell, scheduler or "local", n_workers, gpu, retries)
         for cell, outcome in outcomes:
             facts = {name: cell.key[name] for name in ("model", "dataset", "settings")}
             if isinstance(outcome, Failure):
@@ -247,43 +323,82 @@ def run_benchmark(
                 failed.put(facts, asdict(outcome))
                 tell(cell, FAILED)
             else:
-                if store.get(cell.key) is None:  # the worker may not see this folder
-                    store.put(cell.key, outcome)
+                if store.get(cell.key) is None:  # the worker may not have access to this folder
+                    store.put(cell.key, outcome.to_dict())
                 failed.discard(facts)
                 tell(cell, DONE)
-    rows = {(cell.model, cell.dataset): row for cell in plan.cells if (row := store.get(cell.key)) is not None}
+    rows = {
+        (cell.model, cell.dataset): ExperimentResult.from_dict(values)
+        for cell in plan.cells
+        if (values := store.get(cell.key)) is not None
+    }
     return Benchmark(rows, tuple(failures))
 
 
-Work = tuple[ExperimentConfig, str, bool]
-Outcome = dict[str, Any] | Failure
+Outcome = ExperimentResult | Failure
 Tell = Callable[[Cell, str], None]
 
 
-def _measure(
-    cell: Cell, settings: ExperimentConfig, folder: str, trust_remote_code: bool, device: str = "auto"
+@dataclass(frozen=True)
+class _Work:
+    """What all cells share: settings, the folder of the store, and whether to trust remote code."""
+
+    settings: ExperimentConfig
+    folder: str
+    trust_remote_code: bool
+
+
+class _LastModel:
+    """The model of the last cell, so that consecutive cells of one model load it once."""
+
+    def __init__(self) -> None:
+        self._key: tuple[object, ...] | None = None
+        self._model: CausalModel | None = None
+
+    def load(self, cell: Cell, work: _Work, device: str) -> CausalModel:
+        dtype, weights = work.settings.dtype, cell.key["weights"]
+        key = (cell.model, dtype, device, weights, work.trust_remote_code)
+        if self._model is None or self._key != key:
+            self._key = self._model = None  # free its memory before another model is loaded
+            model = load_model(cell.model, dtype=dtype, device=device, trust_remote_code=work.trust_remote_code)
+            if model.fingerprint != weights:
+                raise BenchmarkError(f"The weights that this process finds for {cell.model} are not those of the plan.")
+            self._key, self._model = key, model
+        return self._model
+
+
+_worker_model = _LastModel()
+"""The last model of a Dask worker; its processes end with the cluster."""
+
+
+def _run_cell(
+    cell: Cell, work: _Work, last_model: _LastModel, texts: Texts | None = None, device: str = "auto"
 ) -> Outcome:
-    """Measure a cell and keep its row, wherever this runs. Errors that no second try can mend are an outcome."""
+    """Run one experiment and store its result; errors that a repetition cannot mend become a Failure.
+
+    ``texts`` are those of the plan; without them, the texts are loaded and compared with the plan.
+    """
     torch.set_num_threads(n_threads())
     try:
         mine = made_by()
         if any(cell.key[name] != mine[name] for name in mine):
-            raise BenchmarkError("this worker has another version of the library or of a package it uses; update it.")
-        model = load_model(cell.model, dtype=settings.dtype, device=device, trust_remote_code=trust_remote_code)
-        train, test = settings.texts(cell.dataset)
-        found = [model.fingerprint, train.fingerprint, test.fingerprint]
-        if found != [cell.key["weights"], *cell.key["texts"]]:
             raise BenchmarkError(
-                "the weights or texts that this worker finds under these names are not those of the plan."
+                "This worker has another version of this library, or of a package that it uses, than the client. "
+                "Install the same versions on both."
             )
-        with warnings.catch_warnings(record=True) as warned:
+        model = last_model.load(cell, work, device)
+        if texts is None:
+            texts = work.settings.texts(cell.dataset)
+            if [part.fingerprint for part in texts] != cell.key["texts"]:
+                raise BenchmarkError(f"The texts that this worker finds for {cell.dataset} are not those of the plan.")
+        with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            row = run_experiment(model, train, test, settings)
-        said = {str(w.message) for w in warned if w.category.__module__.startswith("ntps_utils")}
-        row["warnings"] = sorted(said)
-        if Path(folder).is_dir():
-            Store(folder).put(cell.key, row)
-        return row
+            result = run_experiment(model, *texts, work.settings)
+        messages = {str(w.message) for w in caught if w.category.__module__.startswith("ntps_utils")}
+        result = replace(result, warnings=tuple(sorted(messages)))
+        if Path(work.folder).is_dir():
+            Store(work.folder).put(cell.key, result.to_dict())
+        return result
     except (ValueError, MemoryError) as error:
         return _failure(cell, error)
 
@@ -294,20 +409,21 @@ def _failure(cell: Cell, error: BaseException) -> Failure:
     return Failure(cell.model, cell.dataset, f"{type(error).__name__}: {lines[0]}", details)
 
 
-def _here(missing: Sequence[Cell], work: Work, tell: Tell) -> Iterator[tuple[Cell, Outcome]]:
-    for cell in missing:
+def _run_here(plan: Plan, work: _Work, tell: Tell) -> Iterator[tuple[Cell, Outcome]]:
+    last_model = _LastModel()
+    for cell in plan.missing:
         tell(cell, RUNNING)
         try:
-            yield cell, _measure(cell, *work)
-        except Exception as error:  # whatever it is, the other cells go on
+            yield cell, _run_cell(cell, work, last_model, plan.texts[cell.dataset])
+        except Exception as error:  # the other cells continue, whatever the error
             yield cell, _failure(cell, error)
 
 
 # -- Dask --------------------------------------------------------------------------
 
 
-def _on_dask(
-    missing: Sequence[Cell], work: Work, tell: Tell, scheduler: str, n_workers: int, gpu: bool, retries: int
+def _run_on_dask(
+    missing: Sequence[Cell], work: _Work, tell: Tell, scheduler: str, n_workers: int, gpu: bool, retries: int
 ) -> Iterator[tuple[Cell, Outcome]]:
     import dask
     from distributed import wait
@@ -316,9 +432,9 @@ def _on_dask(
     with dask.config.set(quiet), _client(scheduler, n_workers, gpu) as client:
         futures = {
             client.submit(
-                _on_worker,
+                _run_on_worker,
                 cell,
-                *work,
+                work,
                 key=f"{cell} {uuid.uuid4().hex}",
                 retries=retries,
                 resources={RESOURCE: 1} if gpu else None,
@@ -334,41 +450,43 @@ def _on_dask(
                     cell = futures.pop(future)
                     error = future.exception() if future.status != "finished" else None
                     yield cell, future.result() if error is None else _failure(cell, error)
-                at_work = {key for keys in client.processing().values() for key in keys} if futures else set()
+                in_progress = {key for keys in client.processing().values() for key in keys} if futures else set()
                 for future, cell in futures.items():
-                    if future.key in at_work:
+                    if future.key in in_progress:
                         tell(cell, RUNNING)
         finally:
             client.cancel(list(futures))
 
 
-def _on_worker(cell: Cell, settings: ExperimentConfig, folder: str, trust_remote_code: bool) -> Outcome:
-    """:func:`_measure` on the GPU that belongs to this worker, if the machine has several."""
+def _run_on_worker(cell: Cell, work: _Work) -> Outcome:
+    """Run one experiment on the GPU that belongs to this worker, if the machine has several."""
     import transformers
     from distributed import get_worker
 
     transformers.utils.logging.disable_progress_bar()
     name, device = str(get_worker().name), "auto"
-    if torch.cuda.is_available():  # a launcher that shows each worker one GPU has numbered it 0
+    if torch.cuda.is_available():  # a launcher that gives each worker one GPU has numbered it 0
         device = f"cuda:{int(name) % torch.cuda.device_count() if name.isdecimal() else 0}"
-    return _measure(cell, settings, folder, trust_remote_code, device)
+    return _run_cell(cell, work, _worker_model, device=device)
 
 
 @contextmanager
 def _client(scheduler: str, n_workers: int, gpu: bool) -> Iterator[Any]:
-    """A client of a cluster started here, or of the one at an address."""
+    """A client of a new local cluster, or of the cluster at an address."""
     try:
         from distributed import Client, LocalCluster
     except ModuleNotFoundError:
-        raise BenchmarkError("A Dask cluster needs the package distributed: pip install 'ntps-utils[grid]'.") from None
+        raise BenchmarkError(
+            "A Dask cluster needs the package distributed. Install it with: pip install 'ntps-utils[grid]'"
+        ) from None
     with ExitStack() as stack:
         if scheduler == "local":
             cluster = stack.enter_context(
                 LocalCluster(
                     n_workers=n_workers,
                     threads_per_worker=1,
-                    memory_limit=None,  # pausing at a limit would stop a grid for good
-                    dashboard_address=":0",  # any free port: another grid may run here
+                    memory_limit=None,  # a worker that pauses at a limit would stop the benchmark for good
+                    dashboard_address=":0",  # any free port, because another benchmark may be running
                     resources={RESOURCE: 1} if gpu else None,
                 )
             )
@@ -377,18 +495,19 @@ def _client(scheduler: str, n_workers: int, gpu: bool) -> Iterator[Any]:
         address = scheduler.replace("dask://", "tcp://", 1)
         if "://" not in address:
             raise BenchmarkError(
-                f"There is no scheduler {scheduler!r}; give local, or an address such as dask://host:8786."
+                f"scheduler must be 'local' or an address such as dask://host:8786, got {scheduler!r}."
             )
         try:
             client = stack.enter_context(Client(address, timeout=20))
         except (OSError, ValueError) as error:
             raise BenchmarkError(
-                f"The scheduler at {scheduler} cannot be reached ({type(error).__name__}); is dask scheduler running?"
+                f"The scheduler at {scheduler} cannot be reached ({type(error).__name__}). "
+                "Check the address, and that `dask scheduler` is running there."
             ) from None
         workers = client.scheduler_info(n_workers=-1)["workers"].values()
         if gpu and workers and not any(RESOURCE in worker["resources"] for worker in workers):
             raise BenchmarkError(
-                f"No worker of {scheduler} offers the resource {RESOURCE}; start them with "
+                f"No worker of {scheduler} has the resource {RESOURCE}. Start the workers with "
                 f'dask worker ... --nthreads 1 --resources "{RESOURCE}=1".'
             )
         yield client

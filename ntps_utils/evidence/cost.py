@@ -1,54 +1,82 @@
-"""What a grid will cost: operations and memory from sizes, hours from a short measurement.
+"""Estimate the cost of a benchmark: operations and memory from sizes, durations from a short measurement.
 
-A forward pass takes two operations for each parameter of the blocks and token, and
-attention adds ``4 d T`` for each layer and token of a text of T tokens (Kaplan et al.
-2020). A training step that moves adapters alone takes twice that: gradients pass
-through the frozen weights, but none is taken of them.
+A forward pass takes two operations per token for each parameter of the blocks, and attention
+adds ``4 d T`` per layer and token of a text of T tokens. Gradients with respect to adapters pass
+through the frozen weights, which costs as much as a forward pass; gradients of the weights
+themselves cost that much again.
+
+References
+----------
+J. Kaplan et al. (2020). Scaling laws for neural language models. arXiv:2001.08361.
 """
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
-from ntps_utils.evidence.experiment import ExperimentConfig, n_threads
+from ntps_utils._utils.validation import check_integer, check_number
+from ntps_utils.evidence.experiment import CENTERINGS, EXTRACTION_BATCH, PLACES, ExperimentConfig, n_threads
 from ntps_utils.models.datasets import TextDataset
 from ntps_utils.models.finetuning import FinetuneConfig, attention_projections
 from ntps_utils.models.loading import model_config, registered_models
 from ntps_utils.models.probes import logistic_probe
+from ntps_utils.models.transferability import headroom, linearized_gain
 from ntps_utils.theory.moments import Moments
 from ntps_utils.theory.score import subspaces
 
-EXTRACTION_BATCH = 64  # of cells.run_experiment
-LINEARIZED_TEXTS = 600  # of rivals.linearized_gain, with three gradients each
-LINEARIZED_GRADIENTS = 3
-N_PROBES = 6  # two layers, headroom, the linearized rival, and the heads of both finetuning runs
-N_SOLVES = 8  # two layers, centered and not, before and after LoRA
-SAVED = 1.5
-"""Numbers that a LoRA step keeps for each token and layer, over block parameters / d (tests: 0.8 to 1.9)."""
+_LINEARIZED: dict[str, Any] = linearized_gain.__kwdefaults__ or {}
+LINEARIZED_TEXTS: int = _LINEARIZED["max_texts"]
+LINEARIZED_BATCH: int = _LINEARIZED["batch_size"]
+LINEARIZED_GRADIENTS: int = _LINEARIZED["n_directions"]
+"""Backward passes over each of these texts; one costs as much as a forward pass."""
+
+FROZEN_PROBES = len(PLACES) + len((headroom, linearized_gain))
+"""Logistic probes of an experiment without finetuning: at both layers, and in two transferability scores."""
+
+N_SOLVES = len(PLACES) * len(CENTERINGS)
+"""Subspaces that are computed before finetuning, and again after it."""
+
+STEP_PASSES = {"frozen": 0.0, "lora": 2.0, "full": 3.0}
+"""Forward passes that a training step costs. The frozen head trains on stored features."""
+
+ACTIVATIONS = 1.5
+"""Values that a LoRA step stores per layer and token, relative to block parameters / d (tests: 0.8 to 1.9)."""
 
 
 @dataclass(frozen=True)
 class ModelSize:
-    """Of a causal language model.
+    """Size of a causal language model.
 
     Attributes
     ----------
     n_parameters : int
-        All of them.
+        Number of parameters.
     n_embedding : int
-        Those of the token embeddings and the output head, which features do not pass.
+        Number of parameters of the token embeddings and the output head, which take no part in
+        the operations up to the last hidden state.
     dimension, n_layers : int
-        Features d, and blocks.
+        Number of features d, and of blocks.
+
+    Raises
+    ------
+    ValueError
+        If a field is out of range, or there are as many embedding parameters as parameters.
+
+    Examples
+    --------
+    >>> ModelSize(n_parameters=124_000_000, n_embedding=39_000_000, dimension=768, n_layers=12).n_body
+    85000000
     """
 
     n_parameters: int
@@ -56,15 +84,40 @@ class ModelSize:
     dimension: int
     n_layers: int
 
+    def __post_init__(self) -> None:
+        for name, minimum in (("n_parameters", 1), ("n_embedding", 0), ("dimension", 1), ("n_layers", 1)):
+            check_integer(name, getattr(self, name), minimum)
+        if self.n_embedding >= self.n_parameters:
+            raise ValueError(
+                f"n_embedding must be smaller than n_parameters, got {self.n_embedding} and {self.n_parameters}."
+            )
+
     @property
     def n_body(self) -> int:
-        """Parameters that every token passes."""
+        """Number of parameters of the blocks, which every token passes."""
         return self.n_parameters - self.n_embedding
 
 
 @dataclass(frozen=True)
 class TextSize:
-    """Of a dataset: texts and classes, tokens of a text on average and at most."""
+    """Size of a dataset.
+
+    Attributes
+    ----------
+    n_train, n_test : int
+        Number of training and test texts.
+    n_classes : int
+        Number of classes.
+    mean_tokens : float
+        Mean number of tokens of a text.
+    longest : int
+        Number of tokens of the longest text.
+
+    Raises
+    ------
+    ValueError
+        If a field is out of range.
+    """
 
     n_train: int
     n_test: int
@@ -72,22 +125,32 @@ class TextSize:
     mean_tokens: float
     longest: int
 
+    def __post_init__(self) -> None:
+        for name in ("n_train", "n_test", "n_classes", "longest"):
+            check_integer(name, getattr(self, name), 1)
+        check_number("mean_tokens", self.mean_tokens, 0.0, self.longest, open_low=True)
+
 
 @dataclass(frozen=True)
 class Speed:
-    """What a device does in its passes, and the CPU beside it.
+    """Speed of a device, and of the CPU of the same machine.
 
     Attributes
     ----------
     flops, step_flops : float
-        Sustained operations a second in a block's forward pass, and in a training step of
-        its adapters.
+        Sustained operations per second in the forward pass of a block, and in a training step
+        of its adapters.
     layer_seconds, layer_step_seconds : float
-        What a block takes for these however few its tokens.
+        Duration of these for a block and very few tokens.
     probe_seconds, class_seconds : float
-        Of a logistic probe, for each text and feature, and for each class more.
+        Duration of a logistic probe per text and feature, and its increase per class.
     dense_seconds : float
-        Of solving for the subspaces, over d^3.
+        Duration of computing the subspaces, divided by d^3.
+
+    Raises
+    ------
+    ValueError
+        If a field is negative or not finite, or there are no operations per second.
     """
 
     flops: float
@@ -98,21 +161,25 @@ class Speed:
     class_seconds: float
     dense_seconds: float
 
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            check_number(field.name, getattr(self, field.name), 0.0, open_low=field.name in ("flops", "step_flops"))
+
 
 @dataclass(frozen=True)
 class Cost:
-    """Of a cell, or of many.
+    """Cost of one or several experiments.
 
     Attributes
     ----------
     flops : float
         Operations on the device.
     seconds : float
-        In all.
+        Duration.
     host_seconds : float
-        Of these, on the CPU whatever the device: probes and subspaces.
+        The part of it that is spent on the CPU on any device: probes and subspaces.
     memory : float
-        Bytes of the device's memory at the peak.
+        Peak memory of the device in bytes.
     """
 
     flops: float
@@ -122,16 +189,50 @@ class Cost:
 
     @property
     def duration(self) -> str:
-        """The seconds in words, to two figures: "45 s", "12 min", "3.4 h", "160 h"."""
-        for unit, length, limit in (("s", 1, 90), ("min", 60, 5400)):
-            if self.seconds < limit:
-                return f"{self.seconds / length:.2g} {unit}"
-        hours = self.seconds / 3600
-        return f"{hours:.2g} h" if hours < 100 else f"{round(hours, -1):,.0f} h"
+        """The duration in words, see :func:`duration`."""
+        return duration(self.seconds)
+
+
+def duration(seconds: float) -> str:
+    """Format a duration to two significant figures.
+
+    Parameters
+    ----------
+    seconds : float
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> [duration(seconds) for seconds in (3.21, 95, 5500, 1e7)]
+    ['3.2 s', '1.6 min', '1.5 h', '2,780 h']
+    """
+    for unit, length, limit in (("s", 1, 90), ("min", 60, 5400)):
+        if seconds < limit:
+            return f"{seconds / length:.2g} {unit}"
+    hours = seconds / 3600
+    return f"{hours:.2g} h" if hours < 100 else f"{round(hours, -1):,.0f} h"
 
 
 def model_size(name: str | Path, *, trust_remote_code: bool = False) -> ModelSize:
-    """Size of a model, from ``data/models.toml`` or from its configuration; no weights are read."""
+    """Determine the size of a model from ``data/models.toml`` or its configuration; no weights are read.
+
+    Parameters
+    ----------
+    name, trust_remote_code
+        See :func:`ntps_utils.models.loading.load_model`.
+
+    Returns
+    -------
+    ModelSize
+
+    Examples
+    --------
+    >>> model_size("Llama-3-8B").dimension
+    4096
+    """
     entry = registered_models().get(str(name))
     if entry is not None:
         return ModelSize(**entry["size"])
@@ -154,70 +255,214 @@ def _size(model: Any) -> ModelSize:
 def text_size(
     train: TextDataset, test: TextDataset, max_length: int | None, characters_per_token: float = 4.0
 ) -> TextSize:
-    """Size of a dataset. Tokens are reckoned from characters: no tokenizer need be at hand."""
+    """Estimate the size of a dataset from its characters; no tokenizer is needed.
+
+    Parameters
+    ----------
+    train, test : TextDataset
+    max_length : int or None
+        Tokens after which a text is truncated.
+    characters_per_token : float
+        Mean number of characters of a token.
+
+    Returns
+    -------
+    TextSize
+
+    Examples
+    --------
+    >>> data = TextDataset("reviews", "train", ("a good film", "bad"), np.array([1, 0]), ("bad", "good"))
+    >>> text_size(data, data, max_length=None)
+    TextSize(n_train=2, n_test=2, n_classes=2, mean_tokens=2.75, longest=4)
+    """
     lengths = np.array([len(text) for text in (*train.texts, *test.texts)]) / characters_per_token + 1
     lengths = np.minimum(lengths, max_length or np.inf)
-    return TextSize(len(train), len(test), train.n_classes, float(lengths.mean()), int(np.ceil(lengths.max())))
+    return TextSize(len(train), len(test), train.n_classes, float(lengths.mean()), math.ceil(lengths.max()))
 
 
 def forward_flops(size: ModelSize, tokens: float, length: float) -> float:
-    """Operations of a forward pass up to the last hidden state, for tokens in texts of this length."""
+    """Compute the operations of a forward pass up to the last hidden state.
+
+    Parameters
+    ----------
+    size : ModelSize
+    tokens : float
+        Number of tokens of all texts.
+    length : float
+        Number of tokens of each text.
+
+    Returns
+    -------
+    float
+
+    Examples
+    --------
+    >>> f"{forward_flops(model_size('Llama-3-8B'), tokens=1000, length=100):.1e}"
+    '1.4e+13'
+    """
     return tokens * (2.0 * size.n_body + 4.0 * size.n_layers * size.dimension * length)
 
 
-class Passes(NamedTuple):
-    """Texts of a cell in forward passes and in training steps, and how many of these there are."""
+@dataclass(frozen=True)
+class Passes:
+    """Forward passes and training steps.
+
+    Attributes
+    ----------
+    texts, calls : float
+        Texts in forward passes without a training step, and number of their batches.
+    step_texts, steps : float
+        Texts in training steps, and number of steps.
+    """
 
     texts: float
     calls: float
     step_texts: float
     steps: float
 
+    def __add__(self, other: Passes) -> Passes:
+        return Passes(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(Passes)))
 
-def passes(texts: TextSize, settings: ExperimentConfig) -> Passes:
-    """What a cell asks of the model; a gradient that the linearized rival takes counts as one more pass."""
-    n_all, n_gradients = texts.n_train + texts.n_test, min(texts.n_train, LINEARIZED_TEXTS)
-    forward = float(n_all + n_gradients * (1 + LINEARIZED_GRADIENTS))
-    calls = n_all / EXTRACTION_BATCH + n_gradients / 32 * (1 + LINEARIZED_GRADIENTS)
-    config = settings.lora
-    if config is None:
-        return Passes(forward, calls, 0.0, 0.0)
-    rates, held = len(config.learning_rates), config.validation * texts.n_train
-    looks = rates * (np.ceil(config.max_steps / config.eval_steps) + config.warm_head) if held else 0
-    # Features of the frozen head; those that the adapters' head starts from; validation; the test; scores after it.
-    more = n_all + texts.n_train * config.warm_head + looks * held + texts.n_test + texts.n_train
-    steps = rates * config.max_steps
-    return Passes(forward + more, calls + more / EXTRACTION_BATCH, float(steps * config.batch_size), float(steps))
+
+def finetuning_passes(config: FinetuneConfig, n_train: int, n_test: int) -> Passes:
+    """Count the passes of a finetuning run without early stopping.
+
+    Parameters
+    ----------
+    config : FinetuneConfig
+    n_train, n_test : int
+        Number of training and test texts.
+
+    Returns
+    -------
+    Passes
+        Features of the frozen model, evaluations on the validation split, the test, and the
+        training steps. The frozen head is trained and evaluated on stored features.
+    """
+    frozen = config.method == "frozen"
+    n_validation = round(config.validation * n_train)
+    n_rates = len(config.learning_rates)
+    texts = float(n_test)
+    if frozen or config.warm_head:
+        texts += n_train
+    if n_validation and not frozen:
+        texts += n_rates * (math.ceil(config.max_steps / config.eval_steps) + config.warm_head) * n_validation
+    steps = 0 if frozen else n_rates * config.max_steps
+    batch_size = min(config.batch_size, n_train - n_validation)
+    return Passes(texts, texts / EXTRACTION_BATCH, float(steps * batch_size), float(steps))
+
+
+def finetuning_cost(config: FinetuneConfig, n_train: int, n_test: int) -> float:
+    """Compute the cost of a finetuning run without early stopping, in forward passes of one text.
+
+    Parameters
+    ----------
+    config : FinetuneConfig
+    n_train, n_test : int
+        Number of training and test texts.
+
+    Returns
+    -------
+    float
+        Number of forward passes of one text that take as many operations: feature passes,
+        evaluations, and training steps at ``STEP_PASSES`` each.
+
+    Examples
+    --------
+    >>> config = FinetuneConfig(max_steps=100, batch_size=16, eval_steps=50, validation=0.2)
+    >>> finetuning_cost(config, n_train=1000, n_test=500)  # 1000 + 3 * 200 + 500 + 2 * 1600
+    5300.0
+    """
+    passes = finetuning_passes(config, n_train, n_test)
+    return passes.texts + STEP_PASSES[config.method] * passes.step_texts
+
+
+def experiment_passes(texts: TextSize, settings: ExperimentConfig) -> Passes:
+    """Count the passes of an experiment without early stopping.
+
+    Parameters
+    ----------
+    texts : TextSize
+    settings : ExperimentConfig
+
+    Returns
+    -------
+    Passes
+        A backward pass of the linearized gain counts as a forward pass.
+    """
+    n_all, n_linearized = texts.n_train + texts.n_test, min(texts.n_train, LINEARIZED_TEXTS)
+    linearized = float(n_linearized * (1 + LINEARIZED_GRADIENTS))
+    passes = Passes(n_all + linearized, n_all / EXTRACTION_BATCH + linearized / LINEARIZED_BATCH, 0.0, 0.0)
+    if settings.lora is None:
+        return passes
+    for config in (settings.frozen, settings.lora):
+        passes += finetuning_passes(config, texts.n_train, texts.n_test)
+    return passes + Passes(texts.n_train, texts.n_train / EXTRACTION_BATCH, 0.0, 0.0)  # scores after LoRA
 
 
 def cell_cost(size: ModelSize, texts: TextSize, settings: ExperimentConfig, speed: Speed) -> Cost:
-    """Operations, seconds and device memory of one cell; LoRA is reckoned without an early stop."""
-    asked, length = passes(texts, settings), texts.mean_tokens
-    forward = forward_flops(size, asked.texts * length, length)
-    steps = 2 * forward_flops(size, asked.step_texts * length, length)
-    seconds = forward / speed.flops + asked.calls * size.n_layers * speed.layer_seconds
-    seconds += steps / speed.step_flops + asked.steps * size.n_layers * speed.layer_step_seconds
-    n_probes, n_solves = (N_PROBES, N_SOLVES) if settings.lora is not None else (N_PROBES - 2, N_SOLVES / 2)
+    """Estimate operations, duration and device memory of one experiment without early stopping.
+
+    Parameters
+    ----------
+    size : ModelSize
+    texts : TextSize
+    settings : ExperimentConfig
+    speed : Speed
+        See :func:`measure_speed`.
+
+    Returns
+    -------
+    Cost
+
+    Examples
+    --------
+    >>> speed = Speed(1e14, 1e14, 1e-4, 1e-4, 1e-7, 1e-8, 1e-9)
+    >>> texts = TextSize(n_train=3000, n_test=1500, n_classes=2, mean_tokens=30, longest=60)
+    >>> cell_cost(model_size("Llama-3-8B"), texts, ExperimentConfig(), speed).duration
+    '14 min'
+    """
+    passes, length = experiment_passes(texts, settings), texts.mean_tokens
+    forward = forward_flops(size, passes.texts * length, length)
+    steps = forward_flops(size, passes.step_texts * length, length) * STEP_PASSES["lora"]
+    seconds = forward / speed.flops + passes.calls * size.n_layers * speed.layer_seconds
+    seconds += steps / speed.step_flops + passes.steps * size.n_layers * speed.layer_step_seconds
+    n_probes, n_solves = FROZEN_PROBES, N_SOLVES
+    if settings.lora is not None:
+        n_probes += settings.frozen.warm_head + settings.lora.warm_head
+        n_solves += N_SOLVES
     n, d = texts.n_train, size.dimension
     host = n_probes * n * d * (speed.probe_seconds + texts.n_classes * speed.class_seconds)
-    host += (n_solves * d**3 + 2 * n * d * min(n, d)) * speed.dense_seconds  # and two linear probes
+    linear_probes = len(PLACES) * n * d * min(n, d)
+    host += (n_solves * d**3 + linear_probes) * speed.dense_seconds
     return Cost(forward + steps, seconds + host, host, memory(size, texts, settings))
 
 
 def memory(size: ModelSize, texts: TextSize, settings: ExperimentConfig) -> float:
-    """Bytes of the device's memory at the peak of a cell: weights, and the larger of extraction and training."""
+    """Estimate the peak memory of the device in an experiment.
+
+    Parameters
+    ----------
+    size : ModelSize
+    texts : TextSize
+    settings : ExperimentConfig
+
+    Returns
+    -------
+    float
+        Bytes: the weights, and the larger of extraction and training.
+    """
     width = {"float64": 8, "float32": 4}.get(settings.dtype, 2)
     weights = float(size.n_parameters * width)
     batch = min(EXTRACTION_BATCH, texts.n_train) * texts.longest
-    # Every hidden state, a copy of two of them, and a block's own work; moments are float64.
-    extraction = (
-        batch * width * (size.dimension * (size.n_layers + 3) + 2 * size.n_body / size.n_layers / size.dimension)
-    )
+    block = size.n_body / size.n_layers / size.dimension
+    # All hidden states, a copy of two of them, and the intermediate values of a block; moments are float64.
+    extraction = batch * width * (size.dimension * (size.n_layers + 3) + 2 * block)
     extraction += 2 * 8 * 6 * size.dimension**2
     if settings.lora is None:
         return weights + extraction
     step = settings.lora.batch_size * texts.longest * size.n_layers * width
-    training = weights + step * SAVED * size.n_body / size.n_layers / size.dimension  # the copy that is trained
+    training = weights + step * ACTIVATIONS * block  # finetuning trains a copy of the model
     return weights + max(extraction, training)
 
 
@@ -229,23 +474,33 @@ def measure_speed(
     device: str = "auto",
     least_seconds: float = 0.3,
 ) -> Speed:
-    """Time a block of this width, and a small probe, on this machine with as many threads as a worker has.
+    """Time a block of a given width, and a small probe, with the threads of a worker.
 
     Parameters
     ----------
     size : ModelSize
+        Size of the model that the block is a part of.
     settings : ExperimentConfig
-        Its dtype.
+        ``dtype`` and ``lora`` determine the weights and adapters of the block.
     flops : float, optional
-        Operations a second of a device that is not at hand. Of the block only what a call
-        costs at any width is measured then.
+        Operations per second of a device of another machine. Of the block, only the overhead of
+        a call is measured then.
     device : str
-        "auto" takes a GPU if there is one.
+        "auto" uses a GPU if there is one.
     least_seconds : float
-        Each timing is repeated for as long.
+        Minimum duration of each measurement, by repetition.
+
+    Returns
+    -------
+    Speed
+
+    Raises
+    ------
+    ValueError
+        If ``flops`` is not a positive finite number.
     """
-    if flops is not None and not 0 < flops < np.inf:
-        raise ValueError(f"flops is the number of operations a second, such as 2e14, not {flops}.")
+    if flops is not None:
+        check_number("flops (operations per second)", flops, 0.0, open_low=True)
     where = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     on_cpu = where.type == "cpu"
     few, many = (1, 4), (4, 64) if on_cpu else (64, 512)
@@ -264,7 +519,8 @@ def measure_speed(
                 measured += [flops, least]
             else:
                 seconds = _time(block, many, train, least_seconds)
-                measured += [(1 + train) * operations / max(seconds - least, 0.1 * seconds), least]
+                passes = STEP_PASSES["lora"] if train else 1.0
+                measured += [passes * operations / max(seconds - least, 0.1 * seconds), least]
     finally:
         torch.set_num_threads(threads)
     forward, layer, step, layer_step = measured
@@ -276,7 +532,7 @@ def _count(module: torch.nn.Module) -> int:
 
 
 def _block(dimension: int, n_parameters: float) -> Any:
-    """One block of about so many parameters."""
+    """A model of one block with about this number of parameters."""
     from transformers import LlamaConfig, LlamaModel
 
     heads = max(1, dimension // 64)
@@ -289,7 +545,7 @@ def _block(dimension: int, n_parameters: float) -> Any:
         num_attention_heads=heads,
         num_key_value_heads=heads,
     )
-    with torch.device("meta"):  # random numbers take longer to draw than the block to time
+    with torch.device("meta"):  # drawing random weights takes longer than timing the block
         block = LlamaModel(config)
     block = block.to_empty(device="cpu").eval().requires_grad_(False)
     for tensor in (*block.parameters(), *block.buffers()):
@@ -307,10 +563,10 @@ def _with_adapters(block: Any, config: FinetuneConfig) -> Any:
 
 
 def _time(block: Any, shape: tuple[int, int], train: bool, least_seconds: float) -> float:
-    """Least seconds of a forward pass or a training step, over repetitions."""
+    """Shortest duration of a forward pass or a training step, over repetitions."""
     ids = torch.zeros(shape, dtype=torch.long, device=next(block.parameters()).device)
-    moving = [p for p in block.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(moving) if train else None
+    trainable = [p for p in block.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trainable) if train else None
     times: list[float] = []
     while sum(times) < least_seconds or len(times) < 2:
         started = time.perf_counter()
@@ -328,14 +584,15 @@ def _time(block: Any, shape: tuple[int, int], train: bool, least_seconds: float)
 
 @cache
 def _cpu_seconds() -> tuple[float, float, float]:
-    """Of a probe, for each text and feature, and for each class more; of solving for the subspaces, over d^3."""
+    """The last three fields of :class:`Speed`."""
     with threadpool_limits(n_threads()):
         two, many = _probe_seconds(2), _probe_seconds(32)
-        more = max(0.0, many - two) / 30
-        return max(0.0, two - 2 * more), more, _dense_seconds()
+        per_class = max(0.0, many - two) / 30
+        return max(0.0, two - 2 * per_class), per_class, _dense_seconds()
 
 
 def _probe_seconds(c: int, n: int = 1000, d: int = 512) -> float:
+    """Duration of a probe with c classes, per text and feature."""
     rng = np.random.default_rng(0)
     y = np.arange(n) % c
     x = rng.normal(size=(n, d)) + 0.3 * rng.normal(size=(c, d))[y]
@@ -345,6 +602,7 @@ def _probe_seconds(c: int, n: int = 1000, d: int = 512) -> float:
 
 
 def _dense_seconds(d: int = 256, n: int = 320, length: int = 8) -> float:
+    """Duration of computing the subspaces, divided by d^3."""
     rng = torch.Generator().manual_seed(0)
     moments = Moments.zeros((0,), d, 2)
     features, lengths = torch.randn(n, length, d, generator=rng).double(), torch.full((n,), length)
@@ -355,11 +613,30 @@ def _dense_seconds(d: int = 256, n: int = 320, length: int = 8) -> float:
 
 
 def total(costs: Iterable[Cost], n_workers: int = 1) -> Cost:
-    """Of many cells on so many workers: operations add up, seconds are shared, memory is that of the largest."""
+    """Add up the costs of several experiments.
+
+    Parameters
+    ----------
+    costs : iterable of Cost
+    n_workers : int
+        Number of workers that share the experiments.
+
+    Returns
+    -------
+    Cost
+        The sum of the operations, the sum of the durations divided by the number of workers,
+        and the largest memory.
+
+    Examples
+    --------
+    >>> total([Cost(1e9, 60.0, 10.0, 1e6), Cost(2e9, 120.0, 20.0, 2e6)], n_workers=2)
+    Cost(flops=3000000000.0, seconds=90.0, host_seconds=15.0, memory=2000000.0)
+    """
+    check_integer("n_workers", n_workers, 1)
     costs = list(costs)
     return Cost(
         sum(c.flops for c in costs),
-        sum(c.seconds for c in costs) / max(1, n_workers),
-        sum(c.host_seconds for c in costs) / max(1, n_workers),
+        sum(c.seconds for c in costs) / n_workers,
+        sum(c.host_seconds for c in costs) / n_workers,
         max((c.memory for c in costs), default=0.0),
     )

@@ -1,6 +1,6 @@
-"""Cells: one model on one dataset, measured by scores, probes and finetuning.
+"""One experiment: scores, probes and finetuning of one model on one dataset.
 
-The settings are fixed before any cell is run; :mod:`ntps_utils.evidence.benchmark` runs tables of cells.
+:mod:`ntps_utils.evidence.benchmark` runs an experiment for every model and dataset.
 """
 
 from __future__ import annotations
@@ -8,15 +8,17 @@ from __future__ import annotations
 import os
 import time
 import warnings
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, Self
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
+from ntps_utils._utils.validation import check_choice, check_integer, check_number
 from ntps_utils.models.datasets import TextDataset, load_texts
-from ntps_utils.models.extraction import Extraction, extract, tokenize
+from ntps_utils.models.extraction import Extraction, Tokens, extract, tokenize
 from ntps_utils.models.finetuning import FinetuneConfig, finetune
 from ntps_utils.models.loading import CausalModel
 from ntps_utils.models.probes import chance_adjusted, linear_probe, logistic_probe, warn_of_shared_texts
@@ -24,28 +26,48 @@ from ntps_utils.models.transferability import TRANSFERABILITY_SCORES, FrozenFeat
 from ntps_utils.theory.score import NumericalWarning, subspaces
 
 SCORES = ("ntps", "ntps_metric", "ntps_task")
+PLACES = ("middle", "last")
+"""The two layers of an experiment, see :func:`middle_and_last`."""
+CENTERINGS = (False, True)
+"""Second moments as in the paper, and covariances."""
+EXTRACTION_BATCH = 64
+"""Texts in a forward pass of an experiment."""
 
 
 @dataclass(frozen=True)
 class ExperimentConfig:
-    """What is measured in every cell. Declared in the chapter on scores and probes.
+    """Settings of an experiment.
 
     Attributes
     ----------
     spectrum : float
-        Second rule for the width of V, beside half of the features: as many directions
-        as hold this fraction of the autoregressive spectrum.
-    lora, frozen : FinetuneConfig
-        Adapters and head, and the head alone; their difference is the gain. Without
-        ``lora`` neither is run.
+        Second rule for the width of V, besides half of the features: as many directions as
+        hold this fraction of the autoregressive spectrum, in (0, 1].
+    lora : FinetuneConfig or None
+        Finetuning of adapters and head. With None, neither this nor ``frozen`` is run.
+    frozen : FinetuneConfig
+        Training of the head alone; the gain is the accuracy of ``lora`` minus that of ``frozen``.
     n_train, n_test : int, optional
-        Texts of each split, the first ones; by default all.
+        Number of texts of each split, the first ones; by default all.
     max_length : int, optional
-        Tokens after which a text is cut, unless the model takes fewer; by default what it takes.
-    dtype : str
-        Of the forward passes.
+        Tokens after which a text is truncated, if the model accepts as many; by default the
+        limit of the model.
+    dtype : {"float32", "float64", "bfloat16", "float16"}
+        Type of the weights in the forward passes.
     seed : int
-        Of folds, batches, heads and adapters.
+        Random seed for folds and random projections. The finetuning runs have seeds of their own.
+
+    Raises
+    ------
+    ValueError
+        If a field is out of range, naming the field, its value and what is valid.
+
+    Examples
+    --------
+    >>> ExperimentConfig(spectrum=95)
+    Traceback (most recent call last):
+    ...
+    ValueError: spectrum must be a number in (0, 1], got 95.
     """
 
     spectrum: float = 0.95
@@ -72,23 +94,46 @@ class ExperimentConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, value, least in (
-            ("n_train", self.n_train, 1),
-            ("n_test", self.n_test, 1),
-            ("max_length", self.max_length, 2),
-        ):
-            if value is not None and value < least:
-                raise ValueError(f"{name} must be at least {least}, or left out; got {value}.")
-        if not 0.0 < self.spectrum <= 1.0:
-            raise ValueError(f"spectrum must be a fraction in (0, 1], got {self.spectrum}.")
+        check_number("spectrum", self.spectrum, 0.0, 1.0, open_low=True)
+        _check_finetuning("lora", self.lora, "lora", optional=True)
+        _check_finetuning("frozen", self.frozen, "frozen")
+        check_integer("n_train", self.n_train, 1, optional=True)
+        check_integer("n_test", self.n_test, 1, optional=True)
+        check_integer("max_length", self.max_length, 2, optional=True)
+        check_choice("dtype", self.dtype, ("float32", "float64", "bfloat16", "float16"))
+        check_integer("seed", self.seed, 0)
 
     def texts(self, dataset: str) -> tuple[TextDataset, TextDataset]:
-        """The training and test texts of a dataset that a cell uses."""
-        train, test = (
-            part if n is None else part.head(n)
-            for n, part in ((self.n_train, load_texts(dataset, "train")), (self.n_test, load_texts(dataset, "test")))
+        """Load the training and test texts that an experiment uses.
+
+        Parameters
+        ----------
+        dataset : str
+            See :func:`ntps_utils.models.datasets.load_texts`.
+
+        Returns
+        -------
+        train, test : TextDataset
+
+        Examples
+        --------
+        >>> train, test = ExperimentConfig(n_train=100, n_test=50).texts("lab/topic")
+        >>> len(train), len(test)
+        (100, 50)
+        """
+        train, test = load_texts(dataset, "train"), load_texts(dataset, "test")
+        return (
+            train if self.n_train is None else train.head(self.n_train),
+            test if self.n_test is None else test.head(self.n_test),
         )
-        return train, test
+
+
+def _check_finetuning(name: str, value: Any, method: str, *, optional: bool = False) -> None:
+    if optional and value is None:
+        return
+    if not isinstance(value, FinetuneConfig) or value.method != method:
+        none = ", or None" if optional else ""
+        raise ValueError(f"{name} must be a FinetuneConfig with the method {method!r}{none}, got {value!r}.")
 
 
 GPU = ExperimentConfig(
@@ -110,151 +155,518 @@ GPU = ExperimentConfig(
     max_length=512,
     dtype="bfloat16",
 )
-"""For models of billions of parameters: bfloat16, adapters of the paper's rank, 3,000 training texts."""
+"""Settings for models of billions of parameters: bfloat16, adapters of the paper's rank, 3,000 training texts."""
 
 PROFILES = {"cpu": ExperimentConfig(), "gpu": GPU}
 
 
+@dataclass(frozen=True)
+class ProbeResult:
+    """Probes of the text features of one layer.
+
+    Attributes
+    ----------
+    accuracy, train_accuracy : float
+        Accuracy of the logistic probe on the test and the training texts.
+    adjusted_accuracy : float
+        Chance-adjusted test accuracy, see :func:`ntps_utils.models.probes.chance_adjusted`.
+    mse, train_mse : float
+        Squared error per text of the linear probe, on the test and the training texts.
+    """
+
+    accuracy: float
+    train_accuracy: float
+    adjusted_accuracy: float
+    mse: float
+    train_mse: float
+
+
+@dataclass(frozen=True)
+class ScoreSetting:
+    """Scores of one layer with one centering and one width of V.
+
+    Attributes
+    ----------
+    layer : int
+        Index into ``hidden_states``.
+    centered : bool
+        Covariances instead of second moments.
+    rule : {"half", "spectrum"}
+        How ``k_v`` was determined: half of the features, or a fraction of the spectrum.
+    k_v : int
+        Width of V.
+    ntps, ntps_metric, ntps_task : float
+        Euclidean, metric-matched and task-weighted score.
+    trace_b : float
+        Loss that a linear predictor on all features explains, tr B.
+    excess_loss : float
+        Part of it that is lost if only V is kept.
+    trace_y : float
+        Second moment (or variance) of the targets, tr Y.
+    """
+
+    layer: int
+    centered: bool
+    rule: Literal["half", "spectrum"]
+    k_v: int
+    ntps: float
+    ntps_metric: float
+    ntps_task: float
+    trace_b: float
+    excess_loss: float
+    trace_y: float
+
+    @property
+    def explained(self) -> float:
+        """Fraction of the targets' second moment (or variance) that the features explain, tr B / tr Y."""
+        return self.trace_b / self.trace_y
+
+
+@dataclass(frozen=True)
+class TransferabilityValue:
+    """A transferability score, and the seconds that it took."""
+
+    value: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class FinetuneComparison:
+    """LoRA against a head on frozen features, both trained by the same loop.
+
+    Attributes
+    ----------
+    frozen_accuracy, lora_accuracy : float
+        Test accuracies.
+    lora_adjusted_accuracy : float
+        Chance-adjusted test accuracy of LoRA.
+    learning_rate : float
+        Learning rate that the validation split selected for LoRA.
+    n_steps : int
+        Training steps of the selected LoRA checkpoint.
+    frozen_seconds, lora_seconds : float
+        Duration of the two finetuning runs.
+    """
+
+    frozen_accuracy: float
+    lora_accuracy: float
+    lora_adjusted_accuracy: float
+    learning_rate: float
+    n_steps: int
+    frozen_seconds: float
+    lora_seconds: float
+
+    @property
+    def gain(self) -> float:
+        """Accuracy of LoRA minus that of the head on frozen features."""
+        return self.lora_accuracy - self.frozen_accuracy
+
+
+@dataclass(frozen=True)
+class ExperimentResult:
+    """Result of one experiment. Accuracies are fractions, losses squared errors per text, times seconds.
+
+    Attributes
+    ----------
+    model, dataset : str
+        Names.
+    weights, texts : str
+        Fingerprints of the model and of the training texts.
+    n_train, n_test : int
+        Number of texts that have at least one token.
+    n_classes, n_features, n_parameters : int
+        Number of classes, of features d, and of parameters of the model.
+    majority : float
+        Share of the most frequent class in the test texts.
+    probes : mapping of str to ProbeResult
+        By place, see ``PLACES``.
+    scores : tuple of ScoreSetting
+        One for each layer, centering and width.
+    transferability : mapping of str to TransferabilityValue
+        By name, see ``ntps_utils.models.transferability.TRANSFERABILITY_SCORES``.
+    score_seconds : float
+        Duration of tokenization, extraction and scoring.
+    seconds : float
+        Duration of the whole experiment.
+    finetuning : FinetuneComparison or None
+        None if the settings have no LoRA run.
+    scores_after : tuple of ScoreSetting
+        Scores after LoRA; empty without a LoRA run.
+    warnings : tuple of str
+        Warnings of this library during the experiment.
+    """
+
+    model: str
+    dataset: str
+    weights: str
+    texts: str
+    n_train: int
+    n_test: int
+    n_classes: int
+    n_features: int
+    n_parameters: int
+    majority: float
+    probes: Mapping[str, ProbeResult]
+    scores: tuple[ScoreSetting, ...]
+    transferability: Mapping[str, TransferabilityValue]
+    score_seconds: float
+    seconds: float
+    finetuning: FinetuneComparison | None = None
+    scores_after: tuple[ScoreSetting, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Convert to dictionaries, lists and numbers that JSON can represent.
+
+        Returns
+        -------
+        dict
+            Input of :meth:`from_dict`.
+        """
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Create a result from the output of :meth:`to_dict`.
+
+        Parameters
+        ----------
+        values : mapping
+
+        Returns
+        -------
+        ExperimentResult
+        """
+        finetuning = values["finetuning"]
+        return cls(
+            **{
+                **values,
+                "probes": {name: ProbeResult(**part) for name, part in values["probes"].items()},
+                "scores": tuple(ScoreSetting(**part) for part in values["scores"]),
+                "transferability": {
+                    name: TransferabilityValue(**part) for name, part in values["transferability"].items()
+                },
+                "finetuning": None if finetuning is None else FinetuneComparison(**finetuning),
+                "scores_after": tuple(ScoreSetting(**part) for part in values["scores_after"]),
+                "warnings": tuple(values["warnings"]),
+            }
+        )
+
+    def to_row(self) -> dict[str, Any]:
+        """Flatten to one row of a table: everything except scores and warnings.
+
+        Returns
+        -------
+        dict
+            Values by column name. The names are those of the recorded tables.
+        """
+        row: dict[str, Any] = {
+            "model": self.model,
+            "dataset": self.dataset,
+            "weights": self.weights,
+            "texts": self.texts,
+            "n_train": self.n_train,
+            "n_test": self.n_test,
+            "n_classes": self.n_classes,
+            "n_features": self.n_features,
+            "n_parameters": self.n_parameters,
+            "majority": self.majority,
+            "score_seconds": self.score_seconds,
+        }
+        for place, probe in self.probes.items():
+            row |= {
+                f"probe_{place}": probe.accuracy,
+                f"probe_train_{place}": probe.train_accuracy,
+                f"probe_adjusted_{place}": probe.adjusted_accuracy,
+                f"mse_{place}": probe.mse,
+                f"mse_train_{place}": probe.train_mse,
+            }
+        for name, score in self.transferability.items():
+            row |= {f"transfer_{name}": score.value, f"transfer_{name}_seconds": score.seconds}
+        if (tuned := self.finetuning) is not None:
+            row |= {
+                "frozen": tuned.frozen_accuracy,
+                "lora": tuned.lora_accuracy,
+                "gain": tuned.gain,
+                "lora_adjusted": tuned.lora_adjusted_accuracy,
+                "lora_rate": tuned.learning_rate,
+                "lora_steps": tuned.n_steps,
+                "lora_seconds": tuned.lora_seconds,
+                "frozen_seconds": tuned.frozen_seconds,
+            }
+        return row | {"seconds": self.seconds}
+
+
 def n_threads() -> int:
-    """Threads that a cell may use: ``OMP_NUM_THREADS``, or one, since small models gain nothing from more."""
+    """Determine the number of threads of an experiment.
+
+    Returns
+    -------
+    int
+        ``OMP_NUM_THREADS``, or 1, because small models gain nothing from more.
+    """
     return int(os.environ.get("OMP_NUM_THREADS", "1"))
 
 
 def middle_and_last(n_layers: int) -> dict[str, int]:
-    """The two layers that every cell is scored at, as indices into ``hidden_states``."""
-    return {"middle": n_layers // 2, "last": n_layers - 1}
+    """Determine the two layers at which a model is scored.
+
+    Parameters
+    ----------
+    n_layers : int
+        Number of hidden states: the embeddings and the output of every block.
+
+    Returns
+    -------
+    dict of str to int
+        Indices into ``hidden_states`` by place, see ``PLACES``.
+
+    Examples
+    --------
+    >>> middle_and_last(13)
+    {'middle': 6, 'last': 12}
+    """
+    return dict(zip(PLACES, (n_layers // 2, n_layers - 1), strict=True))
 
 
-def score_extraction(extraction: Extraction, spectrum: float) -> list[dict[str, Any]]:
-    """Every score at each layer extracted, centered and not, for both widths of V."""
-    rows = []
+def score_extraction(extraction: Extraction, spectrum: float) -> tuple[ScoreSetting, ...]:
+    """Compute all scores at each extracted layer, with both centerings and both widths of V.
+
+    Parameters
+    ----------
+    extraction : Extraction
+    spectrum : float
+        Fraction of the autoregressive spectrum of the second width, in (0, 1].
+
+    Returns
+    -------
+    tuple of ScoreSetting
+
+    Examples
+    --------
+    >>> from ntps_utils.models.loading import load_model
+    >>> extraction = extract(load_model("lab/XS"), load_texts("lab/topic").head(50), layers="last")
+    >>> [(s.layer, s.centered, s.rule) for s in score_extraction(extraction, 0.95)][:2]
+    [(3, False, 'half'), (3, False, 'spectrum')]
+    """
+    settings = []
     moments = extraction.moments
     for layer in moments.layers:
-        for center in (False, True):
+        for center in CENTERINGS:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", NumericalWarning)
                 solved = subspaces(moments.layer(layer), layer=layer, center=center)
             share = solved.gamma.cumsum() / solved.gamma.sum()
-            widths = {
+            widths: dict[Literal["half", "spectrum"], int] = {
                 "half": solved.width(solved.d // 2),
                 "spectrum": int(np.searchsorted(share, spectrum) + 1),
             }
             for rule, k_v in widths.items():
                 row = solved.row(k_v)
-                rows.append(
-                    {
-                        "layer": layer,
-                        "centered": center,
-                        "rule": rule,
-                        "k_v": k_v,
-                        **{name: getattr(row, name) for name in SCORES},
-                        "trace_b": row.trace_b,
-                        "excess_loss": row.excess_loss,
-                        "trace_y": solved.trace_y,
-                    }
+                settings.append(
+                    ScoreSetting(
+                        layer=layer,
+                        centered=center,
+                        rule=rule,
+                        k_v=k_v,
+                        ntps=row.ntps,
+                        ntps_metric=row.ntps_metric,
+                        ntps_task=row.ntps_task,
+                        trace_b=row.trace_b,
+                        excess_loss=row.excess_loss,
+                        trace_y=solved.trace_y,
+                    )
                 )
-    return rows
+    return tuple(settings)
 
 
 def run_experiment(
     model: CausalModel, train: TextDataset, test: TextDataset, settings: ExperimentConfig
-) -> dict[str, Any]:
-    """Scores, probes, LoRA and its frozen-head baseline, and scores after LoRA, of one cell.
+) -> ExperimentResult:
+    """Score, probe and finetune a model on a dataset.
+
+    Each text is tokenized once.
+
+    Parameters
+    ----------
+    model : CausalModel
+        It is not changed.
+    train, test : TextDataset
+        With the same classes.
+    settings : ExperimentConfig
+        ``n_train``, ``n_test`` and ``dtype`` are not applied here; see
+        :meth:`ExperimentConfig.texts` and :func:`ntps_utils.models.loading.load_model`.
 
     Returns
     -------
-    dict
-        Plain values: accuracies are fractions, losses squared errors per text, times
-        seconds. ``scores`` and ``scores_after`` are lists with one entry for each layer,
-        centering and width.
+    ExperimentResult
+
+    Raises
+    ------
+    ValueError
+        If the texts cannot be extracted, probed or finetuned on; the message says why.
+
+    Examples
+    --------
+    >>> from ntps_utils.models.loading import load_model
+    >>> settings = ExperimentConfig(lora=None, n_train=40, n_test=20)
+    >>> model = load_model("lab/XS", dtype="float32")
+    >>> result = run_experiment(model, *settings.texts("lab/tense"), settings)
+    >>> result.n_train, len(result.scores), result.finetuning
+    (40, 8, None)
     """
     started = time.perf_counter()
     warn_of_shared_texts(train.texts, test.texts)
     max_length = settings.max_length
     if max_length is not None and model.max_length is not None:
         max_length = min(max_length, model.max_length)
-    layers = middle_and_last(model.n_layers)
-    wanted = tuple(dict.fromkeys(layers.values()))
-    at_train, at_test = (
-        extract(model, part, layers=wanted, features=wanted, batch_size=64, max_length=max_length)
-        for part in (train, test)
+    train_tokens, test_tokens = (tokenize(model, part, max_length) for part in (train, test))
+    places = middle_and_last(model.n_layers)
+    layers = tuple(dict.fromkeys(places.values()))
+    extraction, test_extraction = (
+        extract(model, part, layers=layers, features=layers, batch_size=EXTRACTION_BATCH, tokens=tokens)
+        for part, tokens in ((train, train_tokens), (test, test_tokens))
     )
-    scores = score_extraction(at_train, settings.spectrum)
+    scores = score_extraction(extraction, settings.spectrum)
     score_seconds = time.perf_counter() - started
-    y, y_test = train.labels[at_train.row_indices], test.labels[at_test.row_indices]
-    row: dict[str, Any] = {
-        "model": model.name,
-        "dataset": train.name,
-        "weights": model.fingerprint,
-        "texts": train.fingerprint,
-        "n_train": len(y),
-        "n_test": len(y_test),
-        "n_classes": train.n_classes,
-        "n_features": model.dimension,
-        "n_parameters": model.model.num_parameters(),
-        "majority": float(np.bincount(y_test).max() / len(y_test)),
-        "score_seconds": score_seconds,
+    y, y_test = train.labels[extraction.row_indices], test.labels[test_extraction.row_indices]
+    probes = {
+        place: _probe(extraction.features[layer], y, test_extraction.features[layer], y_test, train, settings.seed)
+        for place, layer in places.items()
     }
-    for name, layer in layers.items():
-        x, x_test = at_train.features[layer], at_test.features[layer]
-        linear = linear_probe(x, y, x_test, y_test, n_classes=train.n_classes)
-        logistic = logistic_probe(x, y, x_test, y_test, seed=settings.seed)
-        row |= {
-            f"probe_{name}": logistic.test_accuracy,
-            f"probe_train_{name}": logistic.train_accuracy,
-            f"probe_adjusted_{name}": chance_adjusted(logistic.test_accuracy, y_test),
-            f"mse_{name}": linear.test_mse,
-            f"mse_train_{name}": linear.train_mse,
-        }
-    row["scores"] = scores
-    ids = tokenize(model, train, max_length).ids
-    case = FrozenFeatures(
-        at_train.features[layers["last"]], y, model, [ids[i] for i in at_train.row_indices], settings.seed
+    features = FrozenFeatures(
+        extraction.features[places["last"]],
+        y,
+        model,
+        [train_tokens.ids[i] for i in extraction.row_indices],
+        settings.seed,
     )
-    for name, rival in TRANSFERABILITY_SCORES.items():
-        before = time.perf_counter()
-        row[f"transfer_{name}"] = rival(case)
-        row[f"transfer_{name}_seconds"] = time.perf_counter() - before
-    if settings.lora is None:
-        return row | {"seconds": time.perf_counter() - started}
-    frozen = finetune(model, train, test, settings.frozen, max_length=max_length)
-    lora = finetune(model, train, test, settings.lora, max_length=max_length)
-    after = extract(lora.model, train, layers=wanted, batch_size=64, max_length=max_length)
-    return row | {
-        "frozen": frozen.accuracy,
-        "lora": lora.accuracy,
-        "gain": lora.accuracy - frozen.accuracy,
-        "lora_adjusted": chance_adjusted(lora.accuracy, y_test),
-        "lora_rate": lora.learning_rate,
-        "lora_steps": lora.n_steps,
-        "lora_seconds": lora.seconds,
-        "frozen_seconds": frozen.seconds,
-        "seconds": time.perf_counter() - started,
-        "scores_after": score_extraction(after, settings.spectrum),
-    }
+    transferability = _transferability(features)
+    finetuning: FinetuneComparison | None = None
+    scores_after: tuple[ScoreSetting, ...] = ()
+    if settings.lora is not None:
+        finetuning, scores_after = _compare_finetuning(model, train, test, train_tokens, test_tokens, y_test, settings)
+    return ExperimentResult(
+        model=model.name,
+        dataset=train.name,
+        weights=model.fingerprint,
+        texts=train.fingerprint,
+        n_train=len(y),
+        n_test=len(y_test),
+        n_classes=train.n_classes,
+        n_features=model.dimension,
+        n_parameters=model.model.num_parameters(),
+        majority=float(np.bincount(y_test).max() / len(y_test)),
+        probes=probes,
+        scores=scores,
+        transferability=transferability,
+        score_seconds=score_seconds,
+        seconds=time.perf_counter() - started,
+        finetuning=finetuning,
+        scores_after=scores_after,
+    )
 
 
-def cell_frame(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
-    """One line a cell: everything but the scores and the warnings."""
-    left_out = ("scores", "scores_after", "warnings")
-    return pd.DataFrame([{name: value for name, value in row.items() if name not in left_out} for row in rows])
+def _probe(
+    x: NDArray[np.float64],
+    y: NDArray[np.int64],
+    x_test: NDArray[np.float64],
+    y_test: NDArray[np.int64],
+    train: TextDataset,
+    seed: int,
+) -> ProbeResult:
+    linear = linear_probe(x, y, x_test, y_test, n_classes=train.n_classes)
+    logistic = logistic_probe(x, y, x_test, y_test, seed=seed)
+    return ProbeResult(
+        accuracy=logistic.test_accuracy,
+        train_accuracy=logistic.train_accuracy,
+        adjusted_accuracy=chance_adjusted(logistic.test_accuracy, y_test),
+        mse=linear.test_mse,
+        train_mse=linear.train_mse,
+    )
 
 
-def score_frame(rows: Iterable[dict[str, Any]], when: str = "before") -> pd.DataFrame:
-    """One line for each cell, layer, centering and rule.
+def _transferability(features: FrozenFeatures) -> dict[str, TransferabilityValue]:
+    values = {}
+    for name, score in TRANSFERABILITY_SCORES.items():
+        started = time.perf_counter()
+        value = score(features)
+        values[name] = TransferabilityValue(value, time.perf_counter() - started)
+    return values
+
+
+def _compare_finetuning(
+    model: CausalModel,
+    train: TextDataset,
+    test: TextDataset,
+    train_tokens: Tokens,
+    test_tokens: Tokens,
+    y_test: NDArray[np.int64],
+    settings: ExperimentConfig,
+) -> tuple[FinetuneComparison, tuple[ScoreSetting, ...]]:
+    """LoRA against a head on frozen features, and the scores after LoRA."""
+    frozen, lora = (
+        finetune(model, train, test, config, train_tokens=train_tokens, test_tokens=test_tokens)
+        for config in (settings.frozen, settings.lora)
+    )
+    layers = tuple(dict.fromkeys(middle_and_last(model.n_layers).values()))
+    after = extract(lora.model, train, layers=layers, batch_size=EXTRACTION_BATCH, tokens=train_tokens)
+    comparison = FinetuneComparison(
+        frozen_accuracy=frozen.accuracy,
+        lora_accuracy=lora.accuracy,
+        lora_adjusted_accuracy=chance_adjusted(lora.accuracy, y_test),
+        learning_rate=lora.learning_rate,
+        n_steps=lora.n_steps,
+        frozen_seconds=frozen.seconds,
+        lora_seconds=lora.seconds,
+    )
+    return comparison, score_extraction(after, settings.spectrum)
+
+
+def cell_frame(results: Iterable[ExperimentResult]) -> pd.DataFrame:
+    """Tabulate results, one row per cell, without scores and warnings.
 
     Parameters
     ----------
-    rows : iterable of dict
-        Of :func:`ntps_utils.evidence.benchmark.run_benchmark`.
-    when : {"before", "after"}
-        LoRA.
+    results : iterable of ExperimentResult
+
+    Returns
+    -------
+    DataFrame
+        Columns of :meth:`ExperimentResult.to_row`.
     """
-    field_name = {"before": "scores", "after": "scores_after"}[when]
-    lines = []
-    for row in rows:
-        last = max(score["layer"] for score in row[field_name])
-        for score in row[field_name]:
-            place = "last" if score["layer"] == last else "middle"
-            lines.append({"model": row["model"], "dataset": row["dataset"], "place": place, **score})
-    return pd.DataFrame(lines)
+    return pd.DataFrame([result.to_row() for result in results])
+
+
+def score_frame(results: Iterable[ExperimentResult], when: Literal["before", "after"] = "before") -> pd.DataFrame:
+    """Tabulate scores, one row per cell, layer, centering and width.
+
+    Parameters
+    ----------
+    results : iterable of ExperimentResult
+    when : {"before", "after"}
+        Scores before or after LoRA.
+
+    Returns
+    -------
+    DataFrame
+        ``model``, ``dataset``, ``place`` and the fields of :class:`ScoreSetting`.
+
+    Raises
+    ------
+    ValueError
+        If a result has no scores after LoRA.
+    """
+    check_choice("when", when, ("before", "after"))
+    rows = []
+    for result in results:
+        scores = result.scores if when == "before" else result.scores_after
+        if not scores:
+            raise ValueError(
+                f"{result.model} on {result.dataset} has no scores after LoRA; run the experiment with LoRA."
+            )
+        last_layer = max(score.layer for score in scores)
+        for score in scores:
+            place = "last" if score.layer == last_layer else "middle"
+            rows.append({"model": result.model, "dataset": result.dataset, "place": place, **asdict(score)})
+    return pd.DataFrame(rows)

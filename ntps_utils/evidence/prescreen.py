@@ -1,4 +1,4 @@
-"""Will LoRA pay? A model and a dataset in; scores, rivals, a predicted gain and a verdict out."""
+"""Predict the gain of LoRA before finetuning, from scores of the frozen model and recorded finetuning runs."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ import pandas as pd
 
 from ntps_utils._utils.files import asset_text
 from ntps_utils._utils.provenance import provenance
+from ntps_utils._utils.validation import check_integer, check_number
+from ntps_utils.evidence.cost import duration as duration
+from ntps_utils.evidence.cost import finetuning_cost
 from ntps_utils.evidence.experiment import SCORES, ExperimentConfig, middle_and_last, score_extraction
-from ntps_utils.evidence.statistics import HeldOut, fit_gain, predict_held_out
+from ntps_utils.evidence.statistics import GainRegressor, HeldOut, HeldOutPerformance, predict_held_out
 from ntps_utils.evidence.tables import load_recorded
 from ntps_utils.models.datasets import TextDataset, load_texts
 from ntps_utils.models.extraction import extract, tokenize
@@ -25,7 +28,7 @@ from ntps_utils.models.probes import warn_of_shared_texts
 from ntps_utils.models.transferability import TRANSFERABILITY_SCORES, FrozenFeatures
 
 PREDICTORS = (*SCORES, "explained", *(f"transfer_{name}" for name in TRANSFERABILITY_SCORES))
-"""What the gain is predicted from, all of it computed before any finetuning."""
+"""Columns that the gain is predicted from; all of them are computed before finetuning."""
 
 LABELS = {
     "ntps": "NTPS (Euclidean)",
@@ -38,28 +41,31 @@ LABELS = {
     "transfer_knn": "k-NN accuracy",
     "transfer_linearized": "linearized gain",
 }
+"""Names of the predictors for tables and figures."""
+
 LEVEL = 0.8
+"""Nominal coverage of the intervals of the gain."""
+
 CALIBRATIONS = ("lab", "real")
+"""Recorded tables that can serve as calibration."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What the recorded cells allow one to say of a new case.
+    """Recorded finetuning runs that a prediction is based on, and how well they predict each other.
 
     Attributes
     ----------
     name : str
+        Name or file of the table.
     n_cells, n_datasets : int
-        Used; rows of the dataset at hand are left out.
+        Number of runs and of datasets that were used.
     left_out : tuple of str
-        Datasets that were left out because they are the one at hand, or on demand.
+        Datasets that were excluded: the dataset to predict, and those in ``leave_out``.
     mean_gain : float
-    mean_error : float
-        Mean absolute error of predictions for datasets left out one at a time.
-    skill, skill_low, skill_high : float
-        ``1 - error / error of the mean``, with its 95% interval.
-    coverage, width : float
-        Of the 80% intervals of those datasets.
+        Mean gain of these runs.
+    performance : HeldOutPerformance
+        Accuracy of predictions for datasets that were left out one at a time.
     """
 
     name: str
@@ -67,55 +73,56 @@ class Calibration:
     n_datasets: int
     left_out: tuple[str, ...]
     mean_gain: float
-    mean_error: float
-    skill: float
-    skill_low: float
-    skill_high: float
-    coverage: float
-    width: float
+    performance: HeldOutPerformance
 
     @property
     def predicts(self) -> bool:
-        """Whether predictors beat the mean beyond doubt."""
-        return self.skill_low > 0.0
+        """Whether the predictors are significantly better than the mean gain."""
+        return self.performance.skill_low > 0.0
 
 
 @dataclass(frozen=True)
 class PrescreenReport:
-    """Everything that is known before finetuning, and what follows from it.
+    """The predicted gain of LoRA, what it is based on, and a verdict.
 
-    Accuracies and gains are fractions of one; times are seconds.
+    Accuracies and gains are fractions, durations are in seconds.
 
     Attributes
     ----------
     model, dataset : str
+        Names.
     n_texts, n_classes, n_features : int
+        Number of texts and classes, and of features d.
     majority : float
-        Share of the commonest class.
+        Share of the most frequent class.
     probe_accuracy : float
-        Cross-validated, of a logistic probe on the frozen features.
+        Cross-validated accuracy of a logistic probe on the frozen features.
     predictors : dict of str to float
-        By column name, see ``LABELS``.
+        Values of the predictors by column name, see ``LABELS``.
     percentiles : dict of str to float
         Share of the calibration's cells with a lower value, 0 to 1.
     gain, gain_low, gain_high : float
-        Predicted gain of LoRA over the probe, with its interval at ``level``; the ends do
-        not exceed what the probe leaves.
+        Predicted gain of LoRA over the probe, and its interval; none of them exceeds the
+        headroom of the probe.
     level : float
+        Nominal coverage of the interval.
     distance : float
-        Share of the calibration's cells that lie nearer to its middle: near 1 the case is
-        unlike anything there.
+        Share of the calibration's cells that are nearer to its mean than this case; near 1,
+        the case is unlike the calibration.
     calibration : Calibration
+        Recorded finetuning runs that the prediction is based on.
     seconds : float
-        Spent on all of this.
+        Duration of the prescreening.
     lora_seconds : float
-        Estimate for the LoRA run, on the same machine.
+        Estimated duration of the LoRA run on the same machine, without early stopping.
     threshold : float
-        Gain from which LoRA is worth while.
+        Smallest gain that makes LoRA worthwhile.
     verdict : {"yes", "no", "open", "unknown"}
+        See ``HEADLINES``.
     reasons : tuple of str
-        The verdict in plain words.
+        Sentences that explain the verdict.
     provenance : dict
+        Settings, versions and date.
     """
 
     model: str
@@ -141,11 +148,21 @@ class PrescreenReport:
     provenance: Mapping[str, Any]
 
     def to_json(self) -> str:
-        """All fields as JSON."""
+        """Convert all fields to JSON.
+
+        Returns
+        -------
+        str
+        """
         return json.dumps(asdict(self), indent=1, allow_nan=False)
 
     def to_html(self) -> str:
-        """A page that stands alone: no script, no network; every text in it is escaped."""
+        """Render a page that needs no script and no network; all text in it is escaped.
+
+        Returns
+        -------
+        str
+        """
         template = asset_text("prescreen.html.j2")
         environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
         environment.filters["points"] = lambda value: f"{100 * value:+.1f}"
@@ -154,33 +171,37 @@ class PrescreenReport:
 
 
 HEADLINES = {
-    "yes": "LoRA is likely to pay.",
-    "no": "LoRA is unlikely to pay.",
-    "open": "Too close to call.",
-    "unknown": "The calibration cannot tell.",
+    "yes": "LoRA is likely to be worthwhile.",
+    "no": "LoRA is unlikely to be worthwhile.",
+    "open": "The interval contains the threshold.",
+    "unknown": "The calibration does not predict the gain.",
 }
-
-
-def duration(seconds: float) -> str:
-    """A time in words: "12 s", "3 min", "2.5 h"."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+"""Headline of each verdict."""
 
 
 def load_calibration(name: str | Path) -> pd.DataFrame:
-    """Cells that predictions are calibrated on.
+    """Load recorded finetuning runs to calibrate predictions on.
 
     Parameters
     ----------
-    name : str or path
-        "lab" or "real", which ship with the library, or a CSV file that
-        ``ntps grid --record`` wrote.
+    name : str or Path
+        "lab" or "real", which ship with the library, or a CSV file written by
+        ``ntps benchmark --record``.
+
+    Returns
+    -------
+    DataFrame
+        One row per cell, see :func:`ntps_utils.evidence.tables.cell_table`.
 
     Raises
     ------
     ValueError
         If there is no such table, or it lacks columns.
+
+    Examples
+    --------
+    >>> load_calibration("lab")["gain"].between(-1, 1).all()
+    np.True_
     """
     if str(name) in CALIBRATIONS:
         cells = load_recorded(str(name))
@@ -188,19 +209,34 @@ def load_calibration(name: str | Path) -> pd.DataFrame:
         cells = pd.read_csv(name)
     else:
         raise ValueError(
-            f"There is no calibration {str(name)!r}: give {' or '.join(CALIBRATIONS)}, or a CSV file of cells that "
-            "`ntps grid --record` wrote."
+            f"Unknown calibration {str(name)!r}; give {' or '.join(CALIBRATIONS)}, or a CSV file written by "
+            "`ntps benchmark --record`."
         )
     missing = [c for c in ("model", "dataset", "texts", "gain", *PREDICTORS) if c not in cells]
     if missing:
-        raise ValueError(f"The calibration {name} lacks the columns {', '.join(missing)}; measure it with LoRA.")
+        raise ValueError(
+            f"The calibration {name} lacks the columns {', '.join(missing)}; record it with LoRA, by "
+            "`ntps benchmark --record`."
+        )
     return cells
 
 
 def calibrate(cells: pd.DataFrame, predictors: Sequence[str] = PREDICTORS, *, seed: int = 0) -> HeldOut:
-    """How well gains are predicted for datasets left out one at a time.
+    """Predict the gains of each dataset of a calibration from the other datasets.
 
-    See :func:`~ntps_utils.evidence.statistics.predict_held_out`.
+    Parameters
+    ----------
+    cells : DataFrame
+        Table as returned by :func:`load_calibration`.
+    predictors : sequence of str
+        Columns to predict the gain from.
+    seed : int
+        Random seed for the interval of the skill.
+
+    Returns
+    -------
+    HeldOut
+        See :func:`ntps_utils.evidence.statistics.predict_held_out`.
     """
     return predict_held_out(
         cells[list(predictors)].to_numpy(float),
@@ -229,36 +265,43 @@ def prescreen(
     trust_remote_code: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> PrescreenReport:
-    """Measure a case before finetuning, and predict the gain of LoRA from recorded cells.
+    """Predict the gain of LoRA from scores of the frozen model and recorded finetuning runs.
+
+    Each text is tokenized once.
 
     Parameters
     ----------
     model, dataset, device, dtype, text_column, label_column, trust_remote_code
-        See :func:`ntps_utils.models.loading.load_model` and :func:`~ntps_utils.models.datasets.load_texts`; the
-        training split is used.
-    calibration : str or path
-        See :func:`load_calibration`; "auto" takes "lab" for the lab's models, else "real".
+        See :func:`ntps_utils.models.loading.load_model` and
+        :func:`~ntps_utils.models.datasets.load_texts`; the training split is used.
+    calibration : str or Path
+        See :func:`load_calibration`; "auto" means "lab" for models of the lab, otherwise "real".
     leave_out : sequence of str
-        Datasets of the calibration to leave out, beside the one at hand.
+        Datasets of the calibration to exclude, besides ``dataset``.
     threshold : float
-        Gain in accuracy from which LoRA is worth while.
+        Smallest gain in accuracy that makes LoRA worthwhile, in [0, 1).
     max_texts : int, optional
-        Use the first texts only.
+        Number of texts to use, the first ones; None uses all.
     max_length, batch_size
         See :func:`ntps_utils.models.extraction.extract`.
     seed : int
-        Of folds and random projections.
+        Random seed for folds and random projections.
     progress : callable, optional
-        Called with what is being done, how much is done, and of how much.
+        Called with the name of the step, the number of finished parts and their total.
+
+    Returns
+    -------
+    PrescreenReport
 
     Raises
     ------
     ValueError
-        If model, data or calibration cannot be used; the message says why.
+        If the model, the texts or the calibration cannot be used; the message says why.
     """
     started = time.perf_counter()
-    if not 0.0 <= threshold < 1.0:
-        raise ValueError(f"threshold must be a gain in accuracy in [0, 1), such as 0.01; got {threshold}.")
+    check_number("threshold", threshold, 0.0, 1.0, open_high=True)
+    check_integer("max_texts", max_texts, 1, optional=True)
+    check_integer("seed", seed, 0)
     name = str(calibration)
     if name == "auto":
         name = "lab" if str(getattr(model, "name", model)).startswith("lab/") else "real"
@@ -266,7 +309,9 @@ def prescreen(
     unknown = sorted(set(leave_out) - set(cells["dataset"]))
     if unknown:
         known = ", ".join(sorted(set(cells["dataset"])))
-        raise ValueError(f"The calibration {name} has no dataset {unknown[0]!r} to leave out; it has {known}.")
+        raise ValueError(
+            f"The calibration {name} has no dataset {unknown[0]!r}, so it cannot be left out; its datasets are {known}."
+        )
     data = (
         dataset
         if isinstance(dataset, TextDataset)
@@ -277,8 +322,8 @@ def prescreen(
         raise ValueError(f"All {len(data)} texts of {data.name} have one label; at least two classes are needed.")
     if np.sum(np.bincount(data.labels) >= 2) < 2:
         raise ValueError(
-            f"{data.name} has {len(data)} texts of {len(np.unique(data.labels))} classes; a probe needs two classes "
-            "with two texts each at the least, and a useful one dozens."
+            f"{data.name} has {len(data)} texts of {len(np.unique(data.labels))} classes, but a probe needs at least "
+            "two classes with two texts each; give more texts."
         )
     warn_of_shared_texts(data.texts)
     lm = (
@@ -286,65 +331,60 @@ def prescreen(
         if isinstance(model, CausalModel)
         else load_model(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
     )
-    steps = ["reading texts", *TRANSFERABILITY_SCORES, "calibration"]
 
-    def said(what: str, done: int, total: int) -> None:
+    def report(step: str, done: int, total: int) -> None:
         if progress is not None:
-            progress(what, done, total)
+            progress(step, done, total)
 
-    read = 0
+    n_extracted = 0
 
-    def texts_read(n: int) -> None:
-        nonlocal read
-        read += n
-        said(steps[0], read, len(data))
+    def report_texts(n: int) -> None:
+        nonlocal n_extracted
+        n_extracted += n
+        report("reading texts", n_extracted, len(data))
 
     last = middle_and_last(lm.n_layers)["last"]
+    tokens = tokenize(lm, data, max_length)
     pass_started = time.perf_counter()
-    at = extract(
-        lm, data, layers=(last,), features=(last,), batch_size=batch_size, max_length=max_length, progress=texts_read
+    extraction = extract(
+        lm, data, layers=(last,), features=(last,), batch_size=batch_size, tokens=tokens, progress=report_texts
     )
     pass_seconds = time.perf_counter() - pass_started
-    labels = data.labels[at.row_indices]
+    labels = data.labels[extraction.row_indices]
     settings = ExperimentConfig()
-    rows = {(r["centered"], r["rule"]): r for r in score_extraction(at, settings.spectrum)}
-    primary, centered = rows[False, "half"], rows[True, "half"]
-    predictors = {score: float(primary[score]) for score in SCORES}
-    predictors["explained"] = float(centered["trace_b"] / centered["trace_y"])
-    ids = tokenize(lm, data, max_length).ids
-    case = FrozenFeatures(np.asarray(at.features[last], float), labels, lm, [ids[i] for i in at.row_indices], seed)
-    for i, (rival, function) in enumerate(TRANSFERABILITY_SCORES.items(), 1):
-        said(LABELS[f"transfer_{rival}"], i, len(TRANSFERABILITY_SCORES))
-        predictors[f"transfer_{rival}"] = function(case)
+    scores = {(s.centered, s.rule): s for s in score_extraction(extraction, settings.spectrum)}
+    predictors = {name: float(getattr(scores[False, "half"], name)) for name in SCORES}
+    predictors["explained"] = scores[True, "half"].explained
+    features = FrozenFeatures(
+        np.asarray(extraction.features[last], float),
+        labels,
+        lm,
+        [tokens.ids[i] for i in extraction.row_indices],
+        seed,
+    )
+    for i, (score, function) in enumerate(TRANSFERABILITY_SCORES.items(), 1):
+        report(LABELS[f"transfer_{score}"], i, len(TRANSFERABILITY_SCORES))
+        predictors[f"transfer_{score}"] = function(features)
 
-    fingerprints = {data.fingerprint}
-    same = (cells["dataset"] == data.name) | cells["texts"].isin(fingerprints) | cells["dataset"].isin(leave_out)
+    same = (cells["dataset"] == data.name) | (cells["texts"] == data.fingerprint) | cells["dataset"].isin(leave_out)
     left_out = tuple(sorted(set(cells.loc[same, "dataset"])))
     used = cells[~same]
-    held = calibrate(used, seed=seed)
     facts = Calibration(
         name=name,
         n_cells=len(used),
         n_datasets=used["dataset"].nunique(),
         left_out=left_out,
         mean_gain=float(used["gain"].mean()),
-        mean_error=held.mean_error,
-        skill=held.skill,
-        skill_low=held.skill_low,
-        skill_high=held.skill_high,
-        coverage=held.coverage,
-        width=held.width,
+        performance=calibrate(used, seed=seed).performance,
     )
-    fitted = fit_gain(used[list(PREDICTORS)].to_numpy(float), used["gain"].to_numpy(), used["dataset"].tolist())
+    regressor = GainRegressor().fit(used[list(PREDICTORS)].to_numpy(float), used["gain"], used["dataset"])
     x = np.array([[predictors[column] for column in PREDICTORS]])
-    gain, low, high = (float(v[0]) for v in fitted.predict(x, LEVEL))
-    room = predictors["transfer_headroom"]
-    gain, low, high = (min(value, room) for value in (gain, low, high))
-    distance = float(fitted.distance(x)[0])
-    verdict, reasons = judge(gain, low, high, threshold, room, distance, facts)
-    # A step of LoRA costs about three forward passes of its texts: one forward, two backward through frozen weights.
+    headroom = predictors["transfer_headroom"]
+    interval = regressor.predict_interval(x, LEVEL)
+    gain, low, high = (min(float(value[0]), headroom) for value in (regressor.predict(x), *interval))
+    distance = float(regressor.distance(x)[0])
+    verdict, reasons = judge(gain, low, high, threshold, headroom, distance, facts)
     assert settings.lora is not None
-    n_seen = settings.lora.max_steps * settings.lora.batch_size * len(settings.lora.learning_rates)
     return PrescreenReport(
         model=lm.name,
         dataset=data.name,
@@ -352,7 +392,7 @@ def prescreen(
         n_classes=len(np.unique(labels)),
         n_features=lm.dimension,
         majority=float(np.bincount(labels).max() / len(labels)),
-        probe_accuracy=1.0 - room,
+        probe_accuracy=1.0 - headroom,
         predictors=predictors,
         percentiles={column: float((used[column] < value).mean()) for column, value in predictors.items()},
         gain=gain,
@@ -362,7 +402,7 @@ def prescreen(
         distance=distance,
         calibration=facts,
         seconds=time.perf_counter() - started,
-        lora_seconds=3.0 * n_seen * pass_seconds / len(data),
+        lora_seconds=finetuning_cost(settings.lora, len(data), 0) * pass_seconds / len(data),
         threshold=threshold,
         verdict=verdict,
         reasons=reasons,
@@ -372,8 +412,8 @@ def prescreen(
             dataset=data.name,
             dataset_fingerprint=data.fingerprint,
             max_texts=max_texts,
-            max_length=at.max_length,
-            n_truncated=at.n_truncated,
+            max_length=extraction.max_length,
+            n_truncated=extraction.n_truncated,
             seed=seed,
             device=str(lm.model.device),
             dtype=str(lm.model.dtype).removeprefix("torch."),
@@ -384,7 +424,26 @@ def prescreen(
 def judge(
     gain: float, low: float, high: float, threshold: float, headroom: float, distance: float, facts: Calibration
 ) -> tuple[str, tuple[str, ...]]:
-    """Verdict and reasons, from the prediction and from how far it can be trusted."""
+    """Derive a verdict from a prediction, its interval, and the accuracy of the calibration.
+
+    Parameters
+    ----------
+    gain, low, high : float
+        Predicted gain and its interval.
+    threshold : float
+        Smallest gain that makes LoRA worthwhile.
+    headroom : float
+        Error of the probe, an upper bound of the gain.
+    distance : float
+        Distance of the case from the calibration, 0 to 1.
+    facts : Calibration
+
+    Returns
+    -------
+    verdict : {"yes", "no", "open", "unknown"}
+    reasons : tuple of str
+        Sentences that explain it.
+    """
 
     def points(value: float) -> str:
         return f"{100 * value:.1f}"
@@ -392,29 +451,30 @@ def judge(
     reasons = []
     if headroom < threshold:
         reasons.append(
-            f"The probe leaves {points(headroom)} points of accuracy, less than the {points(threshold)} that would be "
-            "worth while. No finetuning can gain more than that."
+            f"The probe is wrong on {points(headroom)}% of the texts, so no finetuning can gain more than "
+            f"{points(headroom)} points of accuracy, which is less than the threshold of {points(threshold)}."
         )
         return "no", tuple(reasons)
-    span = f"{points(low)} to {points(high)} points (80% interval)"
+    interval = f"{points(low)} to {points(high)} points (80% interval)"
+    performance = facts.performance
     if not facts.predicts:
         reasons.append(
-            f"Nothing that was computed here predicts the gain of LoRA on datasets that the calibration has not seen "
-            f"better than the mean gain does: its error is {100 * (1 - facts.skill):.0f}% of the mean's "
-            f"(95% interval {100 * (1 - facts.skill_high):.0f}% to {100 * (1 - facts.skill_low):.0f}%)."
+            "On datasets that were left out of the calibration, these predictors are not reliably better than the "
+            f"mean gain: their error is {100 * (1 - performance.skill):.0f}% of its error (95% interval "
+            f"{100 * (1 - performance.skill_high):.0f}% to {100 * (1 - performance.skill_low):.0f}%)."
         )
-        reasons.append(f"Take {span} as the range that gains fall into, and not as a forecast for this case.")
+        reasons.append(f"Read {interval} as the usual range of gains, not as a forecast for this case.")
     else:
         reasons.append(
-            f"On datasets that the calibration had not seen, predictions were off by {points(facts.mean_error)} points "
-            f"on average, {100 * facts.skill:.0f}% less than the mean gain is."
+            "On datasets that were left out of the calibration, the predictions have a mean error of "
+            f"{points(performance.mean_error)} points, {100 * performance.skill:.0f}% less than the mean gain has."
         )
-        reasons.append(f"Expected gain: {points(gain)} points, {span}.")
-    reasons.append(f"The probe leaves {points(headroom)} points of accuracy to gain.")
+        reasons.append(f"The expected gain is {points(gain)} points, {interval}.")
+    reasons.append(f"The headroom of the probe is {points(headroom)} points of accuracy.")
     if distance >= 0.95:
         reasons.append(
-            "This case lies at the edge of the calibration or outside it "
-            f"({100 * distance:.0f}% of its cells are nearer to its middle), so the interval may be too narrow."
+            f"This case is at the edge of the calibration or outside it: {100 * distance:.0f}% of its cells are nearer "
+            "to its mean. The interval may be too narrow."
         )
     if low > threshold:
         verdict = "yes"

@@ -1,19 +1,27 @@
-"""Honest statistics for a dozen points: rank correlations, their intervals, and selection."""
+"""Rank correlations, bootstrap intervals and selection-aware permutation tests for small samples.
+
+Also the regression of the LoRA gain on quantities that are known before finetuning, and its
+evaluation on groups of rows that were left out.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
+from sklearn.base import BaseEstimator, RegressorMixin, clone
 from sklearn.dummy import DummyRegressor
 from sklearn.linear_model import RidgeCV
+from sklearn.model_selection import LeaveOneGroupOut, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils.validation import check_is_fitted
 
+from ntps_utils._utils.validation import check_number
 from ntps_utils.theory.linear import Array
 
 Index = NDArray[np.intp]
@@ -21,18 +29,51 @@ Index = NDArray[np.intp]
 
 @dataclass(frozen=True)
 class RankCorrelation:
-    """A rank correlation (Spearman's rho or Kendall's tau-b) with a bootstrap interval and a permutation p-value."""
+    """A rank correlation with a bootstrap interval and a permutation p-value.
+
+    Attributes
+    ----------
+    rho : float
+        Spearman's rho or Kendall's tau-b.
+    low, high : float
+        Ends of the bootstrap interval.
+    p : float
+        Two-sided p-value under random pairing. It is not valid if x was selected by its
+        correlation with y; see :func:`max_statistic_test` for that case.
+    n : int
+        Number of points.
+    """
 
     rho: float
     low: float
     high: float
     p: float
-    """Two-sided, under random pairing; of no use if x was chosen by looking at y."""
     n: int
 
 
 def spearman(x: ArrayLike, y: ArrayLike) -> float:
-    """Spearman's rank correlation, ties at mid-ranks; NaN if either is constant."""
+    """Compute Spearman's rank correlation, with ties at mid-ranks.
+
+    Parameters
+    ----------
+    x, y : (n,) array_like
+        At least three finite values each.
+
+    Returns
+    -------
+    float
+        Correlation in [-1, 1]; NaN if x or y is constant.
+
+    Raises
+    ------
+    ValueError
+        If the lengths differ, there are fewer than three values, or one is not finite.
+
+    Examples
+    --------
+    >>> round(spearman([1, 2, 3, 4], [2, 1, 4, 3]), 3)
+    0.6
+    """
     x, y = _paired(x, y)
     return _correlation(stats.rankdata(x), stats.rankdata(y))
 
@@ -40,19 +81,32 @@ def spearman(x: ArrayLike, y: ArrayLike) -> float:
 def rank_correlation(
     x: ArrayLike, y: ArrayLike, *, seed: int, level: float = 0.95, n_resamples: int = 5000
 ) -> RankCorrelation:
-    """Spearman's rho with uncertainty that does not lean on large samples.
+    """Compute Spearman's rho with uncertainty that does not rely on large samples.
 
-    The interval is the percentile bootstrap over pairs (samples in which either side is
-    constant are left out); the p-value permutes y.
+    The interval is the percentile bootstrap over pairs, without the resamples in which x or
+    y is constant. The p-value is ``(1 + count) / (1 + n_resamples)``, where ``count`` is the
+    number of permutations of y whose absolute correlation is at least the observed one.
 
     Parameters
     ----------
     x, y : (n,) array_like
+        At least three finite values each.
     seed : int
+        Random seed for the resamples and permutations.
     level : float
-        Coverage aimed at.
+        Nominal coverage of the interval, in (0, 1).
     n_resamples : int
-        Bootstrap samples, and permutations.
+        Number of bootstrap resamples, and of permutations.
+
+    Returns
+    -------
+    RankCorrelation
+
+    Examples
+    --------
+    >>> r = rank_correlation([1, 2, 3, 4, 5, 6], [1, 3, 2, 4, 6, 5], seed=0)
+    >>> round(r.rho, 3), round(r.p, 2), r.n
+    (0.886, 0.03, 6)
     """
     return _with_uncertainty(x, y, _row_spearman, seed, level, n_resamples)
 
@@ -60,23 +114,69 @@ def rank_correlation(
 def mean_interval(
     values: ArrayLike, *, seed: int, level: float = 0.95, n_resamples: int = 5000
 ) -> tuple[float, float, float]:
-    """Mean of a few values, and the ends of its percentile bootstrap interval.
+    """Compute the mean of a few values, and the ends of its percentile bootstrap interval.
+
+    Parameters
+    ----------
+    values : (n,) array_like
+        At least three finite values.
+    seed : int
+        Random seed for the resamples.
+    level : float
+        Nominal coverage of the interval, in (0, 1).
+    n_resamples : int
+        Number of bootstrap resamples.
+
+    Returns
+    -------
+    mean, low, high : float
 
     Raises
     ------
     ValueError
         If there are fewer than three values, or one is not finite.
+
+    Examples
+    --------
+    >>> [round(value, 2) for value in mean_interval([0.1, 0.2, 0.4, 0.5], seed=0)]
+    [0.3, 0.15, 0.45]
     """
     values = np.asarray(values, dtype=float)
     if values.ndim != 1 or len(values) < 3 or not np.isfinite(values).all():
-        raise ValueError(f"Give at least three finite values in one series, got shape {values.shape}.")
-    drawn = np.random.default_rng(seed).choice(values, size=(n_resamples, len(values))).mean(1)
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+        raise ValueError(
+            f"Give at least three finite values in one dimension; got an array of shape {values.shape}"
+            f"{'' if np.isfinite(values).all() else ' with NaN or infinity'}."
+        )
+    result = stats.bootstrap(
+        (values,),
+        np.mean,
+        confidence_level=level,
+        n_resamples=n_resamples,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    )
+    low, high = result.confidence_interval
     return float(values.mean()), float(low), float(high)
 
 
 def kendall(x: ArrayLike, y: ArrayLike) -> float:
-    """Kendall's tau-b: pairs in the same order less pairs in the opposite one, ties allowed for."""
+    """Compute Kendall's tau-b: concordant minus discordant pairs, corrected for ties.
+
+    Parameters
+    ----------
+    x, y : (n,) array_like
+        At least three finite values each.
+
+    Returns
+    -------
+    float
+        Correlation in [-1, 1]; NaN if x or y is constant.
+
+    Examples
+    --------
+    >>> round(kendall([1, 2, 3, 4], [2, 1, 4, 3]), 3)
+    0.333
+    """
     x, y = _paired(x, y)
     return float(_row_kendall(x[None], y[None])[0])
 
@@ -84,17 +184,41 @@ def kendall(x: ArrayLike, y: ArrayLike) -> float:
 def kendall_correlation(
     x: ArrayLike, y: ArrayLike, *, seed: int, level: float = 0.95, n_resamples: int = 5000
 ) -> RankCorrelation:
-    """Kendall's tau-b with uncertainty; see :func:`rank_correlation`.
+    """Compute Kendall's tau-b with a bootstrap interval and a permutation p-value.
 
-    ``rho`` of the result is tau-b. Resampled pairs that coincide count as ties.
+    A pair of points that a resample contains twice counts as a tie.
+
+    Parameters
+    ----------
+    x, y, seed, level, n_resamples
+        See :func:`rank_correlation`.
+
+    Returns
+    -------
+    RankCorrelation
+        ``rho`` is tau-b.
     """
     return _with_uncertainty(x, y, _row_kendall, seed, level, n_resamples)
 
 
 def partial_spearman(x: ArrayLike, y: ArrayLike, given: ArrayLike) -> float:
-    """Spearman's correlation of x and y with the ranks of a third variable held fixed.
+    """Compute the partial rank correlation of x and y, controlling for a third variable.
 
-    ``(r_xy - r_xz r_yz) / sqrt((1 - r_xz^2)(1 - r_yz^2))`` over rank correlations.
+    Parameters
+    ----------
+    x, y, given : (n,) array_like
+        At least three finite values each; ``given`` is the variable that is controlled for.
+
+    Returns
+    -------
+    float
+        ``(r_xy - r_xz r_yz) / sqrt((1 - r_xz^2)(1 - r_yz^2))`` over rank correlations; NaN
+        if ``given`` determines the ranks of x or y.
+
+    Examples
+    --------
+    >>> round(partial_spearman([1, 2, 3, 4], [2, 1, 4, 3], [1, 3, 2, 4]), 3)
+    1.0
     """
     xy, xz, yz = spearman(x, y), spearman(x, given), spearman(y, given)
     denominator = np.sqrt((1 - xz**2) * (1 - yz**2))
@@ -102,27 +226,58 @@ def partial_spearman(x: ArrayLike, y: ArrayLike, given: ArrayLike) -> float:
 
 
 def leave_one_out(x: ArrayLike, y: ArrayLike) -> Array:
-    """Spearman's rho without each point in turn, (n,)."""
+    """Compute Spearman's rho without each point in turn.
+
+    Parameters
+    ----------
+    x, y : (n,) array_like
+        At least four finite values each.
+
+    Returns
+    -------
+    (n,) float64
+
+    Examples
+    --------
+    >>> leave_one_out([1, 2, 3, 9], [1, 2, 3, 0]).round(2).tolist()
+    [-0.5, -0.5, -0.5, 1.0]
+    """
     x, y = _paired(x, y)
     return np.array([spearman(np.delete(x, i), np.delete(y, i)) for i in range(len(x))])
 
 
 def max_statistic_null(sweep: ArrayLike, n_permutations: int, seed: int) -> Array:
-    """Largest rho over a sweep when the target has nothing to do with it, (n_permutations,).
+    """Sample the largest rho over a sweep when the target is unrelated to the scores.
 
-    Permuting the target keeps the correlation between settings as it is, so this is the
-    null distribution that a coefficient reported as the best of the sweep belongs to.
+    Permuting the target preserves the correlation between settings, so this is the null
+    distribution of a coefficient that is reported as the best of the sweep.
 
     Parameters
     ----------
     sweep : (settings, n) array_like
-        The score of each of n points at each setting.
+        Score of each of n points at each setting. A setting with constant scores is ignored.
     n_permutations : int
+        Number of permutations of the target.
     seed : int
+        Random seed for the permutations.
+
+    Returns
+    -------
+    (n_permutations,) float64
+
+    Raises
+    ------
+    ValueError
+        If ``sweep`` does not have two dimensions.
+
+    Examples
+    --------
+    >>> max_statistic_null([[1, 2, 3, 4], [2, 1, 4, 3]], 3, seed=0).round(2).tolist()
+    [0.4, -0.6, 0.0]
     """
     sweep = np.asarray(sweep, dtype=float)
     if sweep.ndim != 2:
-        raise ValueError(f"A sweep has shape (settings, points), got {sweep.shape}.")
+        raise ValueError(f"A sweep must have shape (settings, points), got {sweep.shape}.")
     n = sweep.shape[1]
     ranks = stats.rankdata(sweep, axis=1)
     ranks = ranks - ranks.mean(axis=1, keepdims=True)
@@ -135,14 +290,14 @@ def max_statistic_null(sweep: ArrayLike, n_permutations: int, seed: int) -> Arra
 
 @dataclass(frozen=True, eq=False)
 class MaxStatisticTest:
-    """Rank correlations of many settings with one target, and what chance gives the best of them.
+    """Rank correlations of many settings with one target, and the null distribution of the best.
 
     Attributes
     ----------
     rho : (settings,) float64
         Spearman's rho, averaged over groups.
     null : (permutations,) float64
-        Largest absolute rho over the settings, with the target's points permuted.
+        Largest absolute rho over the settings after each permutation of the target.
     """
 
     rho: Array
@@ -150,28 +305,46 @@ class MaxStatisticTest:
 
     @property
     def p_best(self) -> float:
-        """How often chance gives a best absolute rho at least as large as the one observed."""
+        """P-value of the largest absolute rho, adjusted for the choice among all settings."""
         return float((1 + np.sum(self.null >= np.abs(self.rho).max() - 1e-12)) / (1 + len(self.null)))
 
 
 def pooled_rank_correlation(
     x: ArrayLike, y: ArrayLike, *, n_resamples: int = 5000, level: float = 0.95, seed: int = 0
 ) -> RankCorrelation:
-    """Spearman's rho within each group, averaged over groups that share their points.
+    """Average Spearman's rho over groups that share their points.
 
-    For scores of several models on the same tasks: models are not independent, so tasks
-    are resampled (and permuted) together for all of them.
+    For scores of several models on the same tasks: models are not independent, so tasks are
+    resampled and permuted together for all models.
 
     Parameters
     ----------
     x, y : (groups, n) array_like
-        Column j is the same point, such as a task, in every group.
+        Column j is the same point, such as a task, in every group; at least three points.
     n_resamples, level, seed
         See :func:`rank_correlation`.
+
+    Returns
+    -------
+    RankCorrelation
+        ``n`` is the number of points in a group.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ, or there are fewer than three points.
+
+    Examples
+    --------
+    >>> x, y = [[1, 2, 3, 4], [2, 1, 3, 4]], [[1, 2, 4, 3], [1, 2, 3, 4]]
+    >>> round(pooled_rank_correlation(x, y).rho, 3)
+    0.8
     """
     x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
     if x.ndim != 2 or x.shape != y.shape or x.shape[1] < 3:
-        raise ValueError(f"Give two (groups, n) arrays of one shape, n at least 3; got {x.shape} and {y.shape}.")
+        raise ValueError(
+            f"x and y must be arrays of the same shape (groups, n) with n at least 3; got {x.shape} and {y.shape}."
+        )
     rng, n = np.random.default_rng(seed), x.shape[1]
 
     def pooled(columns: Index, permuted: Index) -> Array:
@@ -182,30 +355,52 @@ def pooled_rank_correlation(
             ]
         return np.mean(each, axis=0)
 
-    whole = np.arange(n)[None]
-    rho = float(pooled(whole, whole)[0])
-    drawn = rng.integers(0, n, size=(n_resamples, n))
-    low, high = np.nanquantile(pooled(drawn, drawn), [(1 - level) / 2, (1 + level) / 2])
-    shuffled = rng.permuted(np.tile(np.arange(n), (n_resamples, 1)), axis=1)
-    null = pooled(np.broadcast_to(whole, shuffled.shape), shuffled)
-    p = (1 + np.sum(np.abs(null) >= abs(rho) - 1e-12)) / (1 + n_resamples)
-    return RankCorrelation(rho, float(low), float(high), float(p), n)
+    identity = np.arange(n)[None]
+    rho = float(pooled(identity, identity)[0])
+    resamples = rng.integers(0, n, size=(n_resamples, n))
+    low, high = np.nanquantile(pooled(resamples, resamples), [(1 - level) / 2, (1 + level) / 2])
+    permutations = rng.permuted(np.tile(np.arange(n), (n_resamples, 1)), axis=1)
+    null = pooled(np.broadcast_to(identity, permutations.shape), permutations)
+    return RankCorrelation(rho, float(low), float(high), _two_sided_p(rho, null), n)
 
 
 def max_statistic_test(
     sweep: ArrayLike, y: ArrayLike, *, n_permutations: int = 2000, seed: int = 0
 ) -> MaxStatisticTest:
-    """All settings of a sweep against one target, with the permutation null of the best.
+    """Correlate all settings of a sweep with one target, and sample the null distribution of the best.
 
     Parameters
     ----------
     sweep : (settings, groups, n) array_like
+        Scores. A setting with constant scores has the correlation 0.
     y : (groups, n) array_like
-        Its points are permuted together in all groups.
+        Target; its points are permuted together in all groups.
+    n_permutations : int
+        Number of permutations of the target.
+    seed : int
+        Random seed for the permutations.
+
+    Returns
+    -------
+    MaxStatisticTest
+
+    Raises
+    ------
+    ValueError
+        If the shapes of ``sweep`` and ``y`` do not match.
+
+    Examples
+    --------
+    >>> sweep = [[[1, 2, 3, 4, 5]], [[5, 1, 3, 2, 4]]]
+    >>> test = max_statistic_test(sweep, [[1, 2, 3, 5, 4]], n_permutations=500)
+    >>> test.rho.round(2).tolist(), test.p_best < 0.3
+    ([0.9, -0.3], True)
     """
     sweep, y = np.asarray(sweep, dtype=float), np.asarray(y, dtype=float)
     if sweep.ndim != 3 or y.shape != sweep.shape[1:]:
-        raise ValueError(f"A sweep (settings, groups, n) needs a target (groups, n); got {sweep.shape}, {y.shape}.")
+        raise ValueError(
+            f"sweep must have shape (settings, groups, n) and y shape (groups, n); got {sweep.shape} and {y.shape}."
+        )
 
     def unit(values: Array) -> Array:
         ranks = stats.rankdata(values, axis=-1)
@@ -215,149 +410,245 @@ def max_statistic_test(
 
     x, target = unit(sweep), unit(y)
     n = y.shape[1]
-    permuted = np.random.default_rng(seed).permuted(np.tile(np.arange(n), (n_permutations, 1)), axis=1)
+    permutations = np.random.default_rng(seed).permuted(np.tile(np.arange(n), (n_permutations, 1)), axis=1)
     rho = np.einsum("sgn,gn->s", x, target) / len(target)
-    null = np.einsum("sgn,gpn->sp", x, target[:, permuted]) / len(target)
+    null = np.einsum("sgn,gpn->sp", x, target[:, permutations]) / len(target)
     return MaxStatisticTest(rho, np.abs(null).max(axis=0))
 
 
 def pooled_partial_spearman(x: ArrayLike, y: ArrayLike, given: ArrayLike) -> float:
-    """:func:`partial_spearman` within each group, averaged; arrays (groups, n)."""
+    """Average :func:`partial_spearman` over groups.
+
+    Parameters
+    ----------
+    x, y, given : (groups, n) array_like
+
+    Returns
+    -------
+    float
+    """
     rows = zip(np.asarray(x), np.asarray(y), np.asarray(given), strict=True)
     return float(np.mean([partial_spearman(*row) for row in rows]))
 
 
-@dataclass(frozen=True, eq=False)
-class GainModel:
-    """Ridge regression of the gain on a few predictors, with intervals from whole groups left out.
-
-    Attributes
-    ----------
-    estimators : tuple of scikit-learn pipelines
-        One with each group left out.
-    full : scikit-learn pipeline
-        Of all rows.
-    residuals : (n,) float64
-        Absolute error of each row under the estimator that left its group out.
-    group_of : (n,) int
-        Index into ``estimators``.
-    center, spread : (p,) float64
-        Means and deviations of the predictors.
-    spreads : (n,) float64
-        Distance of each row from the mean, in deviations averaged over predictors.
-    """
-
-    estimators: tuple[Any, ...]
-    full: Any
-    residuals: Array
-    group_of: Index
-    center: Array
-    spread: Array
-    spreads: Array
-
-    def predict(self, x: ArrayLike, level: float = 0.8) -> tuple[Array, Array, Array]:
-        """Gain expected, and the ends of an interval, each (m,).
-
-        The interval is the jackknife+ of Barber et al. (2021) with groups in the place of
-        rows: it covers a new group's gain about as often as ``level`` says if groups are
-        alike, whatever the shape of the truth.
-        """
-        x = _rows(x)
-        each = np.stack([one.predict(x) for one in self.estimators])[self.group_of]
-        # The k-th smallest of n values with k = ceil(level (n + 1)), and its mirror image.
-        n = len(self.residuals)
-        k = min(n, int(np.ceil(level * (n + 1))))
-        high = np.sort(each + self.residuals[:, None], axis=0)[k - 1]
-        low = np.sort(each - self.residuals[:, None], axis=0)[n - k]
-        return np.asarray(self.full.predict(x)), low, high
-
-    def distance(self, x: ArrayLike) -> Array:
-        """How far rows lie outside the calibration: share of its rows that lie nearer to its mean, (m,)."""
-        return np.array([np.mean(self.spreads < away) for away in _away(_rows(x), self.center, self.spread)])
+# -- prediction of gains -----------------------------------------------------------
 
 
-def fit_gain(x: ArrayLike, y: ArrayLike, groups: Sequence[Any]) -> GainModel:
-    """Fit the gain on predictors, and once more without each group.
+class GainRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn is untyped
+    """Ridge regression of the gain on a few predictors, with intervals from left-out groups.
+
+    Predictors are standardized, and leave-one-out cross-validation selects the penalty. One
+    more regression is fitted without each group of rows; their errors give the intervals.
 
     Parameters
     ----------
-    x : (n, p) array_like
-        Predictors; with p = 0 the model is the mean.
-    y : (n,) array_like
-        Gains, as fractions or points.
-    groups : sequence of n
-        Rows that belong together, such as all models on one dataset; at least four groups.
-
-    Raises
-    ------
-    ValueError
-        If shapes do not fit, numbers are not finite, or groups are fewer than four.
-    """
-    x, y = _rows(x), np.asarray(y, dtype=float)
-    names, group_of = np.unique(np.asarray(groups), return_inverse=True)
-    if len(x) != len(y) or len(group_of) != len(y):
-        raise ValueError(f"Predictors, gains and groups must be alike in number: {len(x)}, {len(y)}, {len(group_of)}.")
-    if not (np.isfinite(x).all() and np.isfinite(y).all()):
-        raise ValueError("Predictors and gains must be finite numbers.")
-    if len(names) < 4:
-        raise ValueError(f"Intervals from left-out groups need at least four groups, got {len(names)}.")
-    estimators = tuple(_ridge(x[group_of != g], y[group_of != g]) for g in range(len(names)))
-    out = np.empty(len(y))
-    for g, one in enumerate(estimators):
-        out[group_of == g] = one.predict(x[group_of == g])
-    center, spread = x.mean(0), np.where(x.std(0) > 0, x.std(0), 1.0)
-    away = _away(x, center, spread)
-    return GainModel(estimators, _ridge(x, y), np.abs(y - out), group_of, center, spread, away)
-
-
-def _away(x: Array, center: Array, spread: Array) -> Array:
-    """Distance of rows from the center, in deviations averaged over predictors; 0 without predictors."""
-    return np.sqrt((((x - center) / spread) ** 2).sum(1) / max(1, x.shape[1]))
-
-
-def _rows(x: ArrayLike) -> Array:
-    x = np.asarray(x, dtype=float)
-    if x.ndim != 2:
-        raise ValueError(f"Predictors have shape (rows, predictors), got {x.shape}.")
-    return x
-
-
-def _ridge(x: Array, y: Array) -> Any:
-    if x.shape[1] == 0:
-        return DummyRegressor(strategy="mean").fit(x, y)
-    # Leave-one-out chooses the penalty in closed form; a large one is the mean predictor.
-    return make_pipeline(StandardScaler(), RidgeCV(alphas=np.logspace(-1, 4, 11))).fit(x, y)
-
-
-@dataclass(frozen=True, eq=False)
-class HeldOut:
-    """Predictions of gains for groups that the predictor has not seen.
+    alphas : sequence of float
+        Ridge penalties to select from; a large one is close to predicting the mean.
 
     Attributes
     ----------
-    predicted, low, high, gain : (n,) float64
+    estimator_ : scikit-learn estimator
+        Fitted on all rows.
+    group_estimators_ : list of scikit-learn estimators
+        Each fitted without one group.
+    group_indices_ : (n,) int
+        Index into ``group_estimators_`` of the estimator that did not see the row.
+    residuals_ : (n,) float64
+        Absolute error of that estimator.
+    mean_, scale_ : (p,) float64
+        Mean and standard deviation of the predictors; the scale of a constant one is 1.
+    distances_ : (n,) float64
+        Distance of each row from the mean, in standard deviations averaged over predictors.
+    n_features_in_ : int
+        Number of predictors p.
+
+    References
+    ----------
+    R. F. Barber, E. J. Candes, A. Ramdas and R. J. Tibshirani (2021). Predictive inference
+    with the jackknife+. Annals of Statistics 49(1).
+
+    Examples
+    --------
+    >>> X = np.arange(10.0)[:, None]
+    >>> y, groups = 0.1 * X[:, 0], np.repeat(["a", "b", "c", "d", "e"], 2)
+    >>> model = GainRegressor().fit(X, y, groups)
+    >>> model.predict([[4.5]]).round(3).tolist()
+    [0.45]
+    >>> low, high = model.predict_interval([[4.5]], level=0.8)
+    >>> bool(low[0] < 0.45 < high[0])
+    True
+    """
+
+    def __init__(self, alphas: Sequence[float] = tuple(np.logspace(-1, 4, 11))) -> None:
+        self.alphas = alphas
+
+    def fit(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike) -> Self:
+        """Fit the regression on all rows, and once more without each group.
+
+        Parameters
+        ----------
+        X : (n, p) array_like
+            Predictors; with p = 0 the prediction is the mean gain.
+        y : (n,) array_like
+            Gains.
+        groups : (n,) array_like
+            Rows that belong together, such as all models on one dataset; at least four groups.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If the shapes do not match, a value is not finite, or there are fewer than four
+            groups.
+        """
+        x, y, groups = _predictors(X), np.asarray(y, dtype=float), np.asarray(groups)
+        if y.shape != (len(x),) or groups.shape != (len(x),):
+            raise ValueError(
+                f"X, y and groups must have the same number of rows; got the shapes {x.shape}, {y.shape} and "
+                f"{groups.shape}."
+            )
+        if not (np.isfinite(x).all() and np.isfinite(y).all()):
+            raise ValueError("Predictors and gains must be finite; NaN or infinity was given.")
+        n_groups = len(np.unique(groups))
+        if n_groups < 4:
+            raise ValueError(f"Intervals from left-out groups need at least four groups, got {n_groups}.")
+        template = self._template(x.shape[1])
+        self.n_features_in_ = x.shape[1]
+        self.estimator_ = clone(template).fit(x, y)
+        self.group_estimators_: list[Any] = []
+        self.group_indices_, self.residuals_ = np.empty(len(y), dtype=np.intp), np.empty(len(y))
+        for i, (rest, left_out) in enumerate(LeaveOneGroupOut().split(x, y, groups)):
+            estimator = clone(template).fit(x[rest], y[rest])
+            self.group_estimators_.append(estimator)
+            self.group_indices_[left_out] = i
+            self.residuals_[left_out] = np.abs(y[left_out] - estimator.predict(x[left_out]))
+        self.mean_, self.scale_ = x.mean(0), np.where(x.std(0) > 0, x.std(0), 1.0)
+        self.distances_ = self._distances(x)
+        return self
+
+    def predict(self, X: ArrayLike) -> Array:
+        """Predict the gain.
+
+        Parameters
+        ----------
+        X : (m, p) array_like
+
+        Returns
+        -------
+        (m,) float64
+        """
+        check_is_fitted(self)
+        return np.asarray(self.estimator_.predict(_predictors(X)))
+
+    def predict_interval(self, X: ArrayLike, level: float = 0.8) -> tuple[Array, Array]:
+        """Compute jackknife+ intervals of the gain.
+
+        The jackknife+ of Barber et al. (2021) with groups in place of rows: the interval covers
+        the gain of a new group about as often as ``level`` says if groups are exchangeable,
+        whether or not the regression is a good model.
+
+        Parameters
+        ----------
+        X : (m, p) array_like
+        level : float
+            Nominal coverage, in (0, 1).
+
+        Returns
+        -------
+        low, high : (m,) float64
+        """
+        check_is_fitted(self)
+        check_number("level", level, 0.0, 1.0, open_low=True, open_high=True)
+        x = _predictors(X)
+        predictions = np.stack([one.predict(x) for one in self.group_estimators_])[self.group_indices_]
+        # The k-th smallest of n values with k = ceil(level (n + 1)), and the k-th largest.
+        n = len(self.residuals_)
+        k = min(n, int(np.ceil(level * (n + 1))))
+        high = np.sort(predictions + self.residuals_[:, None], axis=0)[k - 1]
+        low = np.sort(predictions - self.residuals_[:, None], axis=0)[n - k]
+        return low, high
+
+    def distance(self, X: ArrayLike) -> Array:
+        """Compute how far rows lie from the fitted rows.
+
+        Parameters
+        ----------
+        X : (m, p) array_like
+
+        Returns
+        -------
+        (m,) float64
+            Share of the fitted rows that lie nearer to their mean, 0 to 1: near 1 a row is
+            unlike the fitted ones.
+        """
+        check_is_fitted(self)
+        return np.array([np.mean(self.distances_ < distance) for distance in self._distances(_predictors(X))])
+
+    def _template(self, n_predictors: int) -> Any:
+        if n_predictors == 0:
+            return DummyRegressor(strategy="mean")
+        return make_pipeline(StandardScaler(), RidgeCV(alphas=np.asarray(self.alphas)))
+
+    def _distances(self, x: Array) -> Array:
+        return np.sqrt((((x - self.mean_) / self.scale_) ** 2).sum(1) / max(1, x.shape[1]))
+
+
+def _predictors(x: ArrayLike) -> Array:
+    x = np.asarray(x, dtype=float)
+    if x.ndim != 2:
+        raise ValueError(f"Predictors must have shape (rows, predictors), got {x.shape}.")
+    return x
+
+
+@dataclass(frozen=True)
+class HeldOutPerformance:
+    """Accuracy of predictions of gains for groups that were left out.
+
+    Attributes
+    ----------
     mean_error : float
         Mean absolute error.
     skill : float
-        ``1 - error / error of the mean predictor``; zero or less means that nothing was predicted.
+        ``1 - error / baseline error``, where the baseline predicts the mean of the other
+        groups; at zero or below the predictors are of no use.
     skill_low, skill_high : float
-        95% interval from resampling groups.
+        95% interval of the skill, from resampling groups.
     coverage : float
         Share of gains inside their interval.
     width : float
         Mean width of the intervals.
     """
 
-    predicted: Array
-    low: Array
-    high: Array
-    gain: Array
     mean_error: float
     skill: float
     skill_low: float
     skill_high: float
     coverage: float
     width: float
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """Predictions of gains for groups that were left out.
+
+    Attributes
+    ----------
+    predicted, low, high : (n,) float64
+        Prediction and interval of each row, from the other groups.
+    gain : (n,) float64
+        Observed gains.
+    performance : HeldOutPerformance
+        How the two compare.
+    """
+
+    predicted: Array
+    low: Array
+    high: Array
+    gain: Array
+    performance: HeldOutPerformance
 
 
 def predict_held_out(
@@ -370,64 +661,93 @@ def predict_held_out(
     n_resamples: int = 2000,
     seed: int = 0,
 ) -> HeldOut:
-    """Predict every group's gains from the others, with intervals, and compare with their mean.
+    """Predict the gains of every group from the other groups, and compare with their mean.
 
     Parameters
     ----------
-    x, y, groups
-        See :func:`fit_gain`; at least five groups.
+    x : (n, p) array_like
+        Predictors; with p = 0 the prediction is the mean gain.
+    y : (n,) array_like
+        Gains.
+    groups : sequence of n
+        Rows that are left out together, such as all models on one dataset; at least five.
     level : float
-        Of the intervals.
+        Nominal coverage of the intervals, in (0, 1).
     inner : sequence of n, optional
-        Groups that intervals come from, where they are not ``groups``: with a model held
-        out, intervals may still come from leaving datasets out.
-    n_resamples, seed
-        Of the interval of the skill.
+        Groups that the intervals come from, by default ``groups``. With models left out,
+        intervals may still come from leaving out datasets.
+    n_resamples : int
+        Number of bootstrap resamples of groups, for the interval of the skill.
+    seed : int
+        Random seed for these resamples.
+
+    Returns
+    -------
+    HeldOut
+
+    Raises
+    ------
+    ValueError
+        See :meth:`GainRegressor.fit`.
+
+    Examples
+    --------
+    >>> x = np.arange(18.0)[:, None]
+    >>> result = predict_held_out(x, 0.1 * x[:, 0], np.repeat(range(6), 3))
+    >>> result.predicted.shape, result.performance.skill > 0.9
+    ((18,), True)
     """
-    x, y = _rows(x), np.asarray(y, dtype=float)
+    x, y = _predictors(x), np.asarray(y, dtype=float)
     names, group_of = np.unique(np.asarray(groups), return_inverse=True)
-    inside = np.asarray(groups if inner is None else inner)
-    predicted, low, high, floor = (np.empty(len(y)) for _ in range(4))
-    for g in range(len(names)):
-        rest, held = group_of != g, group_of == g
-        model = fit_gain(x[rest], y[rest], inside[rest].tolist())
-        predicted[held], low[held], high[held] = model.predict(x[held], level)
-        floor[held] = y[rest].mean()
-    errors, floors = np.abs(predicted - y), np.abs(floor - y)
-    sums = np.array([[errors[group_of == g].sum(), floors[group_of == g].sum()] for g in range(len(names))])
-    drawn = np.random.default_rng(seed).integers(0, len(names), size=(n_resamples, len(names)))
-    boot = sums[drawn].sum(1)
-    skills = 1.0 - boot[:, 0] / np.maximum(boot[:, 1], 1e-300)
-    skill_low, skill_high = np.quantile(skills, [0.025, 0.975])
-    return HeldOut(
-        predicted,
-        low,
-        high,
-        y,
-        float(errors.mean()),
-        float(1.0 - errors.sum() / max(floors.sum(), 1e-300)),
-        float(skill_low),
-        float(skill_high),
-        float(np.mean((low <= y) & (y <= high))),
-        float(np.mean(high - low)),
+    inner_groups = np.asarray(groups if inner is None else inner)
+    predicted, low, high = (np.empty(len(y)) for _ in range(3))
+    for rest, left_out in LeaveOneGroupOut().split(x, y, group_of):
+        model = GainRegressor().fit(x[rest], y[rest], inner_groups[rest])
+        predicted[left_out] = model.predict(x[left_out])
+        low[left_out], high[left_out] = model.predict_interval(x[left_out], level)
+    baseline = cross_val_predict(DummyRegressor(), x, y, groups=group_of, cv=LeaveOneGroupOut())
+    errors, baseline_errors = np.abs(predicted - y), np.abs(baseline - y)
+    group_sums = [np.bincount(group_of, weights=values) for values in (errors, baseline_errors)]
+    interval = stats.bootstrap(
+        group_sums,
+        _skill,
+        paired=True,
+        vectorized=True,
+        n_resamples=n_resamples,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    performance = HeldOutPerformance(
+        mean_error=float(errors.mean()),
+        skill=float(_skill(errors, baseline_errors)),
+        skill_low=float(interval.low),
+        skill_high=float(interval.high),
+        coverage=float(np.mean((low <= y) & (y <= high))),
+        width=float(np.mean(high - low)),
     )
+    return HeldOut(predicted, low, high, y, performance)
+
+
+def _skill(errors: Array, baseline_errors: Array, axis: int = -1) -> Array:
+    return 1.0 - errors.sum(axis) / np.maximum(baseline_errors.sum(axis), 1e-300)
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What skipping some finetuning runs would have cost and saved.
+    """Accuracy lost and training time saved by not running some finetuning runs.
 
     Attributes
     ----------
     n_skipped : int
+        Number of runs that were skipped.
     accuracy_lost : float
-        Gain forgone, mean over all rows (a negative gain skipped counts as won).
+        Gain forgone, averaged over all runs; a skipped run with a negative gain lowers it.
     lost_by_chance : float
-        The same if as many rows were skipped at random.
+        The same if as many runs were skipped at random.
     lost_at_best : float
-        The same if the rows of least gain were skipped.
+        The same if the runs with the smallest gains were skipped.
     share_saved : float
-        Share of the training time.
+        Share of the training time that is saved.
     """
 
     n_skipped: int
@@ -438,17 +758,37 @@ class Decision:
 
 
 def skip_decision(skip: ArrayLike, gain: ArrayLike, seconds: ArrayLike) -> Decision:
-    """Regret of a rule that skips finetuning: accuracy lost, and training time saved.
+    """Evaluate a rule that skips finetuning runs: accuracy lost, and training time saved.
 
     Parameters
     ----------
     skip : (n,) array_like of bool
-    gain, seconds : (n,) array_like
-        Of each row's finetuning run.
+        Whether each run is skipped.
+    gain : (n,) array_like
+        Gain of each run.
+    seconds : (n,) array_like
+        Duration of each run.
+
+    Returns
+    -------
+    Decision
+
+    Raises
+    ------
+    ValueError
+        If the lengths differ, or there is no run.
+
+    Examples
+    --------
+    >>> skip_decision([True, False], gain=[0.0, 0.2], seconds=[30, 30])
+    Decision(n_skipped=1, accuracy_lost=0.0, lost_by_chance=0.05, lost_at_best=0.0, share_saved=0.5)
     """
     skip, gain, seconds = np.asarray(skip, dtype=bool), np.asarray(gain, dtype=float), np.asarray(seconds, dtype=float)
     if not skip.shape == gain.shape == seconds.shape or skip.ndim != 1 or not len(skip):
-        raise ValueError(f"Give three series of one length, got shapes {skip.shape}, {gain.shape}, {seconds.shape}.")
+        raise ValueError(
+            f"skip, gain and seconds must have the same length, at least 1; got the shapes {skip.shape}, {gain.shape} "
+            f"and {seconds.shape}."
+        )
     n, k = len(skip), int(skip.sum())
     return Decision(
         k,
@@ -462,9 +802,11 @@ def skip_decision(skip: ArrayLike, gain: ArrayLike, seconds: ArrayLike) -> Decis
 def _paired(x: ArrayLike, y: ArrayLike) -> tuple[Array, Array]:
     x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
     if x.ndim != 1 or x.shape != y.shape or len(x) < 3:
-        raise ValueError(f"Give two series of the same length, at least 3; got shapes {x.shape} and {y.shape}.")
+        raise ValueError(
+            f"x and y must be one-dimensional, of the same length, at least 3; got the shapes {x.shape} and {y.shape}."
+        )
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
-        raise ValueError("Correlations need finite numbers; NaN or infinity was given.")
+        raise ValueError("x and y must be finite; NaN or infinity was given.")
     return x, y
 
 
@@ -474,25 +816,35 @@ def _correlation(x: Array, y: Array) -> float:
 
 
 def _row_correlations(x: Array, y: Array) -> Array:
+    """Pearson correlation of each row of x with the same row of y."""
     x, y = x - x.mean(axis=1, keepdims=True), y - y.mean(axis=1, keepdims=True)
     return np.asarray((x * y).sum(axis=1) / np.sqrt((x**2).sum(axis=1) * (y**2).sum(axis=1)))
 
 
 def _with_uncertainty(
-    x: ArrayLike, y: ArrayLike, rows_of: Callable[[Array, Array], Array], seed: int, level: float, n_resamples: int
+    x: ArrayLike, y: ArrayLike, row_statistic: Callable[[Array, Array], Array], seed: int, level: float, n: int
 ) -> RankCorrelation:
-    """A rank correlation, given as a function of (samples, n) arrays, with its interval and p-value."""
+    """A rank correlation, given as a function of (samples, points) arrays, with its interval and p-value.
+
+    ``scipy.stats`` has no equivalent: its bootstrap returns NaN for the interval as soon as one
+    resample is constant, and its permutation test becomes exact, with another p-value, for few
+    points.
+    """
     x, y = _paired(x, y)
-    rng, n = np.random.default_rng(seed), len(x)
-    drawn = rng.integers(0, n, size=(n_resamples, n))
+    rng = np.random.default_rng(seed)
+    resamples = rng.integers(0, len(x), size=(n, len(x)))
     with np.errstate(invalid="ignore"):
-        value = float(rows_of(x[None], y[None])[0])
-        boot = rows_of(x[drawn], y[drawn])
-    low, high = np.nanquantile(boot, [(1 - level) / 2, (1 + level) / 2])
-    shuffled = rng.permuted(np.tile(y, (n_resamples, 1)), axis=1)
-    null = rows_of(np.broadcast_to(x, shuffled.shape), shuffled)
-    p = (1 + np.sum(np.abs(null) >= abs(value) - 1e-12)) / (1 + n_resamples)
-    return RankCorrelation(value, float(low), float(high), float(p), n)
+        value = float(row_statistic(x[None], y[None])[0])
+        bootstrap = row_statistic(x[resamples], y[resamples])
+    low, high = np.nanquantile(bootstrap, [(1 - level) / 2, (1 + level) / 2])
+    permuted = rng.permuted(np.tile(y, (n, 1)), axis=1)
+    null = row_statistic(np.broadcast_to(x, permuted.shape), permuted)
+    return RankCorrelation(value, float(low), float(high), _two_sided_p(value, null), len(x))
+
+
+def _two_sided_p(value: float, null: Array) -> float:
+    """Share of permutations at least as extreme, with the observed order as one of them."""
+    return float((1 + np.sum(np.abs(null) >= abs(value) - 1e-12)) / (1 + len(null)))
 
 
 def _row_spearman(x: Array, y: Array) -> Array:

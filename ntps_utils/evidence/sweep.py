@@ -1,4 +1,4 @@
-"""The sweep that the paper describes: NTPS at every layer and 19 fractions of the rank."""
+"""The sweep that the paper describes: scores at every layer and 19 widths of V."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ntps_utils.evidence.experiment import EXTRACTION_BATCH, SCORES
 from ntps_utils.models.datasets import TextDataset
 from ntps_utils.models.extraction import extract
 from ntps_utils.models.loading import CausalModel
@@ -17,6 +18,7 @@ from ntps_utils.theory.linear import Array
 from ntps_utils.theory.score import NumericalWarning, subspaces
 
 FRACTIONS = tuple(np.round(np.arange(1, 20) / 20, 2).tolist())
+"""Widths of V as fractions of the number of autoregressive directions."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,12 +28,13 @@ class Sweep:
     Attributes
     ----------
     datasets : tuple of str
+        Names.
     scores : dict of str to (layers, fractions, datasets) float64
         By score: "ntps", "ntps_metric", "ntps_task".
     accuracy : (layers, datasets) float64
         Chance-adjusted accuracy of a logistic probe at each layer, on the test texts.
     moments : dict of str to LayerMoments
-        Of the last layer, by dataset.
+        Moments of the last layer by dataset.
     """
 
     datasets: tuple[str, ...]
@@ -40,7 +43,16 @@ class Sweep:
     moments: dict[str, LayerMoments]
 
     def flat(self, score: str) -> Array:
-        """(layers * fractions, datasets), as :func:`ntps_utils.evidence.statistics.max_statistic_null` takes it."""
+        """Reshape a score for :func:`ntps_utils.evidence.statistics.max_statistic_null`.
+
+        Parameters
+        ----------
+        score : {"ntps", "ntps_metric", "ntps_task"}
+
+        Returns
+        -------
+        (layers * fractions, datasets) float64
+        """
         table = self.scores[score]
         return table.reshape(-1, table.shape[-1])
 
@@ -53,36 +65,51 @@ def sweep(
     center: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Sweep:
-    """Measure every layer and fraction on several datasets.
+    """Score and probe every layer of a model, at every fraction, on several datasets.
 
     Parameters
     ----------
     model : CausalModel
     data : sequence of (train, test)
+        Training and test texts of each dataset.
     fractions : sequence of float
-        Of the number of autoregressive directions.
+        Widths of V as fractions of the number of autoregressive directions, in (0, 1].
     center : bool
+        Use covariances instead of second moments.
     progress : callable, optional
-        Called with the number of datasets done and in all.
+        Called with the number of finished datasets and their total.
+
+    Returns
+    -------
+    Sweep
+
+    Examples
+    --------
+    >>> from ntps_utils.models.datasets import load_texts
+    >>> from ntps_utils.models.loading import load_model
+    >>> train, test = (load_texts("lab/tense", split).head(40) for split in ("train", "test"))
+    >>> sweep(load_model("lab/XS"), [(train, test)], fractions=[0.5]).scores["ntps"].shape
+    (4, 1, 1)
     """
     layers = tuple(range(model.n_layers))
-    names = ("ntps", "ntps_metric", "ntps_task")
-    scores = {name: np.empty((len(layers), len(fractions), len(data))) for name in names}
-    accuracy, kept = np.empty((len(layers), len(data))), {}
+    scores = {name: np.empty((len(layers), len(fractions), len(data))) for name in SCORES}
+    accuracy, moments = np.empty((len(layers), len(data))), {}
     for j, (train, test) in enumerate(data):
-        a, b = (extract(model, part, layers=layers, features=layers, batch_size=64) for part in (train, test))
-        y, y_test = train.labels[a.row_indices], test.labels[b.row_indices]
+        extraction, test_extraction = (
+            extract(model, part, layers=layers, features=layers, batch_size=EXTRACTION_BATCH) for part in (train, test)
+        )
+        y, y_test = train.labels[extraction.row_indices], test.labels[test_extraction.row_indices]
         for i, layer in enumerate(layers):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", NumericalWarning)
-                solved = subspaces(a.moments.layer(layer), layer=layer, center=center)
+                solved = subspaces(extraction.moments.layer(layer), layer=layer, center=center)
             for f, fraction in enumerate(fractions):
                 row = solved.row(solved.width(fraction))
-                for name in names:
+                for name in SCORES:
                     scores[name][i, f, j] = getattr(row, name)
-            probe = logistic_probe(a.features[layer], y, b.features[layer], y_test)
+            probe = logistic_probe(extraction.features[layer], y, test_extraction.features[layer], y_test)
             accuracy[i, j] = chance_adjusted(probe.test_accuracy, y_test)
-        kept[train.name] = a.moments.layer(layers[-1])
+        moments[train.name] = extraction.moments.layer(layers[-1])
         if progress is not None:
             progress(j + 1, len(data))
-    return Sweep(tuple(train.name for train, _ in data), scores, accuracy, kept)
+    return Sweep(tuple(train.name for train, _ in data), scores, accuracy, moments)

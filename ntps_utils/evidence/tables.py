@@ -1,4 +1,4 @@
-"""Tables of cells: flat, recorded with provenance, listed, compared, and written as Parquet."""
+"""Tables of results: build, record, load, compare and export them; numbers cited from the paper."""
 
 from __future__ import annotations
 
@@ -6,185 +6,331 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
-from ntps_utils._utils.files import atomic_path, data_file
+from ntps_utils._utils.files import atomic_path, data_file, write_json
 from ntps_utils._utils.provenance import provenance
-from ntps_utils.evidence.experiment import SCORES, ExperimentConfig, cell_frame, score_frame
+from ntps_utils._utils.validation import check_choice
+from ntps_utils.evidence.experiment import SCORES, ExperimentConfig, ExperimentResult, cell_frame, score_frame
 from ntps_utils.evidence.store import Store
 
 RECORDED = ("lab", "real", "control", "rehearsal")
+"""Names of the tables that ship with the library, see :func:`load_recorded`."""
+
+CELL = ["model", "dataset"]
+"""The columns that identify a cell: a pair of a model and a dataset."""
+
 PRIMARY = "place == 'last' and rule == 'half' and not centered"
-"""The setting that every chapter fixes in advance: last layer, half of the features, second moments."""
+"""The setting that is fixed in advance: last layer, half of the features, second moments.
+
+A query for :func:`score_table`: ``scores.query(PRIMARY)``.
+"""
+
+PRIMARY_CENTERED = "place == 'last' and rule == 'half' and centered"
+"""The same with covariances in place of second moments."""
 
 
-def cell_table(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
-    """One line a cell: targets, rivals, and the scores at the primary setting.
+def cell_table(results: Iterable[ExperimentResult]) -> pd.DataFrame:
+    """Tabulate results, one row per cell, with the scores at the primary setting.
 
     Parameters
     ----------
-    rows : iterable of dict
-        Of :func:`ntps_utils.evidence.benchmark.run_benchmark`.
+    results : iterable of ExperimentResult
 
     Returns
     -------
     DataFrame
-        The columns of :func:`ntps_utils.evidence.experiment.cell_frame`; ``ntps``, ``ntps_metric`` and
-        ``ntps_task`` before and (``_after``) after LoRA; ``explained``, the part of the
-        targets' variance that a linear predictor explains on the training texts.
+        The columns of :meth:`~ntps_utils.evidence.experiment.ExperimentResult.to_row`; ``ntps``,
+        ``ntps_metric`` and ``ntps_task`` before and (``_after``) after LoRA; ``explained``, the
+        fraction of the targets' variance that a linear predictor explains on the training texts.
     """
-    rows = list(rows)
-    table, keys = cell_frame(rows), ["model", "dataset"]
-    before = score_frame(rows)
-    at = before.query(PRIMARY)[[*keys, *SCORES]]
-    explained = before.query("place == 'last' and rule == 'half' and centered")
-    explained = explained.assign(explained=explained["trace_b"] / explained["trace_y"])[[*keys, "explained"]]
-    table = table.merge(at, on=keys).merge(explained, on=keys)
-    if all("scores_after" in row for row in rows):
-        after = score_frame(rows, "after").query(PRIMARY)[[*keys, *SCORES]]
-        table = table.merge(after.rename(columns={name: f"{name}_after" for name in SCORES}), on=keys)
+    results = list(results)
+    table = cell_frame(results)
+    before = score_frame(results)
+    centered = before.query(PRIMARY_CENTERED)
+    explained = centered.assign(explained=centered["trace_b"] / centered["trace_y"])
+    table = table.merge(before.query(PRIMARY)[[*CELL, *SCORES]], on=CELL).merge(
+        explained[[*CELL, "explained"]], on=CELL
+    )
+    if all(result.scores_after for result in results):
+        after = score_frame(results, "after").query(PRIMARY)[[*CELL, *SCORES]]
+        table = table.merge(after.rename(columns={name: f"{name}_after" for name in SCORES}), on=CELL)
     return table
 
 
-def score_table(rows: Iterable[dict[str, Any]]) -> pd.DataFrame:
-    """Every score of every cell at every setting, before and after LoRA."""
-    rows = list(rows)
-    parts = [score_frame(rows).assign(when="before")]
-    if all("scores_after" in row for row in rows):
-        parts.append(score_frame(rows, "after").assign(when="after"))
+def score_table(results: Iterable[ExperimentResult]) -> pd.DataFrame:
+    """Tabulate the scores of all cells at all settings, before and after LoRA.
+
+    Parameters
+    ----------
+    results : iterable of ExperimentResult
+
+    Returns
+    -------
+    DataFrame
+        The columns of :func:`~ntps_utils.evidence.experiment.score_frame`, and ``when``:
+        "before" or "after" LoRA.
+    """
+    results = list(results)
+    parts = [score_frame(results).assign(when="before")]
+    if all(result.scores_after for result in results):
+        parts.append(score_frame(results, "after").assign(when="after"))
     return pd.concat(parts, ignore_index=True)
 
 
 def record(
-    rows: Sequence[dict[str, Any]], prefix: Path, settings: ExperimentConfig, command: str, **facts: Any
+    results: Sequence[ExperimentResult], prefix: Path, settings: ExperimentConfig, command: str, **facts: Any
 ) -> None:
-    """Write ``PREFIX_cells.csv``, ``PREFIX_scores.csv`` and, with where they came from, ``PREFIX_cells.json``."""
-    for name, table in (("cells", cell_table(rows)), ("scores", score_table(rows))):
+    """Write ``PREFIX_cells.csv``, ``PREFIX_scores.csv`` and the provenance of both, ``PREFIX_cells.json``.
+
+    Parameters
+    ----------
+    results : sequence of ExperimentResult
+    prefix : Path
+        Folder and beginning of the names of the files.
+    settings : ExperimentConfig
+        Settings of the results.
+    command : str
+        Command that produced the results.
+    **facts : object
+        Further values for the provenance.
+    """
+    for name, table in (("cells", cell_table(results)), ("scores", score_table(results))):
         with atomic_path(prefix.with_name(f"{prefix.name}_{name}.csv")) as temporary:
             table.to_csv(temporary, index=False, float_format="%.6g")
-    made = provenance(command=command, settings=asdict(settings), **facts)
-    with atomic_path(prefix.with_name(f"{prefix.name}_cells.json")) as temporary:
-        temporary.write_text(json.dumps(made, indent=1) + "\n", "utf-8")
+    write_json(
+        prefix.with_name(f"{prefix.name}_cells.json"),
+        provenance(command=command, settings=asdict(settings), **facts),
+    )
 
 
-def load_recorded(name: str, what: str = "cells") -> pd.DataFrame:
-    """A table of cells that ships with the library.
+def load_recorded(name: str, what: Literal["cells", "scores"] = "cells") -> pd.DataFrame:
+    """Load a table that ships with the library.
 
     Parameters
     ----------
     name : {"lab", "real", "control", "rehearsal"}
-        Models and tasks of the made world; small real models on real datasets; lab/S along
-        its pretraining, and pretrained on shuffled documents; or the lab's models and tasks
-        under the names of the paper's.
+        The lab's models on its tasks; small models on real texts; a model that is untrained and
+        one that was pretrained on shuffled documents; the lab's models and tasks under the
+        names of the paper's.
     what : {"cells", "scores"}
         :func:`cell_table` or :func:`score_table`.
+
+    Returns
+    -------
+    DataFrame
+
+    Raises
+    ------
+    ValueError
+        If there is no such table.
+
+    Examples
+    --------
+    >>> len(load_recorded("lab")), len(load_recorded("lab", "scores").query(PRIMARY))
+    (64, 128)
     """
-    if name not in RECORDED or what not in ("cells", "scores"):
-        raise ValueError(f"There are recorded cells and scores of {' and '.join(RECORDED)}, not {what} of {name!r}.")
+    check_choice("the name of a recorded table", name, RECORDED)
+    check_choice("what", what, ("cells", "scores"))
     return pd.read_csv(data_file(f"recorded/{name}_{what}.csv"))
 
 
 def recorded_provenance(name: str) -> dict[str, Any]:
-    """Command, settings, versions, machine and date of a recorded table."""
-    file = data_file(f"recorded/{name}_cells.json")
-    return dict(json.loads(file.read_text("utf-8")))
+    """Load command, settings, versions, machine and date of a recorded table.
+
+    Parameters
+    ----------
+    name : str
+        See :func:`load_recorded`.
+
+    Returns
+    -------
+    dict
+
+    Examples
+    --------
+    >>> recorded_provenance("lab")["settings"]["spectrum"]
+    0.95
+    """
+    check_choice("the name of a recorded table", name, RECORDED)
+    return dict(json.loads(data_file(f"recorded/{name}_cells.json").read_text("utf-8")))
 
 
 def recorded_on(names: Iterable[str]) -> str:
-    """On what day each recorded table was made, in words for the foot of a page."""
+    """Format the days on which tables were recorded, for the foot of a page.
+
+    Parameters
+    ----------
+    names : iterable of str
+        See :func:`load_recorded`.
+
+    Returns
+    -------
+    str
+        Such as "lab: 2026-01-31 · real: 2026-02-01".
+    """
     return " · ".join(f"{name}: {recorded_provenance(name)['date'][:10]}" for name in names)
 
 
+def stored_results(store: Store) -> dict[str, ExperimentResult]:
+    """Load the results of all cells in a store.
+
+    Parameters
+    ----------
+    store : Store
+        Results of another kind in it are ignored.
+
+    Returns
+    -------
+    dict of str to ExperimentResult
+        By the key of their file.
+    """
+    return {store.key(settings): ExperimentResult.from_dict(values) for settings, values in store if "scores" in values}
+
+
 def stored_cells(store: Store) -> pd.DataFrame:
-    """One line for each cell of a store, with the name of its file in ``key``."""
-    lines = [
-        {"key": store.key(settings), **cell_frame([row]).iloc[0].to_dict()}
-        for settings, row in store
-        if "scores" in row
-    ]
-    return pd.DataFrame(lines)
+    """Tabulate the cells in a store.
+
+    Parameters
+    ----------
+    store : Store
+
+    Returns
+    -------
+    DataFrame
+        ``key``, the name of the file, and the columns of
+        :meth:`~ntps_utils.evidence.experiment.ExperimentResult.to_row`; one row per cell.
+    """
+    return pd.DataFrame([{"key": key, **result.to_row()} for key, result in stored_results(store).items()])
 
 
 def export(store: Store, file: Path) -> int:
-    """Write every cell of a store to one Parquet file; nested scores stay nested. The number of rows."""
-    rows = [{"key": store.key(settings), **row, "settings": json.dumps(settings)} for settings, row in store]
+    """Write all cells of a store to one Parquet file.
+
+    Parameters
+    ----------
+    store : Store
+    file : Path
+        File to write, with the columns of :func:`stored_cells`, the nested columns ``scores``,
+        ``scores_after`` and ``warnings``, and ``settings`` as JSON.
+
+    Returns
+    -------
+    int
+        Number of rows.
+
+    Raises
+    ------
+    ValueError
+        If the store contains no cell.
+    """
+    settings_of = {store.key(settings): settings for settings, _ in store}
+    rows = []
+    for key, result in stored_results(store).items():
+        values = result.to_dict()
+        nested = {name: values[name] for name in ("scores", "scores_after", "warnings")}
+        rows.append({"key": key, **result.to_row(), **nested, "settings": json.dumps(settings_of[key])})
     if not rows:
-        raise ValueError(f"{store.folder} holds no results.")
+        raise ValueError(f"The store {store.folder} contains no results.")
     with atomic_path(file) as temporary:
         pd.DataFrame(rows).to_parquet(temporary, index=False)
     return len(rows)
 
 
 def compare(one: pd.DataFrame, two: pd.DataFrame, tolerance: float = 1e-9) -> pd.DataFrame:
-    """Cells that only one table has, and numbers in which they differ.
+    """Find the cells that only one of two tables has, and the values in which the tables differ.
+
+    Durations and keys are not compared, nor are columns that only one table has.
 
     Parameters
     ----------
     one, two : DataFrame
-        Of :func:`stored_cells` or :func:`cell_table`. Times are left out.
+        Tables as returned by :func:`stored_cells` or :func:`cell_table`.
     tolerance : float
-        Absolute; two numbers nearer than this are equal.
+        Largest absolute difference of two numbers that count as equal.
 
     Returns
     -------
     DataFrame
-        ``model``, ``dataset``, ``column``, ``one``, ``two``; one line a difference.
+        ``model``, ``dataset``, ``column``, ``one``, ``two``; one row per difference. A cell that
+        only one table has is a difference in the column "(row)".
+
+    Raises
+    ------
+    ValueError
+        If a table has no column ``model`` or ``dataset``, or several rows for one cell.
+
+    Examples
+    --------
+    >>> one = pd.DataFrame({"model": ["m", "m"], "dataset": ["a", "b"], "gain": [0.1, 0.2]})
+    >>> compare(one, one.assign(gain=[0.1, 0.3]))
+      model dataset column  one  two
+    0     m       b   gain  0.2  0.3
     """
-    lines: list[dict[str, Any]] = []
-    indexed = []
     for name, table in (("one", one), ("two", two)):
-        lacking = [column for column in ("model", "dataset") if column not in table.columns]
-        if lacking:
-            raise ValueError(f"Table {name} has no column {lacking[0]!r}: it is no table of cells, or empty.")
-        twice = table.duplicated(["model", "dataset"])
-        if twice.any():
-            again = table.loc[twice, ["model", "dataset"]].iloc[0]
+        missing = [column for column in CELL if column not in table.columns]
+        if missing:
+            raise ValueError(f"Table {name} has no column {missing[0]!r}: it is empty, or not a table of results.")
+        repeated = table[table.duplicated(CELL)]
+        if len(repeated):
+            model, dataset = repeated.iloc[0][CELL]
             raise ValueError(
-                f"Table {name} has several rows of {again['model']} on {again['dataset']}, of other settings or code; "
-                "keep one."
+                f"Table {name} has several rows for {model} on {dataset}, from different settings or versions; "
+                "keep one of them."
             )
-        indexed.append(table.set_index(["model", "dataset"]))
-    a, b = indexed
-    for cell in sorted(set(a.index) | set(b.index)):
-        start = {"model": cell[0], "dataset": cell[1]}
-        if cell not in a.index or cell not in b.index:
-            lines.append(start | {"column": "(row)", "one": cell in a.index, "two": cell in b.index})
-            continue
-        for column in (c for c in a.columns if c in b.columns and c != "key" and not c.endswith("seconds")):
-            x, y = a.loc[cell, column], b.loc[cell, column]
-            if isinstance(x, (float, int, np.number)) and isinstance(y, (float, int, np.number)):
-                same = abs(float(x) - float(y)) <= tolerance or (np.isnan(x) and np.isnan(y))
-            else:
-                same = x == y
-            if not same:
-                lines.append(start | {"column": column, "one": x, "two": y})
-    return pd.DataFrame(lines, columns=["model", "dataset", "column", "one", "two"])
+    columns = [c for c in one.columns if c in two.columns and c not in (*CELL, "key") and not c.endswith("seconds")]
+    merged = one[[*CELL, *columns]].merge(
+        two[[*CELL, *columns]], "outer", CELL, suffixes=("_one", "_two"), indicator=True
+    )
+    single = merged[merged["_merge"] != "both"]
+    both = merged[merged["_merge"] == "both"]
+    parts = [
+        single[CELL].assign(column="(row)", one=single["_merge"] == "left_only", two=single["_merge"] == "right_only")
+    ]
+    for column in columns:
+        a, b = both[f"{column}_one"], both[f"{column}_two"]
+        if pd.api.types.is_numeric_dtype(a) and pd.api.types.is_numeric_dtype(b):
+            equal = np.isclose(a.astype(float), b.astype(float), rtol=0.0, atol=tolerance, equal_nan=True)
+        else:
+            equal = ((a == b) | (a.isna() & b.isna())).to_numpy()
+        parts.append(both.loc[~equal, CELL].assign(column=column, one=a[~equal], two=b[~equal]))
+    differences = pd.concat([part.astype(object) for part in parts])
+    return differences.sort_values(CELL, kind="stable", ignore_index=True)
 
 
-# -- facts cited from the paper and measured for the book
+# -- numbers cited from the paper, and measurements that ship with the library -------
 
 TARGETS = ("mse", "accuracy", "gain")
 """What the paper correlates NTPS with: Figure 2 (two panels) and Figure 3."""
 
 
 def load_reported() -> pd.DataFrame:
-    """The 96 cells (8 models x 12 datasets) behind Figures 2 and 3 of arXiv:2505.17169.
+    """Load the 96 cells (8 models x 12 datasets) behind Figures 2 and 3 of arXiv:2505.17169.
 
     Transcribed from the numbers released with the paper (repository Yu-AngCheng/NTPS,
-    commit 0f877f7). Accuracies are shares of one.
+    commit 0f877f7). Accuracies are fractions.
 
     Returns
     -------
     DataFrame
         ``model``, ``dataset``; ``ntps_vs_mse``, ``ntps_vs_accuracy``, ``ntps_vs_gain``: the
-        NTPS that the paper sets against each target, each at a layer and k of its own;
-        ``probe_train_mse``, ``probe_train_accuracy``: on the data the probe was fitted on;
-        ``lora_test_accuracy``, ``probe_test_accuracy``: held out; and, computed here,
+        NTPS that the paper compares with each target, each at its own layer and k;
+        ``probe_train_mse``, ``probe_train_accuracy``: on the training data of the probe;
+        ``lora_test_accuracy``, ``probe_test_accuracy``: on test data; and, computed here,
         ``gain = lora_test_accuracy - probe_test_accuracy``,
         ``headroom = 1 - probe_test_accuracy``.
+
+    References
+    ----------
+    Y. Cheng, H. Hu, Z. Huang and R. Balestriero (2025). arXiv:2505.17169.
+
+    Examples
+    --------
+    >>> load_reported().groupby("model").size().unique().tolist()
+    [12]
     """
     cells = pd.read_csv(data_file("reported_cells.csv"))
     cells["gain"] = cells["lora_test_accuracy"] - cells["probe_test_accuracy"]
@@ -193,62 +339,110 @@ def load_reported() -> pd.DataFrame:
 
 
 def load_printed_coefficients() -> pd.DataFrame:
-    """The 24 Spearman coefficients printed in those figures: index model, columns ``TARGETS``."""
+    """Load the 24 Spearman coefficients printed in Figures 2 and 3 of the paper.
+
+    Returns
+    -------
+    DataFrame
+        Index ``model``, columns ``TARGETS``.
+
+    Examples
+    --------
+    >>> load_printed_coefficients().shape
+    (8, 3)
+    """
     printed = pd.read_csv(data_file("reported_coefficients.csv"))
     printed.columns = pd.Index(["model", *TARGETS])
     return printed.set_index("model")
 
 
 def as_plotted(cells: pd.DataFrame, target: str) -> tuple[pd.Series, pd.Series]:
-    """NTPS and the quantity that the paper correlates it with: accuracy, *minus* MSE, *minus* gain.
+    """Select NTPS and the quantity that the paper correlates it with.
+
+    Parameters
+    ----------
+    cells : DataFrame
+        Table as returned by :func:`load_reported`.
+    target : {"mse", "accuracy", "gain"}
+
+    Returns
+    -------
+    ntps, quantity : Series
+        The quantity is the accuracy, *minus* the MSE, or *minus* the gain.
 
     Raises
     ------
     ValueError
         If the target is not one of ``TARGETS``.
     """
+    check_choice("target", target, TARGETS)
     match target:
         case "mse":
             return cells["ntps_vs_mse"], -cells["probe_train_mse"]
         case "accuracy":
             return cells["ntps_vs_accuracy"], cells["probe_train_accuracy"]
-        case "gain":
-            return cells["ntps_vs_gain"], -cells["gain"]
-    raise ValueError(f"There is no target {target!r}; choose one of {', '.join(TARGETS)}.")
+    return cells["ntps_vs_gain"], -cells["gain"]
 
 
 def tie_orders(values: pd.Series) -> tuple[pd.Series, pd.Series]:
-    """Ranks with ties broken by position, and by position from the end."""
+    """Rank values with ties broken by position, in both directions.
+
+    Parameters
+    ----------
+    values : Series
+
+    Returns
+    -------
+    forward, backward : Series
+        Ranks from 1; of two equal values the first, or the last, has the lower rank.
+
+    Examples
+    --------
+    >>> [ranks.tolist() for ranks in tie_orders(pd.Series([5, 3, 5]))]
+    [[2.0, 1.0, 3.0], [3.0, 1.0, 2.0]]
+    """
     return values.rank(method="first"), values[::-1].rank(method="first")[::-1]
 
 
 def load_learnability() -> pd.DataFrame:
-    """How well full finetuning of lab/L learns each task of the lab, as recorded by ``ntps lab learn``.
+    """Load how well full finetuning of lab/L learns each task of the lab, as ``ntps lab learn`` recorded it.
 
     Returns
     -------
     DataFrame
-        ``task``, ``kind``, ``majority`` and ``best_possible`` (accuracies of the commonest
-        class and of the best possible reader), ``accuracy``, ``share`` (of the way from one
-        to the other; missing for the control), ``n_train``, ``n_test``, ``n_steps``, ``seconds``.
+        ``task``, ``kind``; ``majority`` and ``best_possible``: accuracies of the most frequent
+        class and of the best possible classifier; ``accuracy``; ``share``: position of the
+        accuracy between these two, 0 to 1 (missing for the control); ``n_train``, ``n_test``,
+        ``n_steps``, ``seconds``.
     """
     return pd.read_csv(data_file("recorded/lab_learnability.csv"))
 
 
 def load_text_sizes() -> pd.DataFrame:
-    """Sizes of copies of eleven of the paper's datasets under the GPU profile, at four characters a token.
+    """Load the sizes of eleven of the paper's datasets under the GPU profile, at four characters per token.
 
-    ``intent_classification`` is CLINC150, which stands in for it; of ``bias_identification``
-    no source is known. ``imdb`` was copied in part.
+    ``intent_classification`` is CLINC150, a replacement; the source of ``bias_identification``
+    is not known. The copy of ``imdb`` is incomplete.
 
     Returns
     -------
     DataFrame
-        Index ``dataset``; the fields of :class:`ntps_utils.evidence.cost.TextSize`.
+        Index ``dataset``; columns are the fields of :class:`ntps_utils.evidence.cost.TextSize`.
+
+    Examples
+    --------
+    >>> int(load_text_sizes().loc["sst2", "n_classes"])
+    2
     """
     return pd.read_csv(data_file("text_sizes.csv"), index_col="dataset")
 
 
 def load_bench() -> dict[str, Any]:
-    """What ``make bench`` measured, as recorded: ``extraction`` by shape, ``scores``, ``provenance``."""
+    """Load the recorded timings of ``make bench``.
+
+    Returns
+    -------
+    dict
+        ``extraction`` by shape, ``scores``, ``provenance``.
+    """
     return dict(json.loads(data_file("recorded/bench_cpu.json").read_text("utf-8")))

@@ -1,7 +1,8 @@
-"""The lab: an offline world whose causes are known, its tasks, and models pretrained in it.
+"""The lab: a synthetic world of texts with known causes, its tasks, and models pretrained on its texts.
 
-``grammar`` is the mechanism, ``world`` what this world says, ``tasks`` its questions, and
-``pretrain`` makes the ladder of models that ``ladder`` finds.
+``grammar`` defines latent factors and documents, ``world`` the factors and sentences of the
+lab's world, ``tasks`` its classification tasks. ``recipe`` and ``pretrain`` train the ladder of
+models of increasing size that ``ladder`` loads.
 """
 
 from ntps_utils.lab.grammar import Document, Factor, World

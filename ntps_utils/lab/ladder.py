@@ -1,4 +1,4 @@
-"""The ladder of models that comes with the library: where it is, and whether it is what it says."""
+"""The ladder of shipped models: where their checkpoints are, and how to verify them."""
 
 from __future__ import annotations
 
@@ -12,35 +12,93 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from ntps_utils._utils.files import atomic_path, data_file, sha256
+from ntps_utils._utils.files import data_file, sha256, write_json
 from ntps_utils.lab.recipe import LADDER, Progress
 from ntps_utils.lab.world import WORLD
 
 MODELS = tuple(LADDER)
+"""Names of the shipped models, from the smallest to the largest."""
+
+LOSS_TOLERANCE = 0.02
+"""Nats by which the losses of two runs of one recipe may differ between machines."""
 
 
 def ladder_folder() -> Path:
-    """Where the shipped models are."""
+    """Return the folder of the shipped models."""
     return data_file("lab")
 
 
 def manifest() -> dict[str, Any]:
-    """Recipes, losses and hashes of the shipped models, by name."""
+    """Load the recipes, losses and hashes of the shipped models.
+
+    Returns
+    -------
+    dict
+        For each model ``n_parameters``, ``recipe``, ``texts`` and ``checkpoints``; for each
+        checkpoint ``validation_loss`` in nats per token and ``sha256`` of its weights.
+
+    Examples
+    --------
+    >>> manifest()["XS"]["n_parameters"]
+    51424
+    """
     return dict(json.loads((ladder_folder() / "manifest.json").read_text("utf-8")))
 
 
 def steps_of(name: str) -> tuple[int, ...]:
-    """Pretraining steps at which a model can be loaded; 0 is the untrained model."""
-    return (0, *LADDER[_known(name)].checkpoints)
+    """Return the pretraining steps after which a model can be loaded.
+
+    Parameters
+    ----------
+    name : str
+        One of :data:`MODELS`.
+
+    Returns
+    -------
+    tuple of int
+        Increasing; 0 is the untrained model.
+
+    Raises
+    ------
+    ValueError
+        If there is no such model.
+
+    Examples
+    --------
+    >>> steps_of("XS")
+    (0, 400, 4000)
+    """
+    return (0, *LADDER[_checked_name(name)].checkpoints)
 
 
 def checkpoint(name: str, step: int | None = None) -> Path:
-    """Folder of a shipped model after some steps, by default the last.
+    """Return the folder of a shipped model.
+
+    Parameters
+    ----------
+    name : str
+        One of :data:`MODELS`.
+    step : int, optional
+        Pretraining steps, by default the last checkpoint.
+
+    Returns
+    -------
+    Path
+        A folder that transformers can load.
 
     Raises
     ------
     ValueError
         If there is no such model or checkpoint.
+
+    See Also
+    --------
+    untrained_model : The model of step 0, for which no file is shipped.
+
+    Examples
+    --------
+    >>> checkpoint("XS").name
+    'step-4000'
     """
     steps = steps_of(name)[1:]
     step = steps[-1] if step is None else step
@@ -50,46 +108,69 @@ def checkpoint(name: str, step: int | None = None) -> Path:
 
 
 def untrained_model(name: str) -> tuple[Any, Any]:
-    """Model and tokenizer of step 0, made from the recipe's seed."""
-    from ntps_utils.lab.pretrain import initial_model, world_tokenizer  # imports transformers, which is slow
+    """Create the model of step 0 from the seed of its recipe.
+
+    Parameters
+    ----------
+    name : str
+        One of :data:`MODELS`.
+
+    Returns
+    -------
+    model, tokenizer : transformers objects
+
+    Raises
+    ------
+    ValueError
+        If there is no such model.
+    """
+    from ntps_utils.lab.pretrain import initial_model, world_tokenizer  # slow: imports transformers
 
     tokenizer = world_tokenizer()
-    return initial_model(LADDER[_known(name)], tokenizer), tokenizer
+    return initial_model(LADDER[_checked_name(name)], tokenizer), tokenizer
 
 
-def _known(name: str) -> str:
+def _checked_name(name: str) -> str:
     if name not in LADDER:
-        raise ValueError(f"The lab has no model {name!r}; its models are {', '.join(LADDER)}.")
+        raise ValueError(f"The lab has no model {name!r}; choose from {', '.join(LADDER)}.")
     return name
 
 
 def write_manifest(folder: Path) -> None:
-    """Collect the runs in a folder into its ``manifest.json``."""
+    """Write ``manifest.json`` from the runs in a folder.
+
+    Parameters
+    ----------
+    folder : Path
+        Contains the folder of one run for each model, as :func:`remake` writes it.
+    """
     runs = {}
     for name in MODELS:
         run = json.loads((folder / name / "run.json").read_text("utf-8"))
         n_parameters = sum(p.numel() for p in untrained_model(name)[0].parameters())
         runs[name] = {"n_parameters": n_parameters, **run}
-    with atomic_path(folder / "manifest.json") as temporary:
-        temporary.write_text(json.dumps(runs, indent=1) + "\n", "utf-8")
+    write_json(folder / "manifest.json", runs)
 
 
 @dataclass(frozen=True)
-class Verified:
-    """A shipped model and one made anew by the same recipe.
+class CheckpointComparison:
+    """A shipped checkpoint compared with one that was trained again by the same recipe.
 
     Attributes
     ----------
     name : str
+        Name of the model.
     step : int
+        Pretraining steps.
     hash_agrees : bool
-        The shipped weights are those of the manifest.
+        Whether the shipped weights have the hash in the manifest.
     identical : bool
-        The new weights equal the shipped ones bit for bit, as on a machine of the same kind.
+        Whether the new weights equal the shipped ones bit for bit, as expected on a machine
+        of the same kind.
     largest_difference : float
-        Between any two weights.
+        Largest absolute difference between two weights.
     shipped_loss, new_loss : float
-        On the held-out texts, in nats.
+        Losses on the held-out texts, in nats per token.
     """
 
     name: str
@@ -102,48 +183,92 @@ class Verified:
 
     @property
     def agrees(self) -> bool:
-        """Whether hash and loss are right; rounding differs between machines, the loss hardly."""
-        return self.hash_agrees and abs(self.new_loss - self.shipped_loss) < 0.02
+        """Whether the hash agrees and the losses differ by less than :data:`LOSS_TOLERANCE`.
+
+        Rounding differs between machines, and with it the weights; the loss hardly does.
+        """
+        return self.hash_agrees and abs(self.new_loss - self.shipped_loss) < LOSS_TOLERANCE
 
 
 def hashes_agree() -> dict[str, bool]:
-    """Whether each shipped checkpoint has the hash that the manifest says."""
-    found = {}
+    """Compare the weights of each shipped checkpoint with the hash in the manifest.
+
+    Returns
+    -------
+    dict of str to bool
+        Whether they agree, by checkpoint such as "XS/step-400".
+    """
+    results = {}
     for name, run in manifest().items():
         for step, facts in run["checkpoints"].items():
             file = checkpoint(name, int(step)) / "model.safetensors"
-            found[f"{name}/step-{step}"] = sha256(file) == facts["sha256"]
-    return found
+            results[f"{name}/step-{step}"] = sha256(file) == facts["sha256"]
+    return results
 
 
 def remake(name: str, folder: Path) -> Iterator[Progress]:
-    """Pretrain a model of the ladder by its recipe."""
+    """Pretrain a shipped model again by its recipe.
+
+    Parameters
+    ----------
+    name : str
+        One of :data:`MODELS`.
+    folder : Path
+        Folder of the run, see :func:`ntps_utils.lab.pretrain.pretrain`.
+
+    Returns
+    -------
+    iterator of Progress
+        Training runs while it is consumed.
+
+    Raises
+    ------
+    ValueError
+        If there is no such model, or the folder contains a different run.
+    """
     from ntps_utils.lab.pretrain import WorldSource, pretrain, world_tokenizer
 
     tokenizer = world_tokenizer()
-    return pretrain(LADDER[_known(name)], WorldSource(WORLD, tokenizer), tokenizer, folder)
+    return pretrain(LADDER[_checked_name(name)], WorldSource(WORLD, tokenizer), tokenizer, folder)
 
 
-def verify(name: str, folder: Path) -> list[Verified]:
-    """Compare a model that :func:`remake` made in a folder with the shipped one."""
-    shipped, made = manifest()[name], json.loads((folder / "run.json").read_text("utf-8"))
-    if made["recipe"] != json.loads(json.dumps(asdict(LADDER[name]))):
-        raise ValueError(f"{folder} holds another run than that of lab/{name}.")
+def verify(name: str, folder: Path) -> list[CheckpointComparison]:
+    """Compare a model that :func:`remake` trained with the shipped one.
+
+    Parameters
+    ----------
+    name : str
+        One of :data:`MODELS`.
+    folder : Path
+        Folder of the new run, which is complete.
+
+    Returns
+    -------
+    list of CheckpointComparison
+        One for each checkpoint.
+
+    Raises
+    ------
+    ValueError
+        If the folder contains a run of another recipe.
+    """
+    shipped_run, new_run = manifest()[name], json.loads((folder / "run.json").read_text("utf-8"))
+    if new_run["recipe"] != json.loads(json.dumps(asdict(LADDER[name]))):
+        raise ValueError(f"{folder} contains a different run: its recipe is not that of lab/{name}.")
     results = []
-    for step, facts in shipped["checkpoints"].items():
-        ours = checkpoint(name, int(step)) / "model.safetensors"
-        theirs = folder / f"step-{step}" / "model.safetensors"
-        one, two = load_file(ours), load_file(theirs)
-        gaps = [float((one[key].double() - two[key].double()).abs().max()) for key in one]
+    for step, facts in shipped_run["checkpoints"].items():
+        shipped_file = checkpoint(name, int(step)) / "model.safetensors"
+        shipped, new = load_file(shipped_file), load_file(folder / f"step-{step}" / "model.safetensors")
+        differences = [float((shipped[key].double() - new[key].double()).abs().max()) for key in shipped]
         results.append(
-            Verified(
+            CheckpointComparison(
                 name=name,
                 step=int(step),
-                hash_agrees=sha256(ours) == facts["sha256"],
-                identical=all(torch.equal(one[key], two[key]) for key in one),
-                largest_difference=float(np.max(gaps)),
+                hash_agrees=sha256(shipped_file) == facts["sha256"],
+                identical=all(torch.equal(shipped[key], new[key]) for key in shipped),
+                largest_difference=float(np.max(differences)),
                 shipped_loss=facts["validation_loss"],
-                new_loss=made["checkpoints"][step]["validation_loss"],
+                new_loss=new_run["checkpoints"][step]["validation_loss"],
             )
         )
     return results

@@ -1,7 +1,7 @@
-"""Pretraining of small Llama models, on the lab's world or on any text.
+"""Pretraining of small Llama models, on texts of the lab's world or on any text.
 
-Everything random is a function of (seed, step): a run that was killed continues from its
-last saved state and ends with the same weights.
+Batches are a function of (seed, step), so that a run that was killed continues from its last
+saved state and ends with the same weights.
 """
 
 from __future__ import annotations
@@ -23,13 +23,17 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from ntps_utils._utils.files import atomic_folder, atomic_path, sha256
+from ntps_utils._utils.files import atomic_folder, atomic_path, sha256, write_json
+from ntps_utils._utils.validation import check_integer
 from ntps_utils.lab.grammar import World
 from ntps_utils.lab.recipe import CONTEXT, Progress, Recipe
 from ntps_utils.lab.world import WORLD
 
 PAD, BOS, EOS, UNKNOWN = SPECIAL = ("<pad>", "<s>", "</s>", "<unk>")
 N_VALIDATION = 1000
+"""Held-out documents of a world."""
+N_VALIDATION_WINDOWS = 200
+"""Held-out windows of a corpus."""
 
 
 # -- texts -------------------------------------------------------------------------
@@ -39,21 +43,28 @@ class Source(Protocol):
     """Token sequences to train on."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Description of the texts, for the record of a run."""
 
     def batch(self, step: int, batch_size: int, seed: int) -> list[list[int]]:
-        """Sequences of one step; a function of its arguments alone."""
+        """Return the token ids of one training step; they depend on the arguments only."""
 
     def validation(self) -> list[list[int]]:
-        """Held-out sequences."""
+        """Return the token ids of held-out sequences."""
 
 
 @dataclass(frozen=True, eq=False)
 class WorldSource:
-    """Documents of a made world, each between BOS and EOS, without end.
+    """An unlimited supply of documents of a world, each between BOS and EOS.
 
-    With ``shuffled`` the words of each document come in random order: which words stand
-    together in a document stays, what follows what is lost.
+    Attributes
+    ----------
+    world : World
+    tokenizer : PreTrainedTokenizerFast
+        Tokenizer of the world, see :func:`world_tokenizer`.
+    shuffled : bool
+        Put the words of each document in random order. Words still occur together in a
+        document, but their order carries no information.
     """
 
     world: World
@@ -62,6 +73,7 @@ class WorldSource:
 
     @property
     def name(self) -> str:
+        """Description of the texts, for the record of a run."""
         return ("the lab's world" if self.world is WORLD else "a made world") + (", shuffled" if self.shuffled else "")
 
     def _encode(self, rng: random.Random, n: int) -> list[list[int]]:
@@ -75,15 +87,28 @@ class WorldSource:
         return encoded
 
     def batch(self, step: int, batch_size: int, seed: int) -> list[list[int]]:
+        """Return the token ids of one training step."""
         return self._encode(random.Random(f"corpus {seed} {step}"), batch_size)
 
     def validation(self) -> list[list[int]]:
+        """Return the token ids of the held-out documents."""
         return self._encode(random.Random("validation"), N_VALIDATION)
 
 
 @dataclass(frozen=True, eq=False)
 class CorpusSource:
-    """Windows of real text, each opened by BOS; the last twentieth is held out."""
+    """Random windows of a corpus, each after a BOS token; the last twentieth is held out.
+
+    Attributes
+    ----------
+    tokens : (n,) int32 ndarray
+        Token ids of the whole corpus.
+    tokenizer : PreTrainedTokenizerFast
+    length : int
+        Tokens of a window, including BOS.
+    label : str
+        Description of the texts, for the record of a run.
+    """
 
     tokens: np.ndarray[Any, np.dtype[np.int32]]
     tokenizer: PreTrainedTokenizerFast
@@ -92,25 +117,28 @@ class CorpusSource:
 
     @property
     def name(self) -> str:
+        """Description of the texts, for the record of a run."""
         return self.label
 
     def _window(self, start: int) -> list[int]:
         return [self.tokenizer.bos_token_id, *self.tokens[start : start + self.length - 1].tolist()]
 
     @property
-    def _cut(self) -> int:
+    def _n_training(self) -> int:
         return len(self.tokens) * 19 // 20
 
     def batch(self, step: int, batch_size: int, seed: int) -> list[list[int]]:
+        """Return the token ids of one training step."""
         rng = np.random.default_rng([seed, step])
-        return [self._window(int(s)) for s in rng.integers(0, self._cut - self.length, batch_size)]
+        return [self._window(int(s)) for s in rng.integers(0, self._n_training - self.length, batch_size)]
 
     def validation(self) -> list[list[int]]:
-        starts = np.linspace(self._cut, len(self.tokens) - self.length, 200).astype(int)
+        """Return the token ids of evenly spaced held-out windows."""
+        starts = np.linspace(self._n_training, len(self.tokens) - self.length, N_VALIDATION_WINDOWS).astype(int)
         return [self._window(int(s)) for s in starts]
 
 
-def _fast(tokenizer: Tokenizer, context: int) -> PreTrainedTokenizerFast:
+def _fast_tokenizer(tokenizer: Tokenizer, context: int) -> PreTrainedTokenizerFast:
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{BOS} $A", special_tokens=[(BOS, tokenizer.token_to_id(BOS))]
     )
@@ -126,15 +154,30 @@ def _fast(tokenizer: Tokenizer, context: int) -> PreTrainedTokenizerFast:
 
 
 def world_tokenizer(world: World = WORLD) -> PreTrainedTokenizerFast:
-    """A token for each word of a world."""
+    """Return a tokenizer with one token for each word of a world.
+
+    Parameters
+    ----------
+    world : World
+        By default the lab's world.
+
+    Returns
+    -------
+    PreTrainedTokenizerFast
+
+    Examples
+    --------
+    >>> world_tokenizer().tokenize("the sailors haul the net .")
+    ['the', 'sailors', 'haul', 'the', 'net', '.']
+    """
     vocabulary = {word: i for i, word in enumerate((*SPECIAL, *world.vocabulary))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return _fast(tokenizer, CONTEXT)
+    return _fast_tokenizer(tokenizer, CONTEXT)
 
 
 def corpus_source(files: Sequence[str | Path], *, n_tokens: int = 4096, context: int = CONTEXT) -> CorpusSource:
-    """Train a byte-level BPE tokenizer on text files, and read them with it.
+    """Train a byte-level BPE tokenizer on text files, and encode the files with it.
 
     Parameters
     ----------
@@ -143,13 +186,25 @@ def corpus_source(files: Sequence[str | Path], *, n_tokens: int = 4096, context:
     n_tokens : int
         Size of the vocabulary.
     context : int
-        Tokens of a training window, BOS included.
+        Tokens of a training window, including BOS; at least 2.
+
+    Returns
+    -------
+    CorpusSource
 
     Raises
     ------
     ValueError
-        If a file is missing or not UTF-8, or there is too little text.
+        If an argument is out of range, a file is missing or not UTF-8, or the files contain
+        fewer than 60 windows of text.
+
+    References
+    ----------
+    Sennrich, Haddow and Birch, "Neural machine translation of rare words with subword
+    units" (2016).
     """
+    check_integer("n_tokens", n_tokens, len(SPECIAL) + 256)  # special tokens and bytes
+    check_integer("context", context, 2)
     paths = [Path(file) for file in files]
     texts = []
     for path in paths:
@@ -170,12 +225,12 @@ def corpus_source(files: Sequence[str | Path], *, n_tokens: int = 4096, context:
         show_progress=False,
     )
     bpe.train_from_iterator((line for text in texts for line in text.splitlines(keepends=True)), trainer)
-    tokenizer = _fast(bpe, context)
-    # Encoding by paragraph keeps memory flat and gives the tokenizer's threads something to share.
+    tokenizer = _fast_tokenizer(bpe, context)
+    # The tokenizer encodes paragraphs in parallel, in little memory.
     encoded = bpe.encode_batch([p for text in texts for p in text.splitlines(keepends=True)], add_special_tokens=False)
     tokens = np.fromiter((i for row in encoded for i in row.ids), dtype=np.int32)
     if len(tokens) < 60 * context:
-        raise ValueError(f"{len(tokens)} tokens are too few to train on; give at least {60 * context}.")
+        raise ValueError(f"{len(tokens)} tokens are too few to train on; give at least {60 * context} tokens of text.")
     names = ", ".join(path.name for path in paths)
     return CorpusSource(tokens, tokenizer, context, f"{names} (sha256 {sha256(*paths)[:16]})")
 
@@ -184,7 +239,19 @@ def corpus_source(files: Sequence[str | Path], *, n_tokens: int = 4096, context:
 
 
 def initial_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
-    """The model of step 0."""
+    """Create the untrained model of a recipe.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    tokenizer : PreTrainedTokenizerFast
+        Determines the vocabulary and the number of positions.
+
+    Returns
+    -------
+    LlamaForCausalLM
+        Random weights, determined by ``recipe.seed``; the global random state is unchanged.
+    """
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=recipe.hidden_size,
@@ -204,7 +271,7 @@ def initial_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaFo
 
 
 def _loss(model: LlamaForCausalLM, rows: Sequence[Sequence[int]], reduction: str = "mean") -> torch.Tensor:
-    """Cross-entropy of the next token, in nats."""
+    """Return the cross-entropy of the next token, in nats."""
     ids = pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=-100)
     ids = ids.to(model.device)
     logits = model(input_ids=ids.clamp_min(0), attention_mask=(ids >= 0).long(), use_cache=False).logits
@@ -213,7 +280,19 @@ def _loss(model: LlamaForCausalLM, rows: Sequence[Sequence[int]], reduction: str
 
 @torch.inference_mode()
 def validation_loss(model: LlamaForCausalLM, source: Source) -> float:
-    """Mean loss per predicted token of the held-out texts, in nats."""
+    """Return the mean loss on the held-out texts of a source.
+
+    Parameters
+    ----------
+    model : LlamaForCausalLM
+        Left in evaluation mode.
+    source : Source
+
+    Returns
+    -------
+    float
+        Nats per predicted token.
+    """
     rows = sorted(source.validation(), key=len)
     chunks = [rows[i : i + 100] for i in range(0, len(rows), 100)]
     total = sum(float(_loss(model.eval(), chunk, "sum")) for chunk in chunks)
@@ -229,25 +308,51 @@ def pretrain(
     device: str = "cpu",
     save_every: int = 250,
 ) -> Iterator[Progress]:
-    """Pretrain a model; yields after every step.
+    """Pretrain a model step by step.
 
-    Writes ``step-N/`` for each checkpoint, an ordinary transformers folder with weights in
-    float16, and ``run.json`` with the recipe and the losses. A folder that holds the
-    beginning of the same run is continued; a finished one yields nothing.
+    The folder receives ``step-N/`` for each checkpoint, which transformers can load, with
+    weights in float16, and ``run.json`` with the recipe and the losses. If it contains the
+    beginning of the same run, that run is continued.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    source : Source
+        Texts to train on.
+    tokenizer : PreTrainedTokenizerFast
+        Tokenizer of the source.
+    folder : path
+        Folder of the run; created if missing.
+    device : str
+        Device of PyTorch, such as "cpu" or "cuda".
+    save_every : int
+        Steps between saves of the state from which a killed run continues.
+
+    Yields
+    ------
+    Progress
+        After each step; nothing if the run is already complete.
 
     Raises
     ------
     ValueError
-        If the folder holds another run, or the loss is no longer finite.
+        If the folder contains a different run, or the loss is no longer finite.
+
+    Notes
+    -----
+    AdamW (Loshchilov and Hutter, 2019) with gradients clipped to norm 1, in float32.
     """
+    check_integer("save_every", save_every, 1)
     folder = Path(folder)
     record = {"recipe": json.loads(json.dumps(asdict(recipe))), "texts": source.name, "checkpoints": {}}
     run_file, state_file = folder / "run.json", folder / "state.safetensors"
     if run_file.is_file():
-        found = json.loads(run_file.read_text("utf-8"))
-        if (found["recipe"], found["texts"]) != (record["recipe"], record["texts"]):
-            raise ValueError(f"{folder} holds another run (other recipe or texts); choose an empty folder.")
-        record = found
+        earlier = json.loads(run_file.read_text("utf-8"))
+        if (earlier["recipe"], earlier["texts"]) != (record["recipe"], record["texts"]):
+            raise ValueError(
+                f"{folder} contains a different run (another recipe or other texts); choose an empty folder."
+            )
+        record = earlier
         if str(recipe.n_steps) in record["checkpoints"]:
             return
 
@@ -255,7 +360,7 @@ def pretrain(
     parameters = dict(model.named_parameters())
     optimizer = torch.optim.AdamW(parameters.values(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
     start = _load_state(state_file, parameters, optimizer) if state_file.is_file() else 0
-    _write_json(run_file, record)
+    write_json(run_file, record)
     model.train()
     for step in range(start, recipe.n_steps):
         for group in optimizer.param_groups:
@@ -267,23 +372,36 @@ def pretrain(
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters.values(), 1.0)
         optimizer.step()
-        done = step + 1
-        if done in recipe.checkpoints:
-            kept = save_half(model, tokenizer, folder / f"step-{done}")
-            record["checkpoints"][str(done)] = {
-                "validation_loss": validation_loss(kept.to(device), source),  # type: ignore[arg-type]
-                "sha256": sha256(folder / f"step-{done}" / "model.safetensors"),
+        n_done = step + 1
+        if n_done in recipe.checkpoints:
+            rounded = save_half(model, tokenizer, folder / f"step-{n_done}")
+            record["checkpoints"][str(n_done)] = {
+                "validation_loss": validation_loss(rounded.to(device), source),  # type: ignore[arg-type]
+                "sha256": sha256(folder / f"step-{n_done}" / "model.safetensors"),
             }
-            _write_json(run_file, record)
+            write_json(run_file, record)
             model.train()
-        if done % save_every == 0 and done < recipe.n_steps:
-            _save_state(state_file, parameters, optimizer, done)
-        yield Progress(done, recipe.n_steps, loss.item())
+        if n_done % save_every == 0 and n_done < recipe.n_steps:
+            _save_state(state_file, parameters, optimizer, n_done)
+        yield Progress(n_done, recipe.n_steps, loss.item())
     state_file.unlink(missing_ok=True)
 
 
 def save_half(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> LlamaForCausalLM:
-    """Save a model rounded to float16, all files or none; returns the model as a reader will get it."""
+    """Save a model with weights rounded to float16, all files or none.
+
+    Parameters
+    ----------
+    model : LlamaForCausalLM
+    tokenizer : PreTrainedTokenizerFast
+    folder : Path
+        An existing folder is replaced.
+
+    Returns
+    -------
+    LlamaForCausalLM
+        The model with the rounded weights, in float32 on the CPU.
+    """
     with atomic_folder(folder) as temporary:
         half = LlamaForCausalLM(model.config)
         half.load_state_dict({name: tensor.detach().cpu() for name, tensor in model.state_dict().items()})
@@ -313,8 +431,3 @@ def _load_state(file: Path, parameters: dict[str, Any], optimizer: torch.optim.O
             moments = {key: tensors[f"{name}/{key}"].to(parameter.device) for key in ("exp_avg", "exp_avg_sq")}
             optimizer.state[parameter] = {"step": torch.tensor(float(step)), **moments}
     return step
-
-
-def _write_json(file: Path, record: dict[str, Any]) -> None:
-    with atomic_path(file) as temporary:
-        temporary.write_text(json.dumps(record, indent=1) + "\n", "utf-8")

@@ -1,16 +1,17 @@
-"""The lab's tasks: labeled texts of the made world, and the best accuracy that they allow."""
+"""Classification tasks of the lab: labeled texts, and the best accuracy that they allow."""
 
 from __future__ import annotations
 
-import difflib
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ntps_utils._utils.names import suggestion
+from ntps_utils._utils.validation import check_choice, check_integer
 from ntps_utils.lab.grammar import Document, World
 from ntps_utils.lab.world import (
     CODES,
@@ -29,25 +30,38 @@ from ntps_utils.lab.world import (
 Array = NDArray[np.float64]
 Kind = Literal["helps prediction", "ignorable", "surface", "agreement", "order", "counting", "relation", "control"]
 SIZES = {"train": 1000, "test": 500}
+"""Number of texts by split."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """A question about a text of the world.
+    """A classification task on texts of a world.
 
     Attributes
     ----------
     name : str
     asks : str
-        The question, in words.
+        The question that the label answers.
     kind : str
-        What the answer is to a next-token predictor.
+        How the label relates to next-token prediction, one of ``Kind``.
     label_names : tuple of str
+        Names of the classes, at least two.
     write : callable
-        Writes a text into an empty document and returns its label.
-    posterior : callable or None
-        P(label | text), (classes,), of the best possible reader. None if the text leaves
-        no doubt.
+        Takes a world and an empty document, writes a text into the document, and returns
+        the label, 0 ... c - 1.
+    posterior : callable, optional
+        Takes the document and returns P(label | text), (c,). None if the text determines the
+        label.
+
+    Raises
+    ------
+    ValueError
+        If a field is out of range. The message names the field, its value and the valid values.
+
+    Examples
+    --------
+    >>> TASKS["tense"].asks
+    'Is the story told in the past?'
     """
 
     name: str
@@ -57,16 +71,32 @@ class Task:
     write: Callable[[World, Document], int]
     posterior: Callable[[Document], Array] | None = None
 
+    def __post_init__(self) -> None:
+        for field in ("name", "asks"):
+            value = getattr(self, field)
+            if not isinstance(value, str) or not value:
+                raise ValueError(f"{field} must be a non-empty string, got {value!r}.")
+        check_choice("kind", self.kind, get_args(Kind))
+        names = self.label_names
+        if not isinstance(names, tuple) or not all(isinstance(n, str) for n in names) or len(set(names)) < 2:
+            raise ValueError(f"label_names must be a tuple of at least two strings, got {names!r}.")
+        if len(set(names)) < len(names):
+            raise ValueError(f"label_names must differ from each other, got {names!r}.")
+        if not callable(self.write):
+            raise ValueError(f"write must be a function of a world and a document, got {self.write!r}.")
+        if self.posterior is not None and not callable(self.posterior):
+            raise ValueError(f"posterior must be a function of a document, or None, got {self.posterior!r}.")
+
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """Texts of a task.
+    """Labeled texts of a task.
 
     Attributes
     ----------
     texts : tuple of str
-    labels : (n,) int64
-    posteriors : (n, classes)
+    labels : (n,) int64 ndarray
+    posteriors : (n, c) ndarray
         P(label | text).
     """
 
@@ -76,11 +106,13 @@ class Sample:
 
     @property
     def bayes_accuracy(self) -> float:
-        """Expected accuracy of the best possible reader on these texts."""
+        """Expected accuracy of the best possible classifier on these texts."""
         return float(self.posteriors.max(axis=1).mean())
 
 
-def _of_factor(name: str, asks: str, factor: str, write: Callable[[World, Document], None]) -> Task:
+def _factor_task(name: str, asks: str, factor: str, write: Callable[[World, Document], None]) -> Task:
+    """Return a task whose label is the value of a factor."""
+
     def labeled(world: World, doc: Document) -> int:
         write(world, doc)
         return doc.index(factor)
@@ -90,15 +122,15 @@ def _of_factor(name: str, asks: str, factor: str, write: Callable[[World, Docume
 
 
 def _opinion(world: World, doc: Document) -> None:
-    """A story with two states at least."""
+    """Write a story with at least two states, in random order."""
     sentences = [state, state, *([action] * int(doc.rng.random() * 3))]
     doc.rng.shuffle(sentences)
     for sentence in sentences:
         full_sentence(doc, sentence)
 
 
-def _with(doc: Document, *extra: Callable[[Document], None]) -> None:
-    """A story of states and actions, with other sentences in places of their own."""
+def _mixed_story(doc: Document, *extra: Callable[[Document], None]) -> None:
+    """Write a story of states and actions with additional sentences, in random order."""
     sentences = [*extra, *(state if doc.chance(0.5) else action for _ in range(2 + int(doc.rng.random() * 2)))]
     doc.rng.shuffle(sentences)
     for sentence in sentences:
@@ -107,7 +139,7 @@ def _with(doc: Document, *extra: Callable[[Document], None]) -> None:
 
 def _number(world: World, doc: Document) -> int:
     story(world, doc)
-    while "number" not in doc.facts:  # a story of bells and codes alone has no noun
+    while "number" not in doc.facts:  # a story of bells and codes only has no noun
         full_sentence(doc, action)
     return doc.facts["number"]
 
@@ -125,13 +157,13 @@ def _agreement(world: World, doc: Document) -> int:
 
 def _code(world: World, doc: Document) -> int:
     index = int(doc.rng.random() * len(CODES))
-    _with(doc, lambda d: code(d, CODES[index]))
+    _mixed_story(doc, lambda d: code(d, CODES[index]))
     return int(index >= len(CODES) // 2)
 
 
 def _perhaps(world: World, doc: Document) -> int:
     wanted = int(doc.chance(0.5))
-    _with(doc)
+    _mixed_story(doc)
     doc.words[:] = [word for word in doc.words if word != "perhaps"]
     if wanted:
         starts = [0, *(i + 1 for i, word in enumerate(doc.words[:-1]) if word == ".")]
@@ -142,13 +174,13 @@ def _perhaps(world: World, doc: Document) -> int:
 def _order(world: World, doc: Document) -> int:
     first = int(doc.chance(0.5))
     words = iter((CODES[0], CODES[1]) if first else (CODES[1], CODES[0]))
-    _with(doc, lambda d: code(d, next(words)), lambda d: code(d, next(words)))
+    _mixed_story(doc, lambda d: code(d, next(words)), lambda d: code(d, next(words)))
     return first
 
 
 def _count(world: World, doc: Document) -> int:
     n = 1 + int(doc.rng.random() * 3)
-    _with(doc, *[bell] * n)
+    _mixed_story(doc, *[bell] * n)
     return n - 1
 
 
@@ -163,7 +195,7 @@ def _related(world: World, doc: Document) -> int:
 
 
 def _related_posterior(doc: Document) -> Array:
-    """The two sentences share their topic with prior 1/2; if not, all other topics are alike."""
+    """Return P(label | text): the topics agree with prior 1/2; otherwise all other topics are equally probable."""
     halves = []
     for draws in (doc.draws[: doc.facts["first_draws"]], doc.draws[doc.facts["first_draws"] :]):
         half = Document(doc.factors, doc.values, doc.rng, draws=draws)
@@ -192,12 +224,12 @@ def _random(world: World, doc: Document) -> int:
 TASKS: dict[str, Task] = {
     task.name: task
     for task in (
-        _of_factor("topic", "What is the story about?", "topic", story),
-        _of_factor("sentiment", "Does the story speak well of things?", "polarity", _opinion),
-        _of_factor("tense", "Is the story told in the past?", "tense", _opinion),
-        _of_factor("author", "Who wrote the story?", "author", story),
-        _of_factor("register", "Is the story casual?", "register", story),
-        _of_factor("intent", "What does the request want?", "intent", request),
+        _factor_task("topic", "What is the story about?", "topic", story),
+        _factor_task("sentiment", "Does the story speak well of things?", "polarity", _opinion),
+        _factor_task("tense", "Is the story told in the past?", "tense", _opinion),
+        _factor_task("author", "Who wrote the story?", "author", story),
+        _factor_task("register", "Is the story casual?", "register", story),
+        _factor_task("intent", "What does the request want?", "intent", request),
         Task("number", "Is the first noun a plural?", "agreement", ("singular", "plural"), _number),
         Task("agreement", "Do all verbs agree with their subjects?", "agreement", ("no", "yes"), _agreement),
         Task("code", "Is the code word from the second half of a list?", "ignorable", ("first", "second"), _code),
@@ -220,22 +252,36 @@ TASKS: dict[str, Task] = {
 
 
 def find_task(name: str) -> Task:
-    """A task by name.
+    """Return a task by name.
+
+    Parameters
+    ----------
+    name : str
+        A key of :data:`TASKS`.
+
+    Returns
+    -------
+    Task
 
     Raises
     ------
     ValueError
-        If there is none; the message suggests names.
+        If there is no such task. The message suggests similar names.
+
+    Examples
+    --------
+    >>> find_task("topik")
+    Traceback (most recent call last):
+    ...
+    ValueError: The lab has no task 'topik'. Did you mean topic?
     """
     if name in TASKS:
         return TASKS[name]
-    close = difflib.get_close_matches(name, TASKS, n=3)
-    hint = f"did you mean {' or '.join(close)}?" if close else f"tasks: {', '.join(TASKS)}."
-    raise ValueError(f"The lab has no task {name!r}; {hint}")
+    raise ValueError(f"The lab has no task {name!r}. {suggestion(name, TASKS, 'Tasks')}")
 
 
 def sample(task: str | Task, n: int, *, seed: int, world: World = WORLD) -> Sample:
-    """Write n labeled texts of a task.
+    """Generate labeled texts of a task.
 
     Parameters
     ----------
@@ -243,18 +289,28 @@ def sample(task: str | Task, n: int, *, seed: int, world: World = WORLD) -> Samp
     n : int
         Number of texts, at least 1.
     seed : int
-        Different seeds give independent texts.
+        Random seed for the texts. Different seeds give independent texts.
     world : World
-        By default the lab's.
+        By default the lab's world.
+
+    Returns
+    -------
+    Sample
 
     Raises
     ------
     ValueError
-        If there is no such task, or n < 1.
+        If there is no such task, or ``n`` or ``seed`` is not an integer in its range.
+
+    Examples
+    --------
+    >>> texts = sample("intent", 1, seed=0)
+    >>> texts.texts[0], TASKS["intent"].label_names[texts.labels[0]]
+    ('please clarify the astronauts and clarify the moon ?', 'explain')
     """
     task = find_task(task) if isinstance(task, str) else task
-    if n < 1:
-        raise ValueError(f"The number of texts must be at least 1, got {n}.")
+    check_integer("n", n, 1)
+    check_integer("seed", seed, 0)
     rng = random.Random(f"{task.name} {seed}")
     texts, labels, posteriors = [], [], []
     certain = np.eye(len(task.label_names))
@@ -268,14 +324,33 @@ def sample(task: str | Task, n: int, *, seed: int, world: World = WORLD) -> Samp
 
 
 def split_of(task: str, split: str, seed: int = 0) -> Sample:
-    """The task's texts of a split, "train" (1,000) or "test" (500), independent of each other.
+    """Generate a split of a task.
+
+    Parameters
+    ----------
+    task : str
+        Name of a task.
+    split : {"train", "test"}
+        1,000 or 500 texts, independent of each other.
+    seed : int
+        Random seed for both splits.
+
+    Returns
+    -------
+    Sample
 
     Raises
     ------
     ValueError
-        If there is no such task or split.
+        If there is no such task or split, or the seed is not a non-negative integer.
+
+    Examples
+    --------
+    >>> len(split_of("topic", "test").texts)
+    500
     """
     find_task(task)
     if split not in SIZES:
-        raise ValueError(f"The lab's tasks have the splits {' and '.join(SIZES)}, not {split!r}.")
+        raise ValueError(f"Tasks of the lab have the splits {' and '.join(SIZES)}, not {split!r}.")
+    check_integer("seed", seed, 0)
     return sample(task, SIZES[split], seed=2 * seed + list(SIZES).index(split))

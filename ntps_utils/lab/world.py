@@ -1,9 +1,10 @@
-"""The lab's world: its factors, its words, and the three genres that its corpus is made of.
+"""The lab's world: its factors, its words, and the genres of its corpus.
 
-Fixed before any score was computed in it; the reasons are in the chapter on scores and
-probes. Stories (50%) are two to five sentences that share their factors, queries (15%)
-an intent and its answer, pairs (35%) a sentence and its passive, true (80%) or with one
-noun changed, or a second sentence on the same (80%) or another topic.
+The world was fixed before any score was computed in it; chapter 7 of the book gives the
+reasons. Half of the documents are stories: two to five sentences that share their factors.
+15% are queries: a request and its answer. 20% are a sentence and its passive form, which is
+faithful with probability 0.8 and has one noun changed otherwise. 15% are two sentences, on the
+same topic with probability 0.8.
 """
 
 from __future__ import annotations
@@ -106,17 +107,17 @@ FACTORS = (
 
 
 def plural(noun: str) -> str:
-    """The plural of a noun."""
+    """Return the plural of a noun."""
     return noun + "s"
 
 
 def third(verb: str) -> str:
-    """Third person singular."""
+    """Return the third person singular of a verb."""
     return verb + ("es" if verb.endswith(("ch", "sh", "s", "x")) else "s")
 
 
 def past(verb: str) -> str:
-    """Past tense, also the participle."""
+    """Return the past tense of a verb, which is also its participle."""
     irregular = {"feed": "fed"}
     return irregular.get(verb, verb + ("d" if verb.endswith("e") else "ed"))
 
@@ -125,7 +126,19 @@ def past(verb: str) -> str:
 
 
 def noun_phrase(doc: Document, noun: str | None = None) -> int:
-    """ "the (color) noun(s)"; returns 1 if the noun is plural, and notes the first one's number."""
+    """Append "the", at times a color, and a noun.
+
+    Parameters
+    ----------
+    doc : Document
+    noun : str, optional
+        By default drawn as evidence of the topic.
+
+    Returns
+    -------
+    int
+        1 if the noun is plural, else 0; the document records the number of its first noun.
+    """
     noun = noun or doc.draw("topic", "noun")
     number = int(doc.chance(0.5))
     doc.say("the")
@@ -137,7 +150,7 @@ def noun_phrase(doc: Document, noun: str | None = None) -> int:
 
 
 def subject(doc: Document) -> int:
-    """A noun phrase, at times with another noun between it and its verb."""
+    """Append a noun phrase, at times with another noun between it and its verb; return its number."""
     number = noun_phrase(doc)
     if doc.chance(0.25):
         doc.say("near")
@@ -146,14 +159,14 @@ def subject(doc: Document) -> int:
 
 
 def agreeing(doc: Document, singular_form: str, plural_form: str, number: int) -> None:
-    """A verb that agrees with its subject; the document remembers the other form."""
+    """Append the form of a verb that agrees with its subject; the document records the other form."""
     right, wrong = (plural_form, singular_form) if number else (singular_form, plural_form)
     doc.verbs.append((len(doc.words), wrong))
     doc.say(right)
 
 
 def be(doc: Document, number: int) -> None:
-    """is, are, was or were."""
+    """Append is, are, was or were, as evidence of the tense."""
     if doc.draw("tense") == "was":
         agreeing(doc, "was", "were", number)
     else:
@@ -161,10 +174,10 @@ def be(doc: Document, number: int) -> None:
 
 
 def state(doc: Document) -> None:
-    """ "the boat was (not) lovely": evidence of polarity, turned round by a "not"."""
+    """Append a statement such as "the boat was lovely"; "not" inverts the evidence of the polarity."""
     be(doc, subject(doc))
     word = doc.draw("polarity")
-    if doc.chance(0.25):  # "not bad" comes from the same cause as "good"
+    if doc.chance(0.25):  # "not bad" has the same cause as "good"
         own = doc.factors["polarity"].words["word"]
         value = next(v for v, words in own.items() if word in words)
         (opposite,) = (words for v, words in own.items() if v != value)
@@ -174,7 +187,7 @@ def state(doc: Document) -> None:
 
 
 def action(doc: Document) -> None:
-    """ "the sailors haul the net"."""
+    """Append an action such as "the sailors haul the net"."""
     number = subject(doc)
     verb = doc.draw("topic", "verb")
     if doc.draw("tense") == "was":
@@ -185,13 +198,13 @@ def action(doc: Document) -> None:
 
 
 def bell(doc: Document) -> None:
-    """ "a bell rang": nothing causes it, and nothing follows from it."""
+    """Append "a bell rang", which is independent of all factors."""
     doc.facts["bells"] = doc.facts.get("bells", 0) + 1
     doc.say("a bell rang")
 
 
 def code(doc: Document, word: str | None = None) -> None:
-    """ "code zub": one of 24 words, all alike to the rest of the text."""
+    """Append "code" and one of 24 code words, by default a random one, independent of all factors."""
     doc.say("code")
     doc.say(word or doc.pick(CODES))
 
@@ -200,7 +213,7 @@ SENTENCES: tuple[tuple[float, Sentence], ...] = ((0.45, state), (0.35, action), 
 
 
 def full_sentence(doc: Document, sentence: Sentence) -> None:
-    """A sentence with the author's connective before it, the register's tag after it, and a stop."""
+    """Append a sentence and a full stop, at times with a connective of the author and a tag of the register."""
     if doc.chance(0.5):
         doc.say(doc.draw("author") + " ,")
     if doc.chance(0.1):
@@ -216,13 +229,13 @@ def full_sentence(doc: Document, sentence: Sentence) -> None:
 
 
 def story(world: World, doc: Document) -> None:
-    """Two to five sentences."""
+    """Write a story of two to five sentences."""
     for _ in range(2 + int(doc.rng.random() * 4)):
         full_sentence(doc, weighted(doc, world.sentences))
 
 
 def request(world: World, doc: Document) -> None:
-    """ "please locate the net and trace the sail ?" """
+    """Write a request such as "please locate the net and trace the sail ?"."""
     doc.say("please " + doc.draw("intent", "request"))
     noun_phrase(doc)
     if doc.chance(0.7):
@@ -232,13 +245,13 @@ def request(world: World, doc: Document) -> None:
 
 
 def query(world: World, doc: Document) -> None:
-    """A request and its answer."""
+    """Write a request and its answer."""
     request(world, doc)
     doc.say("answer : it is " + doc.draw("intent", "reply") + " .")
 
 
 def clause(doc: Document) -> tuple[str, str, str]:
-    """Subject, verb and object of a past sentence, two different nouns."""
+    """Draw subject, verb and object of a sentence; the nouns differ."""
     first = doc.draw("topic", "noun")
     second = first
     while second == first:
@@ -247,7 +260,17 @@ def clause(doc: Document) -> tuple[str, str, str]:
 
 
 def passive_pair(world: World, doc: Document, faithful: bool | None = None) -> None:
-    """ "the crab hauled the net | the net was hauled by the crab", or with a noun of the topic changed."""
+    """Write a sentence and its passive form: "the crab hauled the net | the net was hauled by the crab .".
+
+    Parameters
+    ----------
+    world : World
+        Not used; genres have this signature.
+    doc : Document
+    faithful : bool, optional
+        Whether the nouns are the same; otherwise one is replaced by another noun of the
+        topic. By default True with probability 0.8.
+    """
     faithful = doc.chance(0.8) if faithful is None else faithful
     doc.facts["paraphrase"] = int(faithful)
     one, verb, two = clause(doc)
@@ -261,7 +284,16 @@ def passive_pair(world: World, doc: Document, faithful: bool | None = None) -> N
 
 
 def topic_pair(world: World, doc: Document, related: bool | None = None) -> None:
-    """Two sentences, on one topic or on two."""
+    """Write two sentences, on one topic or on two.
+
+    Parameters
+    ----------
+    world : World
+        Not used; genres have this signature.
+    doc : Document
+    related : bool, optional
+        Whether the topic is the same. By default True with probability 0.8.
+    """
     related = doc.chance(0.8) if related is None else related
     doc.facts["related"] = int(related)
     action(doc)
@@ -275,15 +307,15 @@ def topic_pair(world: World, doc: Document, related: bool | None = None) -> None
     doc.say(".")
 
 
-_FORMS = [
+_INFLECTED_FORMS = [
     *(plural(n) for own in NOUNS.values() for n in own.split()),
     *(form(v) for own in VERBS.values() for v in own.split() for form in (third, past)),
 ]
-_GLUE = "the near was were is are not a bell rang code perhaps please and answer : it | by . , ?"
+_FUNCTION_WORDS = "the near was were is are not a bell rang code perhaps please and answer : it | by . , ?"
 
 WORLD = World(
     factors={factor.name: factor for factor in FACTORS},
     sentences=SENTENCES,
     genres=((0.5, story), (0.15, query), (0.2, passive_pair), (0.15, topic_pair)),
-    fixed=(*_FORMS, *_GLUE.split(), *COLORS, *CODES),
+    fixed=(*_INFLECTED_FORMS, *_FUNCTION_WORDS.split(), *COLORS, *CODES),
 )

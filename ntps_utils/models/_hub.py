@@ -1,59 +1,73 @@
-"""What loading of models and of datasets share: errors, registries, and the connection to the Hub."""
+"""What the loading of models and of datasets shares: errors, registries, and the connection to the Hub."""
 
 from __future__ import annotations
 
-import difflib
+import time
 import tomllib
 import urllib.error
 import urllib.request
-from collections.abc import Iterable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from ntps_utils._utils.files import data_file
 
-PATIENCE = 5.0  # seconds for the Hub to answer at all
+TIMEOUT = 5.0  # seconds for the Hub to answer
+RETRY_AFTER = 30.0  # seconds between a failed connection and the next attempt
+
+_failed_at = float("-inf")  # time of the last failed connection
 
 
 class HubError(ValueError):
-    """A model or dataset could not be found, reached or read. One line says what to do."""
+    """A model or dataset cannot be loaded. The message is one line that says what to do."""
 
 
-def registry(what: str) -> dict[str, dict[str, Any]]:
-    return tomllib.loads(data_file(f"{what}.toml").read_text("utf-8"))
-
-
-def suggestion(name: str, known: Iterable[str]) -> str:
-    """A half sentence that helps with an unknown name."""
-    lower = {one.lower(): one for one in known}
-    close = [lower[one] for one in difflib.get_close_matches(name.lower(), lower, n=3)]
-    return f"Did you mean {' or '.join(close)}?" if close else f"Registered names: {', '.join(sorted(known))}."
+def registry(kind: str) -> dict[str, dict[str, Any]]:
+    """Entries of ``data/models.toml`` or ``data/datasets.toml`` by name."""
+    return tomllib.loads(data_file(f"{kind}.toml").read_text("utf-8"))
 
 
 def looks_like_hub_id(name: str) -> bool:
+    """Whether a name has the form owner/name."""
     return not name.startswith((".", "/", "~")) and name.count("/") == 1 and name == name.strip() and bool(name)
 
 
 def first_line(error: Exception) -> str:
+    """First line of the message of an error, without a full stop."""
     lines = str(error).strip().splitlines()
     return (lines[0] if lines else type(error).__name__).rstrip(".")
 
 
-def offline_if_unreachable() -> None:
-    """Spare the user the Hub client's minute of retries when there is no connection.
+@contextmanager
+def hub_connection() -> Iterator[None]:
+    """Use the Hub within the block, or only its cache if the Hub does not answer.
 
-    What is cached can still be used then.
+    The Hub client would spend a minute on retries without a connection. The switch to
+    offline mode ends with the block, so that a later call connects again.
     """
     import datasets
     import huggingface_hub
 
-    if huggingface_hub.constants.HF_HUB_OFFLINE:
+    if huggingface_hub.constants.HF_HUB_OFFLINE or _hub_answers(huggingface_hub.constants.ENDPOINT):
+        yield
         return
+    settings = huggingface_hub.constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
+    huggingface_hub.constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
     try:
-        urllib.request.urlopen(
-            urllib.request.Request(huggingface_hub.constants.ENDPOINT, method="HEAD"), timeout=PATIENCE
-        )
+        yield
+    finally:
+        huggingface_hub.constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = settings
+
+
+def _hub_answers(endpoint: str) -> bool:
+    global _failed_at
+    if time.monotonic() - _failed_at < RETRY_AFTER:
+        return False
+    try:
+        urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=TIMEOUT)
     except urllib.error.HTTPError:
-        pass  # it answered
+        return True  # an error status is an answer
     except OSError:
-        huggingface_hub.constants.HF_HUB_OFFLINE = True
-        datasets.config.HF_HUB_OFFLINE = True
+        _failed_at = time.monotonic()
+        return False
+    return True

@@ -1,13 +1,15 @@
-"""Labeled texts, by name or from local files.
+"""Load labeled texts by name, from local files, or from objects in memory.
 
 A dataset is a name from ``data/datasets.toml``, a Hub id, a local folder with one file for
-each split, a CSV, Parquet or JSONL file, or a task of the lab ("lab/topic").
+each split, a CSV, Parquet or JSONL file, a task of the lab ("lab/topic"), a pair
+(texts, labels), a DataFrame, or a ``datasets.Dataset``.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,12 +20,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ntps_utils import lab
-from ntps_utils.models._hub import HubError, first_line, offline_if_unreachable, registry, suggestion
+from ntps_utils._utils.names import suggestion
+from ntps_utils._utils.validation import check_integer
+from ntps_utils.models._hub import HubError, first_line, hub_connection, registry
 
 SUFFIXES = (".csv", ".parquet", ".jsonl")
 LAB = "lab/"
-PARQUET = "refs/convert/parquet"  # where the Hub keeps its conversion of every public dataset
-LARGEST_GAP = 1000  # class numbers up to here may have no text in a split
+PARQUET = "refs/convert/parquet"  # branch of the Hub's conversion of every public dataset
+MAX_CLASS_NUMBER = 1000  # larger class numbers need a dataset of a tenth as many rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +42,17 @@ class TextDataset:
         Class of each text, 0 ... c - 1.
     label_names : tuple of str
         Name of each class; its length is c. A class may have no text here.
+
+    Raises
+    ------
+    ValueError
+        If texts and labels differ in number, or a label is not a class number.
+
+    Examples
+    --------
+    >>> data = TextDataset("reviews", "train", ["good", "bad"], [1, 0], ["negative", "positive"])
+    >>> len(data), data.n_classes
+    (2, 2)
     """
 
     name: str
@@ -45,6 +60,29 @@ class TextDataset:
     texts: tuple[str, ...]
     labels: NDArray[np.int64]
     label_names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        texts, names, labels = tuple(self.texts), tuple(map(str, self.label_names)), np.asarray(self.labels)
+        if isinstance(self.texts, str) or not all(isinstance(text, str) for text in texts):
+            raise ValueError(f"{self.name}: texts must be strings.")
+        if labels.shape != (len(texts),):
+            raise ValueError(
+                f"{self.name}: {len(texts)} texts need as many labels; got labels of shape {labels.shape}."
+            )
+        if len(labels) and not np.issubdtype(labels.dtype, np.integer):
+            raise ValueError(
+                f"{self.name}: labels must be class numbers 0 ... {len(names) - 1}, got {labels.dtype}; "
+                "convert class names with as_dataset((texts, labels))."
+            )
+        outside = np.flatnonzero((labels < 0) | (labels >= len(names)))
+        if len(outside):
+            raise ValueError(
+                f"{self.name}, row {outside[0] + 1}: the label is {labels[outside[0]]}, but there are "
+                f"{len(names)} class names; labels are numbers 0 ... {len(names) - 1}."
+            )
+        object.__setattr__(self, "texts", texts)
+        object.__setattr__(self, "labels", labels.astype(np.int64))
+        object.__setattr__(self, "label_names", names)
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -56,7 +94,7 @@ class TextDataset:
 
     @property
     def one_hot(self) -> NDArray[np.float64]:
-        """Targets y, (n, c)."""
+        """One-hot targets, (n, c) float64."""
         return np.eye(self.n_classes)[self.labels]
 
     @property
@@ -66,15 +104,117 @@ class TextDataset:
         return digest.hexdigest()[:16]
 
     def head(self, n: int) -> TextDataset:
-        """The first n rows."""
-        if n < 1:
-            raise ValueError(f"The number of texts must be at least 1, got {n}.")
+        """Select the first rows.
+
+        Parameters
+        ----------
+        n : int
+            Number of rows, at least 1; all rows if there are fewer.
+
+        Returns
+        -------
+        TextDataset
+
+        Raises
+        ------
+        ValueError
+            If ``n`` is not a positive integer.
+
+        Examples
+        --------
+        >>> TextDataset("reviews", "train", ["good", "bad"], [1, 0], ["negative", "positive"]).head(1).texts
+        ('good',)
+        """
+        check_integer("the number of texts", n, 1)
         return replace(self, texts=self.texts[:n], labels=self.labels[:n])
 
 
 def registered_datasets() -> dict[str, dict[str, Any]]:
-    """The entries of ``data/datasets.toml`` by name."""
+    """Load the entries of ``data/datasets.toml``.
+
+    Returns
+    -------
+    dict
+        Hub id, columns, splits, license and source by name.
+
+    Examples
+    --------
+    >>> registered_datasets()["sst2"]["hub"]
+    'stanfordnlp/sst2'
+    """
     return registry("datasets")
+
+
+def as_dataset(
+    dataset: object, split: str = "train", *, text_column: str = "text", label_column: str = "label"
+) -> TextDataset:
+    """Convert labeled texts in any supported form to a :class:`TextDataset`.
+
+    Parameters
+    ----------
+    dataset : str, Path, TextDataset, pair (texts, labels), DataFrame, or datasets.Dataset
+        Names and paths are loaded by :func:`load_texts`. Labels are class numbers or
+        class names. From a ``datasets.DatasetDict`` the split is selected.
+    split : str
+        Name of the split.
+    text_column, label_column : str
+        Columns of a file, a DataFrame or a Dataset.
+
+    Returns
+    -------
+    TextDataset
+
+    Raises
+    ------
+    HubError
+        If there is no such dataset, split or column, or a row cannot be used.
+    TypeError
+        If the object has another type; the message lists the valid ones.
+
+    Examples
+    --------
+    >>> data = as_dataset((["good film", "bad film"], ["positive", "negative"]))
+    >>> data.labels.tolist(), data.label_names
+    ([1, 0], ('negative', 'positive'))
+    """
+    if isinstance(dataset, TextDataset):
+        return dataset
+    if isinstance(dataset, (str, os.PathLike)):
+        return load_texts(os.fspath(dataset), split, text_column=text_column, label_column=label_column)
+    if isinstance(dataset, Mapping) and split in dataset and hasattr(dataset[split], "column_names"):
+        dataset = dataset[split]
+    if hasattr(dataset, "column_names") and hasattr(dataset, "features"):  # datasets.Dataset
+        features: Any = dataset.features
+        names = getattr(features.get(label_column), "names", None)
+        frame = dataset.to_pandas()  # type: ignore[attr-defined]
+        return _from_frame(
+            frame, "dataset", str(getattr(dataset, "split", None) or split), names, text_column, label_column
+        )
+    if isinstance(dataset, pd.DataFrame):
+        return _from_frame(dataset, "DataFrame", split, None, text_column, label_column)
+    if isinstance(dataset, (tuple, list)) and len(dataset) == 2 and not isinstance(dataset[0], str):
+        texts, labels = (list(part) for part in dataset)
+        if len(texts) != len(labels):
+            raise HubError(f"{len(texts)} texts need as many labels; got {len(labels)} labels.")
+        numbers, label_names = _encode([_plain(label) for label in labels], None, "texts")
+        return _dataset("texts", split, texts, numbers, label_names)
+    raise TypeError(
+        "A dataset must be a name, a file or folder, a pair (texts, labels), a DataFrame, a datasets.Dataset or a "
+        f"TextDataset; got {type(dataset).__name__}."
+    )
+
+
+def _from_frame(
+    frame: pd.DataFrame, name: str, split: str, names: Sequence[str] | None, text_column: str, label_column: str
+) -> TextDataset:
+    raw = [_plain(label) for label in _column(frame, label_column, f"The {name}")]
+    labels, label_names = _encode(raw, names, f"The {name}")
+    return _dataset(name, split, _column(frame, text_column, f"The {name}"), labels, label_names)
+
+
+def _plain(label: Any) -> Any:
+    """A label as a Python object, from a numpy or torch scalar."""
+    return label.item() if hasattr(label, "item") else label
 
 
 def load_texts(
@@ -89,14 +229,24 @@ def load_texts(
         folder with ``train.csv`` or the like (and optionally ``label_names.json``), or a
         single file.
     split : str
-        Which split; of a single file there is only one, whatever this says.
+        Name of the split. Ignored for a single file.
     text_column, label_column : str
         Column names of a file or of a Hub dataset that is not registered.
+
+    Returns
+    -------
+    TextDataset
 
     Raises
     ------
     HubError
-        If there is no such dataset, split or column, or a row cannot be read.
+        If there is no such dataset, split or column, or a row cannot be used.
+
+    Examples
+    --------
+    >>> data = load_texts("lab/topic", "test")
+    >>> len(data), data.n_classes
+    (500, 8)
     """
     path = Path(dataset)
     if path.is_dir():
@@ -121,7 +271,9 @@ def load_texts(
 def _from_lab(name: str, split: str) -> TextDataset:
     task, _, seed = name.removeprefix(LAB).partition("@")
     if seed and not seed.isdecimal():
-        raise HubError(f"{name}: after the @ comes the number of another draw of the task, such as {LAB}{task}@1.")
+        raise HubError(
+            f"{name}: the part after @ must be the number of another draw of the task, such as {LAB}{task}@1."
+        )
     try:
         sample = lab.split_of(task, split, int(seed or 0))
     except ValueError as error:
@@ -132,8 +284,8 @@ def _from_lab(name: str, split: str) -> TextDataset:
 def _from_folder(folder: Path, split: str, text_column: str, label_column: str) -> TextDataset:
     files = {p.stem: p for p in sorted(folder.iterdir()) if p.suffix.lower() in SUFFIXES}
     if split not in files:
-        there = ", ".join(p.name for p in files.values()) or "no CSV, Parquet or JSONL file"
-        raise HubError(f"{folder} has no split {split!r}; found {there}.")
+        names_present = ", ".join(p.name for p in files.values()) or "no CSV, Parquet or JSONL file"
+        raise HubError(f"{folder} has no split {split!r}; it has {names_present}.")
     frame = _read_file(files[split])
     raw = _column(frame, label_column, str(files[split]))
     names_file = folder / "label_names.json"
@@ -144,18 +296,18 @@ def _from_folder(folder: Path, split: str, text_column: str, label_column: str) 
         except ValueError:
             names = None
         if not isinstance(names, list):
-            raise HubError(f"{names_file} must hold a JSON list of class names in label order.")
+            raise HubError(f"{names_file} must contain a JSON list of class names in label order.")
     elif not _are_integers(raw):
-        # One coding for all splits: the same class must not get two numbers.
-        others = [_column(_read_file(p), label_column, str(p)) for s, p in files.items() if s != split]
-        names = sorted({str(label) for column in [raw, *others] for label in column})
+        # All splits share one numbering of the classes.
+        other_splits = [_column(_read_file(p), label_column, str(p)) for s, p in files.items() if s != split]
+        names = sorted({str(label) for column in [raw, *other_splits] for label in column})
     labels, names = _encode(raw, names, str(files[split]))
     return _dataset(folder.name, split, _column(frame, text_column, str(files[split])), labels, names)
 
 
 def _from_hub(name: str, split: str, entry: Mapping[str, Any]) -> TextDataset:
-    held = entry.get("hold_out")
-    splits = {**entry["splits"], "test": entry["splits"]["train"]} if held else entry["splits"]
+    hold_out = entry.get("hold_out")
+    splits = {**entry["splits"], "test": entry["splits"]["train"]} if hold_out else entry["splits"]
     if "hub" not in entry:
         raise HubError(
             f"{name} is one of the paper's datasets, but its source is not known to this library; give a local file "
@@ -171,35 +323,37 @@ def _from_hub(name: str, split: str, entry: Mapping[str, Any]) -> TextDataset:
     feature = data.features[label]
     names = feature.names if hasattr(feature, "names") else None
     try:
-        rows = [row for row in data if not held or _is_held_out(name, row, held) == (split == "test")]
+        rows = [row for row in data if not hold_out or _is_held_out(name, row, hold_out) == (split == "test")]
         texts = [entry["text"].format(**row) for row in rows]
     except (KeyError, IndexError) as error:
-        raise HubError(f"{name}: the text {entry['text']!r} asks for {error}; columns are {sorted(columns)}.") from None
+        raise HubError(
+            f"{name}: the text template {entry['text']!r} needs {error}; the columns are {sorted(columns)}."
+        ) from None
     if names is None and not _are_integers(data[label]):
-        names = sorted({str(one) for one in data[label]})  # one coding for both sides of a hold-out
+        names = sorted({str(value) for value in data[label]})  # training and held-out rows share one numbering
     labels, names = _encode([row[label] for row in rows], names, name)
     return _dataset(name, split, texts, labels, names)
 
 
-def _is_held_out(name: str, row: Mapping[str, Any], held: Mapping[str, Any]) -> bool:
-    """Whether a row's group is in the held-out share: the same answer on every machine."""
-    group = held["group"].format(**row).strip().lower()
+def _is_held_out(name: str, row: Mapping[str, Any], hold_out: Mapping[str, Any]) -> bool:
+    """Whether the group of a row belongs to the held-out share; deterministic across machines."""
+    group = hold_out["group"].format(**row).strip().lower()
     number = int.from_bytes(hashlib.sha256(f"{name} {group}".encode()).digest()[:8], "big")
-    return bool(number / 2**64 < held["share"])
+    return bool(number / 2**64 < hold_out["share"])
 
 
 def _load_dataset(hub_id: str, split: str, revision: str | None) -> Any:
     """One split from the Hub or its cache; script-based datasets through their Parquet conversion."""
-    import datasets  # slow to import, and needed by this path alone
+    import datasets  # slow to import
 
-    offline_if_unreachable()
     try:
-        try:
-            return datasets.load_dataset(hub_id, split=split, revision=revision)
-        except RuntimeError as error:
-            if "scripts are no longer supported" not in str(error):
-                raise
-            return datasets.load_dataset(hub_id, split=split, revision=PARQUET)
+        with hub_connection():
+            try:
+                return datasets.load_dataset(hub_id, split=split, revision=revision)
+            except RuntimeError as error:
+                if "scripts are no longer supported" not in str(error):
+                    raise
+                return datasets.load_dataset(hub_id, split=split, revision=PARQUET)
     except Exception as error:  # the Hub client raises many kinds
         raise HubError(
             f"The dataset {hub_id} could not be loaded from the Hub ({first_line(error)}). "
@@ -213,8 +367,8 @@ def _read_file(path: Path) -> pd.DataFrame:
         if suffix == ".csv":
             # "NA" and "null" are texts, not missing values.
             frame = pd.read_csv(path, keep_default_na=False, dtype=str, encoding="utf-8")
-            if not isinstance(frame.index, pd.RangeIndex):  # pandas took the first field of each row for its name
-                raise HubError(f"{path}: the rows have more fields than the header; quote texts that hold commas.")
+            if not isinstance(frame.index, pd.RangeIndex):  # pandas used the first field of each row as its index
+                raise HubError(f"{path}: the rows have more fields than the header; quote texts that contain commas.")
             return frame
         if suffix == ".parquet":
             return pd.read_parquet(path)
@@ -263,24 +417,30 @@ def _encode(raw: Sequence[Any], names: Sequence[str] | None, where: str) -> tupl
             raise HubError(
                 f"{where}, row {numbers.index(lowest) + 1}: the label is {lowest}; class numbers start at 0."
             )
-        if highest >= max(LARGEST_GAP, 10 * len(raw)):
+        if highest >= max(MAX_CLASS_NUMBER, 10 * len(raw)):
             raise HubError(
-                f"{where}, row {numbers.index(highest) + 1}: the label is {highest}, and there are {len(raw)} rows; "
-                "class numbers count from 0. Give names instead if these are codes."
+                f"{where}, row {numbers.index(highest) + 1}: the label is {highest}, but there are only {len(raw)} "
+                "rows; class numbers count from 0. Convert codes to strings to use them as class names."
             )
         labels = np.array(numbers, dtype=np.int64)
         n_classes = int(labels.max()) + 1
         if names is None:
             names = [str(i) for i in range(n_classes)]
         if n_classes > len(names):
-            raise HubError(f"{where} has the label {n_classes - 1}, but only {len(names)} class names.")
+            raise HubError(
+                f"{where} has the label {n_classes - 1}, but only {len(names)} class names; labels are numbers "
+                f"0 ... {len(names) - 1}."
+            )
         return labels, tuple(map(str, names))
     if names is None:
         names = sorted({str(label) for label in raw})
     number = {name: i for i, name in enumerate(names)}
     unknown = sorted({str(label) for label in raw} - set(number))
     if unknown:
-        raise HubError(f"{where} has labels that are not among the class names: {', '.join(unknown[:5])}.")
+        raise HubError(
+            f"{where} has labels that are not among the class names: {', '.join(unknown[:5])}; the names are "
+            f"{', '.join(names)}."
+        )
     return np.array([number[str(label)] for label in raw], dtype=np.int64), tuple(names)
 
 
@@ -293,5 +453,7 @@ def _dataset(
         if not isinstance(text, str):
             raise HubError(f"{name}, row {row + 1}: the text is {type(text).__name__}, not a string.")
         if "\0" in text:
-            raise HubError(f"{name}, row {row + 1}: the text holds a NUL character; was the file saved as UTF-16?")
+            raise HubError(
+                f"{name}, row {row + 1}: the text contains a NUL character; the file may be UTF-16. Save it as UTF-8."
+            )
     return TextDataset(name, split, tuple(texts), labels, tuple(names))

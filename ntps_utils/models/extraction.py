@@ -1,4 +1,4 @@
-"""From texts to moments: one pass of a causal language model over a labeled dataset."""
+"""Extract the moments of token features: one pass of a causal language model over a labeled dataset."""
 
 from __future__ import annotations
 
@@ -9,48 +9,54 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial, reduce
+from functools import reduce
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from accelerate.utils.memory import should_reduce_batch_size
+from numpy.typing import ArrayLike, NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from ntps_utils._utils.diagnostics import with_reference
 from ntps_utils._utils.files import atomic_path
+from ntps_utils._utils.layers import Layers, resolve_layers
+from ntps_utils._utils.validation import check_choice, check_integer
 from ntps_utils.models.datasets import TextDataset
-from ntps_utils.models.loading import CausalModel
+from ntps_utils.models.loading import CausalModel, evaluation_mode
 from ntps_utils.theory.moments import TENSORS, Moments
 
 Pooling = Literal["mean", "last"]
 
 
 class ExtractionWarning(UserWarning):
-    """Texts were cut or left out."""
+    """Texts were truncated or excluded, or a batch did not fit into memory."""
 
 
 @dataclass(frozen=True, eq=False)
 class Extraction:
-    """Moments of a dataset under a model, and what happened on the way.
+    """Moments of a dataset under a model, and facts about the extraction.
 
     Attributes
     ----------
     parts : tuple of Moments
-        One for each group of texts.
+        Moments of each group of texts.
     n_truncated : int
-        Texts cut to ``max_length`` tokens.
+        Number of texts truncated to ``max_length`` tokens.
     n_single : int
-        Texts of one token: they count for perception, and have no next token to predict.
+        Number of texts of one token. They have no next token to predict, and enter the
+        moments of perception only.
     n_empty : int
-        Texts without a token, left out.
+        Number of texts without a token; they are excluded.
     max_length : int or None
+        Tokens after which texts were truncated; None for no limit.
     seconds : float
-    features : mapping of int to (n_kept, d) array
-        Feature of each text by layer, where asked for.
-    row_indices : (n_kept,) int
+        Duration of the extraction.
+    features : mapping of int to (n - n_empty, d) array
+        Features of the texts by layer, for the layers chosen by ``features``.
+    row_indices : (n - n_empty,) int
         Rows of the dataset that have at least one token.
     """
 
@@ -65,36 +71,58 @@ class Extraction:
 
     @property
     def moments(self) -> Moments:
-        """Moments of all texts together."""
+        """Moments of all texts: the groups merged."""
         return reduce(Moments.merge, self.parts)
 
 
 def random_groups(n: int, n_groups: int, seed: int) -> NDArray[np.intp]:
-    """Assign n texts at random to groups of nearly equal size, for a jackknife."""
+    """Assign texts at random to groups of nearly equal size, for a jackknife.
+
+    Parameters
+    ----------
+    n : int
+        Number of texts.
+    n_groups : int
+        Number of groups, 1 ... n.
+    seed : int
+        Random seed for the assignment.
+
+    Returns
+    -------
+    (n,) int
+        Group of each text, 0 ... n_groups - 1.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer texts than groups.
+
+    Examples
+    --------
+    >>> random_groups(5, 2, seed=0).tolist()
+    [0, 0, 1, 0, 1]
+    """
     if not 1 <= n_groups <= n:
         raise ValueError(f"{n} texts cannot form {n_groups} groups; choose between 1 and {n}.")
     return np.random.default_rng(seed).permutation(np.arange(n) % n_groups)
 
 
-def parse_layers(layers: str, n_layers: int) -> tuple[int, ...]:
-    """Layers named by "all", "last" or "i,j,...": indices into hidden_states, 0 = embeddings.
-
-    Negative numbers count from the end, as in Python.
-    """
-    if layers == "all":
-        return tuple(range(n_layers))
-    if layers == "last":
-        return (n_layers - 1,)
-    try:
-        wanted = [int(part) for part in layers.split(",")]
-    except ValueError:
-        raise ValueError(f"Layers must be 'all', 'last' or numbers such as '0,2,-1'; got {layers!r}.") from None
-    for i in wanted:
-        if not -n_layers <= i < n_layers:
-            raise ValueError(
-                f"There is no layer {i}: this model has layers 0 (embeddings) to {n_layers - 1}, or -{n_layers} to -1."
-            )
-    return tuple(dict.fromkeys(i % n_layers for i in wanted))
+def _checked_groups(groups: ArrayLike | None, n: int) -> NDArray[np.intp]:
+    """Group of each of n texts; by default all texts form group 0."""
+    if groups is None:
+        return np.zeros(n, dtype=np.intp)
+    array = np.asarray(groups)
+    if array.shape != (n,) or not np.issubdtype(array.dtype, np.integer):
+        raise ValueError(
+            f"groups must have one integer for each of the {n} texts, got shape {array.shape} and type {array.dtype}."
+        )
+    present = np.unique(array)
+    if present[0] != 0 or present[-1] != len(present) - 1:
+        raise ValueError(
+            f"groups must be numbered 0, 1, ... without gaps, got the numbers {present[:8].tolist()}"
+            f"{' ...' if len(present) > 8 else ''}."
+        )
+    return array.astype(np.intp)
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,76 +132,141 @@ class Tokens:
     Attributes
     ----------
     ids : list of list of int
+        Token ids of each text.
     n_truncated : int
-        Texts cut to ``max_length`` tokens.
+        Number of texts truncated to ``max_length`` tokens.
     max_length : int or None
+        Tokens after which texts were truncated; None for no limit.
+    texts_fingerprint : str
+        Hash of the texts, 16 hex digits.
     """
 
     ids: list[list[int]]
     n_truncated: int
     max_length: int | None
+    texts_fingerprint: str
 
 
 def tokenize(model: CausalModel, data: TextDataset, max_length: int | None = None, bos: bool | None = None) -> Tokens:
-    """Token ids of texts, cut to ``max_length`` or to what the model can take.
+    """Tokenize the texts of a dataset, truncated to ``max_length`` or to the limit of the model.
 
     Parameters
     ----------
     model : CausalModel
     data : TextDataset
     max_length : int, optional
+        Tokens after which a text is truncated; by default the limit of the model.
     bos : bool, optional
         True puts the beginning-of-sequence token before every text, False adds no special
-        token at all; by default the tokenizer's own habit.
+        token at all; by default the tokenizer decides.
+
+    Returns
+    -------
+    Tokens
 
     Raises
     ------
     ValueError
-        If ``max_length`` is out of range, tokenizer and model do not belong together, or
-        a BOS is asked of a tokenizer that has none.
+        If ``max_length`` is out of range, the tokenizer makes tokens that the model does
+        not know, or ``bos=True`` and the tokenizer has no such token.
+
+    Examples
+    --------
+    >>> from ntps_utils.models.datasets import as_dataset
+    >>> from ntps_utils.models.loading import load_model
+    >>> data = as_dataset((["the cat sleeps .", "the dogs sleep ."], [0, 1]))
+    >>> [len(ids) for ids in tokenize(load_model("lab/XS"), data, max_length=3).ids]
+    [3, 3]
     """
-    longest = model.max_length
-    max_length = longest if max_length is None else max_length
-    if max_length is not None and (max_length < 2 or (longest is not None and max_length > longest)):
-        raise ValueError(f"max_length must lie between 2 and {longest or 'any length'} tokens, got {max_length}.")
-    begin = model.tokenizer.bos_token_id
-    if bos and begin is None:
-        raise ValueError(f"The tokenizer of {model.name} has no beginning-of-sequence token; leave bos out.")
+    limit = model.max_length
+    check_integer("max_length", max_length, 2, optional=True)
+    if max_length is not None and limit is not None and max_length > limit:
+        raise ValueError(
+            f"max_length must be between 2 and {limit} tokens, the limit of {model.name}, got {max_length}."
+        )
+    max_length = limit if max_length is None else max_length
+    bos_id = model.tokenizer.bos_token_id
+    if bos and bos_id is None:
+        raise ValueError(
+            f"The tokenizer of {model.name} has no beginning-of-sequence token; use bos=False or leave bos unset."
+        )
     options = {"add_special_tokens": bos is None or bos}
     ids: list[list[int]] = model.tokenizer(list(data.texts), verbose=False, **options)["input_ids"]
-    if bos and any(row[:1] != [begin] for row in ids):  # a habit of all texts or of none
-        ids = [[begin, *row] for row in ids]
-        max_cut = None if max_length is None else max_length - 1
-        prefix = [begin]
+    if bos and any(row[:1] != [bos_id] for row in ids):  # a tokenizer adds BOS to all texts or to none
+        prefix = [bos_id]
+        ids = [[*prefix, *row] for row in ids]
     else:
-        max_cut, prefix = max_length, []
+        prefix = []
     vocabulary = model.model.get_input_embeddings().num_embeddings
     largest = max((max(row) for row in ids if row), default=0)
     if largest >= vocabulary:
         raise ValueError(
-            f"The tokenizer makes the token {largest}, but the model knows {vocabulary} tokens: they do not belong "
-            "together."
+            f"The tokenizer makes the token {largest}, but the model has embeddings for {vocabulary} tokens; "
+            "load the tokenizer of this model."
         )
     too_long = [i for i, row in enumerate(ids) if max_length is not None and len(row) > max_length]
-    if too_long:  # the tokenizer cuts, because it may owe the text a closing token
+    if max_length is not None and too_long:  # the tokenizer truncates, because it may have to append a closing token
         texts = [data.texts[i] for i in too_long]
-        cut = model.tokenizer(texts, truncation=True, max_length=max_cut, **options)["input_ids"]
-        for i, row in zip(too_long, cut, strict=True):
+        n = max_length - len(prefix)
+        truncated = model.tokenizer(texts, truncation=True, max_length=n, **options)["input_ids"]
+        for i, row in zip(too_long, truncated, strict=True):
             ids[i] = [*prefix, *row]
-    return Tokens(ids, len(too_long), max_length)
+    return Tokens(ids, len(too_long), max_length, _texts_fingerprint(data))
+
+
+def _texts_fingerprint(data: TextDataset) -> str:
+    return hashlib.sha256(json.dumps(data.texts).encode()).hexdigest()[:16]
+
+
+def tokens_of(
+    model: CausalModel,
+    data: TextDataset,
+    tokens: Tokens | None = None,
+    max_length: int | None = None,
+    bos: bool | None = None,
+) -> Tokens:
+    """Return the tokens of a dataset, and tokenize its texts only if they are not given.
+
+    Parameters
+    ----------
+    model : CausalModel
+    data : TextDataset
+    tokens : Tokens, optional
+        What :func:`tokenize` returned for these texts.
+    max_length, bos
+        See :func:`tokenize`; ignored if ``tokens`` is given.
+
+    Returns
+    -------
+    Tokens
+
+    Raises
+    ------
+    ValueError
+        If ``tokens`` are those of other texts.
+    """
+    if tokens is None:
+        return tokenize(model, data, max_length, bos)
+    if len(tokens.ids) != len(data) or tokens.texts_fingerprint != _texts_fingerprint(data):
+        raise ValueError(
+            f"The tokens are those of {len(tokens.ids)} other texts than the {len(data)} texts of "
+            f"{data.name}/{data.split}; give tokenize(model, data) of this dataset."
+        )
+    return tokens
 
 
 def extract(
     model: CausalModel,
     data: TextDataset,
     *,
-    layers: Sequence[int] | None = None,
-    groups: NDArray[np.intp] | None = None,
+    layers: Layers = "all",
+    groups: ArrayLike | None = None,
+    tokens: Tokens | None = None,
     max_length: int | None = None,
     bos: bool | None = None,
     batch_size: int = 16,
     precision: str | None = None,
-    features: Sequence[int] = (),
+    features: Layers | Sequence[int] = (),
     pooling: Pooling = "mean",
     stream: bool = False,
     checkpoint: str | Path | None = None,
@@ -182,106 +275,125 @@ def extract(
 ) -> Extraction:
     """Run a model over a dataset and accumulate the moments of its token features.
 
-    Texts go through in order of length, so that little is spent on padding. A batch that
-    does not fit into memory is halved, and so are those after it. Under ``accelerate
-    launch`` or ``torchrun`` the processes share the batches, and each returns the whole.
+    Texts are processed in order of length, so that little time is spent on padding. A
+    batch that does not fit into memory is halved, and so are those after it. Under
+    ``accelerate launch`` or ``torchrun`` the processes share the batches, and each returns
+    the moments of all texts. The model is in evaluation mode (no dropout) meanwhile.
 
     Parameters
     ----------
     model : CausalModel
     data : TextDataset
-    layers : sequence of int, optional
-        Indices into ``hidden_states``; by default all.
-    groups : (n,) int, optional
-        Group of each text, 0 ... G - 1; each group gets moments of its own. By default
-        one group.
+    layers : {"all", "last"}, str, int or sequence of int
+        Layers to extract, see :func:`ntps_utils._utils.layers.resolve_layers`.
+    groups : (n,) array_like of int, optional
+        Group of each text, 0 ... G - 1; each group gets its own moments. By default all
+        texts form one group.
+    tokens : Tokens, optional
+        What :func:`tokenize` returned for ``data``, to avoid tokenizing again;
+        ``max_length`` and ``bos`` are then ignored.
     max_length : int, optional
-        Tokens after which a text is cut; by default what the model can take.
+        Tokens after which a text is truncated; by default the limit of the model.
     bos : bool, optional
-        See :func:`tokenize`. Every token counts, a leading BOS included.
+        See :func:`tokenize`. Every token counts, a leading BOS token included.
     batch_size : int
         Texts in a forward pass.
     precision : {"float64", "float32"}, optional
-        Of the products of a batch; by default float64 on the CPU and float32 elsewhere.
-        Batches add up in float64.
-    features : sequence of int
-        Layers, among those extracted, whose text features are kept too.
+        Type in which the products of a batch are formed; by default float64 on the CPU and
+        float32 elsewhere. Batches are added in float64.
+    features : as ``layers``
+        Layers whose text features are returned too; a subset of ``layers``.
     pooling : {"mean", "last"}
-        What these are: the mean over a text's tokens, as in the moments, or its last token.
+        Text feature: the mean over the tokens of a text, as in the moments, or its last token.
     stream : bool
-        Take each layer's features as the model makes them instead of all at the end: one
-        layer in memory at a time, for long texts and deep models.
+        Process each layer as soon as the model has computed it, instead of all layers at
+        the end of the forward pass: one layer in memory at a time, for long texts and deep
+        models.
     checkpoint : path, optional
-        File for the state of the run. A run that was interrupted goes on from its last
-        save and ends with the same moments; a finished one is read back.
+        File for the state of the run. An interrupted run resumes from its last save and
+        ends with the same moments; the result of a finished run is loaded.
     save_every : int
         Batches between saves.
     progress : callable, optional
-        Called with the number of texts done after each batch.
+        Called with the number of texts processed, after each batch.
+
+    Returns
+    -------
+    Extraction
 
     Warns
     -----
     ExtractionWarning
-        If more than 5% of the texts were cut, any had no token, or memory ran out.
+        If more than 5% of the texts were truncated, a text has no token, or a batch did
+        not fit into memory.
 
     Raises
     ------
     ValueError
-        On settings out of range, features that are not finite (see
-        :meth:`ntps_utils.theory.moments.Moments.update`), or a checkpoint of another run.
+        If a setting is out of range, a feature is not finite (see
+        :meth:`ntps_utils.theory.moments.Moments.update`), or the checkpoint is of another run.
+
+    Examples
+    --------
+    >>> from ntps_utils.models.datasets import load_texts
+    >>> from ntps_utils.models.loading import load_model
+    >>> extraction = extract(load_model("lab/XS"), load_texts("lab/topic").head(20), layers="last")
+    >>> extraction.moments.layers, extraction.moments.n_texts
+    ((3,), 20)
     """
-    for name, value in (("batch_size", batch_size), ("save_every", save_every)):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}.")
-    layers = tuple(range(model.n_layers)) if layers is None else tuple(layers)
-    if not set(features) <= set(layers):
-        missing = sorted(set(features) - set(layers))
-        raise ValueError(f"Features of the layers {missing} are asked for, but not extracted.")
-    if pooling not in ("mean", "last"):
-        raise ValueError(f"pooling must be 'mean' or 'last', got {pooling!r}.")
+    check_integer("batch_size", batch_size, 1)
+    check_integer("save_every", save_every, 1)
+    check_choice("pooling", pooling, ("mean", "last"))
+    check_choice("precision", precision, (None, "float64", "float32"))
+    layers = resolve_layers(layers, model.n_layers)
+    feature_layers = () if _is_empty(features) else resolve_layers(features, model.n_layers)
+    if missing := sorted(set(feature_layers) - set(layers)):
+        raise ValueError(f"features must be a subset of layers; layers {missing} are not extracted.")
 
     started = time.perf_counter()
-    tokens = tokenize(model, data, max_length, bos)
+    tokens = tokens_of(model, data, tokens, max_length, bos)
     ids, max_length = tokens.ids, tokens.max_length
-    groups = np.zeros(len(ids), dtype=np.intp) if groups is None else groups
-    kept = [i for i, row in enumerate(ids) if row]
-    n_empty = len(ids) - len(kept)
+    group_of = _checked_groups(groups, len(ids))
+    n_groups = int(group_of.max()) + 1
+    nonempty = [i for i, row in enumerate(ids) if row]
+    n_empty = len(ids) - len(nonempty)
     if precision is None:
         precision = "float64" if model.model.device.type == "cpu" else "float32"
 
     batches: list[tuple[int, list[int]]] = []
-    for group in range(int(groups.max()) + 1):
-        order = sorted((i for i in kept if groups[i] == group), key=lambda i: len(ids[i]))
+    for group in range(n_groups):
+        order = sorted((i for i in nonempty if group_of[i] == group), key=lambda i: len(ids[i]))
         batches += [(group, order[start : start + batch_size]) for start in range(0, len(order), batch_size)]
     rank, world = _process()
     settings = {
         "model": model.fingerprint,
         "texts": data.fingerprint,
         "layers": layers,
-        "groups": hashlib.sha256(np.asarray(groups, dtype=np.int64).tobytes()).hexdigest()[:16],
+        "groups": hashlib.sha256(group_of.astype(np.int64).tobytes()).hexdigest()[:16],
         "max_length": max_length,
         "bos": bos,
         "batch_size": batch_size,
         "precision": precision,
-        "features": tuple(features),
+        "features": feature_layers,
         "pooling": pooling,
         "process": f"{rank} of {world}",
     }
-    run = _Accumulator.start(model, data, settings, int(groups.max()) + 1, stream)
+    run = _Accumulator.start(model, data, settings, n_groups, stream)
     file = None if checkpoint is None else Path(checkpoint)
     if file is not None and world > 1:
         file = file.with_name(f"{file.stem}.{rank}of{world}{file.suffix}")
     if file is not None and file.is_file():
         run.load(file)
-    mine = batches[rank::world]
-    for position, (group, rows) in enumerate(mine):
-        if position >= run.n_done:
-            run.add(group, rows, ids)
-            run.n_done = position + 1
-            if file is not None and (run.n_done % save_every == 0 or run.n_done == len(mine)):
-                run.save(file)
-        if progress is not None:
-            progress(len(rows) if world == 1 else len(rows) * world)
+    own_batches = batches[rank::world]
+    with evaluation_mode(model.model):
+        for position, (group, rows) in enumerate(own_batches):
+            if position >= run.n_done:
+                run.add(group, rows, ids)
+                run.n_done = position + 1
+                if file is not None and (run.n_done % save_every == 0 or run.n_done == len(own_batches)):
+                    run.save(file)
+            if progress is not None:
+                progress(len(rows) if world == 1 else len(rows) * world)
     if world > 1:
         run.reduce()
 
@@ -289,14 +401,18 @@ def extract(
         warnings.warn(
             with_reference(
                 "cut-texts",
-                f"{tokens.n_truncated} of {len(ids)} texts were cut to {max_length} tokens; "
-                "the scores describe their beginnings.",
+                f"{tokens.n_truncated} of {len(ids)} texts were truncated to {max_length} tokens; "
+                "the scores describe their beginnings. Raise max_length if the model allows it.",
             ),
             ExtractionWarning,
             stacklevel=2,
         )
     if n_empty:
-        warnings.warn(f"{n_empty} texts have no token and were left out.", ExtractionWarning, stacklevel=2)
+        warnings.warn(
+            f"{n_empty} of {len(ids)} texts have no token and were excluded; remove them, or use bos=True.",
+            ExtractionWarning,
+            stacklevel=2,
+        )
     return Extraction(
         parts=tuple(run.moments(group) for group in range(len(run.parts))),
         n_truncated=tokens.n_truncated,
@@ -304,9 +420,13 @@ def extract(
         n_empty=n_empty,
         max_length=max_length,
         seconds=time.perf_counter() - started,
-        features={layer: rows[kept].numpy() for layer, rows in run.features.items()},
-        row_indices=np.array(kept, dtype=np.intp),
+        features={layer: rows[nonempty].numpy() for layer, rows in run.features.items()},
+        row_indices=np.array(nonempty, dtype=np.intp),
     )
+
+
+def _is_empty(layers: Layers | Sequence[int]) -> bool:
+    return not isinstance(layers, (str, int)) and len(tuple(layers)) == 0
 
 
 def _process() -> tuple[int, int]:
@@ -321,7 +441,7 @@ def _process() -> tuple[int, int]:
 
 @dataclass(eq=False)
 class _Accumulator:
-    """What an extraction has gathered so far. Streaming keeps each layer's moments apart."""
+    """State of an extraction. With streaming, the moments of each layer are separate objects."""
 
     model: CausalModel
     data: TextDataset
@@ -339,7 +459,7 @@ class _Accumulator:
     ) -> _Accumulator:
         layers = settings["layers"]
         source = f"model {model.fingerprint}, texts {data.name}/{data.split}, max_length {settings['max_length']}"
-        together: list[tuple[int, ...]] = [(layer,) for layer in layers] if stream else [layers]
+        layer_sets: list[tuple[int, ...]] = [(layer,) for layer in layers] if stream else [layers]
         parts = [
             [
                 Moments.zeros(
@@ -350,7 +470,7 @@ class _Accumulator:
                     source=source,
                     device=model.model.device,
                 )
-                for part in together
+                for part in layer_sets
             ]
             for _ in range(n_groups)
         ]
@@ -363,24 +483,24 @@ class _Accumulator:
         return reduce(Moments.concat_layers, self.parts[group])
 
     def add(
-        self, group: int, rows: list[int], ids: Sequence[Sequence[int]], done: frozenset[int] = frozenset()
+        self, group: int, rows: list[int], ids: Sequence[Sequence[int]], finished: frozenset[int] = frozenset()
     ) -> None:
-        """Add texts; ``done`` are layers that hold them already, from an attempt that ran out of memory."""
+        """Add texts; ``finished`` layers contain them already, from an attempt that ran out of memory."""
         if len(rows) > self.limit:
-            size = self.limit  # it may shrink on the way
+            size = self.limit  # self.limit may shrink in the loop
             for start in range(0, len(rows), size):
-                self.add(group, rows[start : start + size], ids, done)
+                self.add(group, rows[start : start + size], ids, finished)
             return
-        finished = set(done)
+        added = set(finished)
         try:
-            self._add(group, rows, [ids[i] for i in rows], finished)
+            self._add(group, rows, [ids[i] for i in rows], added)
         except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
             if not _is_out_of_memory(error):
                 raise
             if len(rows) == 1:
                 raise MemoryError(
-                    f"Row {rows[0] + 1} of {self.data.name} ({len(ids[rows[0]])} tokens) does not fit into memory by "
-                    "itself; lower max_length, or use stream=True."
+                    f"Row {rows[0] + 1} of {self.data.name} ({len(ids[rows[0]])} tokens) does not fit into memory even "
+                    "as a batch of one text; lower max_length, or use stream=True."
                 ) from None
         else:
             return
@@ -388,37 +508,42 @@ class _Accumulator:
             torch.cuda.empty_cache()
         self.limit = len(rows) // 2
         warnings.warn(
-            f"Out of memory with {len(rows)} texts in a batch; going on with {self.limit}.", ExtractionWarning, 3
+            f"A batch of {len(rows)} texts did not fit into memory; continuing with {self.limit} texts.",
+            ExtractionWarning,
+            3,
         )
-        self.add(group, rows, ids, frozenset(finished))
+        self.add(group, rows, ids, frozenset(added))
 
-    def _add(self, group: int, rows: list[int], ids: list[Sequence[int]], finished: set[int]) -> None:
+    def _add(self, group: int, rows: list[int], ids: list[Sequence[int]], added: set[int]) -> None:
+        """Add texts to the layers that are not in ``added``, and insert each layer there when it is complete."""
         lengths = torch.tensor([len(row) for row in ids])
         names = [f"row {i + 1} of {self.data.name}" for i in rows]
 
-        def take(part: Moments, hidden: list[torch.Tensor]) -> None:
+        def accumulate(part: Moments, hidden: Sequence[torch.Tensor]) -> None:
             for layer, features in zip(part.layers, hidden, strict=True):
                 if layer in self.features:
                     pooled = _pool(features, lengths, self.settings["pooling"])
                     self.features[layer][rows] = pooled.cpu()
             part.update(hidden, lengths, self.targets[rows], names=names)
-            finished.update(part.layers)
+            added.update(part.layers)
 
-        parts = [part for part in self.parts[group] if not finished & set(part.layers)]
+        def consumer(part: Moments) -> Callable[[torch.Tensor], None]:
+            return lambda hidden: accumulate(part, [hidden])
+
+        parts = [part for part in self.parts[group] if not added & set(part.layers)]
         if self.stream:
-            by_layer = {part.layers[0]: part for part in parts}
-            _streamed(self.model, ids, {layer: partial(_one, take, part) for layer, part in by_layer.items()})
+            _stream_hidden_states(self.model, ids, {part.layers[0]: consumer(part) for part in parts})
         else:
-            hidden = _hidden_states(self.model, ids)
+            hidden = hidden_states(self.model, ids)
             for part in parts:
-                take(part, [hidden[layer] for layer in part.layers])
+                accumulate(part, [hidden[layer] for layer in part.layers])
 
     def _tensors(self) -> dict[str, torch.Tensor]:
-        found = {f"features/{layer}": rows for layer, rows in self.features.items()}
+        tensors = {f"features/{layer}": rows for layer, rows in self.features.items()}
         for group, parts in enumerate(self.parts):
             for place, part in enumerate(parts):
-                found |= {f"{group}/{place}/{name}": getattr(part, name) for name in TENSORS}
-        return found
+                tensors |= {f"{group}/{place}/{name}": getattr(part, name) for name in TENSORS}
+        return tensors
 
     def save(self, file: Path) -> None:
         metadata = {"settings": json.dumps(self.settings), "n_done": str(self.n_done), "stream": str(self.stream)}
@@ -427,16 +552,16 @@ class _Accumulator:
 
     def load(self, file: Path) -> None:
         try:
-            with safe_open(str(file), framework="pt") as opened:
-                metadata = opened.metadata() or {}
+            with safe_open(str(file), framework="pt") as state:
+                metadata = state.metadata() or {}
                 same = json.loads(metadata.get("settings", "{}")) == json.loads(json.dumps(self.settings))
                 if not same or metadata.get("stream") != str(self.stream):
                     raise ValueError(
-                        f"{file} is the checkpoint of another extraction (other model, texts or settings); "
+                        f"{file} is the checkpoint of another extraction (different model, texts or settings); "
                         "choose another file."
                     )
                 for name, tensor in self._tensors().items():
-                    tensor.copy_(opened.get_tensor(name))
+                    tensor.copy_(state.get_tensor(name))
                 self.n_done = int(metadata["n_done"])
         except SafetensorError as error:
             raise ValueError(f"{file} is damaged or not a checkpoint ({error}); remove it.") from None
@@ -446,79 +571,141 @@ class _Accumulator:
         from accelerate.utils import reduce as all_reduce
 
         for tensor in self._tensors().values():
-            where = tensor if tensor.device == self.model.model.device else tensor.to(self.model.model.device)
-            tensor.copy_(all_reduce(where, reduction="sum"))
+            tensor.copy_(all_reduce(tensor.to(self.model.model.device), reduction="sum"))
 
 
-def _one(take: Callable[[Moments, list[torch.Tensor]], None], part: Moments, hidden: torch.Tensor) -> None:
-    take(part, [hidden])
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or should_reduce_batch_size(error)
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
-    text = str(error).lower()
-    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
+# -- batches: padding, pooling and hidden states -------------------------------------
+
+
+def pad_batch(ids: Sequence[Sequence[int]], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Pad the token ids of a batch on the right, and make its attention mask.
+
+    Under a causal mask no token attends to the padding after it, so that the padding token
+    does not matter.
+
+    Parameters
+    ----------
+    ids : sequence of sequences of int
+        Token ids of each text; each text has at least one.
+    device : torch.device
+
+    Returns
+    -------
+    tokens, mask : (texts, T) int64 tensors
+
+    Examples
+    --------
+    >>> tokens, mask = pad_batch([[5, 6, 7], [8]], torch.device("cpu"))
+    >>> tokens.tolist(), mask.tolist()
+    ([[5, 6, 7], [8, 0, 0]], [[1, 1, 1], [1, 0, 0]])
+    """
+    rows = [torch.tensor(row) for row in ids]
+    tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+    mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
+    return tokens.to(device), mask.to(device)
+
+
+def mean_pool(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Average the hidden states over the tokens of each text.
+
+    Parameters
+    ----------
+    hidden : (texts, T, d) tensor
+    mask : (texts, T) tensor
+        1 for a token, 0 for padding.
+
+    Returns
+    -------
+    (texts, d) tensor
+        In the type of ``hidden``; differentiable.
+
+    Examples
+    --------
+    >>> hidden = torch.tensor([[[1.0], [3.0]], [[5.0], [0.0]]])
+    >>> mean_pool(hidden, torch.tensor([[1, 1], [1, 0]])).tolist()
+    [[2.0], [5.0]]
+    """
+    weights = mask.to(hidden.dtype)
+    return torch.einsum("btd,bt->bd", hidden, weights) / weights.sum(1, keepdim=True)
 
 
 def _pool(hidden: torch.Tensor, lengths: torch.Tensor, pooling: Pooling) -> torch.Tensor:
-    """One feature vector a text, (texts, d) float64, from right-padded hidden states."""
+    """Features of the texts of a right-padded batch, (texts, d) float64."""
     lengths = lengths.to(hidden.device)
     if pooling == "last":
         return hidden[torch.arange(len(lengths), device=hidden.device), lengths - 1].double()
     mask = torch.arange(hidden.shape[1], device=hidden.device) < lengths[:, None]
-    return (hidden.double() * mask[:, :, None]).sum(1) / lengths[:, None]
+    return mean_pool(hidden.double(), mask)
 
 
 def _inputs(model: CausalModel, ids: Sequence[Sequence[int]]) -> dict[str, Any]:
-    """A right-padded batch for the model without its head."""
-    rows = [torch.tensor(row) for row in ids]
-    # Right padding under a causal mask: what stands after a token cannot reach it.
-    tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-    mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
-    device = model.model.device
-    return {"input_ids": tokens.to(device), "attention_mask": mask.to(device), "use_cache": False}
+    tokens, mask = pad_batch(ids, model.model.device)
+    return {"input_ids": tokens, "attention_mask": mask, "use_cache": False}
 
 
 @torch.inference_mode()
-def _hidden_states(model: CausalModel, ids: Sequence[Sequence[int]]) -> tuple[torch.Tensor, ...]:
-    """Hidden states of a right-padded batch, without the language-model head."""
-    output = model.model.base_model(**_inputs(model, ids), output_hidden_states=True)
+def hidden_states(model: CausalModel, ids: Sequence[Sequence[int]]) -> tuple[torch.Tensor, ...]:
+    """Compute the hidden states of a batch of texts, without the language-model head.
+
+    Parameters
+    ----------
+    model : CausalModel
+    ids : sequence of sequences of int
+        Token ids of each text.
+
+    Returns
+    -------
+    tuple of (texts, T, d) tensors
+        Embeddings and the output of every block, padded on the right.
+
+    Examples
+    --------
+    >>> from ntps_utils.models.loading import load_model
+    >>> [tuple(states.shape) for states in hidden_states(load_model("lab/XS"), [[5, 6, 7], [8]])]
+    [(2, 3, 32), (2, 3, 32), (2, 3, 32), (2, 3, 32)]
+    """
+    output = model.backbone(**_inputs(model, ids), output_hidden_states=True)
     return tuple(output.hidden_states)
 
 
 @torch.inference_mode()
-def _streamed(
-    model: CausalModel, ids: Sequence[Sequence[int]], takers: Mapping[int, Callable[[torch.Tensor], None]]
+def _stream_hidden_states(
+    model: CausalModel, ids: Sequence[Sequence[int]], consumers: Mapping[int, Callable[[torch.Tensor], None]]
 ) -> None:
-    """Hand over each layer's hidden states as soon as the model has made them.
+    """Pass the hidden states of each layer to its consumer as soon as the model has computed them.
 
-    The input of block i is layer i; the model's output, after its last norm, is the last.
+    The input of block i is layer i; the output of the model, after its last norm, is the last layer.
     """
     blocks = _blocks(model)
 
-    def hook(taker: Callable[[torch.Tensor], None]) -> Callable[..., None]:
-        def seen(_: torch.nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
-            taker(arguments[0] if arguments else named["hidden_states"])
+    def hook(consumer: Callable[[torch.Tensor], None]) -> Callable[..., None]:
+        def consume(_: torch.nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
+            consumer(arguments[0] if arguments else named["hidden_states"])
 
-        return seen
+        return consume
 
     handles = [
-        blocks[layer].register_forward_pre_hook(hook(taker), with_kwargs=True)
-        for layer, taker in takers.items()
+        blocks[layer].register_forward_pre_hook(hook(consumer), with_kwargs=True)
+        for layer, consumer in consumers.items()
         if layer < len(blocks)
     ]
     try:
-        output = model.model.base_model(**_inputs(model, ids))
-        if len(blocks) in takers:
-            takers[len(blocks)](output.last_hidden_state)
+        output = model.backbone(**_inputs(model, ids))
+        if len(blocks) in consumers:
+            consumers[len(blocks)](output.last_hidden_state)
     finally:
         for handle in handles:
             handle.remove()
 
 
 def _blocks(model: CausalModel) -> torch.nn.ModuleList:
-    """The list of a model's blocks."""
+    """The list of the transformer blocks of a model."""
     n = model.n_layers - 1
-    for module in model.model.base_model.modules():
+    for module in model.backbone.modules():
         if isinstance(module, torch.nn.ModuleList) and len(module) == n:
             return module
-    raise ValueError(f"{model.name} keeps its {n} blocks in no list that could be found; use stream=False.")
+    raise ValueError(f"No ModuleList of {n} blocks was found in {model.name}; use stream=False.")

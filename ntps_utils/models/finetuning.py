@@ -1,7 +1,7 @@
-"""Finetuning a causal language model with a mean-token head: LoRA, all weights, or the head alone.
+"""Finetune a causal language model with a classification head: LoRA, all weights, or the head alone.
 
-One loop serves all three, so that the LoRA gain (accuracy after LoRA minus that of a head
-on frozen features) is LoRA minus frozen features and nothing else.
+All three use the same training loop, so that the LoRA gain (accuracy after LoRA minus that
+of a head on frozen features) is due to the adapters alone.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -21,20 +22,21 @@ from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 from torch.nn.functional import cross_entropy
 
+from ntps_utils._utils.schedules import warmup_cosine
 from ntps_utils._utils.validation import check_choice, check_flag, check_integer, check_number
 from ntps_utils.models.datasets import TextDataset
-from ntps_utils.models.extraction import tokenize
-from ntps_utils.models.loading import CausalModel
+from ntps_utils.models.extraction import Tokens, mean_pool, pad_batch, tokens_of
+from ntps_utils.models.loading import CausalModel, backbone, evaluation_mode
 from ntps_utils.models.probes import logistic_probe
 
 Method = Literal["lora", "full", "frozen"]
 
-# Names of the query, key and value projections by architecture; fused ones count as all three.
+# Names of the query, key and value projections by architecture; a fused projection has one name.
 ATTENTION = (("q_proj", "k_proj", "v_proj"), ("query_key_value",), ("c_attn",), ("qkv_proj",))
 
 
 class FinetuneWarning(UserWarning):
-    """A finetuning run ended in a way that its accuracy does not tell."""
+    """The loss diverged for a learning rate."""
 
 
 @dataclass(frozen=True)
@@ -48,14 +50,14 @@ class FinetuneConfig:
     r : int
         Rank of the adapters.
     lora_alpha : float
-        Scale of the adapters: each adds ``lora_alpha / r`` times a product of two thin matrices.
+        Scale of the adapters: each adds ``lora_alpha / r`` times a product of rank ``r``.
     lora_dropout : float
         Dropout on the input of the adapters, in [0, 1).
     target_modules : tuple of str, optional
         Modules to adapt, by the last part of their names; by default the query, key and
         value projections, see :func:`attention_projections`.
     optimizer : {"adamw", "adafactor"}
-        Weight decay is zero.
+        Optimizer, without weight decay.
     learning_rates : tuple of float
         Peak learning rates to try; the validation split chooses one. The rate rises
         linearly over the first ``warmup_ratio`` of the steps, then falls to zero as a cosine.
@@ -70,21 +72,27 @@ class FinetuneConfig:
     early_stopping_patience : int
         Evaluations without improvement before early stopping.
     validation : float
-        Share of the training texts held out for these choices, in [0, 1); 0 takes the last
-        step of the first learning rate.
+        Share of the training texts held out to choose the checkpoint and the learning rate,
+        in [0, 1). With 0 the last step is used, and of several learning rates the one whose
+        training loss was lowest at that step.
     warm_head : bool
-        Start from the logistic probe of the frozen features (standardized by the mean and
-        deviation of the training texts), as Kumar et al. (2022) advise; the start counts
-        as an evaluation. Otherwise the head starts at random, on raw features: their large
-        common mean and small informative directions then make it slow, and a gain measures
-        the training of the head too.
+        Initialize the head with the logistic probe of the frozen features, which are
+        standardized by the mean and deviation of the training texts (Kumar et al. 2022); the
+        initial model counts as an evaluation. Otherwise the head starts at random on raw
+        features. Their large common mean makes its training slow, and a gain then includes
+        the training of the head.
     seed : int
-        Random seed for the split, the batches, the head and the adapters.
+        Random seed for the split, the batches, the head, the adapters and dropout.
 
     Raises
     ------
     ValueError
-        If a field is out of range, naming the field, its value and what is valid.
+        If a field is out of range; the message names the field, its value and the valid ones.
+
+    References
+    ----------
+    Hu et al. (2022), "LoRA: low-rank adaptation of large language models". Kumar et al. (2022),
+    "Fine-tuning can distort pretrained features and underperform out-of-distribution".
 
     Examples
     --------
@@ -131,12 +139,27 @@ class FinetuneConfig:
             check_number("each of learning_rates", rate, 0.0, open_low=True)
 
     def rate(self, peak: float, step: int) -> float:
-        """Learning rate at a step, 0 ... n_steps - 1."""
+        """Return the learning rate at a step.
+
+        Parameters
+        ----------
+        peak : float
+            Learning rate at the end of the warm-up.
+        step : int
+            Index of the step, 0 ... max_steps - 1.
+
+        Returns
+        -------
+        float
+
+        Examples
+        --------
+        >>> config = FinetuneConfig(max_steps=4, warmup_ratio=0.5)
+        >>> [config.rate(0.01, step) for step in range(4)]
+        [0.005, 0.01, 0.01, 0.005]
+        """
         n_warmup = max(1, round(self.warmup_ratio * self.max_steps))
-        if step < n_warmup:
-            return peak * (step + 1) / n_warmup
-        done = (step - n_warmup) / max(1, self.max_steps - n_warmup)
-        return peak * 0.5 * (1.0 + math.cos(math.pi * done))
+        return warmup_cosine(step, self.max_steps, n_warmup, peak)
 
 
 PAPER_FINETUNING = FinetuneConfig(
@@ -150,31 +173,33 @@ PAPER_FINETUNING = FinetuneConfig(
     validation=0.0,
     warm_head=False,
 )
-"""The released script's settings (Cheng et al. 2025): no validation split, the last step counts."""
+"""Settings of the released script (Cheng et al. 2025), which uses the last step instead of a validation split."""
 
 
 @dataclass(frozen=True, eq=False)
 class FinetuneResult:
-    """What a finetuning run ended with.
+    """Result of a finetuning run.
 
     Attributes
     ----------
     model : CausalModel
-        With adapters merged.
+        The finetuned model, with adapters merged.
     accuracy : float
-        On the test texts.
+        Accuracy on the test texts.
     predictions : (n_test,) int64
+        Predicted class of each test text.
     validation_accuracy : float or None
-        Of the step that was kept.
+        Accuracy of the chosen checkpoint on the validation split; None without one.
     learning_rate : float
-        That was kept.
+        Learning rate of the chosen checkpoint.
     n_steps : int
-        Steps after which it was kept.
+        Training steps of the chosen checkpoint.
     n_trainable : int
-        Parameters trained, the head's included.
+        Number of trained parameters, those of the head included.
     seconds : float
+        Duration of the run.
     adapter : peft.PeftModel or None
-        Before merging, where ``keep_adapter`` was asked for; save it with its
+        The adapter before merging, if ``keep_adapter`` was set; save it with its
         ``save_pretrained``.
     """
 
@@ -190,20 +215,35 @@ class FinetuneResult:
 
 
 def attention_projections(model: torch.nn.Module) -> tuple[str, ...]:
-    """Names of the modules that hold a model's query, key and value projections.
+    """Find the names of the query, key and value projections of a model.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+
+    Returns
+    -------
+    tuple of str
+        Last parts of the module names.
 
     Raises
     ------
     ValueError
-        If the architecture uses none of the names known here.
+        If the architecture uses none of the known names.
+
+    Examples
+    --------
+    >>> from ntps_utils.models.loading import load_model
+    >>> attention_projections(load_model("lab/XS").model)
+    ('q_proj', 'k_proj', 'v_proj')
     """
     ends = {name.rpartition(".")[2] for name, _ in model.named_modules()}
     for names in ATTENTION:
         if ends.issuperset(names):
             return names
     raise ValueError(
-        f"{type(model).__name__} has no query, key and value projections of a known name; say which modules to "
-        "adapt with targets=(...)."
+        f"{type(model).__name__} has no query, key and value projections of a known name; name the modules to "
+        "adapt with FinetuneConfig(target_modules=(...))."
     )
 
 
@@ -213,60 +253,92 @@ def finetune(
     test: TextDataset,
     config: FinetuneConfig | None = None,
     *,
+    train_tokens: Tokens | None = None,
+    test_tokens: Tokens | None = None,
     max_length: int | None = None,
     keep_adapter: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> FinetuneResult:
-    """Finetune a copy of a model to classify texts, and test it.
+    """Finetune a copy of a model to classify texts, and compute its test accuracy.
 
-    The classifier is linear in the mean of the last hidden states over a text's tokens.
+    The classifier is linear in the mean of the last hidden states over the tokens of a text.
 
     Parameters
     ----------
     model : CausalModel
-        Is not changed.
+        The model to start from; it is not changed.
     train, test : TextDataset
-        With the same classes.
+        Training and test texts of the same classes.
     config : FinetuneConfig, optional
+        Settings; by default those of ``FinetuneConfig()``.
+    train_tokens, test_tokens : Tokens, optional
+        What :func:`ntps_utils.models.extraction.tokenize` returned for ``train`` and ``test``,
+        to avoid tokenizing again; ``max_length`` is then ignored.
     max_length : int, optional
-        Tokens after which a text is cut; by default what the model can take.
+        Tokens after which a text is truncated; by default the limit of the model.
     keep_adapter : bool
         Return the unmerged LoRA adapter too.
     progress : callable, optional
-        Called with the number of steps done, after every step.
+        Called with 1 after every training step.
+
+    Returns
+    -------
+    FinetuneResult
 
     Raises
     ------
     ValueError
-        If the classes differ, a text has no token, or there are too few texts to split.
+        If the classes differ, a text has no token, tokens are those of other texts, there
+        are too few texts to split, or the loss diverged for every learning rate.
 
     Warns
     -----
     FinetuneWarning
-        If the loss was not finite under some learning rate.
+        If the loss diverged for some of the learning rates.
+
+    Examples
+    --------
+    >>> from ntps_utils.models.datasets import load_texts
+    >>> from ntps_utils.models.loading import load_model
+    >>> train, test = (load_texts("lab/topic", split).head(100) for split in ("train", "test"))
+    >>> config = FinetuneConfig(method="frozen", max_steps=5, eval_steps=5)
+    >>> bool(finetune(load_model("lab/XS", dtype="float32"), train, test, config).accuracy > 0.5)
+    True
     """
     config = config or FinetuneConfig()
     if train.label_names != test.label_names:
         raise ValueError(
-            f"{train.name} and {test.name} have different classes: {train.label_names} and {test.label_names}."
+            f"train and test must have the same classes; {train.name}/{train.split} has {train.label_names}, "
+            f"{test.name}/{test.split} has {test.label_names}."
         )
     started = time.perf_counter()
-    ids, test_ids = tokenize(model, train, max_length).ids, tokenize(model, test, max_length).ids
-    for data, rows in ((train, ids), (test, test_ids)):
-        if any(not row for row in rows):
-            raise ValueError(f"Row {[bool(r) for r in rows].index(False) + 1} of {data.name} has no token.")
-    fit, held = _split(train.labels, config)
+    ids, test_ids = (
+        tokens_of(model, data, tokens, max_length).ids for data, tokens in ((train, train_tokens), (test, test_tokens))
+    )
+    for data, texts in ((train, ids), (test, test_ids)):
+        empty_row = next((row for row, text in enumerate(texts, 1) if not text), None)
+        if empty_row is not None:
+            raise ValueError(f"Row {empty_row} of {data.name}/{data.split} has no token; remove it.")
+    training_rows, validation_rows = _split(train.labels, config)
     run = _FinetuneRun(model, train.n_classes, config)
-    run.prepare(ids, train.labels, fit)
-    tried = [run.train(rate, ids, train.labels, fit, held, progress) for rate in config.learning_rates]
-    finite = [one for one in tried if math.isfinite(one.score[1])]
+    run.prepare(ids, train.labels, training_rows)
+    attempts = []
+    for rate in config.learning_rates:
+        with _random_state(config.seed, run.device):  # for dropout
+            attempts.append(run.train(rate, ids, train.labels, training_rows, validation_rows, progress))
+    finite = [attempt for attempt in attempts if math.isfinite(attempt.score[1])]
     if not finite:
-        raise ValueError(f"The loss was not finite with any learning rate of {config.learning_rates}; try lower ones.")
-    if len(finite) < len(tried):
-        warnings.warn("The loss was not finite under some learning rate; it was left out.", FinetuneWarning, 2)
-    chosen = max(finite, key=lambda one: one.score)
-    run.restore(chosen.weights)
-    run.cached = None  # test texts have no rows there
+        raise ValueError(f"The loss diverged for every learning rate of {config.learning_rates}; try lower ones.")
+    if len(finite) < len(attempts):
+        diverged = [attempt.rate for attempt in attempts if not math.isfinite(attempt.score[1])]
+        warnings.warn(
+            f"The loss diverged for the learning rates {diverged}, which were excluded; use lower ones.",
+            FinetuneWarning,
+            stacklevel=2,
+        )
+    best = max(finite, key=lambda attempt: attempt.score)
+    run.restore(best.weights)
+    run.cached = None  # the features of the training texts
     predictions = run.logits(test_ids).argmax(1).cpu().numpy().astype(np.int64)
     adapter = copy.deepcopy(run.body) if keep_adapter and config.method == "lora" else None
     merged = run.merged()
@@ -274,9 +346,9 @@ def finetune(
         model=merged,
         accuracy=float(np.mean(predictions == test.labels)),
         predictions=predictions,
-        validation_accuracy=chosen.score[0] if len(held) else None,
-        learning_rate=chosen.rate,
-        n_steps=chosen.n_steps,
+        validation_accuracy=best.score[0] if len(validation_rows) else None,
+        learning_rate=best.rate,
+        n_steps=best.n_steps,
         n_trainable=sum(p.numel() for p in run.trainable),
         seconds=time.perf_counter() - started,
         adapter=adapter,
@@ -284,17 +356,28 @@ def finetune(
 
 
 def randomly_initialized(model: CausalModel, *, seed: int = 0) -> CausalModel:
-    """The same architecture with random weights: finetune it ("full") for the baseline from scratch.
+    """Create a model of the same architecture with random weights, for a baseline trained from scratch.
 
     Parameters
     ----------
     model : CausalModel
-        Is not changed.
+        The model to copy the architecture of; it is not changed.
     seed : int
+        Random seed for the weights.
+
+    Returns
+    -------
+    CausalModel
+        Finetune it with ``method="full"``.
+
+    Examples
+    --------
+    >>> from ntps_utils.models.loading import load_model
+    >>> randomly_initialized(load_model("lab/XS")).name
+    'lab/XS (untrained)'
     """
     device = model.model.device
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
+    with _random_state(seed, device):
         fresh = type(model.model)(copy.deepcopy(model.model.config)).to(device, model.model.dtype)
     return replace(
         model,
@@ -304,23 +387,34 @@ def randomly_initialized(model: CausalModel, *, seed: int = 0) -> CausalModel:
     )
 
 
+@contextmanager
+def _random_state(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed torch within a block; its global random state is restored after it."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
 def _split(labels: NDArray[np.int64], config: FinetuneConfig) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Rows to fit on and rows to choose by; each class in both, as far as it can be."""
+    """Training rows and validation rows, stratified by class if every class has at least two texts."""
     rows = np.arange(len(labels))
     if config.validation == 0.0:
         return rows, rows[:0]
     rare = np.bincount(labels)[labels] < 2
-    n_held = round(config.validation * len(labels))
-    if n_held < 2 or len(labels) - n_held < 2:
-        raise ValueError(f"{len(labels)} texts are too few to hold out {config.validation:.0%} of them.")
-    groups = None if rare.any() or n_held < len(np.unique(labels)) else labels
-    fit, held = train_test_split(rows, test_size=n_held, random_state=config.seed, stratify=groups)
-    return np.sort(fit), np.sort(held)
+    n_validation = round(config.validation * len(labels))
+    if n_validation < 2 or len(labels) - n_validation < 2:
+        raise ValueError(
+            f"{len(labels)} texts are too few to hold out {config.validation:.0%} of them for validation; give more "
+            "texts, or use validation=0."
+        )
+    groups = None if rare.any() or n_validation < len(np.unique(labels)) else labels
+    training, validation = train_test_split(rows, test_size=n_validation, random_state=config.seed, stratify=groups)
+    return np.sort(training), np.sort(validation)
 
 
 @dataclass(eq=False)
 class _Evaluation:
-    """The best look at the validation split under one learning rate, and the weights then."""
+    """The best evaluation under one learning rate: accuracy and minus the loss, and the weights at that step."""
 
     rate: float
     score: tuple[float, float] = (-1.0, -math.inf)
@@ -329,27 +423,26 @@ class _Evaluation:
 
 
 class _FinetuneRun:
-    """A copy of the model with a head, trained from one start under each learning rate."""
+    """A copy of the model with a head, trained from the same start under each learning rate."""
 
     def __init__(self, model: CausalModel, n_classes: int, config: FinetuneConfig) -> None:
         self.config, self.source = config, model
-        # Half-precision weights train badly without a GPU; a GPU keeps what the checkpoint has.
+        # Training in half precision is slow and inaccurate on a CPU; a GPU uses the type of the checkpoint.
         on_cpu = model.model.device.type == "cpu"
         self.whole = copy.deepcopy(model.model)
         if on_cpu:
             self.whole = self.whole.float()
         self.device = self.whole.device
-        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
-            torch.manual_seed(config.seed)
+        with _random_state(config.seed, self.device):
             if config.method == "lora":
                 targets = config.target_modules or attention_projections(self.whole)
                 with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")  # peft remarks on fan_in_fan_out and sets it right
+                    warnings.simplefilter("ignore")  # peft warns about fan_in_fan_out and corrects it
                     self.body: Any = peft.get_peft_model(
                         self.whole,
                         peft.LoraConfig(
                             r=config.r,
-                            lora_alpha=config.lora_alpha,  # type: ignore[arg-type]  # it divides; any number does
+                            lora_alpha=config.lora_alpha,  # type: ignore[arg-type]  # peft only divides by it
                             lora_dropout=config.lora_dropout,
                             target_modules=list(targets),
                         ),
@@ -367,19 +460,20 @@ class _FinetuneRun:
         rate: float,
         ids: Sequence[Sequence[int]],
         labels: NDArray[np.int64],
-        fit: NDArray[np.intp],
-        held: NDArray[np.intp],
+        training_rows: NDArray[np.intp],
+        validation_rows: NDArray[np.intp],
         progress: Callable[[int], None] | None,
     ) -> _Evaluation:
+        """Train under one learning rate and return the best evaluation; its loss is infinite if training diverged."""
         config, best = self.config, _Evaluation(rate)
         self.restore(self.start)
         targets = torch.as_tensor(labels, device=self.device)
         optimizer = _optimizer(config, self.trainable)
-        held_ids = [ids[i] for i in held]
-        looks_without = 0
-        if config.warm_head and len(held):
-            best = _Evaluation(rate, self._evaluate(held_ids, held, targets), 0, self._weights())
-        for step, rows in enumerate(_batches(fit, [len(row) for row in ids], config)):
+        validation_ids = [ids[i] for i in validation_rows]
+        n_without_improvement = 0
+        if config.warm_head and len(validation_rows):
+            best = _Evaluation(rate, self._evaluate(validation_ids, validation_rows, targets), 0, self._weights())
+        for step, rows in enumerate(_batches(training_rows, [len(row) for row in ids], config)):
             for group in optimizer.param_groups:
                 group["lr"] = config.rate(rate, step)
             self.body.train()
@@ -393,35 +487,35 @@ class _FinetuneRun:
             loss.backward()
             torch.nn.utils.clip_grad_norm_(self.trainable, 1.0)
             optimizer.step()
-            done = step + 1
+            n_steps = step + 1
             if progress is not None:
                 progress(1)
-            if len(held) == 0:
-                if done == config.max_steps:
-                    best = _Evaluation(rate, (0.0, -loss.item()), done, self._weights())
+            if len(validation_rows) == 0:
+                if n_steps == config.max_steps:
+                    best = _Evaluation(rate, (0.0, -loss.item()), n_steps, self._weights())
                 continue
-            if done % config.eval_steps == 0 or done == config.max_steps:
-                score = self._evaluate(held_ids, held, targets)
+            if n_steps % config.eval_steps == 0 or n_steps == config.max_steps:
+                score = self._evaluate(validation_ids, validation_rows, targets)
                 if score > best.score:
-                    best = _Evaluation(rate, score, done, self._weights())
-                    looks_without = 0
+                    best = _Evaluation(rate, score, n_steps, self._weights())
+                    n_without_improvement = 0
                 else:
-                    looks_without += 1
-                    if looks_without >= config.early_stopping_patience:
+                    n_without_improvement += 1
+                    if n_without_improvement >= config.early_stopping_patience:
                         break
         return best
 
-    def prepare(self, ids: Sequence[Sequence[int]], labels: NDArray[np.int64], fit: NDArray[np.intp]) -> None:
-        """Take the features of the frozen model where they are needed, and start the head."""
+    def prepare(self, ids: Sequence[Sequence[int]], labels: NDArray[np.int64], training_rows: NDArray[np.intp]) -> None:
+        """Extract the features of the frozen model where they are needed, and initialize the head."""
         if self.config.method == "frozen" or self.config.warm_head:
-            features = self._features(ids)  # adapters start as zero: these are the frozen model's
-            if self.config.method == "frozen":  # its features never change: one pass is enough
+            features = self._features(ids)  # adapters start at zero, so these are the features of the frozen model
+            if self.config.method == "frozen":  # its features never change, so one pass is enough
                 self.cached = features
             if self.config.warm_head:
-                self._start_head(features[torch.as_tensor(fit)].float(), labels[fit])
+                self._initialize_head(features[torch.as_tensor(training_rows)].float(), labels[training_rows])
         self.start = self._weights()
 
-    def _start_head(self, features: torch.Tensor, labels: NDArray[np.int64]) -> None:
+    def _initialize_head(self, features: torch.Tensor, labels: NDArray[np.int64]) -> None:
         probe = logistic_probe(features.cpu(), labels, features.cpu(), labels, seed=self.config.seed)
         self.shift, self.scale = features.mean(0), features.std(0, correction=0).clamp_min(1e-6)
         with torch.no_grad():
@@ -429,48 +523,43 @@ class _FinetuneRun:
             self.head.bias[torch.as_tensor(probe.classes)] = torch.as_tensor(probe.biases).to(self.head.bias)
 
     def _evaluate(
-        self, held_ids: Sequence[Sequence[int]], held: NDArray[np.intp], targets: torch.Tensor
+        self, validation_ids: Sequence[Sequence[int]], validation_rows: NDArray[np.intp], targets: torch.Tensor
     ) -> tuple[float, float]:
-        """Accuracy and minus the loss on the validation split."""
-        logits, right = self.logits(held_ids, held), targets[torch.as_tensor(held)]
-        return float((logits.argmax(1) == right).float().mean()), -float(cross_entropy(logits, right))
+        """Accuracy on the validation split, and minus the loss."""
+        logits, labels = self.logits(validation_ids, validation_rows), targets[torch.as_tensor(validation_rows)]
+        return float((logits.argmax(1) == labels).float().mean()), -float(cross_entropy(logits, labels))
 
     def _weights(self) -> list[torch.Tensor]:
         return [p.detach().clone() for p in self.trainable]
 
     def restore(self, weights: Sequence[torch.Tensor]) -> None:
-        """Go back to weights that were kept."""
+        """Load saved values of the trainable parameters."""
         with torch.no_grad():
-            for parameter, kept in zip(self.trainable, weights, strict=True):
-                parameter.copy_(kept)
+            for parameter, value in zip(self.trainable, weights, strict=True):
+                parameter.copy_(value)
 
     def merged(self) -> CausalModel:
-        """The finetuned model as any causal model, in the precision of the one given."""
+        """The finetuned model, in the type of the original one."""
         body = self.body.merge_and_unload() if self.config.method == "lora" else self.body
         body = body.to(self.source.model.dtype).eval().requires_grad_(False)
         return replace(self.source, model=body, fingerprint=f"{self.source.fingerprint}+{self.config.method}")
 
     def _pool(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
-        """Mean of the last hidden states over each text's tokens, (texts, d)."""
-        tokens = torch.nn.utils.rnn.pad_sequence(
-            [torch.tensor(row) for row in rows], batch_first=True, padding_value=-1
-        ).to(self.device)
-        mask = (tokens >= 0).long()
-        hidden = self.whole.base_model(
-            input_ids=tokens.clamp_min(0), attention_mask=mask, use_cache=False
-        ).last_hidden_state
-        weights = mask.to(hidden.dtype)
-        return torch.einsum("btd,bt->bd", hidden, weights) / weights.sum(1, keepdim=True)
+        """Mean of the last hidden states over the tokens of each text, (texts, d)."""
+        tokens, mask = pad_batch(rows, self.device)
+        hidden = backbone(self.whole)(input_ids=tokens, attention_mask=mask, use_cache=False).last_hidden_state
+        return mean_pool(hidden, mask)
 
     @torch.no_grad()
     def _features(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
-        self.body.eval()
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
         size = max(64, self.config.batch_size)
-        pooled = torch.cat([self._pool([rows[i] for i in order[s : s + size]]) for s in range(0, len(order), size)])
-        back = torch.empty(len(order), dtype=torch.long)
-        back[torch.tensor(order)] = torch.arange(len(order))
-        return pooled[back.to(pooled.device)]
+        starts = range(0, len(order), size)
+        with evaluation_mode(self.body):
+            pooled = torch.cat([self._pool([rows[i] for i in order[s : s + size]]) for s in starts])
+        position = torch.empty(len(order), dtype=torch.long)
+        position[torch.tensor(order)] = torch.arange(len(order))
+        return pooled[position.to(pooled.device)]
 
     @torch.no_grad()
     def logits(self, rows: Sequence[Sequence[int]], cached_rows: NDArray[np.intp] | None = None) -> torch.Tensor:
@@ -494,12 +583,14 @@ def _optimizer(config: FinetuneConfig, parameters: list[torch.nn.Parameter]) -> 
     return Adafactor(parameters, lr=config.learning_rates[0], relative_step=False, scale_parameter=False)
 
 
-def _batches(fit: NDArray[np.intp], lengths: Sequence[int], config: FinetuneConfig) -> Iterator[NDArray[np.intp]]:
-    """Rows of each step: epochs in random order, texts of like length together to save padding."""
+def _batches(
+    training_rows: NDArray[np.intp], lengths: Sequence[int], config: FinetuneConfig
+) -> Iterator[NDArray[np.intp]]:
+    """Rows of each step: epochs in random order, with texts of similar length in a batch to save padding."""
     rng = np.random.default_rng(config.seed)
-    size, step = min(config.batch_size, len(fit)), 0
+    size, step = min(config.batch_size, len(training_rows)), 0
     while True:
-        order = rng.permutation(fit)
+        order = rng.permutation(training_rows)
         # Buckets of eight batches, each sorted by length; their batches in random order.
         pool = size * 8
         batches = []

@@ -1,13 +1,15 @@
-"""Causal language models, by name or from local files.
+"""Load causal language models by name, from local files, or from objects in memory.
 
-A model is a name from ``data/models.toml``, a Hub id, a local folder, or one of the lab's ("lab/M").
+A model is a name from ``data/models.toml``, a Hub id, a local folder, one of the lab's
+models ("lab/M"), or a pair (model, tokenizer) of transformers objects.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,21 +18,29 @@ import torch
 
 from ntps_utils import lab
 from ntps_utils._utils.files import sha256
-from ntps_utils.models._hub import (
-    HubError,
-    first_line,
-    looks_like_hub_id,
-    offline_if_unreachable,
-    registry,
-    suggestion,
-)
+from ntps_utils._utils.names import suggestion
+from ntps_utils._utils.validation import check_choice
+from ntps_utils.models._hub import HubError, first_line, hub_connection, looks_like_hub_id, registry
 
 AUTO_FLOAT64_PARAMETERS = 50_000_000
+DTYPES = ("auto", "float64", "float32", "bfloat16", "float16")
 LAB = "lab/"
+N_SAMPLED = 64  # entries of each weight that the fingerprint of a model in memory reads
 
 
 def registered_models() -> dict[str, dict[str, Any]]:
-    """The entries of ``data/models.toml`` by name."""
+    """Load the entries of ``data/models.toml``.
+
+    Returns
+    -------
+    dict
+        Hub id, size, license and more by name.
+
+    Examples
+    --------
+    >>> registered_models()["Qwen2-0.5B"]["hub"]
+    'Qwen/Qwen2-0.5B'
+    """
     return registry("models")
 
 
@@ -41,11 +51,11 @@ class CausalModel:
     Attributes
     ----------
     name : str
-        As it was asked for.
+        Name or path passed to :func:`load_model`.
     model : transformers.PreTrainedModel
     tokenizer : transformers.PreTrainedTokenizerBase
     fingerprint : str
-        Commit of the Hub, or hash of the local weights: 16 hex digits.
+        Commit on the Hub, or hash of the weights: 16 hex digits.
     """
 
     name: str
@@ -54,8 +64,13 @@ class CausalModel:
     fingerprint: str
 
     @property
+    def backbone(self) -> Any:
+        """The model without its head: it maps tokens to hidden states."""
+        return backbone(self.model)
+
+    @property
     def n_layers(self) -> int:
-        """Number of hidden states: embeddings and every block."""
+        """Number of hidden states: the embeddings and the output of every block."""
         return int(self.model.config.get_text_config().num_hidden_layers) + 1
 
     @property
@@ -65,107 +80,294 @@ class CausalModel:
 
     @property
     def max_length(self) -> int | None:
-        """Longest text, in tokens, that model and tokenizer can take; None if unlimited."""
+        """Largest number of tokens that the model and the tokenizer accept; None if unlimited."""
         limits = [
             getattr(self.model.config.get_text_config(), "max_position_embeddings", None),
             self.tokenizer.model_max_length,
         ]
-        known = [int(limit) for limit in limits if limit is not None and limit < 1e9]
-        return min(known, default=None)
+        return min((int(limit) for limit in limits if limit is not None and limit < 1e9), default=None)
+
+
+def backbone(model: Any) -> Any:
+    """The part of a transformers model that maps tokens to hidden states.
+
+    Adapters of peft stay in place; wrappers for parallel training and the head are removed.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        A transformers model, possibly wrapped by peft, ``torch.compile`` or a parallel trainer.
+
+    Returns
+    -------
+    torch.nn.Module
+
+    Examples
+    --------
+    >>> type(backbone(load_model("lab/XS").model)).__name__
+    'LlamaModel'
+    """
+    model = getattr(model, "_orig_mod", model)  # torch.compile
+    if isinstance(model, (torch.nn.parallel.DistributedDataParallel, torch.nn.DataParallel)):
+        model = model.module
+    if hasattr(model, "get_base_model"):  # peft
+        model = model.get_base_model()
+    return model.base_model
+
+
+@contextmanager
+def evaluation_mode(module: torch.nn.Module) -> Iterator[None]:
+    """Put a module in evaluation mode (no dropout) within a block; every submodule returns to its mode after it.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+
+    Examples
+    --------
+    >>> module = torch.nn.Dropout()
+    >>> with evaluation_mode(module):
+    ...     module.training
+    False
+    >>> module.training
+    True
+    """
+    training = [m for m in module.modules() if m.training]
+    module.eval()
+    try:
+        yield
+    finally:
+        for m in training:
+            m.training = True
+
+
+def as_model(
+    model: object, *, device: str = "auto", dtype: str = "auto", trust_remote_code: bool = False
+) -> CausalModel:
+    """Convert a model in any supported form to a :class:`CausalModel`.
+
+    Parameters
+    ----------
+    model : str, Path, CausalModel, or pair of transformers model and tokenizer
+        Names and paths are loaded by :func:`load_model`. A model in memory keeps its device
+        and its type; the order of the pair does not matter.
+    device, dtype, trust_remote_code
+        See :func:`load_model`; used for names and paths only.
+
+    Returns
+    -------
+    CausalModel
+
+    Raises
+    ------
+    HubError
+        If a name or path cannot be loaded.
+    TypeError
+        If the object has another type, or a model comes without its tokenizer; the message
+        lists the valid types.
+
+    Examples
+    --------
+    >>> import transformers
+    >>> folder = lab.checkpoint("XS")
+    >>> tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    >>> model = transformers.AutoModelForCausalLM.from_pretrained(folder)
+    >>> as_model((model, tokenizer)).dimension
+    32
+    """
+    if isinstance(model, CausalModel):
+        return model
+    if isinstance(model, (str, os.PathLike)):
+        return load_model(os.fspath(model), device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+    if isinstance(model, (tuple, list)) and len(model) == 2:
+        network, tokenizer = model
+        if hasattr(tokenizer, "config") and callable(network):
+            network, tokenizer = tokenizer, network
+        if hasattr(network, "config") and callable(tokenizer):
+            name = str(getattr(network.config, "_name_or_path", "") or type(network).__name__)
+            name = name if looks_like_hub_id(name) else Path(name).name
+            return CausalModel(name, network, tokenizer, weights_fingerprint(network))
+    if hasattr(model, "config"):
+        raise TypeError(
+            f"A {type(model).__name__} needs its tokenizer; give the pair (model, tokenizer), or the name of the model."
+        )
+    raise TypeError(
+        f"A model must be a name, a folder, a pair (model, tokenizer) or a CausalModel; got {type(model).__name__}."
+    )
+
+
+def weights_fingerprint(model: torch.nn.Module) -> str:
+    """Hash of names, shapes and a sample of the entries of the weights of a model in memory.
+
+    Evenly spaced entries of each weight distinguish models that were trained differently,
+    without reading all weights of a large model.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+
+    Returns
+    -------
+    str
+        16 hex digits.
+
+    Examples
+    --------
+    >>> weights_fingerprint(load_model("lab/XS").model) == weights_fingerprint(load_model("lab/XS@0").model)
+    False
+    """
+    digest = hashlib.sha256()
+    for name, weight in sorted(model.state_dict().items()):
+        flat = weight.detach().flatten()
+        step = max(1, flat.numel() // N_SAMPLED)
+        sample = flat[::step][:N_SAMPLED].double().cpu().numpy()
+        digest.update(f"{name} {tuple(weight.shape)} ".encode() + sample.tobytes())
+    return digest.hexdigest()[:16]
 
 
 def load_model(
     name: str | Path, *, device: str = "auto", dtype: str = "auto", trust_remote_code: bool = False
 ) -> CausalModel:
-    """Load a causal language model for inference. Weights are read from safetensors only.
+    """Load a causal language model for inference. Only safetensors weights are read.
 
     Parameters
     ----------
     name : str or Path
         A name from ``data/models.toml``, a Hub id, a local folder, or a model of the lab:
-        "lab/M", or "lab/M@400" for its checkpoint after 400 steps ("@0" is the untrained one).
+        "lab/M", or "lab/M@400" for its checkpoint after 400 steps ("@0" is the untrained model).
     device : str
-        "auto" takes a GPU if there is one; otherwise a torch device such as "cpu".
+        "auto" uses a GPU if there is one; otherwise a torch device such as "cpu".
     dtype : str
         "float64", "float32", "bfloat16", "float16", or "auto": float64 for a model of at
         most 50 million parameters on the CPU, where it costs little and makes results
-        independent of the batch size; else the type that the checkpoint is stored in.
+        independent of the batch size; otherwise the type of the checkpoint.
     trust_remote_code : bool
-        Let the model's repository run its own Python code. Say so only for code you read.
+        Run the Python code of the model's repository. Enable only after reviewing the code.
+
+    Returns
+    -------
+    CausalModel
 
     Raises
     ------
     HubError
         If there is no such model, it is not a causal language model, or cannot be loaded.
+
+    Examples
+    --------
+    >>> model = load_model("lab/XS")
+    >>> model.dimension, model.n_layers
+    (32, 4)
     """
     import transformers
 
-    dtypes = ("auto", "float64", "float32", "bfloat16", "float16")
-    if dtype not in dtypes:
-        raise HubError(f"There is no dtype {dtype!r}; choose one of {', '.join(dtypes)}.")
-    where = _device(device)
-    place = _locate(name, trust_remote_code)
-    options: dict[str, Any] = {"trust_remote_code": trust_remote_code, "local_files_only": place.local}
+    check_choice("dtype", dtype, DTYPES)
+    torch_device = _device(device)
+    location = _locate(name, trust_remote_code)
+    options: dict[str, Any] = {"trust_remote_code": trust_remote_code, "local_files_only": location.local}
     model: Any
-    with place.loading():
-        if place.untrained:
-            model, tokenizer = lab.untrained_model(place.name)
+    with location.loading():
+        if location.untrained:
+            model, tokenizer = lab.untrained_model(location.name)
             model = model if dtype == "auto" else model.to(getattr(torch, dtype))
         else:
-            tokenizer = transformers.AutoTokenizer.from_pretrained(place.tokenizer, **options)
-            wanted = "auto" if dtype == "auto" else getattr(torch, dtype)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(location.tokenizer, **options)
+            weight_type = "auto" if dtype == "auto" else getattr(torch, dtype)
             loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
-                place.name, dtype=wanted, use_safetensors=True, output_loading_info=True, **options
+                location.name, dtype=weight_type, use_safetensors=True, output_loading_info=True, **options
             )
             model, report = loaded
             _check_complete(model, report["missing_keys"])
-    if dtype == "auto" and where.type == "cpu" and model.num_parameters() <= AUTO_FLOAT64_PARAMETERS:
+        fingerprint = location.fingerprint()
+    if dtype == "auto" and torch_device.type == "cpu" and model.num_parameters() <= AUTO_FLOAT64_PARAMETERS:
         model = model.double()
-    return CausalModel(place.asked, model.eval().requires_grad_(False).to(where), tokenizer, place.fingerprint())
+    return CausalModel(location.requested, model.eval().requires_grad_(False).to(torch_device), tokenizer, fingerprint)
 
 
 def _check_complete(model: Any, missing: Iterable[str]) -> None:
-    """transformers fills weights that a checkpoint lacks with random numbers; only the head is none of ours."""
+    """Raise if weights used in extraction are missing (the language-model head is not used).
+
+    transformers would initialize them at random.
+    """
     head = model.get_output_embeddings()
-    ours = {id(p) for p in head.parameters()} if head is not None else set()
-    lacking = sorted(name for name in missing if id(dict(model.named_parameters()).get(name)) not in ours)
-    if lacking:
-        more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
-        raise ValueError(f"the checkpoint lacks the weights {lacking[0]}{more}; it is incomplete or of another model")
+    head_parameters = {id(p) for p in head.parameters()} if head is not None else set()
+    parameters = dict(model.named_parameters())
+    names = sorted(name for name in missing if id(parameters.get(name)) not in head_parameters)
+    if names:
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        raise ValueError(
+            f"the checkpoint lacks the weights {names[0]}{more}; it is incomplete or belongs to another architecture"
+        )
 
 
 def model_fingerprint(name: str | Path, *, trust_remote_code: bool = False) -> str:
-    """The :attr:`CausalModel.fingerprint` of a model, without loading its weights.
+    """Compute :attr:`CausalModel.fingerprint` without loading the weights.
 
-    Parameters and errors are those of :func:`load_model`. Of a model on the Hub this reads
-    the configuration file only.
+    For a model on the Hub only the configuration file is downloaded.
+
+    Parameters
+    ----------
+    name, trust_remote_code
+        See :func:`load_model`.
+
+    Returns
+    -------
+    str
+        16 hex digits.
+
+    Raises
+    ------
+    HubError
+        See :func:`load_model`.
+
+    Examples
+    --------
+    >>> model_fingerprint("lab/XS") == load_model("lab/XS").fingerprint
+    True
     """
-    place = _locate(name, trust_remote_code)
-    with place.loading():
-        return place.fingerprint()
+    location = _locate(name, trust_remote_code)
+    with location.loading():
+        return location.fingerprint()
 
 
 def model_config(name: str | Path, *, trust_remote_code: bool = False) -> Any:
-    """The transformers configuration of a model, without loading its weights.
+    """Load the transformers configuration of a model without its weights.
 
-    Parameters and errors are those of :func:`load_model`.
+    Parameters
+    ----------
+    name, trust_remote_code
+        See :func:`load_model`.
+
+    Returns
+    -------
+    transformers.PretrainedConfig
+
+    Raises
+    ------
+    HubError
+        See :func:`load_model`.
+
+    Examples
+    --------
+    >>> model_config("lab/XS").hidden_size
+    32
     """
     import transformers
 
-    place = _locate(name, trust_remote_code)
-    with place.loading():
-        if place.untrained:
-            return lab.untrained_model(place.name)[0].config
+    location = _locate(name, trust_remote_code)
+    with location.loading():
+        if location.untrained:
+            return lab.untrained_model(location.name)[0].config
         return transformers.AutoConfig.from_pretrained(
-            place.name, trust_remote_code=trust_remote_code, local_files_only=place.local
+            location.name, trust_remote_code=trust_remote_code, local_files_only=location.local
         )
 
 
 @dataclass(frozen=True)
 class _ModelLocation:
-    """Where a model is: ``name`` is a folder, a Hub id, or a size of the lab's ladder that is untrained."""
+    """Location of a model: ``name`` is a folder, a Hub id, or the name of an untrained lab model."""
 
-    asked: str
+    requested: str
     name: str
     tokenizer: str
     local: bool
@@ -173,25 +375,26 @@ class _ModelLocation:
 
     def fingerprint(self) -> str:
         if self.untrained:
-            return f"seed {self.asked}"[:16]
+            return f"seed {self.requested}"[:16]
         if self.local:
             folder = Path(self.name)
             return sha256(*sorted(folder.glob("*.safetensors")), folder / "config.json")[:16]
         import huggingface_hub
 
-        # The cache keeps each file under its commit.
+        # The cache stores each file in a folder named after its commit.
         return Path(huggingface_hub.hf_hub_download(self.name, "config.json")).parent.name[:16]
 
     @contextmanager
     def loading(self) -> Iterator[None]:
-        """Errors of transformers and of the Hub client become a :class:`HubError` of one line."""
-        if not self.local and not self.untrained:
-            offline_if_unreachable()
+        """Turn the errors of transformers and of the Hub client into a :class:`HubError` of one line."""
         try:
-            yield
+            with nullcontext() if self.local or self.untrained else hub_connection():
+                yield
+        except HubError:
+            raise
         except Exception as error:  # the Hub client and model code raise many kinds
             if "trust_remote_code" in str(error):
-                raise _consent(self.asked) from None
+                raise _needs_consent(self.requested) from None
             if self.local:
                 raise HubError(f"The model in {self.name} could not be loaded: {first_line(error)}.") from None
             raise HubError(
@@ -200,41 +403,45 @@ class _ModelLocation:
             ) from None
 
 
-def _consent(asked: str) -> HubError:
+def _needs_consent(name: str) -> HubError:
     return HubError(
-        f"{asked} runs Python code of its own repository; read it, then say --trust-remote-code "
+        f"{name} runs Python code from its own repository; review it, then pass --trust-remote-code "
         "(trust_remote_code=True)."
     )
 
 
 def _locate(name: str | Path, trust_remote_code: bool) -> _ModelLocation:
-    asked = str(name)
-    if asked.startswith(LAB):
-        folder, step = _lab_model(asked)
-        return _ModelLocation(asked, folder, folder, local=step != 0, untrained=step == 0)
+    requested = str(name)
+    if requested.startswith(LAB):
+        folder, step = _lab_model(requested)
+        return _ModelLocation(requested, folder, folder, local=step != 0, untrained=step == 0)
     path = Path(name)
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise HubError(f"{name} is not a model folder: it has no config.json.")
         if not list(path.glob("*.safetensors")):
-            raise HubError(f"{name} has no safetensors weights; pickled checkpoints are not read. Convert them first.")
-        return _ModelLocation(asked, asked, asked, local=True)
-    entries = {one: entry for key, entry in registered_models().items() for one in (key, entry["hub"])}
-    entry = entries.get(asked, {})
+            raise HubError(
+                f"{name} has no safetensors weights; pickled checkpoints are not loaded. Convert them first."
+            )
+        return _ModelLocation(requested, requested, requested, local=True)
+    entries = {alias: entry for key, entry in registered_models().items() for alias in (key, entry["hub"])}
+    entry = entries.get(requested, {})
     if entry.get("remote_code") and not trust_remote_code:
-        raise _consent(asked)
-    place = entry.get("hub", asked)
-    if not looks_like_hub_id(place):
-        hint = suggestion(asked, registered_models())
-        raise HubError(f"There is no model {asked!r}: not a folder, and not a Hub id of the form owner/name. {hint}")
-    return _ModelLocation(asked, place, entry.get("tokenizer", place), local=False)
+        raise _needs_consent(requested)
+    location = entry.get("hub", requested)
+    if not looks_like_hub_id(location):
+        hint = suggestion(requested, registered_models())
+        raise HubError(
+            f"There is no model {requested!r}: not a folder, and not a Hub id of the form owner/name. {hint}"
+        )
+    return _ModelLocation(requested, location, entry.get("tokenizer", location), local=False)
 
 
-def _lab_model(asked: str) -> tuple[str, int | None]:
-    """Folder of a model of the lab, and its step; for step 0, its name, as it has no folder."""
-    name, _, step = asked.removeprefix(LAB).partition("@")
+def _lab_model(requested: str) -> tuple[str, int | None]:
+    """Folder of a lab model and None, or, for the untrained model, its name and 0."""
+    name, _, step = requested.removeprefix(LAB).partition("@")
     if step and not step.isdecimal():
-        raise HubError(f"{asked}: after the @ comes a number of pretraining steps, such as {LAB}{name}@0.")
+        raise HubError(f"{requested}: the part after @ must be a number of pretraining steps, such as {LAB}{name}@0.")
     try:
         if step == "0":
             lab.steps_of(name)
@@ -246,12 +453,12 @@ def _lab_model(asked: str) -> tuple[str, int | None]:
 
 def _device(device: str) -> torch.device:
     if device == "auto":
-        # Under a launcher each process has a GPU of its own.
+        # A launcher gives each process its own GPU.
         rank = os.environ.get("LOCAL_RANK", "0")
         return torch.device(f"cuda:{rank}" if torch.cuda.is_available() else "cpu")
     try:
-        where = torch.device(device)
-        torch.zeros(1, device=where)
+        torch_device = torch.device(device)
+        torch.zeros(1, device=torch_device)
     except Exception as error:  # RuntimeError, AssertionError and others, by backend
         raise HubError(f"The device {device!r} cannot be used: {first_line(error)}.") from None
-    return where
+    return torch_device

@@ -1,4 +1,4 @@
-"""Probes: how well a linear classifier reads a task off frozen features."""
+"""Linear and logistic probes of frozen features, and warnings about accuracies that mislead."""
 
 from __future__ import annotations
 
@@ -16,50 +16,80 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from ntps_utils._utils.diagnostics import with_reference
+from ntps_utils._utils.validation import check_integer
+from ntps_utils.theory.linear import Array
 
-Array = NDArray[np.float64]
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)
-IMBALANCE = 0.9
+IMBALANCE = 0.9  # share of the largest class of the test texts that raises a warning
 
 
 class ProbeWarning(UserWarning):
-    """A probe was fitted, but its figures say less than they seem to."""
+    """The figures of a probe are likely to be misread."""
 
 
 def warn_of_shared_texts(train: Sequence[str], test: Sequence[str] | None = None, share: float = 0.05) -> None:
-    """Warn if many texts that a probe is tested on are texts that it was trained on.
+    """Warn if many test texts are training texts too.
 
     Parameters
     ----------
     train : sequence of str
+        Training texts.
     test : sequence of str, optional
-        By default the texts of ``train`` are both, by cross-validation, and repeats count.
+        Test texts. By default the texts of ``train`` are used for both, by
+        cross-validation, and repetitions are counted.
     share : float
-        Of the test texts, above which to warn.
+        Share of the test texts above which to warn, in [0, 1].
 
     Warns
     -----
     ProbeWarning
-        Once, with the share.
+        If the share is exceeded; the message states it.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always")
+    ...     warn_of_shared_texts(["good film", "bad film"], ["good film", "a film"])
+    >>> str(caught[0].message)[:40]
+    '50% of the test texts are training texts'
     """
     if test is None:
-        found, where = 1.0 - len(set(train)) / max(len(train), 1), "repeat others"
+        n_shared, n = len(train) - len(set(train)), len(train)
+        problem = "repeat others"
     else:
-        known = set(train)
-        found, where = sum(text in known for text in test) / max(len(test), 1), "are training texts too"
-    if found > share:
-        said = f"{found:.0%} of the texts to test on {where}: remembering them counts as understanding. Drop repeats."
-        warnings.warn(with_reference("shared-texts", said), ProbeWarning, stacklevel=2)
+        training_texts = set(train)
+        n_shared, n = sum(text in training_texts for text in test), len(test)
+        problem = "are training texts too"
+    observed = n_shared / max(n, 1)
+    if observed > share:
+        message = (
+            f"{observed:.0%} of the test texts {problem}; the test accuracy may reflect memorization. "
+            "Remove duplicates."
+        )
+        warnings.warn(with_reference("shared-texts", message), ProbeWarning, stacklevel=2)
 
 
 def chance_adjusted(accuracy: float, labels: ArrayLike) -> float:
-    """Accuracy on a scale from 0 (the majority class, always) to 1: ``(a - m) / (1 - m)``.
+    """Rescale an accuracy so that always predicting the majority class scores 0.
 
     Parameters
     ----------
     accuracy : float
+        Share of correct predictions, 0 to 1.
     labels : (n,) array_like
-        The true classes of the texts that it was measured on.
+        True classes of the texts that were predicted.
+
+    Returns
+    -------
+    float
+        ``(accuracy - m) / (1 - m)`` with the share m of the majority class: 1 for perfect
+        predictions, negative below the majority class, NaN if there is only one class.
+
+    Examples
+    --------
+    >>> round(chance_adjusted(0.9, [0, 0, 0, 1]), 2)
+    0.6
     """
     counts = np.unique(np.asarray(labels), return_counts=True)[1]
     majority = counts.max() / counts.sum()
@@ -75,7 +105,7 @@ class LinearProbe:
     train_mse, test_mse : float
         Squared error summed over classes, mean over texts: the loss of the theory.
     train_accuracy, test_accuracy : float
-        Of the class with the largest prediction.
+        Accuracy of the class with the largest prediction.
     """
 
     train_mse: float
@@ -91,16 +121,18 @@ class LogisticProbe:
     Attributes
     ----------
     train_accuracy, test_accuracy : float
+        Share of correct predictions.
     cv_accuracy : float
-        Of cross-validation on the training texts, at the strength chosen; NaN where a class
-        has too few texts for folds.
+        Cross-validated accuracy on the training texts, at the chosen strength; NaN where a
+        class has too few texts for folds.
     strength : float
         Inverse regularization that cross-validation chose (scikit-learn's ``C``).
     predictions : (n_test,) int64
+        Predicted class of each test text.
     classes : (m,) int64
-        Classes seen in training.
+        Classes of the training texts.
     weights, biases : (m, d) and (m,) float64
-        Of the class scores, linear in standardized features.
+        Coefficients of the class scores, which are linear in the standardized features.
     """
 
     train_accuracy: float
@@ -116,7 +148,7 @@ class LogisticProbe:
 def linear_probe(
     train: ArrayLike, train_labels: ArrayLike, test: ArrayLike, test_labels: ArrayLike, *, n_classes: int | None = None
 ) -> LinearProbe:
-    """Fit one-hot targets by least squares; closed form, minimum norm where it is not unique.
+    """Fit one-hot targets by least squares in closed form, with the minimum norm where it is not unique.
 
     Parameters
     ----------
@@ -125,24 +157,43 @@ def linear_probe(
     train_labels, test_labels : (n,) array_like of int
         Classes 0 ... c - 1.
     n_classes : int, optional
-        c, by default one more than the largest label.
+        Number of classes c; by default one more than the largest label.
+
+    Returns
+    -------
+    LinearProbe
+
+    Raises
+    ------
+    ValueError
+        If shapes differ, a feature is not finite, or labels are not class numbers.
 
     Warns
     -----
     ProbeWarning
-        With no more texts than features: the training figures then say nothing.
+        If there are no more texts than features, so that the training error is zero.
+
+    See Also
+    --------
+    logistic_probe : Regularized probe, for accuracies that are compared with finetuning.
+
+    Examples
+    --------
+    >>> x, y = [[0.0], [0.1], [2.0], [2.1]], [0, 0, 1, 1]
+    >>> linear_probe(x, y, x, y).test_accuracy
+    1.0
     """
-    x, y, x_test, y_test = _checked(train, train_labels, test, test_labels)
-    c = n_classes or int(max(y.max(), y_test.max())) + 1
+    x, y, x_test, y_test = _validated(train, train_labels, test, test_labels)
+    n_present = int(max(y.max(), y_test.max())) + 1
+    if n_classes is not None:
+        check_integer("n_classes", n_classes, n_present)
+    c = n_classes or n_present
     if len(x) <= x.shape[1]:
-        warnings.warn(
-            with_reference(
-                "few-texts",
-                f"{len(x)} texts for {x.shape[1]} features: a linear probe fits them exactly, whatever they are.",
-            ),
-            ProbeWarning,
-            stacklevel=2,
+        message = (
+            f"{len(x)} texts for {x.shape[1]} features: a linear probe fits any labels of so few texts exactly. "
+            "Use more texts, or read the test error only."
         )
+        warnings.warn(with_reference("few-texts", message), ProbeWarning, stacklevel=2)
     mean, targets = x.mean(0), np.eye(c)[y]
     weights = np.linalg.lstsq(x - mean, targets - targets.mean(0), rcond=None)[0]
     fitted, predicted = ((features - mean) @ weights + targets.mean(0) for features in (x, x_test))
@@ -164,35 +215,57 @@ def logistic_probe(
     n_folds: int = 3,
     seed: int = 0,
 ) -> LogisticProbe:
-    """Fit a logistic probe, its regularization chosen by cross-validation on the training texts.
+    """Fit a logistic probe and choose its regularization by cross-validation on the training texts.
 
     Parameters
     ----------
     train, test : (n, d) array_like
-        Features; standardized by the training texts' mean and deviation.
+        Features; standardized by the mean and deviation of the training texts.
     train_labels, test_labels : (n,) array_like of int
+        Class numbers.
     strengths : sequence of float
         Inverse regularizations to choose from.
     n_folds : int
-        Lowered to the size of the smallest class; with a class of one text the middle
-        strength is taken.
+        Number of folds, at most the size of the smallest class; with a class of one text
+        the middle strength is used.
     seed : int
-        Of the folds.
+        Random seed for the folds.
+
+    Returns
+    -------
+    LogisticProbe
+
+    Raises
+    ------
+    ValueError
+        If shapes differ, a feature is not finite, labels are not class numbers, or all
+        training texts have one label.
 
     Warns
     -----
     ProbeWarning
-        If a class was seen in the test texts only; the accuracy of two classes lies far
-        below one half, which points to texts that are shared between the splits; or nearly
+        If a class occurs in the test texts only; if the accuracy of a binary task is far
+        below one half, as it is when splits share texts with opposite labels; or if nearly
         all test texts have one class.
+
+    See Also
+    --------
+    linear_probe : Least squares, whose error is the loss of the theory.
+
+    Examples
+    --------
+    >>> x, y = [[0.0], [0.1], [2.0], [2.1]], [0, 0, 1, 1]
+    >>> logistic_probe(x, y, [[0.2], [1.9]], [0, 1]).predictions.tolist()
+    [0, 1]
     """
-    x, y, x_test, y_test = _checked(train, train_labels, test, test_labels)
-    if len(np.unique(y)) < 2:
-        raise ValueError("All training texts have one label; a probe needs at least two classes.")
-    folds = min(n_folds, int(np.unique(y, return_counts=True)[1].min()))
+    x, y, x_test, y_test = _validated(train, train_labels, test, test_labels)
+    counts = np.unique(y, return_counts=True)[1]
+    if len(counts) < 2:
+        raise ValueError(f"All {len(y)} training texts have the label {y[0]}; a probe needs at least two classes.")
+    folds = min(n_folds, int(counts.min()))
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300, tol=1e-3))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # of strengths that validation then passes over
+        warnings.simplefilter("ignore", ConvergenceWarning)  # for strengths that cross-validation does not choose
         if folds >= 2:
             search = GridSearchCV(
                 probe,
@@ -205,31 +278,16 @@ def logistic_probe(
             strength, cv_accuracy = sorted(strengths)[len(strengths) // 2], float("nan")
             fitted = probe.set_params(logisticregression__C=strength).fit(x, y)
     predictions = fitted.predict(x_test)
-    accuracy = accuracy_score(y_test, predictions)
-    unseen = sorted(set(y_test.tolist()) - set(y.tolist()))
-    if unseen:
-        warnings.warn(f"The classes {unseen} are in the test texts only.", ProbeWarning, stacklevel=2)
+    accuracy = float(accuracy_score(y_test, predictions))
+    for message in _problems(y, y_test, accuracy):
+        warnings.warn(message, ProbeWarning, stacklevel=2)
     classifier = fitted[-1]
     weights, biases = classifier.coef_, classifier.intercept_
-    if len(weights) == 1:  # scikit-learn keeps one row for two classes
+    if len(weights) == 1:  # scikit-learn stores one row for two classes
         weights, biases = np.vstack([-weights / 2, weights / 2]), np.concatenate([-biases / 2, biases / 2])
-    n_classes = len(np.unique(y))
-    if n_classes == 2 and accuracy < 0.5 - 4 * np.sqrt(0.25 / len(y_test)):
-        said = (
-            f"The accuracy {accuracy:.2f} of a binary task is far below one half: look for texts that stand in both "
-            "splits with opposite labels."
-        )
-        warnings.warn(with_reference("below-chance", said), ProbeWarning, stacklevel=2)
-    commonest = float(np.unique(y_test, return_counts=True)[1].max() / len(y_test))
-    if commonest >= IMBALANCE and len(np.unique(y_test)) > 1:
-        said = (
-            f"One class has {commonest:.0%} of the test texts, so that an accuracy of {commonest:.2f} means nothing; "
-            "read the chance-adjusted one."
-        )
-        warnings.warn(with_reference("imbalance", said), ProbeWarning, stacklevel=2)
     return LogisticProbe(
         train_accuracy=float(accuracy_score(y, fitted.predict(x))),
-        test_accuracy=float(accuracy),
+        test_accuracy=accuracy,
         cv_accuracy=cv_accuracy,
         strength=float(strength),
         predictions=predictions.astype(np.int64),
@@ -239,7 +297,34 @@ def logistic_probe(
     )
 
 
-def _checked(
+def _problems(labels: NDArray[np.int64], test_labels: NDArray[np.int64], accuracy: float) -> list[str]:
+    """Warnings about a test accuracy that is likely to be misread."""
+    messages = []
+    new_classes = sorted(set(test_labels.tolist()) - set(labels.tolist()))
+    if new_classes:
+        messages.append(
+            f"The classes {new_classes} occur in the test texts only, where every prediction of them is wrong. "
+            "Use splits that share their classes."
+        )
+    n = len(test_labels)
+    if len(np.unique(labels)) == 2 and accuracy < 0.5 - 4 * np.sqrt(0.25 / n):
+        message = (
+            f"The accuracy {accuracy:.2f} of a binary task is far below one half. Look for texts that are in both "
+            "splits with opposite labels."
+        )
+        messages.append(with_reference("below-chance", message))
+    counts = np.unique(test_labels, return_counts=True)[1]
+    majority = float(counts.max() / n)
+    if majority >= IMBALANCE and len(counts) > 1:
+        message = (
+            f"One class has {majority:.0%} of the test texts: always predicting it already has an accuracy of "
+            f"{majority:.2f}. Report the chance-adjusted accuracy."
+        )
+        messages.append(with_reference("imbalance", message))
+    return messages
+
+
+def _validated(
     train: ArrayLike, train_labels: ArrayLike, test: ArrayLike, test_labels: ArrayLike
 ) -> tuple[Array, NDArray[np.int64], Array, NDArray[np.int64]]:
     x, x_test = np.asarray(train, dtype=np.float64), np.asarray(test, dtype=np.float64)
@@ -247,13 +332,15 @@ def _checked(
     for name, features, labels in (("train", x, y), ("test", x_test, y_test)):
         if features.ndim != 2 or labels.shape != (len(features),) or not len(labels):
             raise ValueError(
-                f"{name}: features of shape (n, d) and labels of shape (n,) are needed, got {features.shape} and "
-                f"{labels.shape}."
+                f"{name}: features must have shape (n, d) and labels shape (n,), n at least 1; got {features.shape} "
+                f"and {labels.shape}."
             )
         if not np.isfinite(features).all():
-            raise ValueError(f"{name}: features must be finite numbers.")
+            raise ValueError(f"{name}: features must be finite numbers; they contain NaN or infinity.")
         if not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0:
-            raise ValueError(f"{name}: labels must be class numbers 0, 1, ..., got {labels.dtype}.")
+            raise ValueError(
+                f"{name}: labels must be class numbers 0, 1, ..., got {labels[:5].tolist()} ({labels.dtype})."
+            )
     if x.shape[1] != x_test.shape[1]:
-        raise ValueError(f"train has {x.shape[1]} features, test {x_test.shape[1]}.")
+        raise ValueError(f"train and test must have the same features; train has {x.shape[1]}, test {x_test.shape[1]}.")
     return x, y, x_test, y_test

@@ -1,4 +1,4 @@
-"""Words and texts as points in a plane of perception or autoregressive coordinates."""
+"""Projections of words and texts on perception and autoregressive directions."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ntps_utils.models.datasets import TextDataset
-from ntps_utils.models.extraction import _hidden_states, tokenize
-from ntps_utils.models.loading import CausalModel
+from ntps_utils.models.extraction import hidden_states, tokenize
+from ntps_utils.models.loading import CausalModel, evaluation_mode
 from ntps_utils.theory.linear import Array
 from ntps_utils.theory.score import Subspaces
 
@@ -22,8 +22,11 @@ class WordFeatures:
     Attributes
     ----------
     words : tuple of str
+        Tokens that occur, in the order of the vocabulary.
     counts : (n,) int64
+        Occurrences of each token.
     features : (n, d) float64
+        Mean hidden states.
     """
 
     words: tuple[str, ...]
@@ -37,41 +40,134 @@ def word_features(model: CausalModel, data: TextDataset, layer: int, batch_size:
     Parameters
     ----------
     model : CausalModel
+        The model is in evaluation mode (no dropout) meanwhile.
     data : TextDataset
     layer : int
-        Index into ``hidden_states``.
+        Index into the hidden states: 0 is the embeddings, -1 the last layer.
     batch_size : int
+        Texts in a forward pass.
+
+    Returns
+    -------
+    WordFeatures
+
+    Examples
+    --------
+    >>> from ntps_utils.models.datasets import load_texts
+    >>> from ntps_utils.models.loading import load_model
+    >>> words = word_features(load_model("lab/XS"), load_texts("lab/topic").head(20), layer=-1)
+    >>> len(words.words) == len(words.counts), words.features.shape[1]
+    (True, 32)
     """
     n_words = model.model.get_input_embeddings().num_embeddings
     sums = torch.zeros(n_words, model.dimension, dtype=torch.float64)
     counts = torch.zeros(n_words, dtype=torch.int64)
-    rows = sorted((row for row in tokenize(model, data).ids if row), key=len)
-    for start in range(0, len(rows), batch_size):
-        batch = rows[start : start + batch_size]
-        hidden = _hidden_states(model, batch)[layer].double().cpu()
-        for row, states in zip(batch, hidden, strict=True):
-            tokens = torch.tensor(row)
-            sums.index_add_(0, tokens, states[: len(row)])
-            counts.index_add_(0, tokens, torch.ones_like(tokens))
-    seen = counts.nonzero()[:, 0]
-    words = tuple(model.tokenizer.convert_ids_to_tokens(seen.tolist()))
-    return WordFeatures(words, counts[seen].numpy(), (sums[seen] / counts[seen, None]).numpy())
+    texts = sorted((ids for ids in tokenize(model, data).ids if ids), key=len)
+    with evaluation_mode(model.model):
+        for start in range(0, len(texts), batch_size):
+            batch = texts[start : start + batch_size]
+            hidden = hidden_states(model, batch)[layer].double().cpu()
+            for ids, states in zip(batch, hidden, strict=True):
+                tokens = torch.tensor(ids)
+                sums.index_add_(0, tokens, states[: len(ids)])
+                counts.index_add_(0, tokens, torch.ones_like(tokens))
+    present = counts.nonzero()[:, 0]
+    words = tuple(model.tokenizer.convert_ids_to_tokens(present.tolist()))
+    return WordFeatures(words, counts[present].numpy(), (sums[present] / counts[present, None]).numpy())
 
 
-def perception_coordinates(solved: Subspaces, features: Array, n: int = 2) -> Array:
-    """Features in the first n perception directions, (rows, n); unit second moment on the texts."""
-    return np.asarray(features @ solved.U[:, :n])
+def perception_coordinates(subspaces: Subspaces, features: ArrayLike, n: int = 2) -> Array:
+    """Project features on the first perception directions.
+
+    Parameters
+    ----------
+    subspaces : Subspaces
+        Directions of one layer, see :func:`ntps_utils.theory.score.subspaces`.
+    features : (rows, d) array_like
+        Features of the same layer.
+    n : int
+        Number of directions.
+
+    Returns
+    -------
+    (rows, n) float64
+        For the features of the texts behind ``subspaces``, the squared coordinates are 1 on
+        average, and products of different coordinates 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ntps_utils.theory.moments import Moments
+    >>> from ntps_utils.theory.score import subspaces
+    >>> texts = list(np.random.default_rng(0).normal(size=(50, 6, 3)))
+    >>> moments = Moments.from_texts(texts, np.eye(2)[np.arange(50) % 2]).layer(0)
+    >>> means = np.array([text.mean(0) for text in texts])
+    >>> x = perception_coordinates(subspaces(moments), means)
+    >>> bool(np.allclose(x.T @ x / 50, np.eye(2)))
+    True
+    """
+    return np.asarray(features) @ subspaces.U[:, :n]
 
 
-def autoregressive_coordinates(solved: Subspaces, features: Array, n: int = 2) -> Array:
-    """Features in the first n autoregressive directions, (rows, n); unit second moment on prefix sums."""
-    return np.asarray(features @ solved.V[:, :n])
+def autoregressive_coordinates(subspaces: Subspaces, features: ArrayLike, n: int = 2) -> Array:
+    """Project features on the first autoregressive directions.
+
+    Parameters
+    ----------
+    subspaces : Subspaces
+        Directions of one layer, see :func:`ntps_utils.theory.score.subspaces`.
+    features : (rows, d) array_like
+        Features of the same layer.
+    n : int
+        Number of directions.
+
+    Returns
+    -------
+    (rows, n) float64
+        For prefix sums of token features, the sums over a text of the squared coordinates are
+        1 on average, and products of different coordinates 0; for means over tokens they are not.
+
+    See Also
+    --------
+    perception_coordinates : Directions of the task.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from ntps_utils.theory.moments import Moments
+    >>> from ntps_utils.theory.score import subspaces
+    >>> texts = list(np.random.default_rng(0).normal(size=(50, 6, 3)))
+    >>> moments = Moments.from_texts(texts, np.eye(2)[np.arange(50) % 2]).layer(0)
+    >>> means = np.array([text.mean(0) for text in texts])
+    >>> autoregressive_coordinates(subspaces(moments), means).shape
+    (50, 2)
+    """
+    return np.asarray(features) @ subspaces.V[:, :n]
 
 
-def explained_variance(coordinates: Array, labels: NDArray[np.int64]) -> float:
-    """Share of the labels' variance that a linear function of coordinates explains, in [0, 1]."""
-    targets = np.eye(int(labels.max()) + 1)[labels]
+def explained_variance(coordinates: ArrayLike, labels: ArrayLike) -> float:
+    """Compute the share of the labels' variance that a linear function of coordinates explains.
+
+    Parameters
+    ----------
+    coordinates : (n, k) array_like
+    labels : (n,) array_like of int
+        Class numbers; at least two classes occur.
+
+    Returns
+    -------
+    float
+        Coefficient of determination of the one-hot targets, in [0, 1].
+
+    Examples
+    --------
+    >>> round(explained_variance([[0.0], [0.1], [2.0], [2.1]], [0, 0, 1, 1]), 3)
+    0.998
+    """
+    classes = np.asarray(labels)
+    targets = np.eye(int(classes.max()) + 1)[classes]
     targets = targets - targets.mean(0)
-    x = coordinates - coordinates.mean(0)
-    left = targets - x @ np.linalg.lstsq(x, targets, rcond=None)[0]
-    return float(1.0 - (left**2).sum() / (targets**2).sum())
+    x = np.asarray(coordinates, dtype=np.float64)
+    x = x - x.mean(0)
+    residuals = targets - x @ np.linalg.lstsq(x, targets, rcond=None)[0]
+    return float(1.0 - (residuals**2).sum() / (targets**2).sum())

@@ -1,42 +1,35 @@
-"""The whole way in one call: a model and a dataset in, a report of scores out."""
+"""Score a language model on a dataset in one call."""
 
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from ntps_utils._utils.diagnostics import diagnostic_in
+from ntps_utils._utils.layers import Layers, resolve_layers
 from ntps_utils._utils.provenance import provenance
-from ntps_utils.models.datasets import TextDataset, load_texts
-from ntps_utils.models.extraction import extract, parse_layers, random_groups
-from ntps_utils.models.loading import CausalModel, load_model
+from ntps_utils._utils.validation import check_integer
+from ntps_utils.models.datasets import TextDataset, as_dataset
+from ntps_utils.models.extraction import extract, random_groups
+from ntps_utils.models.loading import CausalModel, as_model
+from ntps_utils.theory.estimator import as_widths, check_score_settings, score_layers
 from ntps_utils.theory.linear import Order
-from ntps_utils.theory.score import (
-    NumericalWarning,
-    ScoreGrid,
-    ScoreReport,
-    ScoreRow,
-    Shrinkage,
-    Width,
-    resolve_width,
-    score_layer,
-)
+from ntps_utils.theory.score import ScoreReport, Shrinkage, Width, resolve_width
 
 
 def score_model(
-    model: str | Path | CausalModel,
-    dataset: str | Path | TextDataset,
+    model: str | Path | CausalModel | tuple[Any, Any],
+    dataset: str | Path | TextDataset | Any,
     *,
     split: str = "train",
     max_texts: int | None = None,
     max_length: int | None = None,
     bos: bool | None = None,
-    layers: str = "all",
-    k_v: Sequence[Width] = (0.5,),
+    layers: Layers = "all",
+    k_v: Width | Sequence[Width] = 0.5,
     center: bool = False,
     ridge: float = 0.0,
     shrinkage: Shrinkage = 0.0,
@@ -57,26 +50,33 @@ def score_model(
 
     Parameters
     ----------
-    model, device, dtype, trust_remote_code
-        See :func:`ntps_utils.models.loading.load_model`.
-    dataset, split, text_column, label_column
-        See :func:`ntps_utils.models.datasets.load_texts`.
+    model : str, Path, pair (model, tokenizer), or CausalModel
+        A registered name, a Hub id, a local folder, or objects in memory, see
+        :func:`ntps_utils.models.loading.as_model`.
+    dataset : str, Path, pair (texts, labels), DataFrame, datasets.Dataset, or TextDataset
+        A registered name, a Hub id, a file or folder, or objects in memory, see
+        :func:`ntps_utils.models.datasets.as_dataset`.
+    split, text_column, label_column
+        See :func:`ntps_utils.models.datasets.as_dataset`.
     max_texts : int, optional
-        Use the first rows only.
+        Number of rows to use, the first ones; by default all.
     max_length, bos, batch_size, stream, checkpoint
         See :func:`ntps_utils.models.extraction.extract`.
-    layers : str
-        "all", "last" or indices, see :func:`ntps_utils.models.extraction.parse_layers`.
-    k_v : sequence of int or float
-        Autoregressive directions to keep: integers, or fractions of their number.
+    layers : {"all", "last"}, str, int or sequence of int
+        Layers to score: 0 is the embeddings, -1 the last layer.
+    k_v : int, float, or sequence of them
+        Autoregressive directions to keep: an integer counts directions, a float is a
+        fraction of their number.
     center, ridge, shrinkage, order
         See :func:`ntps_utils.theory.score.subspaces`.
     jackknife : int
-        Number of random groups of texts for standard errors; 0 for none.
+        Number of random groups of texts for standard errors, at least 3; 0 for none.
+    device, dtype, trust_remote_code
+        See :func:`ntps_utils.models.loading.load_model`.
     seed : int
-        Of those groups.
+        Random seed for the jackknife groups.
     progress : callable, optional
-        Called with what is being done, how much is done, and of how much.
+        Called with a description, the amount of work done, and its total.
 
     Returns
     -------
@@ -86,18 +86,21 @@ def score_model(
     Raises
     ------
     ValueError
-        If any setting, the model or the data cannot be used; the message says why.
+        If a setting, the model or the data cannot be used; the message says why.
+    TypeError
+        If the model or the dataset is an object of another kind.
+
+    Examples
+    --------
+    >>> report = score_model("lab/XS", "lab/topic", layers=[0, -1], k_v=0.5, max_texts=200)
+    >>> [(row.layer, row.k_v) for row in report]
+    [(0, 16), (3, 16)]
     """
     started = time.perf_counter()
-    if jackknife != 0 and jackknife < 3:
-        raise ValueError(f"A jackknife needs at least 3 groups, or 0 for none; got {jackknife}.")
-    if order not in ("descending", "ascending"):
-        raise ValueError(f"order must be 'descending' or 'ascending', got {order!r}.")
-    data = (
-        dataset
-        if isinstance(dataset, TextDataset)
-        else load_texts(dataset, split, text_column=text_column, label_column=label_column)
-    )
+    check_score_settings(center, ridge, shrinkage, order, jackknife, seed)
+    check_integer("max_texts", max_texts, 1, optional=True)
+    widths = as_widths(k_v)
+    data = as_dataset(dataset, split, text_column=text_column, label_column=label_column)
     if max_texts is not None:
         data = data.head(max_texts)
     present = np.unique(data.labels)
@@ -106,22 +109,18 @@ def score_model(
             f"All {len(data)} texts of {data.name}/{data.split} have the label {data.label_names[present[0]]!r}; "
             "a score needs at least two classes. Raise the number of texts, or shuffle the rows."
         )
-    lm = (
-        model
-        if isinstance(model, CausalModel)
-        else load_model(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
-    )
-    chosen = parse_layers(layers, lm.n_layers)
-    for k in k_v:
-        resolve_width(k, lm.dimension, lm.dimension)  # refuse a bad width before the long work
+    lm = as_model(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+    chosen = resolve_layers(layers, lm.n_layers)
+    for width in widths:
+        resolve_width(width, lm.dimension, lm.dimension)  # refuse an invalid width before the extraction
 
-    done = 0
+    n_extracted = 0
 
-    def extracted(n: int) -> None:
-        nonlocal done
-        done += n
+    def count(n: int) -> None:
+        nonlocal n_extracted
+        n_extracted += n
         if progress is not None:
-            progress("reading texts", done, len(data))
+            progress("reading texts", n_extracted, len(data))
 
     extraction = extract(
         lm,
@@ -133,25 +132,12 @@ def score_model(
         batch_size=batch_size,
         stream=stream,
         checkpoint=checkpoint,
-        progress=extracted,
+        progress=count,
     )
-    rows: list[ScoreRow] = []
-    grids: list[ScoreGrid] = []
-    with warnings.catch_warnings(record=True) as warned:
-        warnings.simplefilter("always", NumericalWarning)
-        for i, layer in enumerate(chosen):
-            if progress is not None:
-                progress("scoring layers", i, len(chosen))
-            new_rows, grid = score_layer(
-                extraction.parts, layer, k_v, center=center, ridge=ridge, shrinkage=shrinkage, order=order
-            )
-            rows += new_rows
-            grids.append(grid)
-    _warn_once(warned)
-    if progress is not None:
-        progress("scoring layers", len(chosen), len(chosen))
-
-    moments = extraction.moments
+    rows, grids = score_layers(
+        extraction.parts, widths, center=center, ridge=ridge, shrinkage=shrinkage, order=order, progress=progress
+    )
+    moments = extraction.parts[0]
     return ScoreReport(
         tuple(rows),
         provenance(
@@ -160,8 +146,8 @@ def score_model(
             dataset=data.name,
             dataset_fingerprint=data.fingerprint,
             split=data.split,
-            n_texts=moments.n_texts,
-            n_tokens=moments.n_tokens,
+            n_texts=sum(part.n_texts for part in extraction.parts),
+            n_tokens=sum(part.n_tokens for part in extraction.parts),
             n_classes=data.n_classes,
             n_features=lm.dimension,
             n_truncated=extraction.n_truncated,
@@ -170,7 +156,7 @@ def score_model(
             max_length=extraction.max_length,
             bos=bos,
             layers=list(chosen),
-            k_v=list(k_v),
+            k_v=list(widths),
             center=center,
             ridge=ridge,
             shrinkage=shrinkage,
@@ -185,13 +171,3 @@ def score_model(
         ),
         tuple(grids),
     )
-
-
-def _warn_once(warned: Sequence[warnings.WarningMessage]) -> None:
-    """Say each trap of several layers once."""
-    kinds: dict[str, list[warnings.WarningMessage]] = {}
-    for one in warned:
-        kinds.setdefault(diagnostic_in(str(one.message)) or str(one.message), []).append(one)
-    for first, *others in kinds.values():
-        also = f" (The same in {len(others)} other layers.)" if others else ""
-        warnings.warn(f"{first.message}{also}", first.category, stacklevel=3)

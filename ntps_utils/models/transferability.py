@@ -1,15 +1,17 @@
-"""Rivals of the score: what else, computed before any finetuning, may tell how a task will go.
+"""Transferability scores computed before any finetuning: baselines for the next-token perception score.
 
-Each takes a :class:`FrozenFeatures` and returns one number. None of them but
-:func:`linearized_gain` looks at the model behind the features.
+Each function takes a :class:`FrozenFeatures` and returns one number. Only
+:func:`linearized_gain` uses the model; the others use the features and labels alone.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,225 +22,454 @@ from sklearn.model_selection import StratifiedKFold, train_test_split
 from sklearn.neighbors import NearestNeighbors
 from torch.nn.functional import cross_entropy
 
+from ntps_utils._utils.validation import check_integer
+from ntps_utils.models.extraction import mean_pool, pad_batch
 from ntps_utils.models.finetuning import attention_projections
-from ntps_utils.models.loading import CausalModel
+from ntps_utils.models.loading import CausalModel, evaluation_mode
 from ntps_utils.models.probes import LogisticProbe, logistic_probe
+from ntps_utils.theory.linear import Array
 
-Array = NDArray[np.float64]
+Labels = NDArray[np.int64]
+Rows = NDArray[np.intp]
+
+MIN_TEXTS = 12
+MAX_TEXTS = 600
+"""Number of texts that :func:`linearized_gain` uses at most, unless told otherwise."""
+N_DIRECTIONS = 3
+"""Number of directions of the class weights, one backward pass each, unless told otherwise."""
 
 
 @dataclass(frozen=True, eq=False)
 class FrozenFeatures:
-    """Frozen features of labeled texts, and where they came from.
+    """Features of labeled texts under a model that is not finetuned.
 
     Attributes
     ----------
     features : (n, d) float64
-        Mean over the tokens of each text, last layer.
+        Features of the texts: the mean over tokens of the last layer.
     labels : (n,) int64
-        Classes 0 ... c - 1; at least two occur.
+        Class numbers; at least two classes occur.
     model : CausalModel, optional
-        That the features came from; only :func:`linearized_gain` needs it.
-    ids : sequence of n lists of int, optional
-        Tokens of each text, likewise.
+        The model that computed the features. Only :func:`linearized_gain` needs it.
+    ids : sequence of n sequences of int, optional
+        Token ids of each text, at least one. Only :func:`linearized_gain` needs them.
     seed : int
-        Of folds and of random projections.
+        Random seed for folds and random projections.
+
+    Raises
+    ------
+    ValueError
+        If shapes differ, a feature is not finite, labels are not integers, fewer than two
+        classes occur, or a text has no token.
+
+    Examples
+    --------
+    >>> data = FrozenFeatures([[0.0], [0.1], [2.0], [2.1]], [0, 0, 1, 1])
+    >>> data.features.shape
+    (4, 1)
     """
 
     features: Array
-    labels: NDArray[np.int64]
+    labels: Labels
     model: CausalModel | None = None
     ids: Sequence[Sequence[int]] | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.features.ndim != 2 or self.labels.shape != (len(self.features),):
+        features, labels = np.asarray(self.features, dtype=np.float64), np.asarray(self.labels)
+        if features.ndim != 2 or labels.shape != (len(features),) or not len(labels):
             raise ValueError(
-                "A case needs features of shape (n, d) and labels of shape (n,), got "
-                f"{self.features.shape} and {self.labels.shape}."
+                f"features must have shape (n, d) and labels shape (n,), got {features.shape} and {labels.shape}."
             )
-        if not np.isfinite(self.features).all():
-            raise ValueError("A case needs finite features; NaN or infinity was given.")
-        if len(np.unique(self.labels)) < 2:
-            raise ValueError("A case needs texts of at least two classes.")
-        if self.ids is not None and len(self.ids) != len(self.labels):
-            raise ValueError(f"{len(self.ids)} lists of tokens were given for {len(self.labels)} texts.")
+        if not np.isfinite(features).all():
+            raise ValueError("features must be finite numbers; they contain NaN or infinity.")
+        if not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0:
+            raise ValueError(f"labels must be class numbers 0, 1, ..., got {labels[:5].tolist()} ({labels.dtype}).")
+        if len(np.unique(labels)) < 2:
+            raise ValueError(f"All {len(labels)} texts have the label {labels[0]}; at least two classes are needed.")
+        if self.ids is not None:
+            if len(self.ids) != len(labels):
+                raise ValueError(
+                    f"ids must have one list of tokens for each of {len(labels)} texts, got {len(self.ids)}."
+                )
+            if any(len(row) == 0 for row in self.ids):
+                raise ValueError("A text has no token; select the texts that Extraction.row_indices lists.")
+        object.__setattr__(self, "features", features)
+        object.__setattr__(self, "labels", labels.astype(np.int64))
+
+    def __len__(self) -> int:
+        return len(self.labels)
 
 
-def headroom(case: FrozenFeatures) -> float:
-    """What a probe leaves undone: 1 minus its cross-validated accuracy.
+def headroom(data: FrozenFeatures) -> float:
+    """Compute the error that a linear probe leaves: 1 minus its cross-validated accuracy.
 
-    Texts that are alone in their class are left out. Features may be scaled one by one
-    without any effect; a rotation has a small one, by way of the probe's standardization.
-    """
-    kept = np.bincount(case.labels)[case.labels] > 1
-    x, y = case.features[kept], case.labels[kept]
-    if len(np.unique(y)) < 2:
-        raise ValueError("Headroom needs two classes of at least two texts each.")
-    probe = logistic_probe(x, y, x, y, seed=case.seed)
-    return 1.0 - probe.cv_accuracy
-
-
-def h_score(case: FrozenFeatures) -> float:
-    """Variance between classes relative to all variance, 0 to 1.
-
-    ``tr(T^-1 B) / (c - 1)`` with the covariance T of the features, shrunk as by Ledoit and
-    Wolf (2004), and the covariance B of the class means, multiplied by one minus the same
-    shrinkage (Bao et al. 2019; Ibrahim et al. 2021). Without shrinkage it is 1 on pure
-    noise as soon as texts are no more than features. Invariant to rotation and common scale.
-    """
-    x, y = case.features - case.features.mean(0), case.labels
-    covariance, shrinkage = ledoit_wolf(x, assume_centered=True)
-    _, classes = np.unique(y, return_inverse=True)
-    one_hot = np.eye(classes.max() + 1)[classes]
-    counts = one_hot.sum(0)
-    means = (one_hot.T @ x) / counts[:, None]
-    between = (means * (counts / len(y))[:, None]).T @ means
-    value = (1.0 - shrinkage) * np.trace(np.linalg.lstsq(covariance, between, rcond=None)[0])
-    return float(value / classes.max())
-
-
-def logme(case: FrozenFeatures) -> float:
-    """Log evidence of a Bayesian linear model of each one-hot target, in nats per text, mean over classes.
-
-    ``y = F w + b + noise`` with Gaussian weights and noise, flat b, and both variances at
-    their maximum (You et al. 2021). All d weights count when texts are fewer than features:
-    there the evidence is that of the (n - 1)-dimensional Gaussian of the centered targets.
-    Invariant to rotation and common scale.
-    """
-    x, y = case.features - case.features.mean(0), case.labels
-    n = len(x)
-    left, sigma, _ = np.linalg.svd(x, full_matrices=False)
-    sigma, left = sigma[: n - 1], left[:, : n - 1]  # the last direction of centered rows is the constant
-    squares = sigma**2 / max(float((sigma**2).max(initial=0.0)), np.finfo(float).tiny)
-    values = []
-    for label in np.unique(y):
-        target = (y == label) - np.mean(y == label)
-        inside = (left.T @ target) ** 2
-        outside = max(float(target @ target - inside.sum()), 0.0)
-        values.append(_best_evidence(squares, inside, outside, n - 1) / n)
-    return float(np.mean(values))
-
-
-def _best_evidence(squares: Array, inside: Array, outside: float, m: int) -> float:
-    """Log evidence at the best variances of weights and noise; m is the dimension of the targets."""
-
-    def minus(log_ratio: float) -> float:
-        growth = 1.0 + squares * np.exp(-log_ratio)
-        residual = float((inside / growth).sum() + outside)
-        residual = max(residual, 1e-12 * float(inside.sum() + outside))  # a target that fits exactly
-        return 0.5 * m * (1.0 + np.log(2.0 * np.pi * residual / m)) + 0.5 * float(np.log(growth).sum())
-
-    found = minimize_scalar(minus, bounds=(-30.0, 30.0), method="bounded", options={"xatol": 1e-6})
-    return -float(found.fun)
-
-
-def knn_accuracy(case: FrozenFeatures, *, n_neighbors: int = 5) -> float:
-    """Accuracy of the vote of a text's nearest neighbors among the others (leave-one-out).
-
-    Euclidean distance; ties go to the nearer neighbors' class. Invariant to rotation and
-    common scale.
-    """
-    k = min(n_neighbors, len(case.labels) - 1)
-    index = NearestNeighbors(n_neighbors=k).fit(case.features)
-    neighbors = index.kneighbors(return_distance=False)  # without the point itself
-    _, classes = np.unique(case.labels, return_inverse=True)
-    one_hot = np.eye(classes.max() + 1)[classes]
-    nearer_first = 1.0 + 1e-3 * 0.5 ** np.arange(k)
-    votes = (one_hot[neighbors] * nearer_first[:, None]).sum(1)
-    return float(np.mean(votes.argmax(1) == classes))
-
-
-def linearized_gain(
-    case: FrozenFeatures,
-    *,
-    rank: int = 8,
-    sketch: int = 16,
-    n_directions: int = 3,
-    max_texts: int = 600,
-    penalties: Sequence[float] = (1e-4, 1e-3, 1e-2, 1e-1),
-    batch_size: int = 32,
-) -> float:
-    """Gain in accuracy that LoRA would bring if it moved the class scores only to first order.
-
-    With adapters ``B A`` on the query, key and value projections, A random and B zero, the
-    class scores are linear in B near the start. Their gradients, taken from one backward
-    pass for each of the leading directions of a probe's weights, are the features of a
-    logistic model whose offset is the probe; the value is its accuracy on a third of the
-    texts less that of the probe alone (Malladi et al. 2023 on this view of finetuning).
+    Texts that are alone in their class are excluded.
 
     Parameters
     ----------
-    case : FrozenFeatures
-        With ``model`` and ``ids``.
-    rank : int
-        Of the adapters.
-    sketch : int
-        Random projections of the gradient of each projection's output.
-    n_directions : int
-        Directions of the probe's class weights, at most.
-    max_texts : int
-        Texts used, the first ones.
-    penalties : sequence of float
-        Ridge penalties to choose from, by cross-validation within the fitting texts.
+    data : FrozenFeatures
+
+    Returns
+    -------
+    float
+        Error rate, 0 to 1. Unchanged by a rescaling of each feature; a rotation changes it
+        slightly, because the probe standardizes the features one by one.
 
     Raises
     ------
     ValueError
-        If the case has no model, or fewer than 12 texts.
+        If fewer than two classes have at least two texts.
+
+    Examples
+    --------
+    >>> headroom(FrozenFeatures([[0.0], [0.1], [2.0], [2.1]], [0, 0, 1, 1]))
+    0.0
     """
-    if case.model is None or case.ids is None:
+    in_common_class = np.bincount(data.labels)[data.labels] > 1
+    x, y = data.features[in_common_class], data.labels[in_common_class]
+    if len(np.unique(y)) < 2:
+        raise ValueError("headroom needs two classes of at least two texts each; give more texts.")
+    probe = logistic_probe(x, y, x, y, seed=data.seed)
+    return 1.0 - probe.cv_accuracy
+
+
+def h_score(data: FrozenFeatures) -> float:
+    """Compute the variance between classes relative to the total variance, with shrinkage.
+
+    Parameters
+    ----------
+    data : FrozenFeatures
+
+    Returns
+    -------
+    float
+        0 to 1; unchanged by a rotation or a common rescaling of the features.
+
+    Notes
+    -----
+    The score is ``(1 - a) tr(T^-1 B) / (c - 1)``: T is the covariance of the features
+    after Ledoit-Wolf shrinkage by the intensity a, B the covariance of the class means.
+    Without shrinkage it would be 1 on pure noise once there are no more texts than features.
+
+    References
+    ----------
+    Bao et al. (2019), "An information-theoretic approach to transferability in task transfer
+    learning". Ibrahim et al. (2021), "Newer is not always better: rethinking transferability
+    metrics". Ledoit and Wolf (2004), "A well-conditioned estimator for large-dimensional
+    covariance matrices".
+
+    Examples
+    --------
+    >>> round(h_score(FrozenFeatures([[0.0], [0.1], [2.0], [2.1]], [0, 0, 1, 1])), 2)
+    1.0
+    """
+    x, y = data.features - data.features.mean(0), data.labels
+    covariance, shrinkage = ledoit_wolf(x, assume_centered=True)
+    targets = _one_hot(y)
+    counts = targets.sum(0)
+    means = (targets.T @ x) / counts[:, None]
+    between = (means * (counts / len(y))[:, None]).T @ means
+    score = (1.0 - shrinkage) * np.trace(np.linalg.lstsq(covariance, between, rcond=None)[0])
+    return float(score / (len(counts) - 1))
+
+
+def logme(data: FrozenFeatures) -> float:
+    """Compute the log evidence of a Bayesian linear model of the one-hot targets.
+
+    Parameters
+    ----------
+    data : FrozenFeatures
+
+    Returns
+    -------
+    float
+        Nats per text, mean over classes; unchanged by a rotation or a common rescaling of
+        the features.
+
+    Notes
+    -----
+    The model of each target is ``y = F w + b + noise`` with Gaussian weights and noise and
+    a flat prior on b; both variances maximize the evidence. With fewer texts than features
+    the evidence is that of the (n - 1)-dimensional Gaussian of the centered targets.
+
+    References
+    ----------
+    You et al. (2021), "LogME: practical assessment of pre-trained models for transfer learning".
+
+    Examples
+    --------
+    >>> separable = FrozenFeatures([[0.0], [0.1], [2.0], [2.1]], [0, 0, 1, 1])
+    >>> mixed = FrozenFeatures([[0.0], [0.1], [2.0], [2.1]], [0, 1, 0, 1])
+    >>> logme(separable) > logme(mixed)
+    True
+    """
+    x, y = data.features - data.features.mean(0), data.labels
+    n = len(x)
+    left, sigma, _ = np.linalg.svd(x, full_matrices=False)
+    sigma, left = sigma[: n - 1], left[:, : n - 1]  # the last direction of centered rows is the constant
+    squares = sigma**2 / max(float((sigma**2).max(initial=0.0)), np.finfo(float).tiny)
+    evidence = []
+    for label in np.unique(y):
+        target = (y == label) - np.mean(y == label)
+        inside = (left.T @ target) ** 2
+        outside = max(float(target @ target - inside.sum()), 0.0)
+        evidence.append(_best_evidence(squares, inside, outside, n - 1) / n)
+    return float(np.mean(evidence))
+
+
+def _best_evidence(squares: Array, inside: Array, outside: float, dimension: int) -> float:
+    """Log evidence of a centered target at the best variances of weights and noise.
+
+    ``squares`` are squared singular values, ``inside`` the target's energy in each
+    direction, ``outside`` its energy in the other directions.
+    """
+
+    def negative_evidence(log_ratio: float) -> float:
+        growth = 1.0 + squares * np.exp(-log_ratio)
+        residual = float((inside / growth).sum() + outside)
+        residual = max(residual, 1e-12 * float(inside.sum() + outside))  # a target that fits exactly
+        log_determinant = float(np.log(growth).sum())
+        return 0.5 * dimension * (1.0 + np.log(2.0 * np.pi * residual / dimension)) + 0.5 * log_determinant
+
+    minimum = minimize_scalar(negative_evidence, bounds=(-30.0, 30.0), method="bounded", options={"xatol": 1e-6})
+    return -float(minimum.fun)
+
+
+def knn_accuracy(data: FrozenFeatures, *, n_neighbors: int = 5) -> float:
+    """Compute the leave-one-out accuracy of a nearest-neighbor vote.
+
+    Parameters
+    ----------
+    data : FrozenFeatures
+    n_neighbors : int
+        Neighbors that vote, by Euclidean distance; a tie goes to the nearer ones.
+
+    Returns
+    -------
+    float
+        0 to 1; unchanged by a rotation or a common rescaling of the features.
+
+    Raises
+    ------
+    ValueError
+        If ``n_neighbors`` is less than 1.
+
+    Examples
+    --------
+    >>> knn_accuracy(FrozenFeatures([[0.0], [0.1], [2.0], [2.1]], [0, 0, 1, 1]), n_neighbors=1)
+    1.0
+    """
+    check_integer("n_neighbors", n_neighbors, 1)
+    k = min(n_neighbors, len(data) - 1)
+    neighbors = NearestNeighbors(n_neighbors=k).fit(data.features).kneighbors(return_distance=False)
+    targets = _one_hot(data.labels)
+    weights = 1.0 + 1e-3 * 0.5 ** np.arange(k)  # breaks ties in favor of the nearer neighbors
+    votes = (targets[neighbors] * weights[:, None]).sum(1)
+    return float(np.mean(votes.argmax(1) == targets.argmax(1)))
+
+
+def _one_hot(labels: Labels) -> Array:
+    """One-hot targets of the classes that occur, (n, classes)."""
+    _, classes = np.unique(labels, return_inverse=True)
+    return np.eye(classes.max() + 1)[classes]
+
+
+def linearized_gain(
+    data: FrozenFeatures,
+    *,
+    rank: int = 8,
+    sketch: int = 16,
+    n_directions: int = N_DIRECTIONS,
+    max_texts: int = MAX_TEXTS,
+    penalties: Sequence[float] = (1e-4, 1e-3, 1e-2, 1e-1),
+    batch_size: int = 32,
+) -> float:
+    """Estimate the gain in accuracy from LoRA by a first-order expansion around the frozen model.
+
+    Parameters
+    ----------
+    data : FrozenFeatures
+        With ``model`` and ``ids``. The model is in evaluation mode (no dropout) meanwhile.
+    rank : int
+        Rank of the adapters.
+    sketch : int
+        Number of random projections of the gradient of each module's output.
+    n_directions : int
+        Largest number of directions of the probe's class weights, one backward pass each.
+    max_texts : int
+        Number of texts to use, the first ones.
+    penalties : sequence of float
+        Ridge penalties to choose from, by cross-validation on the texts to fit.
+    batch_size : int
+        Texts in a forward pass.
+
+    Returns
+    -------
+    float
+        Accuracy of the linearized model on a third of the texts, minus that of the probe alone.
+
+    Raises
+    ------
+    ValueError
+        If there is no model or no token ids, there are fewer than 12 texts, or the texts to
+        fit have one class.
+
+    Notes
+    -----
+    With adapters ``B A`` on the query, key and value projections, A random and B zero, the
+    class scores are linear in B near the start. Their gradients with respect to B, along
+    the leading directions of a probe's class weights, are the features of a logistic model
+    whose offset is the probe.
+
+    References
+    ----------
+    Malladi et al. (2023), "A kernel-based view of language model fine-tuning".
+
+    Examples
+    --------
+    >>> from ntps_utils.models.datasets import load_texts
+    >>> from ntps_utils.models.extraction import extract, tokenize
+    >>> from ntps_utils.models.loading import load_model
+    >>> model, texts = load_model("lab/XS"), load_texts("lab/topic").head(40)
+    >>> features = extract(model, texts, layers="last", features="last").features[3]
+    >>> gain = linearized_gain(FrozenFeatures(features, texts.labels, model, tokenize(model, texts).ids))
+    >>> -1 <= gain <= 1
+    True
+    """
+    if data.model is None or data.ids is None:
         raise ValueError(
-            "linearized_gain needs the model and the tokens: FrozenFeatures(features, labels, model, ids)."
+            "linearized_gain needs the model and the token ids: FrozenFeatures(features, labels, model, ids)."
         )
-    n = min(len(case.labels), max_texts)
-    if n < 12:
-        raise ValueError(f"linearized_gain needs at least 12 texts, got {n}.")
-    x, y, ids = case.features[:n], case.labels[:n], case.ids[:n]
-    many_enough = np.bincount(y)[np.unique(y)].min() >= 2 and round(n / 3) >= len(np.unique(y))
-    fit, held = train_test_split(
-        np.arange(n), test_size=round(n / 3), random_state=case.seed, stratify=y if many_enough else None
-    )
-    if len(np.unique(y[fit])) < 2:
-        raise ValueError("The texts to fit on are of one class; give more texts.")
+    n = min(len(data), max_texts)
+    if n < MIN_TEXTS:
+        raise ValueError(f"linearized_gain needs at least {MIN_TEXTS} texts, got {n}.")
+    x, y, ids = data.features[:n], data.labels[:n], data.ids[:n]
+    training_rows, test_rows = _split(y, data.seed)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # classes that are rare in the held-out third
-        probe = logistic_probe(x[fit], y[fit], x[held], y[held], seed=case.seed)
-    mean, deviation = x[fit].mean(0), np.maximum(x[fit].std(0), 1e-12)
-    offset = torch.as_tensor((x - mean) / deviation @ probe.weights.T + probe.biases)
-    mixing, directions = _leading(probe, n_directions)
-    gradients = _adapter_gradients(case.model, ids, directions / deviation, rank, sketch, batch_size, case.seed)
-    # Standardized like the probe's features: a large common mean would hide what differs.
-    gradients -= gradients[fit].mean(0)
-    gradients /= (gradients[fit].square().mean((0, 1)) * gradients.shape[2]).sqrt().clamp_min(1e-30)
-    mix = torch.as_tensor(mixing)
-    position = {label: i for i, label in enumerate(probe.classes.tolist())}
-    classes = np.array([position.get(int(label), -1) for label in y])
-
-    def accuracy(rows: NDArray[np.intp], theta: torch.Tensor | None) -> float:
-        scores = offset[rows] if theta is None else offset[rows] + (gradients[rows] @ theta) @ mix.T
-        return float(np.mean(scores.argmax(1).numpy() == classes[rows]))
-
-    folds = min(3, int(np.bincount(classes[fit]).min()))
-    penalty = sorted(penalties)[len(penalties) // 2]
-    if folds >= 2:
-        inner = list(StratifiedKFold(folds, shuffle=True, random_state=case.seed).split(fit, classes[fit]))
-        found = {
-            p: np.mean([accuracy(fit[b], _fit(gradients, offset, mix, classes, fit[a], p)) for a, b in inner])
-            for p in sorted(penalties, reverse=True)
-        }
-        penalty = max(found, key=lambda p: found[p])
-    theta = _fit(gradients, offset, mix, classes, fit, penalty)
-    return accuracy(held, theta) - accuracy(held, None)
+        warnings.simplefilter("ignore")  # the test third may lack a class, which is harmless here
+        probe = logistic_probe(x[training_rows], y[training_rows], x[test_rows], y[test_rows], seed=data.seed)
+    mean, deviation = x[training_rows].mean(0), np.maximum(x[training_rows].std(0), 1e-12)
+    offset = (x - mean) / deviation @ probe.weights.T + probe.biases
+    mixing, directions = _leading_directions(probe, n_directions)
+    gradients = _adapter_gradients(data.model, ids, directions / deviation, rank, sketch, batch_size, data.seed)
+    # Standardized like the probe's features: a large common mean would hide the differences.
+    gradients -= gradients[training_rows].mean(0)
+    scale = (gradients[training_rows].square().mean((0, 1)) * gradients.shape[2]).sqrt()
+    gradients /= scale.clamp_min(1e-30)
+    number_of_class = {label: i for i, label in enumerate(probe.classes.tolist())}
+    classes = np.array([number_of_class.get(label, -1) for label in y.tolist()])
+    model = _GradientModel(gradients, torch.as_tensor(offset), torch.as_tensor(mixing), classes)
+    penalty = model.choose_penalty(training_rows, penalties, data.seed)
+    weights = model.fit(training_rows, penalty)
+    return model.accuracy(test_rows, weights) - model.accuracy(test_rows)
 
 
-def _leading(probe: LogisticProbe, n_directions: int) -> tuple[Array, Array]:
-    """Class weights as mixtures of a few directions: (classes, q) and (q, d)."""
+def _split(labels: Labels, seed: int) -> tuple[Rows, Rows]:
+    """Rows to fit and a third of the rows to test, stratified by class where that is possible."""
+    n_test, counts = round(len(labels) / 3), np.unique(labels, return_counts=True)[1]
+    stratify = labels if counts.min() >= 2 and n_test >= len(counts) else None
+    training_rows, test_rows = train_test_split(
+        np.arange(len(labels)), test_size=n_test, random_state=seed, stratify=stratify
+    )
+    if len(np.unique(labels[training_rows])) < 2:
+        raise ValueError(f"All {len(training_rows)} texts to fit have one class; give more texts.")
+    return training_rows, test_rows
+
+
+def _leading_directions(probe: LogisticProbe, n_directions: int) -> tuple[Array, Array]:
+    """Class weights as mixtures of their q leading directions: mixing (classes, q) and directions (q, d)."""
     weights = probe.weights - probe.weights.mean(0)
     left, sizes, directions = np.linalg.svd(weights, full_matrices=False)
     q = max(1, min(n_directions, int(np.sum(sizes > 1e-9 * sizes.max(initial=0.0)))))
     mixing = left[:, :q] * sizes[:q]
     return mixing / max(float(np.linalg.norm(mixing)), 1e-30), directions[:q]
+
+
+@dataclass(frozen=True, eq=False)
+class _GradientModel:
+    """Logistic model whose class scores are those of a probe plus a linear function of gradients.
+
+    Attributes
+    ----------
+    gradients : (n, q, p) tensor
+        Gradient of each of q directions with respect to the adapters, for each text.
+    offset : (n, m) tensor
+        Class scores of the probe.
+    mixing : (m, q) tensor
+        Class weights as mixtures of the q directions.
+    classes : (n,) int
+        Column of each text's class; -1 for a class that the probe does not know.
+    """
+
+    gradients: torch.Tensor
+    offset: torch.Tensor
+    mixing: torch.Tensor
+    classes: Rows
+
+    def scores(self, rows: Rows, weights: torch.Tensor) -> torch.Tensor:
+        return self.offset[rows] + (self.gradients[rows] @ weights) @ self.mixing.T
+
+    def accuracy(self, rows: Rows, weights: torch.Tensor | None = None) -> float:
+        """Accuracy on some rows; without weights, that of the probe."""
+        scores = self.offset[rows] if weights is None else self.scores(rows, weights)
+        return float(np.mean(scores.argmax(1).numpy() == self.classes[rows]))
+
+    def fit(self, rows: Rows, penalty: float) -> torch.Tensor:
+        """Weights of the gradients by ridge-penalized logistic regression, a convex problem."""
+        weights = torch.zeros(self.gradients.shape[2], dtype=torch.float64, requires_grad=True)
+        x, offset, y = self.gradients[rows], self.offset[rows], torch.as_tensor(self.classes[rows])
+        solver = torch.optim.LBFGS([weights], max_iter=60, line_search_fn="strong_wolfe")
+
+        def loss() -> torch.Tensor:
+            solver.zero_grad()
+            scores = offset + (x @ weights) @ self.mixing.T
+            value = cross_entropy(scores, y) + 0.5 * penalty * weights.square().sum()
+            value.backward()  # type: ignore[no-untyped-call]
+            return value
+
+        with torch.enable_grad():
+            solver.step(loss)  # type: ignore[no-untyped-call]
+        return weights.detach()
+
+    def choose_penalty(self, rows: Rows, penalties: Sequence[float], seed: int) -> float:
+        """The penalty with the best cross-validated accuracy; the largest one in a tie."""
+        classes = self.classes[rows]
+        n_folds = min(3, int(np.bincount(classes).min()))
+        if n_folds < 2:
+            return sorted(penalties)[len(penalties) // 2]
+        folds = list(StratifiedKFold(n_folds, shuffle=True, random_state=seed).split(rows, classes))
+
+        def validation_accuracy(penalty: float) -> float:
+            return float(np.mean([self.accuracy(rows[b], self.fit(rows[a], penalty)) for a, b in folds]))
+
+        return max(sorted(penalties, reverse=True), key=validation_accuracy)
+
+
+@contextmanager
+def _recorded_projections(network: Any) -> Iterator[dict[str, tuple[torch.Tensor, torch.Tensor]]]:
+    """Record the input and the output of each attention projection in the last forward pass, by module name.
+
+    Weights need no gradient: the graph of a pass starts at the embedded tokens.
+    """
+    ends = attention_projections(network)
+    modules = {name: module for name, module in network.named_modules() if name.rpartition(".")[2] in ends}
+    records = dict.fromkeys(modules, (torch.empty(0), torch.empty(0)))
+
+    def hook(name: str) -> Callable[..., None]:
+        def record(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+            records[name] = inputs[0].detach(), output
+
+        return record
+
+    handles = [module.register_forward_hook(hook(name)) for name, module in modules.items()]
+    embedding = network.get_input_embeddings()
+    handles.append(embedding.register_forward_hook(lambda _m, _i, output: output.detach().requires_grad_()))
+    try:
+        yield records
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _adapter_gradients(
@@ -250,100 +481,54 @@ def _adapter_gradients(
     batch_size: int,
     seed: int,
 ) -> torch.Tensor:
-    """Gradient of each direction of the mean last hidden state with respect to B, (n, q, p)."""
-    lm, device = model.model, model.model.device
-    names = attention_projections(lm)
+    """Gradient of each direction of the mean last hidden state with respect to the matrices B, (n, q, p).
+
+    The gradient with respect to the B of a module is the sum over tokens of the outer product
+    of the gradient of its output and its input times A. The first is projected to ``sketch``
+    random directions if it has more.
+    """
     generator = torch.Generator().manual_seed(seed)
-    seen: list[list[torch.Tensor]] = []
-    handles = []
+    matrices: dict[str, torch.Tensor] = {}
 
-    def watch(module: torch.nn.Module) -> None:
-        slot: list[torch.Tensor] = []
-        seen.append(slot)
+    def project(x: torch.Tensor, name: str, n_out: int) -> torch.Tensor:
+        """Multiply by the Gaussian matrix of that name, drawn at its first use."""
+        if name not in matrices:
+            n_in = x.shape[-1]
+            matrices[name] = (torch.randn(n_out, n_in, generator=generator) / n_in**0.5).to(x.device)
+        return x @ matrices[name].T
 
-        def keep(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-            slot[:] = [inputs[0].detach(), output]
+    def module_gradient(name: str, inputs: torch.Tensor, output_gradient: torch.Tensor) -> torch.Tensor:
+        adapter_inputs = project(inputs.float(), f"{name} A", rank)
+        output_gradient = output_gradient.float()
+        if output_gradient.shape[-1] > sketch:
+            output_gradient = project(output_gradient, f"{name} sketch", sketch)
+        return torch.einsum("bts,btr->bsr", output_gradient, adapter_inputs).flatten(1)
 
-        handles.append(module.register_forward_hook(keep))
-
-    maps: dict[tuple[int, int], torch.Tensor] = {}
-
-    def gaussian(index: int, side: int, n_out: int, n_in: int) -> torch.Tensor:
-        if (index, side) not in maps:
-            maps[index, side] = (torch.randn(n_out, n_in, generator=generator) / n_in**0.5).to(device)
-        return maps[index, side]
-
-    for name, module in lm.named_modules():
-        if name.rpartition(".")[2] in names:
-            watch(module)
-    # The weights need no gradient; the graph starts at the embedded tokens.
-    handles.append(
-        lm.get_input_embeddings().register_forward_hook(lambda _m, _i, output: output.detach().requires_grad_())
-    )
+    device = model.model.device
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
-    wanted = torch.as_tensor(directions, dtype=torch.float32, device=device)
-    result: torch.Tensor | None = None
-    try:
+    batches: list[torch.Tensor] = []
+    with evaluation_mode(model.model), _recorded_projections(model.model) as records, torch.enable_grad():
         for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
-            tokens = torch.nn.utils.rnn.pad_sequence(
-                [torch.tensor(list(ids[i])) for i in rows], batch_first=True, padding_value=-1
-            ).to(device)
-            mask = (tokens >= 0).long()
-            with torch.enable_grad():
-                hidden = lm.base_model(
-                    input_ids=tokens.clamp_min(0), attention_mask=mask, use_cache=False
-                ).last_hidden_state
-                weights = (mask / mask.sum(1, keepdim=True)).to(hidden.dtype)
-                pooled = torch.einsum("btd,bt->bd", hidden, weights).float()
-                outputs = [slot[1] for slot in seen]
-                parts = []
-                for j, direction in enumerate(wanted):
-                    grads = torch.autograd.grad((pooled @ direction).sum(), outputs, retain_graph=j + 1 < len(wanted))
-                    blocks = []
-                    for i, (slot, grad) in enumerate(zip(seen, grads, strict=True)):
-                        low = slot[0].float() @ gaussian(i, 0, rank, slot[0].shape[-1]).T
-                        grad = grad.float()
-                        if grad.shape[-1] > sketch:
-                            grad = grad @ gaussian(i, 1, sketch, grad.shape[-1]).T
-                        blocks.append(torch.einsum("bts,btr->bsr", grad, low).flatten(1))
-                    parts.append(torch.cat(blocks, 1))
-            stacked = torch.stack(parts, 1).double().cpu()
-            if result is None:
-                result = torch.empty(len(ids), *stacked.shape[1:], dtype=torch.float64)
-            result[rows] = stacked
-    finally:
-        for handle in handles:
-            handle.remove()
-    assert result is not None
+            tokens, mask = pad_batch([ids[i] for i in order[start : start + batch_size]], device)
+            hidden = model.backbone(input_ids=tokens, attention_mask=mask, use_cache=False).last_hidden_state
+            values = mean_pool(hidden, mask).float() @ torch.as_tensor(directions.T, dtype=torch.float32, device=device)
+            outputs = [output for _, output in records.values()]
+            gradients = []
+            for j in range(len(directions)):
+                is_last = j + 1 == len(directions)
+                output_gradients = torch.autograd.grad(values[:, j].sum(), outputs, retain_graph=not is_last)
+                blocks = [
+                    module_gradient(name, inputs, gradient)
+                    for (name, (inputs, _)), gradient in zip(records.items(), output_gradients, strict=True)
+                ]
+                gradients.append(torch.cat(blocks, 1))
+            batches.append(torch.stack(gradients, 1).double().cpu())
+    ordered = torch.cat(batches)
+    result = torch.empty_like(ordered)
+    result[order] = ordered
     return result
 
 
-def _fit(
-    gradients: torch.Tensor,
-    offset: torch.Tensor,
-    mix: torch.Tensor,
-    classes: NDArray[np.intp],
-    rows: NDArray[np.intp],
-    penalty: float,
-) -> torch.Tensor:
-    """Weights of the gradient features by penalized logistic regression with an offset (convex)."""
-    theta = torch.zeros(gradients.shape[2], dtype=torch.float64, requires_grad=True)
-    x, base, y = gradients[rows], offset[rows], torch.as_tensor(classes[rows])
-    solver = torch.optim.LBFGS([theta], max_iter=60, line_search_fn="strong_wolfe")
-
-    def loss() -> torch.Tensor:
-        solver.zero_grad()
-        value = cross_entropy(base + (x @ theta) @ mix.T, y) + 0.5 * penalty * theta.square().sum()
-        value.backward()  # type: ignore[no-untyped-call]
-        return value
-
-    with torch.enable_grad():
-        solver.step(loss)  # type: ignore[no-untyped-call]
-    return theta.detach()
-
-
-# One signature: FrozenFeatures -> float.
 TRANSFERABILITY_SCORES: Mapping[str, Callable[[FrozenFeatures], float]] = MappingProxyType(
     {
         "headroom": headroom,
@@ -353,3 +538,4 @@ TRANSFERABILITY_SCORES: Mapping[str, Callable[[FrozenFeatures], float]] = Mappin
         "linearized": linearized_gain,
     }
 )
+"""The transferability scores by name."""

@@ -1,1 +1,1 @@
-"""The score on plain arrays: moments, closed forms, bounds."""
+"""The score on plain arrays: moments, closed-form subspaces, scores and bounds."""

@@ -1,12 +1,12 @@
 """Closed forms of the two linear problems: whitening and reduced-rank regression.
 
-Both of the paper's encoders minimize a loss of one shape,
+Both encoders of the paper minimize a loss of the same form,
 
     tr K - tr[(E^T M E)^{-1} E^T T T^T E]        over E (d x k),
 
-with ``M`` a second moment of the inputs and ``T`` their moment with the targets.
-The minimizer is spanned by the k leading generalized eigenvectors of
-``(T T^T, M)``; :func:`encoder` returns all of them at once, in nested order.
+where ``M`` is the second moment of the inputs and ``T`` the cross moment of inputs and
+targets. The minimizer is spanned by the k leading generalized eigenvectors of
+``(T T^T, M)``. :func:`encoder` returns all of them at once, in nested order.
 """
 
 from __future__ import annotations
@@ -25,19 +25,20 @@ Order = Literal["descending", "ascending"]
 
 @dataclass(frozen=True, eq=False)
 class Whitening:
-    """Coordinates in which a positive semi-definite matrix M is the identity.
+    """Change of coordinates in which a positive semi-definite matrix M is the identity.
 
     Attributes
     ----------
     to_white : (rank, d) float64
-        ``F^T`` with ``M = F F^T``: takes a direction u to white coordinates, where
+        ``F^T`` with ``M = F F^T``. It maps a direction u to white coordinates, where
         ``|F^T u|^2 = u^T M u``.
     from_white : (d, rank) float64
-        ``W`` with ``W^T M W = I``: takes white coordinates back. ``F^T W = I``.
+        ``W`` with ``W^T M W = I`` and ``F^T W = I``. It maps white coordinates to directions.
     scale : (d,) float64
-        Square root of the diagonal of M: the units in which the problem was solved.
+        Square root of the diagonal of M: the units in which the eigenproblem was solved.
     amplification : float
-        Norm of W in those units: how much rounding in a moment can grow in white coordinates.
+        Spectral norm of W in those units: the largest factor by which whitening multiplies
+        the rounding error of a moment.
     """
 
     to_white: Array
@@ -47,12 +48,12 @@ class Whitening:
 
     @property
     def rank(self) -> int:
-        """Effective rank of M: eigenvalues above the cut-off."""
+        """Effective rank of M, the number of eigenvalues above the cut-off."""
         return self.to_white.shape[0]
 
     @property
     def dimension(self) -> int:
-        """Side d of M."""
+        """Number d of rows and columns of M."""
         return self.to_white.shape[1]
 
     @property
@@ -67,15 +68,29 @@ class Whitening:
 
     @cached_property
     def spectrum(self) -> Array:
-        """Non-zero eigenvalues of M itself, (rank,), descending."""
+        """Non-zero eigenvalues of M in its original units, (rank,), descending."""
         return np.asarray(np.linalg.svd(self.to_white, compute_uv=False) ** 2, dtype=np.float64)
 
 
 def default_rcond(n: int, precision: str = "float64") -> float:
-    """Relative cut-off below which an eigenvalue is indistinguishable from rounding.
+    """Return the relative eigenvalue cut-off below which an eigenvalue is only rounding error.
 
-    ``n`` is the larger side of the matrix; ``precision`` names the floating-point
-    type in which its entries were accumulated.
+    Parameters
+    ----------
+    n : int
+        Larger side of the matrix.
+    precision : str
+        Floating-point type in which the entries of the matrix were accumulated.
+
+    Returns
+    -------
+    float
+        ``n`` times the machine epsilon of ``precision``.
+
+    Examples
+    --------
+    >>> default_rcond(768) / default_rcond(768, "float32") == 2.0**-29
+    True
     """
     return n * float(np.finfo(precision).eps)
 
@@ -83,59 +98,78 @@ def default_rcond(n: int, precision: str = "float64") -> float:
 def whiten(M: Array, rcond: float | None = None, max_rank: int | None = None) -> Whitening:
     """Whiten a symmetric positive semi-definite matrix on its range.
 
-    The eigenproblem is solved in coordinates scaled to unit diagonal, so that a few
-    dimensions of huge variance (massive activations) cannot push the others below
-    the cut-off, and mapped back.
-
     Parameters
     ----------
     M : (d, d) float64
+        Second-moment matrix.
     rcond : float, optional
-        Keep eigenvalues above ``rcond`` times the largest one; by default
-        ``d * eps(float64)``, see :func:`default_rcond`.
+        Relative eigenvalue cut-off in [0, 1): eigenvalues up to ``rcond`` times the largest
+        one count as zero. By default ``d * eps(float64)``, see :func:`default_rcond`.
     max_rank : int, optional
-        A bound on the rank known from theory (a mean over n texts has rank n at most).
+        Known upper bound on the rank; a mean over n texts, for example, has rank n at most.
+
+    Returns
+    -------
+    Whitening
+        Maps to and from white coordinates, with the effective rank.
 
     Raises
     ------
     ValueError
-        If M is not square, not symmetric, not finite, indefinite, or zero.
+        If M is not square, not symmetric, not finite, indefinite, or zero, or if ``rcond``
+        is outside [0, 1).
+
+    Notes
+    -----
+    The eigenproblem is solved in coordinates scaled to unit diagonal, and the result is
+    mapped back. A few features of huge variance (massive activations) therefore do not push
+    the other directions below the cut-off.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> M = np.array([[4.0, 2.0], [2.0, 3.0]])
+    >>> whitening = whiten(M)
+    >>> whitening.rank
+    2
+    >>> np.allclose(whitening.from_white.T @ M @ whitening.from_white, np.eye(2))
+    True
     """
     M = np.asarray(M, dtype=np.float64)
     if M.ndim != 2 or M.shape[0] != M.shape[1]:
         raise ValueError(f"whiten needs a square matrix, got shape {M.shape}.")
     if not np.isfinite(M).all():
-        raise ValueError("whiten needs finite entries; the matrix holds NaN or infinity.")
+        raise ValueError("whiten needs finite entries; the matrix contains NaN or infinity.")
     magnitude = float(np.abs(M).max(initial=0.0))
     if magnitude == 0.0:
-        raise ValueError("whiten needs a non-zero matrix; all features are zero.")
+        raise ValueError("whiten needs a non-zero matrix; all entries are zero.")
     if float(np.abs(M - M.T).max()) > 1e-6 * magnitude:
-        raise ValueError("whiten needs a symmetric matrix; M and M^T differ by more than 1e-6 of its largest entry.")
+        raise ValueError("whiten needs a symmetric matrix; M and M^T differ by more than 1e-6 of the largest entry.")
     rcond = default_rcond(len(M)) if rcond is None else rcond
     if not 0.0 <= rcond < 1.0:
-        raise ValueError(f"rcond must lie in [0, 1), got {rcond}.")
+        raise ValueError(f"rcond must be in [0, 1), got {rcond}.")
 
     diagonal = np.diag(M)
     if diagonal.min() < -rcond * diagonal.max():
         raise ValueError("whiten needs a positive semi-definite matrix; a diagonal entry is negative.")
-    alive = diagonal > np.finfo(np.float64).tiny
+    nonzero = diagonal > np.finfo(np.float64).tiny
     scale = np.zeros_like(diagonal)
-    scale[alive] = np.sqrt(diagonal[alive])
+    scale[nonzero] = np.sqrt(diagonal[nonzero])
     inverse = np.zeros_like(diagonal)
-    inverse[alive] = 1.0 / scale[alive]
+    inverse[nonzero] = 1.0 / scale[nonzero]
 
     scaled = M * inverse[:, None] * inverse[None, :]
-    # LAPACK's default for eigenvectors, evr, leaves zero eigenvalues of tiny matrices at up to 16 eps; evd at 2.
+    # LAPACK's default driver for eigenvectors, evr, returns zero eigenvalues of small matrices as up to 16 eps; evd 2.
     values, vectors = scipy.linalg.eigh((scaled + scaled.T) / 2, overwrite_a=True, driver="evd")
     if values[0] < -max(rcond, 1e-6) * values[-1]:
         raise ValueError(
             f"whiten needs a positive semi-definite matrix; its smallest scaled eigenvalue is {values[0]:.3g}."
         )
-    keep = values > rcond * values[-1]
+    above_cutoff = values > rcond * values[-1]
     if max_rank is not None:
-        keep[: max(0, len(values) - max_rank)] = False
-    root = np.sqrt(values[keep])
-    vectors = vectors[:, keep]
+        above_cutoff[: max(0, len(values) - max_rank)] = False
+    root = np.sqrt(values[above_cutoff])
+    vectors = vectors[:, above_cutoff]
     return Whitening(
         to_white=(vectors * root).T * scale[None, :],
         from_white=vectors / root * inverse[:, None],
@@ -146,22 +180,22 @@ def whiten(M: Array, rcond: float | None = None, max_rank: int | None = None) ->
 
 @dataclass(frozen=True, eq=False)
 class Encoder:
-    """All optimal linear encoders of one problem, for every width k at once.
+    """Optimal linear encoders of one problem, for every width k at once.
 
     Attributes
     ----------
     vectors : (d, n) float64
-        Generalized eigenvectors of ``(T T^T, M)``, normalized to ``E^T M E = I``. The
-        first k columns span an optimal encoder of width k (in descending order).
-        Where M is singular they lie in its range, the shortest representatives.
+        Generalized eigenvectors of ``(T T^T, M)``, normalized to ``E^T M E = I``. In
+        descending order, the first k columns span an optimal encoder of width k. If M is
+        singular, the vectors are the shortest representatives, in the range of M.
     white : (rank M, n) float64
-        The same vectors in white coordinates of M: orthonormal columns.
+        The same vectors in white coordinates of M; the columns are orthonormal.
     eigenvalues : (n,) float64
         Loss that each direction removes, in the order of the columns.
     n_informative : int
-        Number of non-zero eigenvalues, the numerical rank of T on the range of M.
+        Number of non-zero eigenvalues: the numerical rank of T on the range of M.
     whitening : Whitening
-        Of M.
+        Whitening of M.
     """
 
     vectors: Array
@@ -180,30 +214,55 @@ def encoder(
     fill: bool = False,
     order: Order = "descending",
 ) -> Encoder:
-    """Solve a reduced-rank regression for every width (theory: chapters 1 and 2).
+    """Solve a reduced-rank regression for every width (book, chapters 1 and 2).
 
     Parameters
     ----------
     whitening : Whitening
-        Of the d x d second moment M of the inputs.
+        Whitening of the (d, d) second moment M of the inputs.
     T : (d, m) float64
-        Moment of inputs with targets.
+        Cross moment of inputs and targets.
     rtol : float, optional
-        Relative rounding of the entries of T, which decides what counts as a zero
-        eigenvalue; by default that of float64, see :func:`default_rcond`.
+        Relative rounding error of the entries of T, from which the tolerance for zero
+        eigenvalues follows. By default that of float64, see :func:`default_rcond`.
     max_rank : int, optional
-        A bound on the rank of T known from theory (for example the number of classes).
+        Known upper bound on the rank of T, for example the number of classes.
     fill : bool
-        Also return the directions with zero eigenvalue. They carry no information
-        about the targets and are not identifiable; only the mirror of the released
-        script wants them.
+        Also return the directions with zero eigenvalue. They carry no information about the
+        targets and are not identifiable; only the released script uses them.
     order : {"descending", "ascending"}
-        Of the eigenvalues. The theory asks for descending.
+        Order of the eigenvalues. The theory needs "descending".
+
+    Returns
+    -------
+    Encoder
+        Directions and the loss that each of them removes.
 
     Raises
     ------
     ValueError
-        If T does not fit M, or is zero on the range of M (nothing can be predicted).
+        If the shape of T does not match M, or T is zero on the range of M, so that no
+        linear prediction is possible.
+
+    Notes
+    -----
+    The directions are the left singular vectors of ``W^T T`` (W: ``whitening.from_white``),
+    mapped by W, and the eigenvalues are the squared singular values. This avoids the d x d
+    eigenproblem of ``T T^T`` and does not square its condition number.
+
+    References
+    ----------
+    A. J. Izenman (1975), Reduced-rank regression for the multivariate linear model, Journal
+    of Multivariate Analysis 5(2).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> result = encoder(whiten(np.eye(3)), np.diag([1.0, 3.0, 2.0]))
+    >>> result.eigenvalues.round(6)
+    array([9., 4., 1.])
+    >>> np.abs(result.vectors[:, 0]).round(6)
+    array([0., 1., 0.])
     """
     T = np.asarray(T, dtype=np.float64)
     if T.ndim != 2 or T.shape[0] != whitening.dimension:
@@ -212,14 +271,12 @@ def encoder(
         raise ValueError(f"order must be 'descending' or 'ascending', got {order!r}.")
 
     W = whitening.from_white
-    whitened = W.T @ T
-    # No d x d eigenproblem for a d x c matrix: one thin SVD, or a full one to fill.
-    left, values, _ = scipy.linalg.svd(whitened, full_matrices=fill)
-    # Rounding of T reaches the whitened matrix multiplied by the norm of W, both in unit-diagonal coordinates.
+    left, values, _ = scipy.linalg.svd(W.T @ T, full_matrices=fill)
+    # Whitening multiplies the rounding error of T by the norm of W, both in unit-diagonal coordinates.
     rtol = default_rcond(max(T.shape)) if rtol is None else rtol
     scale = whitening.scale[:, None]
-    in_units = np.divide(T, scale, out=np.zeros_like(T), where=scale > 0)
-    noise = rtol * whitening.amplification * np.linalg.norm(in_units)
+    scaled_T = np.divide(T, scale, out=np.zeros_like(T), where=scale > 0)
+    noise = rtol * whitening.amplification * np.linalg.norm(scaled_T)
     n_informative = int((values > noise).sum())
     if max_rank is not None:
         n_informative = min(n_informative, max_rank)
@@ -249,9 +306,10 @@ class NestedBasis:
     Attributes
     ----------
     Q : (d, d) float64
-        Orthogonal. The first ``counts[k]`` columns span the first k columns of the matrix.
+        Orthogonal matrix. Its first ``counts[k]`` columns span the first k columns of the
+        matrix.
     counts : (n + 1,) int
-        Dimension of the span of the first k columns, k = 0 ... n.
+        Dimension of the span of the first k columns, for k = 0 ... n.
     """
 
     Q: Array
@@ -259,16 +317,30 @@ class NestedBasis:
 
 
 def nested_basis(M: Array, rtol: float = 1e-12) -> NestedBasis:
-    """QR factorization that knows which columns add a dimension.
+    """Compute an orthonormal basis for every span of leading columns, also of dependent ones.
 
-    A column closer than ``rtol`` times its length to the span of those before it, or
-    short enough to be rounding of the longest one, is taken as dependent. Plain QR would
-    put an arbitrary direction in its place.
+    A column counts as dependent if its distance to the span of the preceding columns is at
+    most ``rtol`` times its length, or no larger than the rounding error of the longest
+    column. An ordinary QR factorization would return an arbitrary direction in its place.
 
     Parameters
     ----------
     M : (d, n) float64
+        Matrix whose columns define the nested spans.
     rtol : float
+        Relative tolerance for dependent columns.
+
+    Returns
+    -------
+    NestedBasis
+        Basis and dimension of each span.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> M = np.array([[1.0, 2.0, 0.0], [0.0, 0.0, 3.0]])  # the second column depends on the first
+    >>> nested_basis(M).counts
+    array([0, 1, 1, 2])
     """
     d, n = M.shape
     lengths = np.linalg.norm(M, axis=0)
@@ -287,20 +359,69 @@ def nested_basis(M: Array, rtol: float = 1e-12) -> NestedBasis:
 
 
 def shrink(M: Array, intensity: float) -> Array:
-    """Shrink towards a multiple of the identity of the same trace.
+    """Shrink a matrix towards the multiple of the identity that has the same trace.
 
-    ``(1 - intensity) M + intensity (tr M / d) I``, with intensity in [0, 1]; see
-    :meth:`ntps_utils.theory.moments.LayerMoments.ledoit_wolf` for the data-driven choice.
+    Parameters
+    ----------
+    M : (d, d) float64
+        Second-moment matrix.
+    intensity : float
+        Weight of the identity, in [0, 1].
+
+    Returns
+    -------
+    (d, d) float64
+        ``(1 - intensity) M + intensity (tr M / d) I``.
+
+    Raises
+    ------
+    ValueError
+        If ``intensity`` is outside [0, 1].
+
+    See Also
+    --------
+    ntps_utils.theory.layer_moments.LayerMoments.ledoit_wolf : Intensity estimated from the data.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> shrink(np.diag([1.0, 3.0]), 0.5)
+    array([[1.5, 0. ],
+           [0. , 2.5]])
     """
     if not 0.0 <= intensity <= 1.0:
-        raise ValueError(f"The shrinkage intensity must lie in [0, 1], got {intensity}.")
+        raise ValueError(f"The shrinkage intensity must be in [0, 1], got {intensity}.")
     return (1.0 - intensity) * M + intensity * np.trace(M) / len(M) * np.eye(len(M))
 
 
 def add_ridge(M: Array, ridge: float) -> Array:
-    """Add ``ridge`` times the mean diagonal entry to the diagonal.
+    """Add a multiple of the mean diagonal entry to the diagonal.
 
-    The same as adding independent noise of that variance to every feature.
+    This has the same effect as adding independent noise of that variance to every feature.
+
+    Parameters
+    ----------
+    M : (d, d) float64
+        Second-moment matrix.
+    ridge : float
+        Noise variance as a fraction of the mean diagonal entry, at least 0.
+
+    Returns
+    -------
+    (d, d) float64
+        ``M + ridge (tr M / d) I``.
+
+    Raises
+    ------
+    ValueError
+        If ``ridge`` is negative or NaN.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> add_ridge(np.diag([1.0, 3.0]), 0.1)
+    array([[1.2, 0. ],
+           [0. , 3.2]])
     """
     if not ridge >= 0.0:
         raise ValueError(f"ridge must be non-negative, got {ridge}.")

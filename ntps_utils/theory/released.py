@@ -1,8 +1,7 @@
-"""The released score script's recipe, in our own words, with a switch for each of its choices.
+"""The score as the authors' released script computes it, with a switch for each of its choices.
 
-Facts about the script (repository Yu-AngCheng/NTPS, commit 0f877f7) are cited in the book
-page "Where we differ from the released code". With every switch the other way the value
-is :attr:`ntps_utils.theory.score.Subspaces.ntps`.
+The script (repository Yu-AngCheng/NTPS, commit 0f877f7) is described in chapter 13 of the
+book. This is an independent implementation of the description.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ OURS: Mapping[str, Any] = MappingProxyType(
         "pseudo_inverse": False,
     }
 )
-"""Every switch of :func:`released_ntps` the other way: this library's score."""
+"""Values of the switches of :func:`released_ntps` that give this library's score."""
 
 
 def released_ntps(
@@ -40,31 +39,50 @@ def released_ntps(
     round_down: bool = True,
     pseudo_inverse: bool = True,
 ) -> float:
-    """NTPS as the released script computes it, or with some of its choices undone.
+    """Compute NTPS as the released script does, or with some of its choices changed.
 
     Parameters
     ----------
     moments : LayerMoments
+        Moments of one layer.
     share : float
-        Fraction of the rank to keep, of V and (filled) of U.
+        Fraction of the rank to use, in (0, 1]: of V, and with ``fill_u`` of U.
     ascending : bool
-        Keep the eigenvectors of the *smallest* eigenvalues.
+        Use the eigenvectors of the *smallest* eigenvalues. Otherwise those of the largest.
     fill_u : bool
-        Give U a share of the whole rank of S; else all directions that carry label
-        information, at most the rank of C.
+        Take ``share`` of rank(S) directions for U. Otherwise all directions that carry label
+        information, at most rank(C).
     single : bool
-        Compute in float32.
+        Compute in float32. Otherwise in float64.
     absolute_cut : float or None
-        Eigenvalues of S and A0 above this count; None for a cut-off relative to the largest.
+        Absolute cut-off for eigenvalues of S and A0. None for a cut-off relative to the
+        largest eigenvalue.
     round_down : bool
-        The number of directions is the integer part, which can be zero.
+        Truncate the number of directions to an integer, possibly zero. Otherwise round it to
+        the nearest integer, at least 1.
     pseudo_inverse : bool
-        Project with V times its pseudo-inverse; else with an orthonormal basis of V.
+        Project with V times its pseudo-inverse. Otherwise with an orthonormal basis of V.
 
     Returns
     -------
     float
-        NaN if no direction is left.
+        Score, or NaN if U or V has no directions.
+
+    Raises
+    ------
+    ValueError
+        If ``share`` is outside (0, 1].
+
+    See Also
+    --------
+    ntps_utils.theory.score.Subspaces.ntps : The same value with ``**OURS``.
+
+    Examples
+    --------
+    >>> from ntps_utils.theory.synthetic import planted_problem
+    >>> moments = planted_problem(0, d=10, n_texts=400).moments().center()  # the labels depend on 2 of 10
+    >>> round(released_ntps(moments, 0.2, **OURS), 2), round(released_ntps(moments, 0.2), 2)
+    (0.92, 0.41)
     """
     if not 0.0 < share <= 1.0:
         raise ValueError(f"share must be a fraction in (0, 1], got {share}.")
@@ -74,8 +92,8 @@ def released_ntps(
     def inverse_root(M: Array) -> Array:
         values, vectors = np.linalg.eigh(M.astype(dtype))
         eps = np.finfo(dtype).eps
-        kept = values > (absolute_cut if absolute_cut is not None else d * eps * values.max())
-        return np.asarray(vectors[:, kept] / np.sqrt(values[kept]))
+        above_cutoff = values > (absolute_cut if absolute_cut is not None else d * eps * values.max())
+        return np.asarray(vectors[:, above_cutoff] / np.sqrt(values[above_cutoff]))
 
     def directions(M: Array, cross: Array) -> tuple[Array, Array]:
         root = inverse_root(M)
@@ -88,13 +106,13 @@ def released_ntps(
         return int(share * rank) if round_down else max(1, round(share * rank))
 
     V, _ = directions(moments.A0, moments.A1)
-    U, strength = directions(moments.S, moments.C)
+    U, beta = directions(moments.S, moments.C)
     if fill_u:
         U = U[:, : count(U.shape[1])]
     else:
-        U = U[:, strength > strength.max() * max(d, moments.C.shape[1]) * np.finfo(dtype).eps]
+        U = U[:, beta > beta.max() * max(d, moments.C.shape[1]) * np.finfo(dtype).eps]
     V = V[:, : count(V.shape[1])]
     if not U.size or not V.size:
         return float("nan")
-    inside: Any = V @ (np.linalg.pinv(V) @ U) if pseudo_inverse else (q := np.linalg.qr(V)[0]) @ (q.T @ U)
-    return float(np.linalg.norm(inside) ** 2 / np.linalg.norm(U) ** 2)
+    projection: Any = V @ (np.linalg.pinv(V) @ U) if pseudo_inverse else (Q := np.linalg.qr(V)[0]) @ (Q.T @ U)
+    return float(np.linalg.norm(projection) ** 2 / np.linalg.norm(U) ** 2)

@@ -1,15 +1,20 @@
-"""Next Token Perception Score, its metric-matched relatives, and bounds on the excess loss.
+"""Next Token Perception Score, its variants in the metric of the loss, and bounds on the excess loss.
 
-Notation as in the book: U holds the perception directions (S-orthonormal, with
-eigenvalues beta_1 >= ... >= beta_r > 0 of the whitened task matrix B), V the
-autoregressive directions, both nested by eigenvalue. For an encoder that keeps the
-span of the first k_v columns of V, with P the orthogonal projector on that span and
-P~ its counterpart in white coordinates of S,
+U holds the perception directions: S-orthonormal, with eigenvalues beta_1 >= ... >= beta_r > 0
+of the whitened task matrix B. V holds the autoregressive directions. Both are nested by
+eigenvalue. An encoder of width k_v uses the span of the first k_v columns of V. With P the
+orthogonal projector on that span, P~ the projector on its image in white coordinates of S,
+and u~_i the i-th column of U in these coordinates,
 
     ntps         ||P U||_F^2 / ||U||_F^2             the paper's score
     ntps_metric  (1/r) sum_i ||P~ u~_i||^2            the same in the metric of the loss
-    ntps_task    tr(P~ B) / tr B                      directions weighted by what they explain
-    excess loss  L(V) - L* = tr((I - P~) B)           exactly
+    ntps_task    tr(P~ B) / tr B                      weighted by the loss that each direction explains
+    excess loss  L(V) - L* = tr((I - P~) B)           exact
+
+References
+----------
+Cheng, Hu, Huang and Balestriero (2025), Next Token Perception Score: Analytical Assessment of
+your LLM Perception Skills, arXiv:2505.17169.
 """
 
 from __future__ import annotations
@@ -19,7 +24,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property, reduce
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -38,25 +43,31 @@ from ntps_utils.theory.linear import (
     shrink,
     whiten,
 )
-from ntps_utils.theory.moments import Moments
+
+if TYPE_CHECKING:  # torch is needed for moments of several layers, not for the scores of one
+    from ntps_utils.theory.moments import Moments
 
 Width = int | float
 Shrinkage = float | Literal["ledoit-wolf"]
 
-# Targets whose correlation differs from one by less than this count as one target.
+# Relative cut-off for the rank of Y: targets whose correlation is closer to one count as one target.
 RCOND_TARGETS = 1e-10
 
 
 class NumericalWarning(UserWarning):
-    """A number is defined, but rests on few texts or on a truncated spectrum."""
+    """A result is defined, but unreliable: too few texts, or a truncated spectrum."""
 
 
 @dataclass(frozen=True, eq=False)
 class Bounds:
-    """Lower and upper bounds on a loss, for each k_v: two (n,) arrays and their constants.
+    """Lower and upper bounds on a loss, for every k_v.
 
-    ``lower = lower_constant * (1 - score)`` and likewise above; ``looseness`` is the
-    ratio of the two constants, infinite where the lower one is zero.
+    Attributes
+    ----------
+    lower, upper : (m,) float64
+        Bounds: each is its constant times ``1 - score``.
+    lower_constant, upper_constant : (m,) float64
+        Constants of the bounds.
     """
 
     lower: Array
@@ -66,39 +77,43 @@ class Bounds:
 
     @property
     def looseness(self) -> Array:
-        """upper_constant / lower_constant, at least 1."""
+        """Ratio of the upper to the lower constant, (m,), at least 1; infinite if the lower constant is zero."""
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.where(self.lower_constant > 0, self.upper_constant / self.lower_constant, np.inf)
 
 
 @dataclass(frozen=True, eq=False)
 class Subspaces:
-    """The two encoders of one layer in common coordinates; every score follows from them.
+    """Perception and autoregressive encoders of one layer, from which every score follows.
 
     Attributes
     ----------
     U : (d, r) float64
-        Perception directions, ``U^T S U = I``, by the order asked for.
+        Perception directions, ``U^T S U = I``, in the requested order.
     beta : (r,) float64
-        Their eigenvalues: loss removed by each.
+        Eigenvalues of U: the loss that each direction removes.
     V : (d, m) float64
-        Autoregressive directions, ``V^T A0 V = I``, by the order asked for.
+        Autoregressive directions, ``V^T A0 V = I``, in the requested order.
     gamma : (m,) float64
-        Their eigenvalues.
+        Eigenvalues of V.
     white_U : (rank S, r) float64
-        U in white coordinates of S, orthonormal columns.
+        U in white coordinates of S; the columns are orthonormal.
     whitening : Whitening
-        Of S (after ridge or shrinkage).
+        Whitening of S, after ridge or shrinkage.
     r : int
-        Numerical rank of C. U has more columns only in the mirror of the released script.
+        Numerical rank of C. With ``fill_u``, U has more than r columns.
     trace_y : float
-        tr Y, the loss of predicting zero (or the mean, if centered).
+        tr Y: the loss of predicting zero (or the mean, if centered).
     tr_G : float
         Constant of the autoregressive loss.
-    layer, n_texts : int
+    layer : int
+        Index of the layer.
+    n_texts : int
+        Number of texts.
     centered : bool
+        Whether S, C and Y are covariances.
     shrinkage : float
-        Intensity that was applied to S.
+        Shrinkage intensity applied to S.
     """
 
     U: Array
@@ -134,7 +149,7 @@ class Subspaces:
 
     @property
     def trace_b(self) -> float:
-        """tr B = sum of beta: the loss that the best linear encoder removes."""
+        """tr B, the loss that the best linear predictor removes (the sum of beta)."""
         return float(self.beta.sum())
 
     @property
@@ -142,7 +157,7 @@ class Subspaces:
         """L*, the loss of the best linear predictor from all features."""
         return self.trace_y - self.trace_b
 
-    # -- overlaps: entry (i, j) is what the j-th direction of V adds for the i-th of U ---
+    # -- overlaps: entry (i, j) is the contribution of the j-th direction of V to the i-th of U ---
 
     @cached_property
     def _euclidean(self) -> NestedBasis:
@@ -160,8 +175,8 @@ class Subspaces:
     def ntps(self) -> Array:
         """The paper's score for every (k_u, k_v), shape (columns of U, m).
 
-        One QR of V and one product: nested spans turn all projections into cumulative
-        sums. Entry [i, j] is NTPS with k_u = i + 1 and k_v = j + 1.
+        Entry [i, j] is the score with k_u = i + 1 and k_v = j + 1. The spans are nested, so
+        one QR factorization of V, one product and cumulative sums give all entries.
         """
         overlap = (self.U.T @ self._euclidean.Q) ** 2
         captured = _leading(overlap, self._euclidean.counts).cumsum(0)
@@ -169,20 +184,23 @@ class Subspaces:
 
     @cached_property
     def ntps_metric(self) -> Array:
-        """Metric-matched score for every (k_u, k_v): mean squared cosine in white coordinates."""
+        """Metric-matched score for every (k_u, k_v), the mean squared cosine in white coordinates."""
         captured = _leading(self._metric_overlap, self._metric.counts).cumsum(0)
         return captured / np.arange(1, len(captured) + 1)[:, None]
 
     @cached_property
     def ntps_task(self) -> Array:
-        """Task-weighted score for every k_v, (m,): the share of tr B that V keeps."""
+        """Task-weighted score for every k_v, (m,), the share of tr B that V retains."""
         return self.beta @ _leading(self._metric_overlap, self._metric.counts) / self.trace_b
 
     # -- losses and bounds -------------------------------------------------------
 
     @cached_property
     def excess_loss(self) -> Array:
-        """L(V) - L* for every k_v, (m,), summed from what is left out: exact also near zero."""
+        """Excess loss L(V) - L* for every k_v, (m,).
+
+        The sum runs over the directions outside V, so that small values are accurate too.
+        """
         return self.beta @ _trailing(self._metric_overlap, self._metric.counts)
 
     @property
@@ -196,10 +214,10 @@ class Subspaces:
 
     @cached_property
     def bounds(self) -> Bounds:
-        """The paper's two-sided bound by the Euclidean score (theory 4d), for every k_v.
+        """Two-sided bound on the excess loss by the Euclidean score (book, chapter 3, statement d).
 
         ``beta_r lambda_min(S) ||U||^2 (1 - NTPS) <= excess <= beta_1 lambda_max(S) ||U||^2 (1 - NTPS)``
-        over the r informative directions, read on the range of S where S is singular.
+        over the r informative directions. If S is singular, all terms refer to its range.
         """
         chosen = self._informative()
         U, beta, basis = self.U[:, chosen], self.beta[chosen], self._euclidean
@@ -213,7 +231,10 @@ class Subspaces:
 
     @cached_property
     def bounds_metric(self) -> Bounds:
-        """The bound by the metric-matched score (theory 4c): no lambda(S) is left."""
+        """Two-sided bound on the excess loss by the metric-matched score (book, chapter 3, statement c).
+
+        ``beta_r r (1 - ntps_metric) <= excess <= beta_1 r (1 - ntps_metric)``
+        """
         chosen = self._informative()
         beta = self.beta[chosen]
         missed = _trailing(self._metric_overlap[chosen], self._metric.counts).mean(0)
@@ -221,21 +242,21 @@ class Subspaces:
 
     @cached_property
     def excess_loss_rank_k(self) -> Array:
-        """Loss above the best encoder of the same width k_v (theory 4e), (m,); NaN where k_v >= r."""
+        """Loss above that of the best encoder of width k_v, (m,); NaN where k_v >= r (book, chapter 3, statement e)."""
         removed = _padded_cumsum(np.sort(self.beta)[::-1][: self.r], self.rank_v)
-        kept = self.trace_b * self.ntps_task
-        return np.where(self._widths < self.r, np.maximum(removed - kept, 0.0), np.nan)
+        removed_by_v = self.trace_b * self.ntps_task
+        return np.where(self._widths < self.r, np.maximum(removed - removed_by_v, 0.0), np.nan)
 
     @cached_property
     def bounds_rank_k(self) -> Bounds:
-        """Bounds on :attr:`excess_loss_rank_k` by the metric-matched score of k_u = k_v; NaN where k_v >= r."""
+        """Bounds on :attr:`excess_loss_rank_k` by the metric-matched score with k_u = k_v; NaN where k_v >= r."""
         chosen = self._informative()
         beta = self.beta[chosen]
         k = self._widths
         valid = k < self.r
         i = k[valid] - 1
         missed = np.full(len(k), np.nan)
-        # k_u = dim V: the columns of V may be dependent in the metric of S, so count dimensions.
+        # The columns of V may be dependent in the metric of S, so the counts are dimensions, not columns.
         if valid.any():
             missed[valid] = _trailing(self._metric_overlap[chosen], self._metric.counts).cumsum(0)[i, i] / k[valid]
         smallest = 0.0 if self.r < self.rank else float(beta[-1])
@@ -251,17 +272,43 @@ class Subspaces:
     # -- rows --------------------------------------------------------------------
 
     def width(self, k_v: Width) -> int:
-        """Turn an integer, or a fraction of :attr:`rank_v`, into a number of directions.
+        """Convert an integer, or a fraction of :attr:`rank_v`, to a number of directions.
+
+        Parameters
+        ----------
+        k_v : int or float
+            See :func:`resolve_width`.
+
+        Returns
+        -------
+        int
+            Number of autoregressive directions, from 1 to :attr:`rank_v`.
 
         Raises
         ------
         ValueError
-            If the integer lies outside 1 ... d, or the fraction outside (0, 1].
+            If an integer is outside 1 ... d, or a fraction outside (0, 1].
         """
         return resolve_width(k_v, self.rank_v, self.d)
 
     def row(self, k_v: Width) -> ScoreRow:
-        """All scores and bounds at one k_v, with k_u = all columns of U."""
+        """Return all scores and bounds at one k_v, with all columns of U.
+
+        Parameters
+        ----------
+        k_v : int or float
+            See :func:`resolve_width`.
+
+        Returns
+        -------
+        ScoreRow
+            Scores, losses and bounds.
+
+        Raises
+        ------
+        ValueError
+            If ``k_v`` is not valid, see :func:`resolve_width`.
+        """
         k = self.width(k_v)
         i = k - 1
         return ScoreRow(
@@ -303,32 +350,51 @@ def subspaces(
     Parameters
     ----------
     moments : LayerMoments
+        Moments of the layer.
     layer : int
-        A label for the result.
+        Index of the layer, for the result and for messages.
     center : bool
-        Use covariances for S, C and Y. The paper's score does not (the default here):
-        its constant feature direction then counts as one perception direction.
+        Use covariances for S, C and Y. By default, as in the paper, second moments are used,
+        and the constant feature direction counts as one perception direction.
     ridge : float
-        Isotropic noise added to S, as a fraction of its mean diagonal entry.
+        Variance of isotropic noise added to S, as a fraction of its mean diagonal entry.
     shrinkage : float or "ledoit-wolf"
-        Intensity of the shrinkage of S towards a multiple of the identity. All
-        identities and bounds then speak of the loss with that S. Shrinkage lowers the
-        largest variances, so tr B can then exceed tr Y; a ridge cannot do that.
+        Intensity of the shrinkage of S towards a multiple of the identity. All identities
+        and bounds then refer to the loss with that S. Shrinkage reduces the largest
+        variances, so that tr B can exceed tr Y; a ridge cannot cause that.
     rcond : float, optional
-        Relative eigenvalue cut-off for S and A0; by default
-        ``max(d, c) * eps`` of the precision of the moments, for a centered S times the mean
-        ratio of second moment to variance, by which centering magnifies rounding.
+        Relative eigenvalue cut-off for S and A0. By default ``max(d, c) * eps`` of the
+        precision of the moments; for a centered S times the mean ratio of second moment to
+        variance, because centering increases relative rounding error by that factor.
     order : {"descending", "ascending"}
-        Of the eigenvalues in U and V. "ascending" mirrors the released script, whose
-        solvers return the smallest first; the theory asks for "descending".
+        Order of the eigenvalues of U and V. The theory needs "descending"; "ascending"
+        reproduces the released script, whose solvers return the smallest eigenvalue first.
     fill_u : bool
-        Give U all rank(S) columns instead of rank(C), again to mirror that script.
-        The columns added carry no label information and are not identifiable.
+        Give U rank(S) columns instead of rank(C), as the released script does. The
+        additional columns carry no label information and are not identifiable.
+
+    Returns
+    -------
+    Subspaces
+        Directions and eigenvalues, with all scores and bounds as properties.
+
+    Raises
+    ------
+    ValueError
+        If all features or the cross moment with the targets are zero, or a setting is not valid.
 
     Warns
     -----
     NumericalWarning
-        When there are fewer texts than features, or a spectrum was truncated.
+        If there are fewer texts than features, or a spectrum was truncated.
+
+    Examples
+    --------
+    >>> from ntps_utils.theory.synthetic import planted_problem
+    >>> problem = planted_problem(0, d=10, n_texts=400)  # the labels depend on two directions
+    >>> solved = subspaces(problem.moments(), center=True)
+    >>> solved.ntps[-1, :3].round(2)  # at k_v = 1, 2, 3
+    array([0.45, 0.92, 0.95])
     """
     if center:
         moments = moments.center()
@@ -340,7 +406,10 @@ def subspaces(
     cut_a = moments.rcond_raw if rcond is None else rcond
     d = len(S)
     if not np.any(S):
-        raise ValueError(f"Layer {layer}: all texts have the same features; there is nothing to tell them apart by.")
+        raise ValueError(
+            f"Layer {layer}: all texts have the same mean features, so there are no perception directions. "
+            "Check the features."
+        )
 
     white_S = whiten(S, cut, None if regularized else moments.max_rank)
     white_A = whiten(moments.A0, cut_a, moments.n_tokens - moments.n_texts)
@@ -350,17 +419,18 @@ def subspaces(
     autoregression = encoder(white_A, moments.A1, rtol=moments.rcond_raw, order=order)
 
     if moments.n_texts < d and not regularized:
-        said = (
-            f"Layer {layer}: {moments.n_texts} texts for {d} features. S is singular and every score is "
-            "optimistic; use more texts, or shrinkage='ledoit-wolf'."
+        message = (
+            f"Layer {layer}: {moments.n_texts} texts for {d} features. S is singular and all scores are optimistic; "
+            "use more texts, or shrinkage='ledoit-wolf'."
         )
-        _warn(with_reference("few-texts", said))
+        _warn(with_reference("few-texts", message))
     elif white_S.rank < d or white_A.rank < d:
-        said = (
-            f"Layer {layer}: spectrum truncated to rank {white_S.rank} (S) and {white_A.rank} (A0) of {d} features; "
-            f"directions below the relative cut-off {cut:.1e} are left out."
+        message = (
+            f"Layer {layer}: spectrum truncated to rank {white_S.rank} (S) and {white_A.rank} (A0) of {d} features. "
+            f"Directions below the relative cut-off {cut:.1e} are excluded; if the rank is lower than expected, "
+            "accumulate the moments in float64 or set rcond."
         )
-        _warn(with_reference("rank-cut", said))
+        _warn(with_reference("rank-cut", message))
     return Subspaces(
         U=perception.vectors,
         beta=perception.eigenvalues,
@@ -379,66 +449,115 @@ def subspaces(
 
 
 def resolve_width(k_v: Width, rank: int, d: int) -> int:
-    """Number of directions that an integer, or a fraction of the rank, stands for.
+    """Convert an integer, or a fraction of the rank, to a number of directions.
 
-    A fraction is rounded to the nearest integer, at least 1. An integer above the rank
-    but not above d is lowered to the rank with a :class:`NumericalWarning`.
+    Parameters
+    ----------
+    k_v : int or float
+        Number of directions (int), or fraction of the rank in (0, 1] (float), which is
+        rounded to the nearest integer, at least 1.
+    rank : int
+        Number of autoregressive directions.
+    d : int
+        Number of features.
+
+    Returns
+    -------
+    int
+        Number of directions, from 1 to ``rank``.
 
     Raises
     ------
     ValueError
-        If the integer lies outside 1 ... d, or the fraction outside (0, 1].
+        If an integer is outside 1 ... d, or a fraction outside (0, 1].
+
+    Warns
+    -----
+    NumericalWarning
+        If an integer exceeds the rank; the rank is used then.
+
+    Examples
+    --------
+    >>> resolve_width(8, rank=20, d=32), resolve_width(0.5, rank=20, d=32)
+    (8, 10)
     """
     if isinstance(k_v, bool) or not isinstance(k_v, (int, float, np.integer, np.floating)):
-        raise ValueError(f"k_v must be an integer or a fraction, got {k_v!r}.")
+        raise ValueError(f"k_v must be an integer or a fraction in (0, 1], got {k_v!r}.")
     if isinstance(k_v, (int, np.integer)):
         if not 1 <= k_v <= d:
-            raise ValueError(f"k_v = {k_v} is outside 1 ... {d}, the number of features of this model.")
+            raise ValueError(f"k_v = {k_v} is outside 1 ... {d}; it cannot exceed the number of features.")
         if k_v > rank:
-            _warn(f"k_v = {k_v} exceeds the rank {rank} of the autoregressive problem; using {rank}.")
+            _warn(f"k_v = {k_v} exceeds the rank {rank} of the autoregressive problem; k_v = {rank} is used.")
         return min(int(k_v), rank)
     if not 0.0 < k_v <= 1.0:
-        raise ValueError(f"k_v = {k_v} is not a fraction in (0, 1]; write an integer for a number of directions.")
+        raise ValueError(f"k_v = {k_v} is not a fraction in (0, 1]; use an integer for a number of directions.")
     return max(1, round(float(k_v) * rank))
 
 
 @dataclass(frozen=True)
 class ScoreRow:
-    """Scores of one layer at one k_v. Loss units are squared error of the targets, per text."""
+    """Scores, losses and bounds of one layer at one k_v.
+
+    Losses are squared errors of the targets, per text.
+
+    Attributes
+    ----------
+    layer : int
+        Index into ``hidden_states``; 0 is the embeddings.
+    k_v : int
+        Number of autoregressive directions of the encoder.
+    k_u : int
+        Number of perception directions: the rank of C.
+    rank : int
+        Effective rank of S.
+    rank_v : int
+        Number of all autoregressive directions.
+    ntps : float
+        The paper's score.
+    ntps_metric : float
+        Score in the metric of the loss.
+    ntps_task : float
+        Share of ``trace_b`` that the encoder retains.
+    trace_b : float
+        tr B: the loss that the best linear predictor removes.
+    best_loss : float
+        L*: the loss of the best linear predictor.
+    excess_loss : float
+        L(V) - L*: the additional loss with the encoder.
+    lower_bound, upper_bound : float
+        Bounds on the excess loss by ``ntps``.
+    lower_bound_metric, upper_bound_metric : float
+        Bounds on the excess loss by ``ntps_metric``.
+    excess_loss_rank_k : float or None
+        Loss above that of the best encoder of width k_v; None if k_v is at least the rank of C.
+    lower_bound_rank_k, upper_bound_rank_k : float or None
+        Bounds on ``excess_loss_rank_k``.
+    shrinkage : float
+        Shrinkage intensity of S.
+    ntps_se, ntps_metric_se, ntps_task_se, excess_loss_se : float or None
+        Jackknife standard errors over texts; None if they were not computed.
+    """
 
     layer: int
-    """Index into hidden_states; 0 = embeddings."""
     k_v: int
-    """Autoregressive directions kept."""
     k_u: int
-    """Perception directions compared with: the rank of C."""
     rank: int
-    """Effective rank of S."""
     rank_v: int
-    """Number of autoregressive directions in all."""
     ntps: float
     ntps_metric: float
     ntps_task: float
     trace_b: float
-    """Loss that the best linear predictor removes."""
     best_loss: float
-    """L*, the loss that it leaves."""
     excess_loss: float
-    """Loss lost by keeping V alone, L(V) - L*."""
     lower_bound: float
-    """Of the excess loss, by ntps."""
     upper_bound: float
     lower_bound_metric: float
-    """Of the excess loss, by ntps_metric."""
     upper_bound_metric: float
     excess_loss_rank_k: float | None
-    """Loss above the best encoder of width k_v; none where k_v >= rank of C."""
     lower_bound_rank_k: float | None
     upper_bound_rank_k: float | None
     shrinkage: float
-    """Shrinkage intensity of S."""
     ntps_se: float | None = None
-    """Standard error over texts by jackknife, where asked for; likewise below."""
     ntps_metric_se: float | None = None
     ntps_task_se: float | None = None
     excess_loss_se: float | None = None
@@ -446,15 +565,20 @@ class ScoreRow:
 
 @dataclass(frozen=True, eq=False)
 class ScoreGrid:
-    """Every score of one layer, for every width; entry [k_u - 1, k_v - 1] or [k_v - 1].
+    """Scores of one layer for every width.
 
     Attributes
     ----------
     layer : int
+        Index into ``hidden_states``.
     ntps, ntps_metric : (columns of U, m) float64
+        Entry [k_u - 1, k_v - 1] is the score at widths k_u and k_v.
     ntps_task, excess_loss : (m,) float64
+        Entry [k_v - 1] is the value at width k_v.
     beta : (columns of U,) float64
+        Eigenvalues of U.
     gamma : (m,) float64
+        Eigenvalues of V.
     """
 
     layer: int
@@ -466,56 +590,104 @@ class ScoreGrid:
     gamma: Array
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ScoreReport:
-    """Scores of a model on a dataset, and where they come from.
+    """Scores of a model on a dataset, with their provenance.
 
     Attributes
     ----------
     rows : tuple of ScoreRow
-        One for each (layer, k_v) asked for.
+        One row per layer and k_v. Iterating over the report yields the rows.
     provenance : dict
-        Settings, versions, fingerprints of weights and texts, date.
+        Settings, versions, fingerprints of weights and texts, and date.
     grids : tuple of ScoreGrid
-        One for each layer, over all widths. They are not written to JSON.
+        Scores at every width, one grid per layer. They are not written to JSON.
+
+    Examples
+    --------
+    >>> from ntps_utils.theory.synthetic import planted_problem
+    >>> problem = planted_problem(0, d=10, n_texts=400)
+    >>> row = subspaces(problem.moments(), center=True).row(2)
+    >>> ScoreReport((row,), {"dataset": "planted classes"})
+    ScoreReport: planted classes, 1 row
+     layer  k_v   ntps  ntps_metric  ntps_task  trace_b  excess_loss
+         0    2 0.9174       0.9835     0.9836   0.3549       0.0058
     """
 
     rows: tuple[ScoreRow, ...]
     provenance: dict[str, Any] = field(default_factory=dict)
-    grids: tuple[ScoreGrid, ...] = field(default=(), repr=False, compare=False)
+    grids: tuple[ScoreGrid, ...] = field(default=(), compare=False)
 
     def grid(self, layer: int) -> ScoreGrid:
-        """The grid of one layer.
+        """Return the scores of one layer at every width.
+
+        Parameters
+        ----------
+        layer : int
+            Index into ``hidden_states``.
+
+        Returns
+        -------
+        ScoreGrid
+            Scores at every (k_u, k_v).
 
         Raises
         ------
         ValueError
-            If the report holds none for that layer.
+            If the report has no grid for that layer.
         """
         for grid in self.grids:
             if grid.layer == layer:
                 return grid
-        there = [grid.layer for grid in self.grids]
-        raise ValueError(f"There is no grid for layer {layer}; this report has grids for layers {there}.")
+        layers = [grid.layer for grid in self.grids]
+        raise ValueError(f"There is no grid for layer {layer}; this report has grids for layers {layers}.")
 
     def __iter__(self) -> Iterator[ScoreRow]:
         return iter(self.rows)
 
     def __str__(self) -> str:
-        shown = ["layer", "k_v", "ntps", "ntps_metric", "ntps_task", "trace_b", "excess_loss"]
-        return self.to_frame()[shown].to_string(index=False, float_format=lambda x: f"{x:.4f}")
+        columns = ["layer", "k_v", "ntps", "ntps_metric", "ntps_task", "trace_b", "excess_loss"]
+        return self.to_frame()[columns].to_string(index=False, float_format=lambda x: f"{x:.4f}")
+
+    def __repr__(self) -> str:
+        subject = " on ".join(str(self.provenance[key]) for key in ("model", "dataset") if key in self.provenance)
+        count = f"{len(self.rows)} row{'' if len(self.rows) == 1 else 's'}"
+        return f"ScoreReport: {f'{subject}, ' if subject else ''}{count}\n{self}"
 
     def to_frame(self) -> pd.DataFrame:
-        """One row for each (layer, k_v), one column for each field of :class:`ScoreRow`."""
+        """Convert to a table.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row per layer and k_v, one column per field of :class:`ScoreRow`.
+        """
         return pd.DataFrame([asdict(row) for row in self.rows], columns=[f.name for f in fields(ScoreRow)])
 
     def to_json(self) -> str:
-        """``{"rows": [...], "provenance": {...}}``; numbers at full precision, never NaN."""
+        """Convert to JSON, with numbers at full precision and null for missing values.
+
+        Returns
+        -------
+        str
+            ``{"rows": [...], "provenance": {...}}``, without the grids.
+        """
         return json.dumps({"rows": [asdict(row) for row in self.rows], "provenance": self.provenance}, indent=2)
 
     @classmethod
     def from_json(cls, text: str) -> ScoreReport:
-        """Read what :meth:`to_json` wrote."""
+        """Create a report from the output of :meth:`to_json`.
+
+        Parameters
+        ----------
+        text : str
+            JSON text.
+
+        Returns
+        -------
+        ScoreReport
+            Report without grids.
+        """
         data = json.loads(text)
         return cls(tuple(ScoreRow(**row) for row in data["rows"]), data["provenance"])
 
@@ -523,22 +695,54 @@ class ScoreReport:
 def score_layer(
     parts: Sequence[Moments], layer: int, k_v: Sequence[Width] = (0.5,), **options: Any
 ) -> tuple[list[ScoreRow], ScoreGrid]:
-    """Rows of one layer for several k_v, and its grid over all of them.
+    """Score one layer at several widths, with standard errors if texts come in groups.
 
     Parameters
     ----------
     parts : sequence of Moments
-        Of disjoint, exchangeable groups of texts. With three groups or more, each score
-        gets a delete-one-group jackknife standard error.
+        Moments of disjoint, exchangeable groups of texts. With at least three groups, each
+        score gets a delete-one-group jackknife standard error.
     layer : int
         Index into ``hidden_states``.
     k_v : sequence of int or float
-        See :func:`resolve_width`; two that resolve to the same number give one row.
+        Widths, see :func:`resolve_width`. Equal widths give one row.
     **options
-        As for :func:`subspaces`.
+        Options of :func:`subspaces`.
+
+    Returns
+    -------
+    rows : list of ScoreRow
+        One row per width.
+    grid : ScoreGrid
+        Scores at every width.
+
+    Raises
+    ------
+    ValueError
+        If a part does not contain the layer, or a setting is not valid.
+
+    Notes
+    -----
+    With n groups and estimates t_1 ... t_n, each without one group, the standard error is
+    ``sqrt((n - 1) / n * sum_i (t_i - mean t)^2)``.
+
+    References
+    ----------
+    B. Efron and C. Stein (1981), The jackknife estimate of variance, The Annals of
+    Statistics 9(3).
+
+    Examples
+    --------
+    >>> from ntps_utils.theory.moments import Moments
+    >>> from ntps_utils.theory.synthetic import planted_problem
+    >>> problem = planted_problem(0, d=10, n_texts=400)
+    >>> groups = [Moments.from_texts(problem.texts[i::5], problem.targets[i::5]) for i in range(5)]
+    >>> (row,), grid = score_layer(groups, 0, [2], center=True)
+    >>> round(row.ntps, 3), round(row.ntps_se, 3)
+    (0.917, 0.058)
     """
-    parts = [part.select_layer(layer) for part in parts]  # merge what is scored, not every layer for each of them
-    total = reduce(Moments.merge, parts)
+    parts = [part.select_layer(layer) for part in parts]  # so that only this layer is merged
+    total = _merge(parts)
     solved = subspaces(total.layer(layer), layer=layer, **options)
     rows = [solved.row(k) for k in dict.fromkeys(solved.width(k) for k in k_v)]
     grid = ScoreGrid(**{f.name: getattr(solved, f.name) for f in fields(ScoreGrid)})
@@ -546,16 +750,20 @@ def score_layer(
         return rows, grid
     names = ("ntps", "ntps_metric", "ntps_task", "excess_loss")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NumericalWarning)  # said once, of the whole
-        left_out = [
-            subspaces(reduce(Moments.merge, [*parts[:i], *parts[i + 1 :]]).layer(layer), layer=layer, **options)
+        warnings.simplefilter("ignore", NumericalWarning)  # the solution of all texts has warned already
+        without_one = [
+            subspaces(_merge([*parts[:i], *parts[i + 1 :]]).layer(layer), layer=layer, **options)
             for i in range(len(parts))
         ]
-        replicates = [[solved.row(row.k_v) for solved in left_out] for row in rows]
+        replicates = [[replicate.row(row.k_v) for replicate in without_one] for row in rows]
     errors = [
         {f"{name}_se": _jackknife_se([getattr(r, name) for r in group]) for name in names} for group in replicates
     ]
     return [replace(row, **error) for row, error in zip(rows, errors, strict=True)], grid  # type: ignore[arg-type]
+
+
+def _merge(parts: Sequence[Moments]) -> Moments:
+    return reduce(lambda total, part: total.merge(part), parts)
 
 
 def _jackknife_se(replicates: Sequence[float]) -> float:
@@ -573,13 +781,13 @@ def _or_none(x: float) -> float | None:
 
 
 def _leading(overlap: Array, counts: NDArray[np.intp]) -> Array:
-    """Sum over the first counts[k] columns for k = 1 ... n: (rows, n)."""
+    """Sum the first counts[k] columns, for k = 1 ... n: (rows, n)."""
     sums = np.concatenate([np.zeros((len(overlap), 1)), overlap.cumsum(1)], axis=1)
     return sums[:, counts[1:]]
 
 
 def _trailing(overlap: Array, counts: NDArray[np.intp]) -> Array:
-    """Sum over all columns but the first counts[k], k = 1 ... n, added up from the small end."""
+    """Sum all columns after the first counts[k], for k = 1 ... n, from the last column on: (rows, n)."""
     sums = np.concatenate([overlap[:, ::-1].cumsum(1)[:, ::-1], np.zeros((len(overlap), 1))], axis=1)
     return sums[:, counts[1:]]
 

@@ -1,8 +1,4 @@
-"""Random and planted linear problems: token features and targets without a model.
-
-The theory chapters and the property tests draw from here, so that both speak of the
-same problems.
-"""
+"""Synthetic problems: token features and targets without a model, for tests and theory chapters."""
 
 from __future__ import annotations
 
@@ -12,17 +8,18 @@ import numpy as np
 
 from ntps_utils.theory.layer_moments import LayerMoments
 from ntps_utils.theory.linear import Array
-from ntps_utils.theory.moments import Moments
 
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """Token features and targets of a few texts.
+    """Token features and targets of n texts.
 
     Attributes
     ----------
-    texts : tuple of (T_i, d) float64 arrays
+    texts : tuple of n (T_i, d) float64 arrays
+        Token features of each text.
     targets : (n, c) float64
+        One-hot classes or real-valued targets.
     """
 
     texts: tuple[Array, ...]
@@ -35,15 +32,32 @@ class Problem:
 
     @property
     def means(self) -> Array:
-        """Mean token feature of each text, (n, d)."""
+        """Mean of the token features of each text, (n, d)."""
         return np.stack([text.mean(axis=0) for text in self.texts])
 
     def moments(self) -> LayerMoments:
-        """Moments of this problem, as of a single layer."""
-        return Moments.from_texts(self.texts, self.targets).layer(0)
+        """Compute the moments of this problem.
+
+        Returns
+        -------
+        LayerMoments
+            Moments in float64.
+        """
+        return LayerMoments.from_texts(self.texts, self.targets)
 
     def transform(self, M: Array) -> Problem:
-        """The same problem after the change of features x -> M x."""
+        """Apply the linear map x -> M x to the features.
+
+        Parameters
+        ----------
+        M : (d', d) float64
+            Matrix of the map.
+
+        Returns
+        -------
+        Problem
+            Problem with the new features and the same targets.
+        """
         return Problem(tuple(text @ M.T for text in self.texts), self.targets)
 
 
@@ -57,28 +71,40 @@ def random_problem(
     condition: float | None = None,
     offset: float | None = None,
 ) -> Problem:
-    """A random problem; whatever is not given is drawn at random too.
+    """Draw a random problem, including every size that is not given.
 
-    Tokens follow a noisy linear recursion on their own past, so that there is something
-    for autoregression to find. Targets are half the time classes (one-hot), half the
-    time real; they depend on the text's mean feature and on noise.
+    The tokens follow a noisy linear recursion on their own past, so that the next token is
+    partly predictable. The targets depend on the mean feature of the text and on noise;
+    with probability one half they are classes (one-hot), otherwise real-valued.
 
     Parameters
     ----------
     seed : int
+        Random seed for the whole problem.
     d : int, optional
-        Features, 2 to 16.
+        Number of features; drawn from 2 to 16.
     n_texts : int, optional
-        From half as many as features to ten times as many.
+        Number of texts; drawn from d / 2 (at least 4) to 10 d.
     n_targets : int, optional
-        Columns of the targets, 1 to 6 (2 to 6 classes).
+        Number of targets; drawn from 1 to 6 (classes: 2 to 6).
     rank : int, optional
-        Dimension of the span of the features; drawn below d one time in four.
+        Dimension of the span of the features; drawn below d in one of four problems.
     condition : float, optional
-        Ratio of the largest to the smallest scale of the feature directions, 1 to 300
-        (log-uniform); kappa(S) is about its square.
+        Ratio of the largest to the smallest scale of the feature directions; drawn from 1 to
+        300 (log-uniform). kappa(S) is about its square.
     offset : float, optional
-        Size of a constant added to all features, 0 to 3 times their scale.
+        Size of a constant added to all features, relative to their scale; drawn from 0 to 3.
+
+    Returns
+    -------
+    Problem
+        Token features and targets.
+
+    Examples
+    --------
+    >>> problem = random_problem(0, d=5, n_texts=30, n_targets=2)
+    >>> len(problem.texts), problem.d, problem.targets.shape
+    (30, 5, (30, 2))
     """
     rng = np.random.default_rng(seed)
     drawn_d = int(rng.integers(2, 17))
@@ -117,32 +143,80 @@ def random_problem(
 
 
 def planted_problem(seed: int, *, d: int = 40, n_texts: int = 4000, n_steps: int = 12, n_classes: int = 3) -> Problem:
-    """Labels that depend on exactly the directions that help to predict the next token.
+    """Draw a problem whose labels depend on exactly the directions that predict the next token.
 
-    Each text draws a value for the first ``n_classes - 1`` features and keeps it, with a
-    little noise, at every token; the other features are fresh noise at every token, with
-    scales from 1 to 3. The label is the corner of a regular simplex that the kept values
-    lie closest to. A random rotation hides the coordinates. On centered moments a sound
-    score comes close to 1 at k_v = ``n_classes - 1`` already.
+    The first ``n_classes - 1`` features are constant along a text, up to a little noise. The
+    other features are independent noise at every token, with scales from 1 to 3. The label is
+    the corner of a regular simplex that is nearest to the constant features. A random rotation
+    is applied to all features. On centered moments a correct score is close to 1 from
+    ``k_v = n_classes - 1`` on.
+
+    Parameters
+    ----------
+    seed : int
+        Random seed for the whole problem.
+    d : int
+        Number of features.
+    n_texts : int
+        Number of texts.
+    n_steps : int
+        Number of tokens of each text.
+    n_classes : int
+        Number of classes.
+
+    Returns
+    -------
+    Problem
+        Token features and one-hot targets.
+
+    Examples
+    --------
+    >>> planted_problem(0, n_texts=50).targets.shape
+    (50, 3)
     """
     rng = np.random.default_rng(seed)
-    kept = n_classes - 1
-    # Corners of a regular simplex: the identity, seen from within the plane that holds it.
-    corners = np.linalg.svd(np.eye(n_classes) - 1.0 / n_classes)[0][:, :kept]
-    latent = rng.normal(size=(n_texts, kept))
-    labels = (latent @ corners.T).argmax(axis=1)
+    n_constant = n_classes - 1
+    # Corners of a regular simplex: the standard basis, projected on the plane that contains it.
+    corners = np.linalg.svd(np.eye(n_classes) - 1.0 / n_classes)[0][:, :n_constant]
+    constant = rng.normal(size=(n_texts, n_constant))
+    labels = (constant @ corners.T).argmax(axis=1)
     x = rng.normal(size=(n_texts, n_steps, d))
-    x[..., :kept] = latent[:, None, :] + 0.1 * x[..., :kept]
-    x[..., kept:] *= rng.permutation(np.linspace(1.0, 3.0, d - kept))
+    x[..., :n_constant] = constant[:, None, :] + 0.1 * x[..., :n_constant]
+    x[..., n_constant:] *= rng.permutation(np.linspace(1.0, 3.0, d - n_constant))
     rotation = np.linalg.qr(rng.normal(size=(d, d)))[0]
     return Problem(tuple(x @ rotation.T), np.eye(n_classes)[labels])
 
 
 def exact_problem(seed: int, *, condition: float, beta_ratio: float, d: int = 8, r: int = 3) -> Problem:
-    """A problem whose kappa(S) and beta_1 / beta_r are what is asked for, exactly.
+    """Draw a problem with given condition number of S and given ratio of eigenvalues of B.
 
-    Orthonormal scores are scaled and rotated into features; the targets are linear in
-    them. Tokens scatter around each text's mean feature without moving it.
+    Orthonormal scores are scaled and rotated to give the mean features of the texts; the
+    targets are linear in the scores. The tokens of a text scatter around its mean feature and
+    average to it exactly.
+
+    Parameters
+    ----------
+    seed : int
+        Random seed for the whole problem.
+    condition : float
+        Condition number kappa(S).
+    beta_ratio : float
+        Ratio ``beta_1 / beta_r``.
+    d : int
+        Number of features.
+    r : int
+        Number of targets and perception directions.
+
+    Returns
+    -------
+    Problem
+        Token features and real-valued targets of 4 d texts.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> round(float(np.linalg.cond(exact_problem(0, condition=100.0, beta_ratio=4.0).moments().S)))
+    100
     """
     rng = np.random.default_rng(seed)
     n = 4 * d
@@ -156,7 +230,30 @@ def exact_problem(seed: int, *, condition: float, beta_ratio: float, d: int = 8,
 
 
 def circle_problem(seed: int, *, n_texts: int = 400, d: int = 12, n_steps: int = 6) -> Problem:
-    """Texts that walk round a circle of d one-hot tokens, one step at a time, from a random start."""
+    """Draw texts that step through a cycle of d one-hot tokens from a random start.
+
+    Parameters
+    ----------
+    seed : int
+        Random seed for the whole problem.
+    n_texts : int
+        Number of texts.
+    d : int
+        Number of tokens in the cycle.
+    n_steps : int
+        Number of tokens of each text.
+
+    Returns
+    -------
+    Problem
+        One-hot token features and one random target.
+
+    Examples
+    --------
+    >>> text = circle_problem(0, d=4, n_steps=3).texts[0]
+    >>> text.argmax(axis=1)
+    array([3, 0, 1])
+    """
     rng = np.random.default_rng(seed)
-    walks = (rng.integers(0, d, n_texts)[:, None] + np.arange(n_steps)) % d
-    return Problem(tuple(np.eye(d)[walk] for walk in walks), rng.normal(size=(n_texts, 1)))
+    tokens = (rng.integers(0, d, n_texts)[:, None] + np.arange(n_steps)) % d
+    return Problem(tuple(np.eye(d)[row] for row in tokens), rng.normal(size=(n_texts, 1)))

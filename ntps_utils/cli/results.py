@@ -1,0 +1,101 @@
+"""``ntps results``: list, compare and export stored results of benchmarks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from ntps_utils._utils.files import check_writable
+from ntps_utils.cli import options
+from ntps_utils.cli.console import guarded, new_table, out
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ntps_utils.evidence.store import Store
+
+app = typer.Typer(help="List, compare and export stored results of benchmarks.", no_args_is_help=True)
+
+LISTED_COLUMNS = ("key", "model", "dataset", "probe_last", "lora", "gain", "seconds")
+DEFAULT_STORE = Path("runs/cells")
+
+
+@app.command("list")
+def list_command(
+    store: Annotated[Path, typer.Argument(help="Folder of the stored results.")] = DEFAULT_STORE,
+) -> None:
+    """List the results in a store."""
+    with guarded():
+        from ntps_utils.evidence.tables import stored_cells
+
+        cells = stored_cells(_open_store(store))
+        if cells.empty:
+            raise ValueError(f"The store {store} contains no results.")
+        columns = [name for name in LISTED_COLUMNS if name in cells]
+        table = new_table()
+        for heading in columns:
+            table.add_column(heading, overflow="fold")
+        for row in cells[columns].sort_values(["model", "dataset"]).itertuples(index=False):
+            table.add_row(*map(_cell_text, row))
+        out.print(table)
+        out.print(f"{len(cells)} cells.")
+
+
+@app.command("diff")
+def diff_command(
+    first: Annotated[Path, typer.Argument(help="A store, or a recorded table of cells (CSV).")],
+    second: Annotated[Path, typer.Argument(help="A store or table to compare with the first.")],
+    tolerance: Annotated[float, typer.Option(help="Largest absolute difference of equal numbers.")] = 1e-9,
+) -> None:
+    """Compare two tables of results. The exit status is 1 if they differ."""
+    with guarded():
+        from ntps_utils.evidence.tables import compare
+
+        differences = compare(_read_cells(first), _read_cells(second), tolerance)
+        for row in differences.itertuples(index=False):
+            line = f"{row.model} on {row.dataset}: {row.column}: {row.one} | {row.two}"
+            out.print(line, highlight=False, markup=False)
+        out.print(f"{len(differences)} differences.")
+    if len(differences):
+        raise typer.Exit(1)
+
+
+@app.command("export")
+def export_command(
+    file: Annotated[Path, typer.Argument(help="Parquet file to write.")],
+    store: options.Store = DEFAULT_STORE,
+) -> None:
+    """Write all results of a store to one Parquet file."""
+    with guarded():
+        if file.suffix != ".parquet":
+            raise ValueError(f"The name of the file must end in .parquet, got {file}.")
+        check_writable(file)
+        from ntps_utils.evidence.tables import export
+
+        n_cells = export(_open_store(store), file)
+        out.print(f"Wrote {n_cells} cells to {file}.", highlight=False, markup=False)
+
+
+def _cell_text(value: Any) -> str:
+    if isinstance(value, float):
+        return "" if value != value else f"{value:.3f}"
+    return escape(str(value))
+
+
+def _read_cells(path: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    from ntps_utils.evidence.tables import stored_cells
+
+    return pd.read_csv(path) if path.suffix == ".csv" else stored_cells(_open_store(path))
+
+
+def _open_store(folder: Path) -> Store:
+    from ntps_utils.evidence.store import Store
+
+    if not folder.is_dir():
+        raise ValueError(f"There is no store {folder}. `ntps benchmark` creates one.")
+    return Store(folder)

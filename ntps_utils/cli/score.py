@@ -1,0 +1,221 @@
+"""``ntps score``: score a model on a dataset."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ntps_utils._utils.files import check_writable
+from ntps_utils.cli import options
+from ntps_utils.cli.console import guarded, new_table, note, out, progress_callback, save
+
+if TYPE_CHECKING:
+    from ntps_utils.theory.score import ScoreReport, Shrinkage
+
+HEADINGS = {
+    "ntps": "NTPS",
+    "ntps_metric": "metric",
+    "ntps_task": "task",
+    "trace_b": "tr B",
+    "excess_loss": "excess",
+}
+"""Heading of each column of scores, by field of a row."""
+
+
+def parse_widths(values: list[str]) -> list[int | float]:
+    """Parse widths: an integer is a number of directions, a decimal number a fraction of the rank.
+
+    Parameters
+    ----------
+    values : list of str
+        Each with one width, or several separated by commas.
+
+    Returns
+    -------
+    list of int or float
+
+    Raises
+    ------
+    ValueError
+        If a width is neither an integer of at least 1 nor a fraction in (0, 1].
+
+    Examples
+    --------
+    >>> parse_widths(["16", "0.25,0.5"])
+    [16, 0.25, 0.5]
+    """
+    widths: list[int | float] = []
+    for part in ",".join(values).split(","):
+        text = part.strip()
+        try:
+            width: int | float = float(text) if "." in text or "e" in text.lower() else int(text)
+        except ValueError:
+            raise ValueError(f"--k-v must be integers or fractions such as 16 or 0.5, got {text!r}.") from None
+        if isinstance(width, float) and not 0.0 < width <= 1.0:
+            raise ValueError(
+                f"--k-v {text} is not a fraction in (0, 1]. Write an integer without a decimal point "
+                "for a number of directions."
+            )
+        if isinstance(width, int) and width < 1:
+            raise ValueError(f"--k-v {text} is below 1. Give at least one direction.")
+        widths.append(width)
+    return widths
+
+
+def parse_shrinkage(text: str) -> Shrinkage:
+    """Parse a shrinkage intensity: a number, or "ledoit-wolf".
+
+    Raises
+    ------
+    ValueError
+        If it is neither.
+
+    Examples
+    --------
+    >>> parse_shrinkage("0.1")
+    0.1
+    """
+    if text == "ledoit-wolf":
+        return "ledoit-wolf"
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"--shrinkage must be a number in [0, 1] or ledoit-wolf, got {text!r}.") from None
+
+
+def score_command(
+    model: options.Model,
+    dataset: options.Dataset,
+    split: Annotated[str, typer.Option(help="Split of the dataset.")] = "train",
+    max_texts: Annotated[int | None, typer.Option(help="Use only the first N rows.", show_default="all")] = None,
+    max_length: options.MaxLength = None,
+    bos: Annotated[
+        bool | None,
+        typer.Option(
+            "--bos/--no-bos",
+            help="Start every text with a beginning-of-sequence token, or add no special tokens.",
+            show_default="as the tokenizer does",
+        ),
+    ] = None,
+    layers: Annotated[
+        str,
+        typer.Option(help="all, last, or indices such as 0,2,-1. Index 0 is the embeddings and -1 the last layer."),
+    ] = "all",
+    k_v: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--k-v",
+            help="Number of autoregressive directions: integers, or fractions of the rank. "
+            "Repeat the option, or separate values by commas.",
+            show_default="0.5",
+        ),
+    ] = None,
+    center: Annotated[
+        bool, typer.Option("--center/--no-center", help="Use covariances instead of the paper's second moments.")
+    ] = False,
+    centre: Annotated[bool | None, typer.Option("--centre/--no-centre", hidden=True)] = None,
+    ridge: Annotated[
+        float, typer.Option(help="Ridge added to S, as a fraction of the mean of its diagonal entries.")
+    ] = 0.0,
+    shrinkage: Annotated[str, typer.Option(help="Shrinkage of S: a number in [0, 1], or ledoit-wolf.")] = "0",
+    order: Annotated[
+        str, typer.Option(help="Order of eigenvectors: descending, or ascending as in the released script.")
+    ] = "descending",
+    batch_size: options.BatchSize = 16,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Keep the features of one layer in memory at a time, for deep models.")
+    ] = False,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="Save the state of the extraction to this file, and continue from it after an interruption."),
+    ] = None,
+    device: options.Device = "auto",
+    dtype: options.Dtype = "auto",
+    seed: Annotated[int, options.seed_option("the groups of --jackknife")] = 0,
+    text_column: options.TextColumn = "text",
+    label_column: options.LabelColumn = "label",
+    trust_remote_code: options.TrustRemoteCode = False,
+    jackknife: Annotated[
+        int,
+        typer.Option(
+            help="Number of random groups of texts for standard errors, such as 10; 0 for no standard errors."
+        ),
+    ] = 0,
+    json_file: options.JsonFile = None,
+) -> None:
+    """Score how well a model's next-token subspace supports the labels of a dataset.
+
+    Prints one row per layer and width k_v: the paper's score (NTPS), the
+    metric-matched and the task-weighted score, the loss that the features can
+    explain (tr B), and the excess loss of a linear predictor that uses only the
+    next-token subspace, with its bounds.
+    """
+    with guarded(models=True):
+        if centre is not None:
+            note("--centre and --no-centre are now --center and --no-center.")
+            center = centre
+        widths = parse_widths(k_v or ["0.5"])
+        intensity = parse_shrinkage(shrinkage)
+        if json_file is not None:
+            check_writable(json_file, make_folders=False)
+        from ntps_utils.models.scoring import score_model
+
+        with progress_callback() as progress:
+            report = score_model(
+                model,
+                dataset,
+                split=split,
+                max_texts=max_texts,
+                max_length=max_length,
+                bos=bos,
+                layers=layers,
+                k_v=widths,
+                center=center,
+                ridge=ridge,
+                shrinkage=intensity,
+                order=order,  # type: ignore[arg-type]  # checked there
+                jackknife=jackknife,
+                batch_size=batch_size,
+                stream=stream,
+                checkpoint=checkpoint,
+                device=device,
+                dtype=dtype,
+                seed=seed,
+                text_column=text_column,
+                label_column=label_column,
+                trust_remote_code=trust_remote_code,
+                progress=progress,
+            )
+        print_report(report)
+        if json_file is not None:
+            save(json_file, report.to_json())
+
+
+def print_report(report: ScoreReport) -> None:
+    """Print a table of the scores, with their standard errors if there are any."""
+    facts = report.provenance
+    with_errors = bool(facts["jackknife"])
+    table = new_table(f"{facts['model']} on {facts['dataset']}", padding=(0, 0, 0, 1))
+    # Standard errors and bounds do not fit into 80 columns together. The JSON file has both.
+    bounds = [] if with_errors else ["by NTPS", "by metric"]
+    for heading in ["layer", "k_v", *HEADINGS.values(), *bounds]:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in report:
+        cells = [str(row.layer), str(row.k_v)]
+        for name in HEADINGS:
+            error = getattr(row, f"{name}_se", None)
+            cells.append(f"{getattr(row, name):.4f}" if error is None else f"{getattr(row, name):.3f} ± {error:.3f}")
+        if not with_errors:
+            cells.append(f"{row.lower_bound:.1g}–{row.upper_bound:.2g}")
+            cells.append(f"{row.lower_bound_metric:.2g}–{row.upper_bound_metric:.2g}")
+        table.add_row(*cells)
+    out.print(table)
+    last = "± is one standard error over texts." if with_errors else "The last two columns are bounds on it."
+    out.print(
+        f"{facts['n_texts']} texts, {facts['n_tokens']} tokens, {facts['n_classes']} classes, "
+        f"{'centered' if facts['center'] else 'uncentered'} moments, {facts['seconds']:.1f} s. The excess loss is "
+        f"the loss added by predicting from the k_v next-token directions alone. {last}",
+        highlight=False,
+    )

@@ -1,0 +1,617 @@
+"""Scores of arrays and of hidden states: a function for arrays in memory, a metric for batches."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from ntps_utils._utils.diagnostics import diagnostic_in
+from ntps_utils._utils.layers import Layers, resolve_layers
+from ntps_utils._utils.provenance import provenance
+from ntps_utils._utils.validation import check_choice, check_flag, check_integer, check_number
+from ntps_utils.theory.layer_moments import as_targets
+from ntps_utils.theory.linear import Order
+from ntps_utils.theory.moments import Moments
+from ntps_utils.theory.score import (
+    NumericalWarning,
+    ScoreGrid,
+    ScoreReport,
+    ScoreRow,
+    Shrinkage,
+    Width,
+    resolve_width,
+    score_layer,
+)
+
+BATCH = 64  # texts that score() adds at a time
+
+
+def score(
+    X: Any,
+    y: ArrayLike | Sequence[Any],
+    *,
+    lengths: ArrayLike | None = None,
+    k_v: Width | Sequence[Width] = 0.5,
+    center: bool = False,
+    ridge: float = 0.0,
+    shrinkage: Shrinkage = 0.0,
+    order: Order = "descending",
+    jackknife: int = 0,
+    seed: int = 0,
+) -> ScoreReport:
+    """Score token features against the labels of their texts.
+
+    Parameters
+    ----------
+    X : sequence of (T_i, d) arrays, or (n, T, d) array
+        Token features of each text: numpy arrays or torch tensors. A padded array needs
+        ``lengths`` unless every text has T tokens; padding stands at the end.
+    y : (n,) sequence of class labels, or (n, c) array_like
+        Class labels (integers or strings), or real-valued targets.
+    lengths : (n,) array_like of int, optional
+        Number of tokens of each text in a padded array.
+    k_v : int, float, or sequence of them
+        Autoregressive directions to keep: an integer counts directions, a float is a
+        fraction of their number.
+    center : bool
+        Use covariances instead of second moments. The paper's score does not.
+    ridge, shrinkage, order
+        See :func:`ntps_utils.theory.score.subspaces`.
+    jackknife : int
+        Number of random groups of texts for standard errors, at least 3; 0 for none.
+    seed : int
+        Random seed for the jackknife groups.
+
+    Returns
+    -------
+    ScoreReport
+        One row for each width; ``report.rows[0].ntps`` is the paper's score.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, a value is not finite, or a setting is out of range.
+
+    See Also
+    --------
+    NTPS : The same from batches of hidden states, for several layers.
+    ntps_utils.score_model : Score a language model on a dataset.
+
+    References
+    ----------
+    Cheng, Hu, Huang and Balestriero (2025), arXiv:2505.17169.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> y = np.arange(200) % 2
+    >>> X = [rng.normal(size=(rng.integers(3, 9), 6)) + label for label in y]
+    >>> report = score(X, y, k_v=0.5)
+    >>> bool(0.0 <= report.rows[0].ntps <= 1.0), report.rows[0].k_v
+    (True, 3)
+    """
+    states, valid = _single_layer(X, lengths)
+    targets = as_targets(y)
+    n = len(valid)
+    if len(targets) != n:
+        raise ValueError(f"{n} texts need as many labels; got {len(targets)}.")
+    metric = NTPS(
+        k_v=k_v,
+        center=center,
+        ridge=ridge,
+        shrinkage=shrinkage,
+        order=order,
+        jackknife=jackknife,
+        seed=seed,
+    )
+    for start in range(0, n, BATCH):
+        rows = slice(start, start + BATCH)
+        metric._add([_padded(states, rows)], valid[rows], torch.as_tensor(targets[rows]), layers=(0,))
+    return metric.compute()
+
+
+class NTPS:
+    """Next Token Perception Score from batches of hidden states.
+
+    The metric accumulates sums over texts, so that no feature has to be kept; batches may
+    come in any order and from any device. It has the methods of a torchmetrics metric:
+    :meth:`update`, :meth:`compute`, :meth:`reset` and :meth:`merge_state`.
+
+    Parameters
+    ----------
+    layers : {"all", "last"}, str, int or sequence of int
+        Which of the hidden states to score; 0 is the embeddings, negative numbers count
+        from the last layer.
+    n_classes : int, optional
+        Number of classes; by default one more than the largest label.
+    k_v, center, ridge, shrinkage, order, jackknife, seed
+        See :func:`score`.
+    precision : {"float64", "float32"}, optional
+        Type in which the products of a batch are formed; by default float64 on the CPU
+        and float32 elsewhere. Batches are added in float64.
+
+    Raises
+    ------
+    ValueError
+        If a setting is out of range.
+
+    Examples
+    --------
+    >>> import torch
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> metric = NTPS(layers=[0, -1], k_v=2)
+    >>> for _ in range(3):
+    ...     hidden_states = [torch.randn(16, 7, 4, generator=generator) for _ in range(3)]
+    ...     attention_mask = torch.ones(16, 7, dtype=torch.long)
+    ...     metric.update(hidden_states, attention_mask, torch.arange(16) % 2)
+    >>> report = metric.compute()
+    >>> [row.layer for row in report], metric.n_texts
+    ([0, 2], 48)
+    """
+
+    def __init__(
+        self,
+        layers: Layers = "all",
+        *,
+        n_classes: int | None = None,
+        k_v: Width | Sequence[Width] = 0.5,
+        center: bool = False,
+        ridge: float = 0.0,
+        shrinkage: Shrinkage = 0.0,
+        order: Order = "descending",
+        jackknife: int = 0,
+        precision: str | None = None,
+        seed: int = 0,
+    ) -> None:
+        check_integer("n_classes", n_classes, 1, optional=True)
+        check_choice("precision", precision, (None, "float64", "float32"))
+        check_score_settings(center, ridge, shrinkage, order, jackknife, seed)
+        self.layers = layers
+        self.n_classes = n_classes
+        self.k_v = as_widths(k_v)
+        self.center = center
+        self.ridge = ridge
+        self.shrinkage = shrinkage
+        self.order = order
+        self.jackknife = jackknife
+        self.precision = precision
+        self.seed = seed
+        self._parts: list[Moments] = []
+        self._n_layers = 0  # number of hidden states of the first batch
+        self._n_added = 0
+
+    @property
+    def n_texts(self) -> int:
+        """Number of texts added."""
+        return sum(part.n_texts for part in self._parts)
+
+    @property
+    def moments(self) -> Moments:
+        """Moments of all texts added.
+
+        Raises
+        ------
+        ValueError
+            If no text was added.
+        """
+        whole = self._groups()[0]
+        for part in self._groups()[1:]:
+            whole = whole.merge(part)
+        return whole
+
+    def update(self, hidden_states: Any, attention_mask: Any = None, labels: Any = None) -> None:
+        """Add a batch of texts.
+
+        Parameters
+        ----------
+        hidden_states : sequence of (n, T, d) arrays, (n, T, d) array, or sequence of (T_i, d) arrays
+            The ``hidden_states`` of a transformers model (all layers), the features of one
+            layer, or the features of one layer text by text. numpy arrays or torch tensors.
+        attention_mask : (n, T) array_like of 0 and 1, optional
+            1 for a token, 0 for padding, on either side; by default every position is a
+            token.
+        labels : (n,) array_like of int, or (n, c) array_like of float
+            Class numbers 0, 1, ..., or real-valued targets.
+
+        Raises
+        ------
+        ValueError
+            If shapes do not fit each other or the earlier batches, or a value is not
+            finite; nothing has been added then.
+
+        Warns
+        -----
+        NumericalWarning
+            If a text has no token; it is excluded.
+        """
+        if labels is None:
+            raise ValueError("update needs labels: class numbers (n,) or targets (n, c).")
+        states, n_layers = _all_layers(hidden_states, attention_mask)
+        if self._parts and n_layers != self._n_layers:
+            raise ValueError(f"Earlier batches had {self._n_layers} hidden states, this one has {n_layers}.")
+        if n_layers == 1 and isinstance(self.layers, int):
+            layers: tuple[int, ...] = (self.layers,)
+            chosen = states  # the features of that layer alone
+        else:
+            layers = resolve_layers(self.layers, n_layers)
+            chosen = [states[i] for i in layers]
+        n = len(chosen[0])
+        batch = [_padded(one, slice(0, n)) for one in chosen]
+        n_steps = batch[0].shape[1]
+        if attention_mask is None:
+            lengths = torch.tensor([len(text) for text in chosen[0]])
+        else:
+            mask = torch.as_tensor(attention_mask).to(batch[0].device) != 0
+            if mask.shape != (n, n_steps):
+                raise ValueError(f"attention_mask has shape {tuple(mask.shape)}; the batch needs {(n, n_steps)}.")
+            lengths = mask.sum(1)
+            if not bool((mask == (torch.arange(n_steps, device=mask.device) < lengths[:, None])).all()):
+                # Padding on the left or inside: move the tokens to the front, in their order.
+                front = (~mask).to(torch.int8).argsort(dim=1, stable=True)[:, :, None]
+                batch = [one.gather(1, front.to(one.device).expand(-1, -1, one.shape[2])) for one in batch]
+        targets = self._targets(labels, n)
+        nonempty = lengths.cpu() > 0
+        if not bool(nonempty.all()):
+            n_empty = int((~nonempty).sum())
+            warnings.warn(f"{n_empty} texts have no token and were excluded.", NumericalWarning, stacklevel=2)
+            batch = [one[nonempty.to(one.device)] for one in batch]
+            lengths, targets = lengths[nonempty.to(lengths.device)], targets[nonempty]
+        if len(targets):
+            self._add(batch, lengths, targets, layers)
+            self._n_layers = n_layers
+
+    def compute(self, progress: Callable[[str, int, int], None] | None = None) -> ScoreReport:
+        """Score the texts added so far; more can be added afterwards.
+
+        Parameters
+        ----------
+        progress : callable, optional
+            Called with a description, the number of layers scored, and their total.
+
+        Returns
+        -------
+        ScoreReport
+            One row for each (layer, k_v).
+
+        Raises
+        ------
+        ValueError
+            If no text was added, or the texts carry no information (one class, constant features).
+        """
+        parts = self._groups()
+        rows, grids = score_layers(
+            parts,
+            self.k_v,
+            center=self.center,
+            ridge=self.ridge,
+            shrinkage=self.shrinkage,
+            order=self.order,
+            progress=progress,
+        )
+        first = parts[0]
+        facts = provenance(
+            n_texts=self.n_texts,
+            n_tokens=sum(part.n_tokens for part in parts),
+            n_classes=first.C.shape[-1],
+            n_features=first.C.shape[-2],
+            layers=list(first.layers),
+            k_v=list(self.k_v),
+            center=self.center,
+            ridge=self.ridge,
+            shrinkage=self.shrinkage,
+            order=self.order,
+            jackknife=self.jackknife,
+            seed=self.seed,
+            precision=first.precision,
+        )
+        return ScoreReport(tuple(rows), facts, tuple(grids))
+
+    def reset(self) -> None:
+        """Forget all texts; the settings stay."""
+        self._parts, self._n_layers, self._n_added = [], 0, 0
+
+    def merge_state(self, metrics: NTPS | Sequence[NTPS]) -> None:
+        """Add the texts of other metrics, for example those of other processes.
+
+        Parameters
+        ----------
+        metrics : NTPS or sequence of NTPS
+            With the same layers, precision and number of jackknife groups; they do not change.
+
+        Raises
+        ------
+        ValueError
+            If a metric does not fit this one.
+        """
+        for other in [metrics] if isinstance(metrics, NTPS) else metrics:
+            if not other._parts:
+                continue
+            if other.jackknife != self.jackknife:
+                raise ValueError(f"Metrics with {self.jackknife} and {other.jackknife} jackknife groups do not merge.")
+            if not self._parts:
+                self._parts = [_copied(part) for part in other._parts]
+                self._n_layers, self._n_added = other._n_layers, other._n_added
+                continue
+            c = max(self._parts[0].C.shape[-1], other._parts[0].C.shape[-1])
+            pairs = zip(self._parts, other._parts, strict=True)
+            self._parts = [_widened(a, c).merge(_widened(b, c)) for a, b in pairs]
+            self._n_added += other._n_added
+
+    def __repr__(self) -> str:
+        return f"NTPS(layers={self.layers!r}, k_v={list(self.k_v)}, n_texts={self.n_texts})"
+
+    # -- private -----------------------------------------------------------------
+
+    def _groups(self) -> list[Moments]:
+        """Moments of each group that has a text."""
+        parts = [part for part in self._parts if part.n_texts]
+        if not parts:
+            raise ValueError("No text was added; call update(hidden_states, attention_mask, labels) first.")
+        return parts
+
+    def _targets(self, labels: Any, n: int) -> Tensor:
+        """One-hot or real-valued targets, (n, c) float64."""
+        try:
+            given = torch.as_tensor(np.asarray(labels) if not isinstance(labels, Tensor) else labels).detach().cpu()
+        except (TypeError, ValueError):
+            raise ValueError(
+                "labels must be class numbers (n,) or real-valued targets (n, c); encode class names as numbers first."
+            ) from None
+        if given.ndim not in (1, 2) or len(given) != n:
+            raise ValueError(f"{n} texts need labels of shape ({n},) or ({n}, c); got shape {tuple(given.shape)}.")
+        if given.ndim == 2:
+            return given.double()
+        if given.is_floating_point() and not bool((given == given.round()).all()):
+            raise ValueError("labels of shape (n,) must be class numbers; give real-valued targets as (n, 1).")
+        given = given.long()
+        if len(given) and int(given.min()) < 0:
+            raise ValueError(f"labels must be class numbers 0, 1, ...; got {int(given.min())}.")
+        largest = int(given.max()) + 1 if len(given) else 1
+        if self.n_classes is not None and largest > self.n_classes:
+            raise ValueError(f"labels go up to {largest - 1}, but n_classes is {self.n_classes}.")
+        present = self._parts[0].C.shape[-1] if self._parts else 1
+        c = self.n_classes or max(largest, present)
+        return torch.nn.functional.one_hot(given, c).double()
+
+    def _add(self, batch: list[Tensor], lengths: Tensor, targets: Tensor, layers: tuple[int, ...]) -> None:
+        """Add right-padded texts to the moments of their jackknife groups."""
+        device, d, c = batch[0].device, batch[0].shape[-1], targets.shape[1]
+        parts = self._parts
+        if not parts:
+            precision = self.precision or ("float64" if device.type == "cpu" else "float32")
+            n_parts = max(1, self.jackknife)
+            parts = [Moments.zeros(layers, d, c, precision=precision, device=device) for _ in range(n_parts)]
+        elif c > parts[0].C.shape[-1]:
+            parts = [_widened(part, c) for part in parts]
+        if len(parts) > 1:  # else a group might be added before the error in another
+            _check_finite(batch, lengths)
+        group_of = self._next_groups(len(targets))
+        for g, part in enumerate(parts):
+            _add_rows(part, batch, lengths, targets, np.flatnonzero(group_of == g))
+        self._parts = parts
+        self._n_added += len(targets)
+
+    def _next_groups(self, n: int) -> NDArray[np.intp]:
+        """Jackknife groups of the next n texts: each block of consecutive texts is spread over all groups."""
+        G = self.jackknife
+        if not G:
+            return np.zeros(n, dtype=np.intp)
+        first, last = self._n_added // G, (self._n_added + n - 1) // G
+        blocks = [np.random.default_rng([self.seed, block]).permutation(G) for block in range(first, last + 1)]
+        start = self._n_added - first * G
+        return np.concatenate(blocks)[start : start + n]
+
+
+def check_score_settings(
+    center: bool, ridge: float, shrinkage: Shrinkage, order: str, jackknife: int, seed: int
+) -> None:
+    """Raise ValueError unless the settings that all scores share are valid."""
+    check_flag("center", center)
+    check_number("ridge", ridge, 0.0)
+    if shrinkage != "ledoit-wolf":
+        check_number("shrinkage (a number in [0, 1] or 'ledoit-wolf')", shrinkage, 0.0, 1.0)
+    check_choice("order", order, ("descending", "ascending"))
+    check_integer("jackknife", jackknife, 0)
+    if jackknife in (1, 2):
+        raise ValueError(f"jackknife must be 0 (no standard errors) or at least 3 groups, got {jackknife}.")
+    check_integer("seed", seed, 0)
+
+
+def as_widths(k_v: Width | Sequence[Width]) -> tuple[Width, ...]:
+    """One width or several as a tuple.
+
+    Raises
+    ------
+    ValueError
+        If there is none, or one is not a positive integer or a fraction in (0, 1].
+
+    Examples
+    --------
+    >>> as_widths(0.5), as_widths([4, 8])
+    ((0.5,), (4, 8))
+    """
+    widths = (k_v,) if isinstance(k_v, (int, float, np.integer, np.floating, str)) else tuple(k_v)
+    if not widths:
+        raise ValueError("k_v must be an integer, a fraction in (0, 1], or a sequence of them; got an empty sequence.")
+    for width in widths:
+        resolve_width(width, 2**31, 2**31)
+    return widths
+
+
+def score_layers(
+    parts: Sequence[Moments],
+    k_v: Sequence[Width],
+    *,
+    progress: Callable[[str, int, int], None] | None = None,
+    **options: Any,
+) -> tuple[list[ScoreRow], list[ScoreGrid]]:
+    """Score every layer of moments; a warning that several layers share is issued once.
+
+    Parameters
+    ----------
+    parts : sequence of Moments
+        Moments of disjoint groups of texts, see :func:`ntps_utils.theory.score.score_layer`.
+    k_v : sequence of int or float
+    progress : callable, optional
+        Called with a description, the number of layers scored, and their total.
+    **options
+        See :func:`ntps_utils.theory.score.subspaces`.
+
+    Returns
+    -------
+    rows : list of ScoreRow
+        One for each (layer, k_v).
+    grids : list of ScoreGrid
+        One for each layer.
+    """
+    rows: list[ScoreRow] = []
+    grids: list[ScoreGrid] = []
+    layers = parts[0].layers
+    with _merged_warnings():
+        for i, layer in enumerate(layers):
+            if progress is not None:
+                progress("scoring layers", i, len(layers))
+            new_rows, grid = score_layer(parts, layer, k_v, **options)
+            rows += new_rows
+            grids.append(grid)
+    if progress is not None:
+        progress("scoring layers", len(layers), len(layers))
+    return rows, grids
+
+
+@contextmanager
+def _merged_warnings() -> Iterator[None]:
+    """Issue a numerical warning that several layers share once, with their number."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", NumericalWarning)
+        yield
+    kinds: dict[str, list[warnings.WarningMessage]] = {}
+    for one in caught:
+        kinds.setdefault(diagnostic_in(str(one.message)) or str(one.message), []).append(one)
+    for first, *others in kinds.values():
+        also = f" (The same in {len(others)} other layers.)" if others else ""
+        warnings.warn(f"{first.message}{also}", first.category, stacklevel=5)
+
+
+def _copied(moments: Moments) -> Moments:
+    """A copy whose sums can be changed without changing those of the original."""
+    return moments.merge(_zeros_like(moments, moments.C.shape[-1]))
+
+
+def _zeros_like(moments: Moments, c: int) -> Moments:
+    return Moments.zeros(
+        moments.layers,
+        moments.C.shape[-2],
+        c,
+        precision=moments.precision,
+        source=moments.source,
+        device=moments.C.device,
+    )
+
+
+def _widened(moments: Moments, c: int) -> Moments:
+    """The same moments with room for c targets; new classes have no text yet."""
+    more = c - moments.C.shape[-1]
+    if more <= 0:
+        return moments
+    pad = torch.nn.functional.pad
+    return replace(
+        moments, C=pad(moments.C, (0, more)), Y=pad(moments.Y, (0, more, 0, more)), q=pad(moments.q, (0, more))
+    )
+
+
+def _add_rows(moments: Moments, batch: list[Tensor], lengths: Tensor, targets: Tensor, rows: NDArray[np.intp]) -> None:
+    """Add the given rows of a batch."""
+    if not len(rows):
+        return
+    y = torch.nn.functional.pad(targets, (0, moments.C.shape[-1] - targets.shape[1]))
+    if len(rows) < len(targets):
+        index = torch.as_tensor(rows)
+        batch = [one[index.to(one.device)] for one in batch]
+        lengths, y = lengths[index.to(lengths.device)], y[index]
+    moments.update(batch, lengths, y)
+
+
+def _check_finite(batch: list[Tensor], lengths: Tensor) -> None:
+    """Raise if a token has a feature that is NaN or infinite."""
+    for one in batch:
+        tokens = torch.arange(one.shape[1], device=one.device) < lengths.to(one.device)[:, None]
+        if not bool(torch.isfinite(one[tokens]).all()):
+            raise ValueError(
+                "The hidden states of a token are NaN or infinite; check the weights, or use a wider type."
+            )
+
+
+def _single_layer(X: Any, lengths: ArrayLike | None) -> tuple[Any, Tensor]:
+    """Features of one layer, and the number of tokens of each text."""
+    if _ndim(X) == 3:
+        n, n_steps = X.shape[:2]
+        valid = torch.full((n,), n_steps) if lengths is None else torch.as_tensor(np.asarray(lengths))
+        if valid.shape != (n,) or valid.is_floating_point():
+            raise ValueError(
+                f"lengths must hold one integer for each of the {n} texts; got shape {tuple(valid.shape)}."
+            )
+        return X, valid.long()
+    if lengths is not None:
+        raise ValueError("lengths belong to a padded (n, T, d) array; a sequence of arrays has its own lengths.")
+    texts = list(X) if _ndim(X) is None else None
+    if not texts or any(_ndim(text) != 2 for text in texts):
+        raise ValueError(
+            f"X must be a sequence of (T_i, d) arrays or an (n, T, d) array; got {_description(X)}. "
+            "Each text needs the features of its tokens."
+        )
+    return texts, torch.tensor([len(text) for text in texts])
+
+
+def _all_layers(hidden_states: Any, attention_mask: Any) -> tuple[list[Any], int]:
+    """Features by layer, each an (n, T, d) array or a list of (T_i, d) arrays; and the number of layers."""
+    n_dimensions = _ndim(hidden_states)
+    if n_dimensions == 3:
+        return [hidden_states], 1
+    if n_dimensions == 4:
+        return list(hidden_states), len(hidden_states)
+    layers = list(hidden_states) if n_dimensions is None and isinstance(hidden_states, Sequence) else []
+    inner = {_ndim(one) for one in layers}
+    if inner == {3}:
+        if len({tuple(one.shape[:2]) for one in layers}) > 1:
+            raise ValueError(f"Layers differ in shape: {sorted({tuple(one.shape) for one in layers})}.")
+        return layers, len(layers)
+    if inner == {2}:
+        if attention_mask is not None:
+            raise ValueError("An attention mask belongs to padded (n, T, d) features; these are given text by text.")
+        return [layers], 1
+    raise ValueError(
+        "hidden_states must be a sequence of (n, T, d) arrays, one (n, T, d) array, or a sequence of (T_i, d) arrays; "
+        f"got {_description(hidden_states)}."
+    )
+
+
+def _padded(features: Any, rows: slice) -> Tensor:
+    """Rows of a layer as one right-padded tensor; a list of texts is padded here."""
+    if _ndim(features) == 3:
+        return torch.as_tensor(features[rows]).detach()
+    texts = [torch.as_tensor(text).detach() for text in features[rows]]
+    if len({text.shape[1] for text in texts}) > 1:
+        raise ValueError(f"Texts differ in their number of features: {sorted({text.shape[1] for text in texts})}.")
+    return torch.nn.utils.rnn.pad_sequence(texts, batch_first=True)
+
+
+def _ndim(x: Any) -> int | None:
+    return int(x.ndim) if hasattr(x, "ndim") and hasattr(x, "shape") else None
+
+
+def _description(x: Any) -> str:
+    if _ndim(x) is not None:
+        return f"an array of shape {tuple(x.shape)}"
+    items = list(x) if isinstance(x, Sequence) else []
+    shapes = sorted({str(tuple(one.shape)) for one in items if _ndim(one) is not None})
+    return f"a sequence with shapes {', '.join(shapes[:4])}" if shapes else type(x).__name__
