@@ -1,13 +1,14 @@
-"""The paper's eight models and twelve datasets in miniature, in the shape that the Hub has them.
+"""Small stand-ins for the paper's eight models and twelve datasets, in the format of the Hub.
 
-Models are the lab's, four sizes early and late in pretraining, under the paper's ids; datasets
-are its tasks in the columns and splits of the real ones. Two datasets have no source on the
-Hub and lie in a folder.
+The models are those of the lab, early and late in pretraining, under the ids of the paper; the
+datasets are tasks of the lab in the columns and splits of the real datasets. Two datasets have no
+source on the Hub and are written to a folder.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,16 +47,24 @@ class OpenELMForCausalLM(LlamaForCausalLM):
 """
 
 
-def build(folder: Path, n_train: int = 60, n_test: int = 30) -> str:
-    """Write the repositories below ``folder/hub`` and the two datasets below ``folder/local``.
+def build(folder: Path, n_train: int = 60, n_test: int = 30, models: Mapping[str, str] = MODELS) -> str:
+    """Write the repositories below ``folder/hub`` and the two other datasets below ``folder/local``.
+
+    Parameters
+    ----------
+    folder : Path
+    n_train, n_test : int
+        Number of texts of each dataset.
+    models : mapping of str to str
+        Model of the lab, such as "XS@400", by registered name.
 
     Returns
     -------
     str
-        Value for ``--datasets`` of ``ntps grid``.
+        Value for ``--datasets`` of ``ntps benchmark``.
     """
     for name, entry in registered_models().items():
-        _model(folder / "hub/models", name, entry)
+        _model(folder / "hub/models", name, models[name], entry)
     local = []
     for name, entry in registered_datasets().items():
         if "hub" in entry:
@@ -69,8 +78,8 @@ def build(folder: Path, n_train: int = 60, n_test: int = 30) -> str:
     return ",".join(["paper", *local])
 
 
-def _model(hub: Path, name: str, entry: dict[str, Any]) -> None:
-    model = load_model(f"lab/{MODELS[name]}", dtype="float32")
+def _model(hub: Path, name: str, stand_in: str, entry: dict[str, Any]) -> None:
+    model = load_model(f"lab/{stand_in}", dtype="float32")
     place = hub / entry["hub"]
     model.model.save_pretrained(place)
     tokenizer = hub / entry.get("tokenizer", entry["hub"])

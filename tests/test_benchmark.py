@@ -1,4 +1,4 @@
-"""The grid under fire: dead workers, dead clients, cells that fail, workers of another version."""
+"""Benchmarks: stored and continued cells, killed processes, failing cells, and the command."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,10 +20,10 @@ from distributed import LocalCluster
 from rich.console import Console
 from typer.testing import CliRunner
 
-from ntps_utils.cli import benchmark as grid_commands
+from ntps_utils.cli import benchmark as commands
 from ntps_utils.cli.benchmark import parse_names
 from ntps_utils.cli.main import app
-from ntps_utils.evidence import benchmark as grid_module
+from ntps_utils.evidence import benchmark, experiment
 from ntps_utils.evidence.benchmark import RESOURCE, BenchmarkError, failures_of, plan_benchmark, run_benchmark
 from ntps_utils.evidence.experiment import GPU, ExperimentConfig
 from ntps_utils.evidence.store import Store
@@ -34,24 +35,26 @@ from ntps_utils.models.loading import registered_models
 from tests.paper_hub import build
 from tests.standin_hub import StandInHub
 
-SHORT = FinetuneConfig(learning_rates=(1e-2,), max_steps=10, eval_steps=5)
-SETTINGS = ExperimentConfig(lora=SHORT, frozen=replace(SHORT, method="frozen"), n_train=120, n_test=60)
+SHORT = FinetuneConfig(learning_rates=(1e-2,), max_steps=5, eval_steps=5)
+SETTINGS = ExperimentConfig(lora=SHORT, frozen=replace(SHORT, method="frozen"), n_train=80, n_test=40)
+SCORES_ONLY = replace(SETTINGS, lora=None)
 TASKS = [f"lab/{task}" for task in ("tense", "code", "number", "marker")]
 NTPS = str(Path(sys.executable).with_name("ntps"))
+ROOT = Path(__file__).resolve().parents[1]
 runner = CliRunner()
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory) -> Store:
-    """The rows as one process measures them."""
-    store = Store(tmp_path_factory.mktemp("alone"))
+def undisturbed(tmp_path_factory) -> Store:
+    """The cells as one process runs them."""
+    store = Store(tmp_path_factory.mktemp("undisturbed"))
     assert len(run_benchmark(["lab/XS"], TASKS, SETTINGS, store).complete()) == len(TASKS)
     return store
 
 
 @pytest.fixture
 def one_class(tmp_path) -> str:
-    """A dataset that cannot be probed: every text has the same label."""
+    """A dataset that cannot be probed, because all texts have the same label."""
     folder = tmp_path / "one-class"
     folder.mkdir()
     texts = sample("tense", 20, seed=0).texts
@@ -64,18 +67,156 @@ def one_class(tmp_path) -> str:
 def cluster():
     with LocalCluster(
         n_workers=2, threads_per_worker=1, memory_limit=None, dashboard_address=":0", resources={RESOURCE: 1}
-    ) as found:
-        yield found
+    ) as cluster:
+        yield cluster
 
 
 def address(cluster: LocalCluster) -> str:
     return cluster.scheduler_address.replace("tcp://", "dask://")
 
 
+def modification_times(folder: Path) -> dict[str, int]:
+    return {file.name: file.stat().st_mtime_ns for file in folder.glob("[0-9a-f]*.json")}
+
+
+def start_python(*arguments: str) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen([sys.executable, *arguments], env=environment, stderr=subprocess.DEVNULL)
+
+
+def wait_for_cells(folder: Path, n: int, seconds: float = 180) -> None:
+    deadline = time.monotonic() + seconds
+    while len(modification_times(folder)) < n and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert len(modification_times(folder)) >= n
+
+
+# -- in this process -----------------------------------------------------------------
+
+
+def test_finished_cells_are_not_run_again(undisturbed, monkeypatch):
+    monkeypatch.setattr(benchmark, "run_experiment", None)
+    history = []
+    again = run_benchmark(["lab/XS"], TASKS, SETTINGS, undisturbed, watch=lambda states: history.append(dict(states)))
+    assert history == [{("lab/XS", task): "done" for task in TASKS}]
+    assert [result.dataset for result in again.complete()] == TASKS
+
+
+def test_cells_depend_on_settings_texts_and_weights(undisturbed):
+    changes = [
+        (["lab/XS@400"], TASKS, SETTINGS),
+        (["lab/XS"], [f"{task}@1" for task in TASKS], SETTINGS),
+        (["lab/XS"], TASKS, replace(SETTINGS, n_train=79)),
+        (["lab/XS"], TASKS, replace(SETTINGS, seed=1)),
+    ]
+    for models, datasets, settings in changes:
+        assert len(plan_benchmark(models, datasets, settings, undisturbed).missing) == len(TASKS)
+    assert plan_benchmark(["lab/XS"], TASKS, SETTINGS, undisturbed).missing == ()
+
+
+def test_each_model_and_each_dataset_is_loaded_once(monkeypatch, tmp_path):
+    loaded: Counter[str] = Counter()
+
+    def count(module, name):
+        original = getattr(module, name)
+
+        def counting(first, *rest, **options):
+            loaded[" ".join([first, *rest])] += 1
+            return original(first, *rest, **options)
+
+        monkeypatch.setattr(module, name, counting)
+
+    count(benchmark, "load_model")
+    count(experiment, "load_texts")
+    models, datasets = ["lab/XS", "lab/XS@400"], ["lab/tense", "lab/code"]
+    assert len(run_benchmark(models, datasets, SCORES_ONLY, Store(tmp_path)).complete()) == 4
+    assert loaded == dict.fromkeys((*models, *(f"{d} {split}" for d in datasets for split in ("train", "test"))), 1)
+
+
+def test_the_last_model_is_loaded_again_if_anything_about_it_changes(tmp_path):
+    cell = plan_benchmark(["lab/XS"], ["lab/tense"], SETTINGS, Store(tmp_path)).cells[0]
+    other = plan_benchmark(["lab/XS@400"], ["lab/tense"], SETTINGS, Store(tmp_path)).cells[0]
+    work, last_model = benchmark._Work(SETTINGS, str(tmp_path), False), benchmark._LastModel()
+    first = last_model.load(cell, work, "cpu")
+    assert last_model.load(cell, work, "cpu") is first
+    assert last_model.load(other, work, "cpu").fingerprint != first.fingerprint
+    double = last_model.load(cell, replace(work, settings=replace(SETTINGS, dtype="float64")), "cpu")
+    assert (double.fingerprint, double.model.dtype) != (first.fingerprint, first.model.dtype)
+    changed = replace(cell, key=cell.key | {"weights": "0" * 16})
+    with pytest.raises(BenchmarkError, match=r"weights .* for lab/XS are not those of the plan"):
+        last_model.load(changed, work, "cpu")
+
+
+def test_any_error_of_a_cell_leaves_the_others_running(monkeypatch, tmp_path):
+    original = benchmark.run_experiment
+    calls = []
+
+    def failing(model, train, *rest):
+        calls.append(train.name)
+        if train.name == "lab/code":
+            raise RuntimeError("CUDA error: an illegal memory access\nsecond line")
+        return original(model, train, *rest)
+
+    monkeypatch.setattr(benchmark, "run_experiment", failing)
+    outcome = run_benchmark(["lab/XS"], ["lab/code", "lab/tense"], SCORES_ONLY, Store(tmp_path))
+    assert calls == ["lab/code", "lab/tense"]
+    assert [f.error for f in outcome.failures] == ["RuntimeError: CUDA error: an illegal memory access"]
+    assert [dataset for _, dataset in outcome.rows] == ["lab/tense"]
+
+
+def test_texts_that_differ_from_the_plan_are_refused(tmp_path):
+    cell = plan_benchmark(["lab/XS"], ["lab/tense"], SETTINGS, Store(tmp_path)).cells[0]
+    changed = replace(cell, key=cell.key | {"texts": ["0" * 16, "1" * 16]})
+    work = benchmark._Work(SETTINGS, str(tmp_path), False)
+    outcome = benchmark._run_cell(changed, work, benchmark._LastModel())
+    assert "The texts that this worker finds for lab/tense are not those of the plan" in outcome.error
+
+
+def test_a_plan_names_everything_that_cannot_be_found(tmp_path):
+    with pytest.raises(BenchmarkError) as error:
+        plan_benchmark(["lab/XS", "lab/Q", "/no/model"], ["lab/tense", "lab/tens"], SETTINGS, Store(tmp_path))
+    assert len(str(error.value).splitlines()) == 3
+    assert all(name in str(error.value) for name in ("'Q'", "/no/model", "tens"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"), [({"n_workers": 0}, "n_workers must be"), ({"retries": -1}, "retries")]
+)
+def test_invalid_options_are_refused(options, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        run_benchmark(["lab/XS"], ["lab/tense"], SETTINGS, Store(tmp_path), **options)
+
+
+@pytest.mark.slow
+def test_a_killed_benchmark_continues(tmp_path):
+    """After SIGKILL, finished cells remain, and the next run computes only the others."""
+    tasks = [*TASKS, "lab/order", "lab/count"]
+    settings = ExperimentConfig(lora=None, n_train=80, n_test=40)
+    code = (
+        "import sys\n"
+        "from ntps_utils.evidence.benchmark import ExperimentConfig, Store, run_benchmark\n"
+        "settings = ExperimentConfig(lora=None, n_train=80, n_test=40)\n"
+        f"run_benchmark(['lab/XS'], {tasks!r}, settings, Store(sys.argv[1]))"
+    )
+    folder = tmp_path / "cells"
+    process = start_python("-c", code, str(folder))
+    wait_for_cells(folder, 2)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    before = modification_times(folder)
+    assert len(run_benchmark(["lab/XS"], tasks, settings, Store(folder)).complete()) == 6
+    after = modification_times(folder)
+    assert len(after) == len(stored_cells(Store(folder))) == 6
+    assert {name: after[name] for name in before} == before
+
+
+# -- on a cluster --------------------------------------------------------------------
+
+
 @pytest.mark.xdist_group("cluster")
 @pytest.mark.dask
-def test_a_killed_worker_loses_no_cell(cluster, alone, tmp_path):
-    """SIGKILL the worker at each first sign of work: its cell is measured again, the row is the same."""
+def test_cells_of_killed_workers_run_again(cluster, undisturbed, tmp_path):
+    """The first two workers that start a cell are killed; the results equal those of one process."""
     killed = []
 
     def watch(states):
@@ -85,122 +226,82 @@ def test_a_killed_worker_loses_no_cell(cluster, alone, tmp_path):
             killed.append(worker)
 
     store = Store(tmp_path / "cells")
-    found = run_benchmark(["lab/XS"], TASKS, SETTINGS, store, scheduler=address(cluster), gpu=True, watch=watch)
+    outcome = run_benchmark(["lab/XS"], TASKS, SETTINGS, store, scheduler=address(cluster), gpu=True, watch=watch)
     assert len(killed) == 2
-    assert found.failures == ()
-    assert list(found.rows) == [("lab/XS", task) for task in TASKS]
-    assert len(compare(stored_cells(store), stored_cells(alone))) == 0
+    assert outcome.failures == ()
+    assert list(outcome.rows) == [("lab/XS", task) for task in TASKS]
+    assert len(compare(stored_cells(store), stored_cells(undisturbed))) == 0
 
 
 @pytest.mark.xdist_group("cluster")
 @pytest.mark.dask
-def test_cells_that_fail_are_recorded_and_the_others_go_on(cluster, one_class, tmp_path):
+def test_failed_cells_are_recorded_and_repeated(cluster, one_class, tmp_path):
     store, states = Store(tmp_path / "cells"), {}
     names = [one_class, "lab/tense"]
-    found = run_benchmark(
-        ["lab/XS"], names, SETTINGS, store, scheduler=address(cluster), watch=lambda s: states.update(s)
-    )
-    assert list(found.rows) == [("lab/XS", "lab/tense")]
-    (failure,) = found.failures
+    outcome = run_benchmark(["lab/XS"], names, SETTINGS, store, scheduler=address(cluster), watch=states.update)
+    assert list(outcome.rows) == [("lab/XS", "lab/tense")]
+    (failure,) = outcome.failures
     assert (failure.model, failure.dataset) == ("lab/XS", one_class)
     assert "at least two classes" in failure.error
     assert "Traceback" in failure.details
     assert states == {("lab/XS", one_class): "failed", ("lab/XS", "lab/tense"): "done"}
-    ((_, kept),) = list(failures_of(store))
-    assert kept["error"] == failure.error
-    with pytest.raises(BenchmarkError, match="1 cells failed, the first lab/XS on"):
-        found.complete()
-    # The dataset is mended: the next run takes that cell alone, and the record of the failure goes.
+    ((_, record),) = list(failures_of(store))
+    assert record["error"] == failure.error
+    with pytest.raises(BenchmarkError, match=r"One cell failed\. The first was lab/XS on"):
+        outcome.complete()
+    # With a corrected dataset, the next run repeats this cell only and deletes the record of the failure.
     for split in ("train", "test"):
         drawn = sample("tense", 40, seed=1)
         pd.DataFrame({"text": drawn.texts, "label": drawn.labels}).to_csv(Path(one_class) / f"{split}.csv", index=False)
-    seen = []
-    again = run_benchmark(["lab/XS"], names, SETTINGS, store, watch=lambda s: seen.append(dict(s)))
-    assert seen[0] == {("lab/XS", one_class): "waiting", ("lab/XS", "lab/tense"): "done"}
+    history = []
+    again = run_benchmark(["lab/XS"], names, SETTINGS, store, watch=lambda states: history.append(dict(states)))
+    assert history[0] == {("lab/XS", one_class): "waiting", ("lab/XS", "lab/tense"): "done"}
     assert len(again.complete()) == 2
     assert len(failures_of(store)) == 0
-
-
-def test_whatever_a_cell_raises_the_others_go_on(monkeypatch, tmp_path):
-    real = grid_module.run_experiment
-    calls = []
-
-    def failing(model, train, *rest):
-        calls.append(train.name)
-        if train.name == "lab/code":
-            raise RuntimeError("CUDA error: an illegal memory access\nsecond line")
-        return real(model, train, *rest)
-
-    monkeypatch.setattr(grid_module, "run_experiment", failing)
-    settings = replace(SETTINGS, lora=None)
-    found = run_benchmark(["lab/XS"], ["lab/code", "lab/tense"], settings, Store(tmp_path))
-    assert calls == ["lab/code", "lab/tense"]
-    assert [f.error for f in found.failures] == ["RuntimeError: CUDA error: an illegal memory access"]
-    assert [dataset for _, dataset in found.rows] == ["lab/tense"]
-
-
-@pytest.mark.xdist_group("cluster")
-@pytest.mark.dask
-def test_a_killed_client_loses_no_finished_cell_and_leaves_no_worker(alone, tmp_path):
-    code = (
-        "import sys; from tests.test_benchmark import *\n"
-        "if __name__ == '__main__':\n"
-        "    store = Store(sys.argv[1])\n"
-        "    run_benchmark(['lab/XS'], TASKS, SETTINGS, store, scheduler='local', n_workers=2).complete()\n"
-    )
-    script = tmp_path / "client.py"
-    script.write_text(code)
-    folder = tmp_path / "cells"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).resolve().parents[1])}
-    command = [sys.executable, str(script), str(folder)]
-    client = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 180
-    while not list(folder.glob("[0-9a-f]*.json")) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    workers = psutil.Process(client.pid).children(recursive=True)
-    client.send_signal(signal.SIGKILL)
-    client.wait()
-    _, alive = psutil.wait_procs(workers, timeout=60)
-    assert alive == []
-    done = {p.name: p.stat().st_mtime_ns for p in folder.glob("[0-9a-f]*.json")}
-    assert done
-    subprocess.run(command, env=environment, check=True, timeout=300)
-    after = {p.name: p.stat().st_mtime_ns for p in folder.glob("[0-9a-f]*.json")}
-    assert len(after) == len(TASKS)
-    assert {name: after[name] for name in done} == done
-    assert len(compare(stored_cells(Store(folder)), stored_cells(alone))) == 0
 
 
 @pytest.mark.xdist_group("cluster")
 @pytest.mark.dask
 def test_workers_of_another_version_are_refused(cluster, monkeypatch, tmp_path):
-    other = grid_module.made_by() | {"code": "another"}
-    monkeypatch.setattr(grid_module, "made_by", lambda: other)
-    found = run_benchmark(["lab/XS"], ["lab/tense"], SETTINGS, Store(tmp_path), scheduler=address(cluster))
-    assert "this worker has another version" in found.failures[0].error
+    other = benchmark.made_by() | {"code": "another"}
+    monkeypatch.setattr(benchmark, "made_by", lambda: other)
+    outcome = run_benchmark(["lab/XS"], ["lab/tense"], SETTINGS, Store(tmp_path), scheduler=address(cluster))
+    assert "This worker has another version of this library" in outcome.failures[0].error
 
 
-def test_weights_and_texts_that_are_not_the_plans_are_refused(monkeypatch, tmp_path):
-    plan = plan_benchmark(["lab/XS"], ["lab/tense"], SETTINGS, Store(tmp_path))
-    cell = replace(plan.cells[0], key=plan.cells[0].key | {"weights": "0" * 16})
-    outcome = grid_module._measure(cell, SETTINGS, str(tmp_path), False)
-    assert "are not those of the plan" in outcome.error
-
-
-def test_a_plan_names_everything_that_is_not_there(tmp_path):
-    with pytest.raises(BenchmarkError) as caught:
-        plan_benchmark(["lab/XS", "lab/Q", "/no/model"], ["lab/tense", "lab/tens"], SETTINGS, Store(tmp_path))
-    assert len(str(caught.value).splitlines()) == 3
-    assert all(name in str(caught.value) for name in ("'Q'", "/no/model", "tens"))
+@pytest.mark.xdist_group("cluster")
+@pytest.mark.dask
+def test_a_killed_client_leaves_finished_cells_and_no_worker(undisturbed, tmp_path):
+    script = tmp_path / "client.py"
+    script.write_text(
+        "from tests.test_benchmark import *\n"
+        "if __name__ == '__main__':\n"
+        "    run_benchmark(['lab/XS'], TASKS, SETTINGS, Store(sys.argv[1]), scheduler='local', n_workers=2)\n"
+    )
+    folder = tmp_path / "cells"
+    client = start_python(str(script), str(folder))
+    wait_for_cells(folder, 1)
+    workers = psutil.Process(client.pid).children(recursive=True)
+    client.send_signal(signal.SIGKILL)
+    client.wait()
+    _, alive = psutil.wait_procs(workers, timeout=60)
+    assert alive == []
+    before = modification_times(folder)
+    assert len(run_benchmark(["lab/XS"], TASKS, SETTINGS, Store(folder)).complete()) == len(TASKS)
+    after = modification_times(folder)
+    assert len(after) == len(TASKS)
+    assert {name: after[name] for name in before} == before
+    assert len(compare(stored_cells(Store(folder)), stored_cells(undisturbed))) == 0
 
 
 @pytest.mark.dask
-def test_mistakes_about_clusters_are_named(tmp_path):
-    with LocalCluster(n_workers=1, threads_per_worker=1, memory_limit=None, dashboard_address=":0") as plain:
+def test_invalid_clusters_are_refused(monkeypatch, tmp_path):
+    monkeypatch.setattr(benchmark, "CONNECTION_TIMEOUT", 1)
+    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as plain:
         cases = [
-            ({"scheduler": "host:1"}, "give local, or an address"),
+            ({"scheduler": "host:1"}, "scheduler must be 'local' or an address such as"),
             ({"scheduler": "dask://127.0.0.1:9"}, "cannot be reached"),
-            ({"scheduler": address(plain), "gpu": True}, f"offers the resource {RESOURCE}"),
+            ({"scheduler": plain.scheduler_address, "gpu": True}, f"has the resource {RESOURCE}"),
         ]
         for options, message in cases:
             with pytest.raises(BenchmarkError, match=message):
@@ -208,7 +309,15 @@ def test_mistakes_about_clusters_are_named(tmp_path):
     assert list(tmp_path.rglob("*.json")) == []
 
 
-def test_the_papers_names_stand_for_themselves_or_for_a_place():
+# -- the command ---------------------------------------------------------------------
+
+
+def test_names_can_have_places():
+    assert parse_names("lab/S, mine=runs/m", "--models") == {"lab/S": "lab/S", "mine": "runs/m"}
+    assert Path(parse_names("a=/x/y", "--models")["a"]) == Path("/x/y")
+
+
+def test_paper_stands_for_the_names_of_the_paper():
     paper = ("a", "b", "c")
     assert parse_names("paper", "--models", paper) == {"a": "a", "b": "b", "c": "c"}
     assert parse_names("paper,b=data/b,d", "--models", paper) == {"a": "a", "b": "data/b", "c": "c", "d": "d"}
@@ -216,10 +325,102 @@ def test_the_papers_names_stand_for_themselves_or_for_a_place():
         parse_names("paper,b=x,b=y", "--models", paper)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["benchmark", "--models", "", "--datasets", "lab/topic"], "--models needs at least one name"),
+        (["benchmark", "--models", "a=x,a=y", "--datasets", "lab/topic"], "'a' twice"),
+        (["benchmark", "--models", "lab/Q", "--datasets", "lab/topic"], "Q"),
+        (["benchmark", "--models", "lab/XS", "--datasets", "lab/topics"], "topic"),
+        (["benchmark", "--models", "lab/XS", "--datasets", "lab/topic", "--profile", "tpu"], "must be 'cpu' or 'gpu'"),
+        (["benchmark", "--models", "lab/XS", "--datasets", "lab/topic", "--jobs", "0"], "--jobs must be an integer"),
+        (["results", "list", "/nowhere"], "no store"),
+        (["results", "export", "x.csv"], ".parquet"),
+    ],
+)
+def test_mistakes_end_in_one_line(arguments, message):
+    result = runner.invoke(app, arguments)
+    assert result.exit_code == 2, result.output
+    assert message in " ".join(result.output.split())
+    assert "Traceback" not in result.output
+
+
+def test_the_command_runs_records_and_continues(tiny_model, tiny_data, tmp_path):
+    arguments = [
+        "benchmark", "--models", f"mine={tiny_model}", "--datasets", f"a={tiny_data}", "--store", str(tmp_path / "s"),
+        "--no-lora", "--n-train", "60", "--record", str(tmp_path / "out"),
+    ]  # fmt: skip
+    result = runner.invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    cells = pd.read_csv(tmp_path / "out_cells.csv")
+    assert cells.loc[0, ["model", "dataset", "n_train"]].tolist() == ["mine", "a", 60]
+    assert str(tmp_path) not in (tmp_path / "out_cells.json").read_text()
+    before = modification_times(tmp_path / "s")
+    assert runner.invoke(app, arguments).exit_code == 0
+    assert modification_times(tmp_path / "s") == before
+    listed = runner.invoke(app, ["results", "list", str(tmp_path / "s")])
+    assert "1 cells" in listed.output
+    same = runner.invoke(app, ["results", "diff", str(tmp_path / "s"), str(tmp_path / "s")])
+    assert (same.exit_code, "0 differences" in same.output) == (0, True)
+    cells.assign(probe_last=0.0).to_csv(tmp_path / "changed.csv", index=False)
+    differs = runner.invoke(app, ["results", "diff", str(tmp_path / "out_cells.csv"), str(tmp_path / "changed.csv")])
+    assert differs.exit_code == 1
+    assert "probe_last" in differs.output
+    parquet = runner.invoke(app, ["results", "export", str(tmp_path / "x.parquet"), "--store", str(tmp_path / "s")])
+    assert parquet.exit_code == 0
+    assert len(pd.read_parquet(tmp_path / "x.parquet")) == 1
+
+
+def test_the_command_prints_failures_and_exits_with_status_1(one_class, tmp_path):
+    arguments = [
+        "benchmark", "--models", "lab/XS", "--datasets", f"bad={one_class},lab/tense", "--no-lora", "--n-train", "60",
+        "--n-test", "30", "--store", str(tmp_path / "s"),
+    ]  # fmt: skip
+    result = runner.invoke(app, arguments)
+    assert result.exit_code == 1
+    output = " ".join(result.output.split())
+    assert "failed: lab/XS on bad: ValueError: " in output
+    assert "One cell failed. Run the same command again" in output
+    assert "2/2 lab/XS on lab/tense: done" in output
+
+
+@pytest.mark.slow
+def test_a_dry_run_prints_the_missing_cells_and_runs_nothing(tmp_path):
+    store = Store(tmp_path / "s")
+    arguments = [
+        "benchmark", "--models", "lab/XS,lab/S", "--datasets", "lab/tense,lab/code", "--store", str(store.folder),
+        "--n-train", "60", "--n-test", "30", "--no-lora", "--dry-run",
+    ]  # fmt: skip
+    run_benchmark(["lab/XS"], ["lab/tense"], ExperimentConfig(lora=None, n_train=60, n_test=30), store)
+    result = runner.invoke(app, [*arguments, "--flops", "1e10"])
+    assert result.exit_code == 0, result.output
+    assert "51,424 1 of 2" in " ".join(result.output.split())
+    assert "3 of 4" in result.output
+    assert "Nothing was run" in " ".join(result.output.split())
+    assert len(store) == 1
+    invalid = runner.invoke(app, [*arguments, "--flops", "-1"])
+    assert invalid.exit_code == 2
+    assert "must be a number greater than 0, got -1" in " ".join(invalid.output.split())
+
+
+def test_a_terminal_shows_a_table_of_states(monkeypatch):
+    console = Console(force_terminal=True, width=100, record=True, stderr=True, file=io.StringIO())
+    monkeypatch.setattr(commands, "err", console)
+    with commands._progress({"one": "lab/XS", "two": "lab/S"}, {"tense": "lab/tense"}) as watch:
+        watch({("lab/XS", "lab/tense"): "failed", ("lab/S", "lab/tense"): "running"})
+    text = console.export_text()
+    assert "1 running, 1 failed" in text
+    assert all(part in text for part in ("one", "two", "tense", "×", ">"))
+
+
+# -- the Hub -------------------------------------------------------------------------
+
+
 @pytest.mark.hub
-def test_the_papers_eight_by_twelve_through_the_hub(tmp_path):
-    """Every model and dataset under its own id, in the columns and splits of the real ones."""
-    names = build(tmp_path)
+def test_all_models_and_datasets_of_the_paper_load_from_the_hub(tmp_path):
+    """96 cells under the ids of the paper, in the columns and splits of the real datasets."""
+    stand_ins = dict(zip(registered_models(), ("XS@400", "XS") * 2 + ("S@400", "S") * 2, strict=True))
+    names = build(tmp_path, n_train=24, n_test=12, models=stand_ins)
     with StandInHub(tmp_path / "hub") as hub:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("HF_")} | {
             "HF_HOME": str(tmp_path / "cache"),
@@ -230,8 +431,8 @@ def test_the_papers_eight_by_twelve_through_the_hub(tmp_path):
             "OMP_NUM_THREADS": "1",
         }
         command = [
-            NTPS, "grid", "--models", "paper", "--datasets", names, "--profile", "gpu", "--no-lora",
-            "--store", str(tmp_path / "cells"), "--scheduler", "local", "--jobs", "2",
+            NTPS, "benchmark", "--models", "paper", "--datasets", names, "--profile", "gpu", "--no-lora",
+            "--store", str(tmp_path / "cells"),
         ]  # fmt: skip
 
         def run(*more: str) -> subprocess.CompletedProcess[str]:
@@ -239,7 +440,7 @@ def test_the_papers_eight_by_twelve_through_the_hub(tmp_path):
 
         refused = run()
         assert refused.returncode == 2
-        assert refused.stderr.count("--trust-remote-code") == 4  # the OpenELM models bring code
+        assert refused.stderr.count("--trust-remote-code") == 4  # the OpenELM models contain Python code
         done = run("--trust-remote-code", "--record", str(tmp_path / "out"))
         assert done.returncode == 0, done.stderr[-3000:]
     cells = pd.read_csv(tmp_path / "out_cells.csv")
@@ -254,44 +455,3 @@ def test_the_papers_eight_by_twelve_through_the_hub(tmp_path):
     facts = json.loads((tmp_path / "out_cells.json").read_text())
     assert facts["settings"]["dtype"] == GPU.dtype == "bfloat16"
     assert str(tmp_path) not in json.dumps(facts)
-
-
-@pytest.mark.slow
-def test_the_command_shows_failures_and_leaves_with_status_1(one_class, tmp_path):
-    arguments = [
-        "grid", "--models", "lab/XS", "--datasets", f"bad={one_class},lab/tense", "--no-lora", "--n-train", "60",
-        "--n-test", "30", "--store", str(tmp_path / "s"),
-    ]  # fmt: skip
-    result = runner.invoke(app, arguments)
-    assert result.exit_code == 1
-    said = " ".join(result.output.split())
-    assert "failed: lab/XS on bad: ValueError: " in said
-    assert "One cell failed; run the same command again" in said
-    assert "2/2 lab/XS on lab/tense: done" in said
-
-
-@pytest.mark.slow
-def test_a_dry_run_says_what_is_left_and_runs_nothing(tmp_path):
-    arguments = ["grid", "--models", "lab/XS,lab/S", "--datasets", "lab/tense,lab/code", "--store", str(tmp_path / "s")]
-    run_benchmark(["lab/XS"], ["lab/tense"], replace(ExperimentConfig(), n_train=60, n_test=30), Store(tmp_path / "s"))
-    result = runner.invoke(app, [*arguments, "--n-train", "60", "--n-test", "30", "--dry-run", "--flops", "1e10"])
-    assert result.exit_code == 0, result.output
-    assert "51,424 1 of 2" in " ".join(result.output.split())
-    assert "3 of 4" in result.output
-    assert "Nothing was run" in result.output
-    assert len(Store(tmp_path / "s")) == 1
-    wrong = runner.invoke(app, [*arguments, "--dry-run", "--flops", "-1"])
-    assert wrong.exit_code == 2
-    assert "such as 2e14, not -1" in " ".join(wrong.output.split())
-    assert runner.invoke(app, [*arguments, "--profile", "tpu"]).exit_code == 2
-    assert runner.invoke(app, [*arguments, "--jobs", "0"]).exit_code == 2
-
-
-def test_a_terminal_shows_the_whole_grid(monkeypatch):
-    console = Console(force_terminal=True, width=100, record=True, stderr=True, file=io.StringIO())
-    monkeypatch.setattr(grid_commands, "err", console)
-    with grid_commands._progress({"one": "lab/XS", "two": "lab/S"}, {"tense": "lab/tense"}) as watch:
-        watch({("lab/XS", "lab/tense"): "failed", ("lab/S", "lab/tense"): "running"})
-    text = console.export_text()
-    assert "1 running, 1 failed" in text
-    assert all(part in text for part in ("one", "two", "tense", "×", ">"))

@@ -1,22 +1,28 @@
-"""Pairs, staleness, profiles, and the site that was built from them."""
+"""Chapters: pairs of source and notebook, staleness, profiles, and the commands of book.tools.refresh."""
 
 from __future__ import annotations
 
+import ast
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
 import pytest
 
+import ntps_utils
+from book.tools import bench
 from book.tools import refresh as book
+from tests.conftest import ROOT
 
 CHAPTERS = book.chapters()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("source", CHAPTERS, ids=lambda p: p.stem)
-def test_pairs_agree_and_are_up_to_date(source):
+def test_notebooks_are_up_to_date(source):
     assert book.problem_with(source) is None
 
 
@@ -37,7 +43,7 @@ def test_committed_notebooks_are_clean(source):
 
 
 @pytest.mark.parametrize("source", CHAPTERS, ids=lambda p: p.stem)
-def test_chapters_have_what_every_chapter_has(source):
+def test_chapters_have_objectives_summary_parameters_and_solved_exercises(source):
     text = source.read_text()
     assert re.search("After this (chapter|page) you can", text)
     assert "## Summary" in text
@@ -47,7 +53,7 @@ def test_chapters_have_what_every_chapter_has(source):
     assert exercises == solutions
     assert 3 <= len(exercises) <= 5
     assert "provenance_note" in text
-    # A number in prose is glued in; a value written by hand would have decimals.
+    # Values in the prose are inserted by glue.
     prose = "\n".join(
         cell.source for cell in nbformat.read(source.with_suffix(".ipynb"), 4).cells if cell.cell_type == "markdown"
     )
@@ -57,19 +63,19 @@ def test_chapters_have_what_every_chapter_has(source):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("source", CHAPTERS, ids=lambda p: p.stem)
-def test_every_cell_runs_with_other_parameters(source, tmp_path):
+def test_chapters_run_with_the_smoke_profile(source, tmp_path):
     book.execute(source, tmp_path / "out.ipynb", "smoke")
     notebook = nbformat.read(tmp_path / "out.ipynb", as_version=4)
     assert notebook.metadata[book.KEY]["profile"] == "smoke"
-    # The parameters arrived: the provenance line at the foot says so.
-    foot = notebook.cells[-1].outputs[0].data["text/markdown"]
-    assert "profile smoke · seed 1" in foot
-    assert re.search(r"problems 40|permutations 300|resamples 300|texts (60|80|200)", foot)
+    # The provenance note in the last cell contains the parameters.
+    note = notebook.cells[-1].outputs[0].data["text/markdown"]
+    assert "profile smoke · seed 1" in note
+    assert re.search(r"problems 40|permutations 300|resamples 300|texts (60|80|200)", note)
 
 
 @pytest.fixture
 def small_root(tmp_path: Path) -> Path:
-    """A project with one quick chapter."""
+    """A repository with one quick chapter."""
     for folder in ("notebooks", "book/profiles", "ntps_utils"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "requirements.lock").write_text("# none\n")
@@ -84,11 +90,97 @@ def small_root(tmp_path: Path) -> Path:
     return tmp_path
 
 
+# -- what a chapter depends on -----------------------------------------------------
+
+
+@pytest.fixture
+def package_root(tmp_path: Path) -> Path:
+    """A repository with package files and a table of public names."""
+    files = {
+        "assets/one.html": "",
+        "assets/two.html": "",
+        "data/models.toml": "",
+        "data/lab/XS/model": "",
+        "data/recorded/lab_cells.csv": "",
+        "data/recorded/lab_cells.json": "",
+        "__init__.py": '_EXPORTS = {"score": "ntps_utils.reader"}\n',
+        "reader.py": "from ntps_utils._utils.files import data_file\ndata_file('models.toml')\n",
+        "_utils/files.py": "def data_file(name): ...\ndef asset_text(name): ...\n",
+    }
+    for name, text in files.items():
+        path = tmp_path / "ntps_utils" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return tmp_path
+
+
+MODELS, LAB = {"data/models.toml"}, {"data/lab/XS/model"}
+CSV, CELLS = {"data/recorded/lab_cells.csv"}, {"data/recorded/lab_cells.csv", "data/recorded/lab_cells.json"}
+IMPORT = "from ntps_utils._utils.files import asset_text, data_file\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "files"),
+    [
+        (IMPORT, set()),
+        (f"{IMPORT}data_file('models.toml')", MODELS),
+        (f"{IMPORT}data_file('lab')", LAB),
+        (f"{IMPORT}data_file('lab') / 'XS'", LAB),
+        (f"{IMPORT}data_file(f'{{kind}}.toml')", MODELS),
+        (f"{IMPORT}data_file(f'recorded/{{name}}_{{what}}.csv')", CSV),
+        (f"{IMPORT}data_file('recorded/' + name)", MODELS | LAB | CELLS),
+        (f"{IMPORT}list(map(data_file, names))", MODELS | LAB | CELLS),
+        (f"{IMPORT}asset_text('one.html')", {"assets/one.html"}),
+        ("from ntps_utils._utils.files import data_file as d\nd('models.toml')", MODELS),
+        ("from ntps_utils._utils import files\nfiles.data_file('models.toml')", MODELS),
+        ("def data_file(name): ...\ndata_file('models.toml')", set()),
+    ],
+)
+def test_package_files_are_found_from_the_calls_that_read_them(package_root, code, files):
+    module = package_root / "module.py"
+    module.write_text(code + "\n")
+    paths = book.files_read(module, package_root)
+    assert {path.relative_to(package_root / "ntps_utils").as_posix() for path in paths} == files
+
+
+@pytest.mark.parametrize("code", ["import ntps_utils as ntps\nntps.score", "from ntps_utils import score"])
+def test_modules_behind_public_names_are_dependencies(package_root, code):
+    source = package_root / "01_chapter.py"
+    source.write_text(code + "\n")
+    paths = {path.relative_to(package_root).as_posix() for path in book.dependencies(source, package_root)}
+    assert paths == {
+        "01_chapter.py",
+        "ntps_utils/__init__.py",
+        "ntps_utils/reader.py",
+        "ntps_utils/_utils/files.py",
+        "ntps_utils/data/models.toml",
+        "requirements.lock",
+        "book/profiles/default.yml",
+    }
+
+
+def test_library_reads_package_files_only_through_its_two_functions():
+    """Otherwise a change of a package file would not make the chapters that show it stale."""
+    for path in (ROOT / "ntps_utils").rglob("*.py"):
+        if path.name not in ("files.py", "provenance.py") or path.parent.name != "_utils":
+            for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+                names = [a.name for a in node.names] if isinstance(node, (ast.Import, ast.ImportFrom)) else []
+                assert not {"resources", "importlib.resources"} & set(names), path
+                assert not (isinstance(node, ast.Name) and node.id == "__file__"), path
+
+
+def test_every_call_that_reads_package_files_matches_a_file():
+    modules = [path for path in (ROOT / "ntps_utils").rglob("*.py") if path.name != "files.py"]
+    readers = [path for path in modules if re.search(r"\b(data_file|asset_text)\(", path.read_text())]
+    assert len(readers) > 3
+    assert all(book.files_read(path) for path in readers)
+
+
 @pytest.mark.slow
-def test_staleness(small_root):
+def test_notebooks_are_stale_after_a_change_of_what_they_depend_on(small_root):
     (source,) = book.chapters(small_root)
     assert "no executed notebook" in book.problem_with(source, small_root)
-    book.refresh(small_root)
+    book.refresh(root=small_root)
     assert book.problem_with(source, small_root) is None
     assert book.glued(source.with_suffix(".ipynb")) == {"sum": 7, "word": "a"}
     (small_root / "ntps_utils/unused.py").write_text("x = 1\n")
@@ -100,32 +192,32 @@ def test_staleness(small_root):
         (small_root / path).write_text(old)
     source.write_text(source.read_text() + "\n# %%\n1\n")
     assert "differs" in book.problem_with(source, small_root)
-    assert book.check(small_root) == 1
+    assert book.check(root=small_root) == 1
 
 
 @pytest.mark.slow
-def test_what_changes_while_a_chapter_runs_makes_it_stale(small_root):
+def test_notebooks_are_stale_after_a_change_during_their_execution(small_root):
     (source,) = book.chapters(small_root)
     used = small_root / "ntps_utils/used.py"
     source.write_text(source.read_text() + f"\n# %%\nopen({str(used)!r}, 'a').write('# changed')\n")
-    book.refresh(small_root)
+    book.refresh(root=small_root)
     assert "stale" in book.problem_with(source, small_root)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("when", [0.0, 4e9])
-def test_the_clock_does_not_decide_what_is_stale(small_root, when):
-    """Files of 1970 or of 2096, older or newer than what was made from them: contents count."""
+@pytest.mark.parametrize("mtime", [0.0, 4e9])
+def test_staleness_does_not_depend_on_dates(small_root, mtime):
+    """The files are dated 1970 or 2096."""
     (source,) = book.chapters(small_root)
-    book.refresh(small_root)
-    made = source.with_suffix(".ipynb").read_bytes()
+    book.refresh(root=small_root)
+    before = source.with_suffix(".ipynb").read_bytes()
     for path in (p for p in small_root.rglob("*") if p.is_file()):
-        os.utime(path, (when, when))
+        os.utime(path, (mtime, mtime))
     assert book.problem_with(source, small_root) is None
-    book.refresh(small_root)
-    assert source.with_suffix(".ipynb").read_bytes() == made
+    book.refresh(root=small_root)
+    assert source.with_suffix(".ipynb").read_bytes() == before
     (small_root / "ntps_utils/used.py").write_text("x = 1\n")
-    os.utime(small_root / "ntps_utils/used.py", (when, when))
+    os.utime(small_root / "ntps_utils/used.py", (mtime, mtime))
     assert "stale" in book.problem_with(source, small_root)
 
 
@@ -139,44 +231,120 @@ def test_executing_twice_gives_the_same_file(small_root):
 
 
 @pytest.mark.slow
-def test_a_failing_cell_leaves_the_old_notebook(small_root):
+def test_failing_cells_leave_the_old_notebook(small_root):
     (source,) = book.chapters(small_root)
-    book.refresh(small_root)
+    book.refresh(root=small_root)
     old = source.with_suffix(".ipynb").read_bytes()
     source.write_text(source.read_text() + "\n# %%\n1 / 0\n")
     with pytest.raises(Exception, match="ZeroDivisionError"):
-        book.refresh(small_root)
+        book.refresh(root=small_root)
     assert source.with_suffix(".ipynb").read_bytes() == old
 
 
 @pytest.mark.slow
-def test_reproduce_compares_numbers(small_root, capsys):
-    book.refresh(small_root)
-    assert book.reproduce(small_root) == 0
+def test_reproduce_compares_glued_values(small_root, capsys):
+    book.refresh(root=small_root)
+    assert book.reproduce(root=small_root) == 0
     path = small_root / "notebooks/01_small.ipynb"
     path.write_text(
         path.read_text().replace(
             '"application/papermill.record/text/plain": "7"', '"application/papermill.record/text/plain": "8"'
         )
     )
-    assert book.reproduce(small_root) == 1
+    assert book.reproduce(root=small_root) == 1
     assert "sum: 8 committed, 7 now" in capsys.readouterr().out
 
 
-def test_differences():
+def test_differences_are_relative_and_ignore_rounding_errors():
     assert book.differences({"a": 1.0, "b": "x"}, {"a": 1.00001, "b": "x"}) == []
     assert book.differences({"a": 1e-9}, {"a": 3e-9}) == []
     assert len(book.differences({"a": 1.0, "b": "x"}, {"a": 1.1, "b": "y"})) == 2
     assert book.differences({"a": 1.0}, {}) == ["a: 1.0 committed, None now"]
 
 
-def test_unknown_profile():
-    with pytest.raises(ValueError, match="no profile 'none'; profiles: default, smoke"):
+# -- commands ----------------------------------------------------------------------
+
+
+def test_unknown_profiles_are_errors_with_the_valid_names():
+    with pytest.raises(book.BookError, match="no profile 'none'; profiles: default, smoke"):
         book.profile("none", "01")
 
 
+@pytest.mark.parametrize("command", [["refresh"], ["check"], ["reproduce"], ["prepare"], ["run", "smoke"]])
+def test_no_chapters_is_an_error_that_names_the_search(tmp_path, capsys, command):
+    assert book.main(command, tmp_path) == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err == f"There are no chapters: no file matches {tmp_path}/notebooks/[0-9]*.py.\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["build"], ["check", "--all"], ["prepare", "04"], ["run"]],
+    ids=lambda arguments: " ".join(arguments) or "none",
+)
+def test_invalid_arguments_print_the_usage(arguments):
+    command = [sys.executable, "-m", "book.tools.refresh", *arguments]
+    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert process.returncode == 2
+    assert process.stdout == ""
+    assert process.stderr.startswith("usage: python -m book.tools.refresh")
+
+
+@pytest.fixture
+def three_chapters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, list[str]]:
+    """A repository with three chapters, and the list of those that are executed."""
+    (tmp_path / "notebooks").mkdir()
+    for name in ("01_one", "02_two", "03_three"):
+        (tmp_path / f"notebooks/{name}.py").write_text("# %%\n1\n")
+    executed: list[str] = []
+
+    def execute(source: Path, *_: object, **__: object) -> float:
+        executed.append(source.stem)
+        return 0.0
+
+    monkeypatch.setattr(book, "execute", execute)
+    return tmp_path, executed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["refresh"], ["01_one", "02_two", "03_three"]),
+        (["refresh", "02"], ["02_two"]),
+        (["refresh", "03_three", "01"], ["01_one", "03_three"]),
+        (["refresh", "0"], ["01_one", "02_two", "03_three"]),
+        (["run", "smoke", "02"], ["02_two"]),
+    ],
+)
+def test_chapters_are_selected_by_the_beginning_of_their_names(three_chapters, arguments, expected):
+    root, executed = three_chapters
+    assert book.main(arguments, root) == 0
+    assert executed == expected
+
+
+@pytest.mark.parametrize("name", ["04", "two", ""])
+@pytest.mark.parametrize("command", [["refresh"], ["check"], ["reproduce"], ["run", "smoke"]])
+def test_unknown_chapters_are_errors_with_the_valid_names(three_chapters, capsys, command, name):
+    root, executed = three_chapters
+    assert book.main([*command, "01", name], root) == 2
+    assert capsys.readouterr().err == f"No chapter begins with {name!r}; chapters: 01_one, 02_two, 03_three.\n"
+    assert executed == []
+
+
+def test_check_reports_each_chapter_without_a_notebook(three_chapters, capsys):
+    root, _ = three_chapters
+    assert book.main(["check"], root) == 1
+    assert capsys.readouterr().out.splitlines()[0] == "01_one.py has no executed notebook."
+    assert book.main(["prepare"], root) == 2
+    assert capsys.readouterr().err == "01_one.py has no executed notebook; run `make notebooks`.\n"
+
+
+# -- pages -------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize("source", CHAPTERS, ids=lambda p: p.stem)
-def test_student_notebooks_have_exercises_and_no_solutions(source):
+def test_student_notebooks_have_exercises_without_solutions(source):
     notebook = book.student(source)
     nbformat.validate(notebook)
     text = "\n".join(c.source for c in notebook.cells)
@@ -186,3 +354,28 @@ def test_student_notebooks_have_exercises_and_no_solutions(source):
     assert "# Your answer." in text
     assert not any("solution" in c.metadata.get("tags", []) for c in notebook.cells)
     assert all(not c.get("outputs") for c in notebook.cells)
+
+
+PACKAGES = {"ntps_utils", "ntps_utils.cli", "ntps_utils.evidence", "ntps_utils.models", "ntps_utils.theory"}
+"""Packages that contain only modules, or, as the first one, names of other modules."""
+
+
+def test_api_page_lists_the_public_modules_and_names():
+    page = (ROOT / "book" / "api.md").read_text("utf-8")
+    modules = set()
+    for path in (ROOT / "ntps_utils").rglob("*.py"):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        parts = parts[:-1] if parts[-1] == "__init__" else parts
+        if not any(part.startswith("_") for part in parts):
+            modules.add(".".join(parts))
+    assert sorted(re.findall(r"automodule:: (\S+)", page)) == sorted(modules - PACKAGES)
+    names = {f"{module}.{name}" for name, module in ntps_utils._EXPORTS.items()}
+    assert set(re.findall(r"^\| \{py:obj\}`~(\S+)` \|", page, re.M)) == names
+
+
+def test_bench_measures_ratios():
+    facts = bench.bench_extraction(bench.SHAPES["tiny"], "cpu", n_texts=4, longest=12, batch_size=2, repeats=1)
+    assert facts["n_texts"] == 4
+    assert min(facts["ratio_to_forward"], facts["textbook_ratio"], facts["tokens_per_second"]) > 0
+    scores = bench.bench_scores(16, 40, repeats=1)
+    assert min(scores["ratio_to_projections"], scores["solve_seconds"]) > 0

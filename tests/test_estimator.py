@@ -280,9 +280,9 @@ def bad_batch(**changes):
         (lambda: with_texts().merge_state(with_texts(layers=3)), "layers"),
     ],
 )
+@pytest.mark.filterwarnings("ignore::ntps_utils.theory.score.NumericalWarning")
 def test_wrong_input_is_named(call, message):
-    with pytest.raises(ValueError, match=message), warnings.catch_warnings():
-        warnings.simplefilter("ignore", NumericalWarning)
+    with pytest.raises(ValueError, match=message):
         call()
 
 

@@ -307,10 +307,11 @@ def test_bos_is_added_if_the_tokenizer_omits_it(lm, data):
     assert (tokens.ids[1][0], len(tokens.ids[1]), tokens.n_truncated) == (1, 3, 1)
 
 
-def test_bos_needs_a_tokenizer_that_has_it(lm, data, monkeypatch):
-    monkeypatch.setattr(lm.tokenizer, "bos_token", None)
+def test_bos_needs_a_tokenizer_that_has_it(tiny_model, data):
+    model = load_model(tiny_model, device="cpu")
+    model.tokenizer.bos_token = None
     with pytest.raises(ValueError, match="no beginning-of-sequence token"):
-        tokenize(lm, data, bos=True)
+        tokenize(model, data, bos=True)
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -1,24 +1,29 @@
-"""Finetuning: what is trained, what is not, what is chosen; presets and errors."""
+"""Finetuning: trained parameters, choice of the checkpoint, randomness, and errors."""
 
 from __future__ import annotations
 
 from dataclasses import fields, replace
 
 import numpy as np
+import peft
 import pytest
 import torch
 import transformers
+from sklearn.model_selection import train_test_split
 
 from ntps_utils.models.datasets import TextDataset, load_texts
-from ntps_utils.models.extraction import extract
+from ntps_utils.models.extraction import extract, tokenize
 from ntps_utils.models.finetuning import (
     PAPER_FINETUNING,
     FinetuneConfig,
+    FinetuneWarning,
+    _FinetuneRun,
     attention_projections,
     finetune,
     randomly_initialized,
 )
 from ntps_utils.models.loading import CausalModel, load_model
+from ntps_utils.models.probes import linear_probe, logistic_probe
 
 QUICK = FinetuneConfig(max_steps=30, eval_steps=10, batch_size=16, learning_rates=(1e-2,))
 
@@ -35,9 +40,9 @@ def task() -> tuple[TextDataset, TextDataset]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["lora", "full", "frozen"])
-def test_the_model_given_is_unchanged_and_the_same_seed_gives_the_same(model, task, method):
+def test_finetuning_is_reproducible_and_does_not_change_the_model(model, task, method):
     before = {name: p.clone() for name, p in model.model.state_dict().items()}
-    config = replace(QUICK, method=method, validation=0.0)  # the last step, whatever it is worth
+    config = replace(QUICK, method=method, validation=0.0)  # the last step
     one, two = finetune(model, *task, config), finetune(model, *task, config)
     assert one.accuracy == two.accuracy
     assert np.array_equal(one.predictions, two.predictions)
@@ -55,34 +60,40 @@ def test_the_model_given_is_unchanged_and_the_same_seed_gives_the_same(model, ta
         assert torch.linalg.matrix_rank(delta, rtol=1e-4) <= config.r
     d, c = model.dimension, 2
     expected = {"frozen": 0, "lora": 3 * 3 * config.r * 2 * d, "full": sum(p.numel() for p in before.values())}
-    if method != "full":  # tied embeddings stand twice in a state dict
+    if method != "full":  # a state dict has tied embeddings twice
         assert one.n_trainable == expected[method] + c * (d + 1)
 
 
 @pytest.mark.slow
-def test_lora_learns_what_frozen_features_do_not_show(model):
+def test_lora_learns_a_task_that_frozen_features_do_not_show(model):
     train, test = load_texts("lab/agreement"), load_texts("lab/agreement", "test")
     longer = replace(QUICK, max_steps=120, eval_steps=20)
     frozen, lora = (finetune(model, train, test, replace(longer, method=m)) for m in ("frozen", "lora"))
     assert frozen.accuracy < 0.65
     assert lora.accuracy > frozen.accuracy + 0.15
-    # The merged model shows in its features what the adapter learned.
-    layer = (model.n_layers - 1,)
-    merged = extract(lora.model, test, layers=layer, features=layer).features[layer[0]]
+    # A probe reads the task off the features of the merged model.
+    merged = extract(lora.model, test, layers="last", features="last").features[model.n_layers - 1]
     assert lora.model.model.dtype == model.model.dtype
-    from ntps_utils.models.probes import linear_probe
-
     assert linear_probe(merged[:250], test.labels[:250], merged[250:], test.labels[250:]).test_accuracy > 0.6
 
 
-def test_the_frozen_head_starts_from_the_probe_and_is_never_worse_on_validation(model, task):
-    result = finetune(model, *task, replace(QUICK, method="frozen", learning_rates=(1e-6,)))
+def test_frozen_head_starts_from_the_probe(model, task):
+    """With a negligible learning rate the predictions are those of the probe."""
+    train, test = task
+    result = finetune(model, train, test, replace(QUICK, method="frozen", learning_rates=(1e-9,)))
+    x, x_test = (extract(model, d, layers="last", features="last").features[3] for d in task)
+    rows, _ = train_test_split(np.arange(300), test_size=60, random_state=0, stratify=train.labels)
+    probe = logistic_probe(x[np.sort(rows)], train.labels[np.sort(rows)], x_test, test.labels)
+    assert np.mean(result.predictions == probe.predictions) > 0.98
     assert result.n_steps in (0, 10, 20, 30)
-    random_start = finetune(model, *task, replace(QUICK, method="frozen", warm_head=False))
-    assert random_start.n_steps > 0
 
 
-def test_without_a_validation_split_the_last_step_counts(model, task):
+def test_random_head_is_trained(model, task):
+    result = finetune(model, *task, replace(QUICK, method="frozen", warm_head=False))
+    assert result.n_steps > 0
+
+
+def test_without_a_validation_split_the_last_step_is_used(model, task):
     config = replace(PAPER_FINETUNING, max_steps=12)
     result = finetune(model, *task, config)
     assert result.n_steps == 12
@@ -96,21 +107,102 @@ def test_without_a_validation_split_the_last_step_counts(model, task):
     ) == (32, 32.0, 1, 5000)
 
 
-def test_an_adapter_can_be_saved_as_peft_saves_it(model, task, tmp_path):
-    from peft import PeftModel
-
+def test_adapter_is_saved_and_loaded_by_peft(model, task, tmp_path):
     result = finetune(model, *task, QUICK, keep_adapter=True)
     result.adapter.save_pretrained(tmp_path)
     base = load_model("lab/XS", dtype="float32").model
-    again = PeftModel.from_pretrained(base, tmp_path).merge_and_unload()
+    again = peft.PeftModel.from_pretrained(base, tmp_path).merge_and_unload()
     for name, p in result.model.model.state_dict().items():
         torch.testing.assert_close(p, again.state_dict()[name])
 
 
-def test_several_rates_and_one_that_diverges(model, task):
-    with np.errstate(all="ignore"):
-        result = finetune(model, *task, replace(QUICK, method="full", learning_rates=(1e-3, 3e-3)))
-    assert result.learning_rate in (1e-3, 3e-3)
+def test_learning_rate_is_chosen_on_the_validation_split(model, task):
+    result = finetune(model, *task, replace(QUICK, warm_head=False, learning_rates=(1e-9, 1e-2)))
+    assert result.learning_rate == 1e-2
+
+
+def test_diverging_learning_rates_are_excluded(model, task):
+    config = replace(QUICK, method="full", max_steps=10)
+    with pytest.warns(FinetuneWarning, match=r"diverged for the learning rates \[1e\+30\], which were excluded"):
+        result = finetune(model, *task, replace(config, learning_rates=(1e30, 1e-3)))
+    assert result.learning_rate == 1e-3
+    with pytest.raises(ValueError, match=r"diverged for every learning rate of \(1e\+30,\); try lower ones"):
+        finetune(model, *task, replace(config, learning_rates=(1e30,)))
+
+
+@pytest.mark.parametrize("rates", [(1e-2,), (1e-9, 1e-2)])
+def test_dropout_is_reproducible_and_leaves_the_global_random_state(model, task, rates):
+    config = replace(QUICK, lora_dropout=0.3, validation=0.0, learning_rates=(1e-2,))
+    torch.manual_seed(1)
+    first = finetune(model, *task, config)
+    torch.manual_seed(2)
+    state = torch.random.get_rng_state()
+    second = finetune(model, *task, replace(config, learning_rates=rates))
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert second.learning_rate == 1e-2
+    for a, b in zip(first.model.model.parameters(), second.model.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+    other_seed = finetune(model, *task, replace(config, seed=1))
+    assert not torch.equal(
+        first.model.model.model.layers[0].self_attn.q_proj.weight,
+        other_seed.model.model.model.layers[0].self_attn.q_proj.weight,
+    )
+
+
+@pytest.mark.parametrize("method", ["lora", "full", "frozen"])
+def test_training_mode_of_the_model_does_not_matter(dropout_model, tiny_data, method):
+    """Features and evaluations exclude dropout, and the model stays in its mode."""
+    train, test = load_texts(tiny_data), load_texts(tiny_data, "test")
+    config = replace(QUICK, method=method, max_steps=4, eval_steps=2)
+    in_training = finetune(dropout_model, train, test, config)
+    assert all(m.training for m in dropout_model.model.modules())
+    dropout_model.model.eval()
+    in_evaluation = finetune(dropout_model, train, test, config)
+    np.testing.assert_array_equal(in_training.predictions, in_evaluation.predictions)
+    assert in_training.validation_accuracy == in_evaluation.validation_accuracy
+    for a, b in zip(in_training.model.model.parameters(), in_evaluation.model.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert not any(m.training for m in in_training.model.model.modules())
+
+
+def test_evaluations_exclude_dropout_and_restore_the_mode(dropout_model):
+    run = _FinetuneRun(dropout_model, 2, replace(QUICK, method="full"))
+    run.body.train()
+    first, second = run.logits([[1, 2, 3], [4]]), run.logits([[1, 2, 3], [4]])
+    assert torch.equal(first, second)
+    assert all(m.training for m in run.body.modules())
+    with pytest.raises(IndexError):
+        run.logits([[10**6]])  # a token without an embedding
+    assert all(m.training for m in run.body.modules())
+
+
+def test_given_tokens_replace_tokenization(model, task):
+    train, test = task
+    config = replace(QUICK, max_steps=5)
+    expected = finetune(model, train, test, config, max_length=6)
+    tokens = {"train_tokens": tokenize(model, train, 6), "test_tokens": tokenize(model, test, 6)}
+    result = finetune(replace(model, tokenizer=None), train, test, config, **tokens)
+    np.testing.assert_array_equal(result.predictions, expected.predictions)
+    assert result.validation_accuracy == expected.validation_accuracy
+
+
+def test_tokens_of_other_texts_are_refused(model, task):
+    train, test = task
+    shuffled = replace(train, texts=train.texts[::-1])
+    for options in (
+        {"train_tokens": tokenize(model, test)},
+        {"train_tokens": tokenize(model, shuffled)},
+        {"test_tokens": tokenize(model, train)},
+    ):
+        with pytest.raises(ValueError, match=r"tokens are those of .* other texts than the .* texts of lab/agreement"):
+            finetune(model, train, test, QUICK, **options)
+
+
+def test_texts_without_tokens_are_refused(tiny_model, tiny_data):
+    model, train, test = load_model(tiny_model), load_texts(tiny_data), load_texts(tiny_data, "test")
+    tokens = replace(tokenize(model, test), ids=[[5], [], *[[5]] * 43])
+    with pytest.raises(ValueError, match=r"Row 2 of tiny-data\d*/test has no token; remove it"):
+        finetune(model, train, test, QUICK, test_tokens=tokens)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +213,7 @@ def test_several_rates_and_one_that_diverges(model, task):
         (lambda: transformers.GPTNeoXConfig, ("query_key_value",)),
     ],
 )
-def test_projections_are_found_by_architecture(architecture, expected):
+def test_attention_projections_of_architectures(architecture, expected):
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     config = architecture()(vocab_size=30, **sizes)
     assert attention_projections(transformers.AutoModelForCausalLM.from_config(config)) == expected
@@ -167,15 +259,15 @@ def test_every_field_of_the_settings_is_validated():
     assert {field for field, *_ in mark.args[1]} == {f.name for f in fields(FinetuneConfig)}
 
 
-def test_bad_data_is_refused(model, task):
+def test_unusable_datasets_are_refused(model, task):
     train, test = task
-    with pytest.raises(ValueError, match="different classes"):
+    with pytest.raises(ValueError, match="train and test must have the same classes"):
         finetune(model, train, replace(test, label_names=("a", "b")), QUICK)
     with pytest.raises(ValueError, match="too few to hold out"):
         finetune(model, train.head(3), test, QUICK)
 
 
-def test_from_scratch_starts_from_other_weights_and_learns(model):
+def test_randomly_initialized_model_learns(model):
     fresh, again, other = (
         randomly_initialized(model, seed=1),
         randomly_initialized(model, seed=1),

@@ -16,7 +16,7 @@ import ntps_utils as ntps
 from tests.conftest import ROOT
 
 HEAVY = ("torch", "transformers", "datasets", "peft", "pandas", "numpy", "sklearn")
-MODELS_EXTRA = ("transformers", "datasets", "peft", "accelerate", "tokenizers", "sklearn", "joblib", "jinja2", "pyarrow")
+MODELS_EXTRA = tuple(sorted(ntps.EXTRAS))
 
 
 def python(code: str) -> str:
@@ -141,7 +141,8 @@ def test_texts_and_labels_in_memory(texts, reference):
     for given in inputs:
         assert same(ntps.score_model("lab/XS", given, layers=-1), reference)
     columns = {"text_column": "sentence", "label_column": "topic"}
-    for given in (frame, datasets.Dataset.from_pandas(frame), datasets.DatasetDict(train=datasets.Dataset.from_pandas(frame))):
+    table = datasets.Dataset.from_pandas(frame)
+    for given in (frame, table, datasets.DatasetDict(train=table)):
         assert same(ntps.score_model("lab/XS", given, layers=-1, **columns), reference)
     with pytest.raises(TypeError, match=r"A dataset must be a name, a file or folder, a pair \(texts, labels\)"):
         ntps.score_model("lab/XS", {"text": words})
@@ -153,7 +154,8 @@ def test_labels_as_a_list_and_out_of_range(texts):
     words, labels = texts
     data = ntps.TextDataset("mine", "train", words, labels, "abcdefgh")
     assert data.labels.dtype == np.int64
-    with pytest.raises(ValueError, match=r"row 3: the label is 9, but there are 8 class names; labels are numbers 0 \.\.\. 7"):
+    message = r"row 3: the label is 9, but there are 8 class names; labels are numbers 0 \.\.\. 7"
+    with pytest.raises(ValueError, match=message):
         ntps.TextDataset("mine", "train", words[:3], [0, 1, 9], "abcdefgh")
 
 

@@ -1,4 +1,4 @@
-"""The Hub path for real, against a stand-in server on loopback: downloads, caches, Parquet, errors."""
+"""Downloads, caches and errors of the Hub, against a local server that implements its protocol."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ import pandas as pd
 import pytest
 
 from ntps_utils.models.datasets import load_texts, registered_datasets
-from ntps_utils.models.extraction import extract
-from ntps_utils.models.loading import load_model
+from ntps_utils.models.scoring import score_model
 from tests.standin_hub import COMMIT, StandInHub
 
 pytestmark = pytest.mark.hub
@@ -28,14 +27,14 @@ def hub(tiny_model, tiny_data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("hub")
     shutil.copytree(tiny_model, folder / "models/owner/tiny")
     shutil.copytree(tiny_data, folder / "datasets/owner/texts")
-    # A dataset of scripts, which today's library refuses, and the Hub's Parquet conversion of it.
+    # A dataset with a loading script, which `datasets` refuses, and its conversion to Parquet by the Hub.
     script = folder / "datasets/owner/scripted"
     script.mkdir(parents=True)
     (script / "scripted.py").write_text("raise SystemExit('never run')\n")
     parquet = folder / "datasets/owner/scripted@parquet/default/train"
     parquet.mkdir(parents=True)
     pd.read_csv(tiny_data / "train.csv").to_parquet(parquet / "0000.parquet")
-    # The medical pairs' shape: every first question twice, with opposite labels.
+    # As in the medical pairs, every first question occurs twice, with opposite labels.
     medical = folder / "datasets/curaihealth/medical_questions_pairs"
     medical.mkdir(parents=True)
     pairs = [{"question_1": f"w{i}", "question_2": f"w{i} w{k}", "label": k} for i in range(40) for k in (0, 1)]
@@ -51,49 +50,47 @@ def run(hub_url: str | None, cache: Path, *command: str) -> subprocess.Completed
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
-def test_scores_from_the_hub_are_those_of_local_files(hub, tiny_model, tiny_data, tmp_path):
+def test_scores_of_hub_files_are_those_of_local_files(hub, tiny_model, tiny_data, tmp_path):
     out = tmp_path / "report.json"
-    done = run(hub.url, tmp_path / "cache", NTPS, "score", "owner/tiny", "owner/texts", "--json", str(out))
-    assert done.returncode == 0, done.stderr[-3000:] + "\n".join(hub.seen[-20:])
+    process = run(hub.url, tmp_path / "cache", NTPS, "score", "owner/tiny", "owner/texts", "--json", str(out))
+    assert process.returncode == 0, process.stderr[-3000:] + "\n".join(hub.seen[-20:])
     report = json.loads(out.read_text())
     assert report["provenance"]["model_fingerprint"] == COMMIT[:16]
-    local = extract(load_model(tiny_model), load_texts(tiny_data)).moments
-    assert report["provenance"]["n_tokens"] == local.n_tokens
-    local_out = tmp_path / "local.json"
-    run(hub.url, tmp_path / "cache", NTPS, "score", str(tiny_model), str(tiny_data), "--json", str(local_out))
-    assert json.loads(local_out.read_text())["rows"] == report["rows"]
-    # What is cached serves without a connection, and nobody waits for it.
+    local = score_model(tiny_model, tiny_data)
+    assert report["provenance"]["n_tokens"] == local.provenance["n_tokens"]
+    assert report["rows"] == json.loads(local.to_json())["rows"]
+    # The cache serves a later call without a connection, and without waiting for one.
     started = time.perf_counter()
-    again = run(None, tmp_path / "cache", NTPS, "score", "owner/tiny", "owner/texts", "--json", str(out))
-    assert again.returncode == 0, again.stderr[-3000:]
+    process = run(None, tmp_path / "cache", NTPS, "score", "owner/tiny", "owner/texts", "--json", str(out))
+    assert process.returncode == 0, process.stderr[-3000:]
     assert json.loads(out.read_text())["rows"] == report["rows"]
     assert time.perf_counter() - started < 40
 
 
-def test_script_based_datasets_come_as_parquet(hub, tiny_data, tmp_path):
-    code = "from ntps_utils.models.datasets import load_texts; print(load_texts('owner/scripted').fingerprint)"
-    done = run(hub.url, tmp_path, sys.executable, "-c", code)
-    assert done.returncode == 0, done.stderr[-3000:] + "\n".join(hub.seen[-20:])
-    texts = load_texts(tiny_data)
+def test_script_based_datasets_are_loaded_from_parquet(hub, tiny_data, tmp_path):
     code = (
-        "from ntps_utils.models.datasets import load_texts; d = load_texts('owner/scripted'); print(d.texts[0], len(d))"
+        "import json; from ntps_utils.models.datasets import load_texts; data = load_texts('owner/scripted')\n"
+        "print(json.dumps([data.texts, data.labels.tolist()]))"
     )
-    assert run(hub.url, tmp_path, sys.executable, "-c", code).stdout.split("\n")[-2] == f"{texts.texts[0]} {len(texts)}"
+    process = run(hub.url, tmp_path, sys.executable, "-c", code)
+    assert process.returncode == 0, process.stderr[-3000:] + "\n".join(hub.seen[-20:])
+    expected = load_texts(tiny_data)
+    assert json.loads(process.stdout.strip().split("\n")[-1]) == [list(expected.texts), expected.labels.tolist()]
 
 
-def test_held_out_rows_keep_a_question_on_one_side(hub, tmp_path):
+def test_held_out_rows_share_no_question_with_training_rows(hub, tmp_path):
     code = (
         "import json; from ntps_utils.models.datasets import load_texts; name = 'medical_questions_pairs'\n"
         "print(json.dumps([load_texts(name, s).texts for s in ('train', 'test')]))"
     )
-    done = run(hub.url, tmp_path, sys.executable, "-c", code)
-    assert done.returncode == 0, done.stderr[-3000:]
-    train, test = ([text.split() for text in part] for part in json.loads(done.stdout.strip().split("\n")[-1]))
+    process = run(hub.url, tmp_path, sys.executable, "-c", code)
+    assert process.returncode == 0, process.stderr[-3000:]
+    train, test = ([text.split() for text in part] for part in json.loads(process.stdout.strip().split("\n")[-1]))
     assert len(train) + len(test) == 80
     assert {words[0] for words in train}.isdisjoint(words[0] for words in test)
     share = registered_datasets()["medical_questions_pairs"]["hold_out"]["share"]
     assert abs(len(test) / 80 - share) < 0.25
-    assert all(len(words) == 3 for words in train + test)  # the pair is joined in every row
+    assert all(len(words) == 3 for words in train + test)  # both questions of the pair
 
 
 @pytest.mark.parametrize(
@@ -107,15 +104,15 @@ def test_held_out_rows_keep_a_question_on_one_side(hub, tmp_path):
     ],
 )
 def test_errors_are_one_line(hub, tmp_path, command, message):
-    done = run(hub.url, tmp_path, NTPS, "score", *command)
-    assert done.returncode == 2
-    assert "Traceback" not in done.stderr
-    assert message in " ".join(done.stderr.split())
+    process = run(hub.url, tmp_path, NTPS, "score", *command)
+    assert process.returncode == 2
+    assert "Traceback" not in process.stderr
+    assert message in " ".join(process.stderr.split())
 
 
-def test_without_a_connection_the_answer_is_quick(tmp_path):
+def test_missing_connection_is_reported_quickly(tmp_path):
     started = time.perf_counter()
-    done = run(None, tmp_path, NTPS, "score", "lab/XS", "sst2")
-    assert done.returncode == 2
-    assert "Check the name and the connection" in " ".join(done.stderr.split())
+    process = run(None, tmp_path, NTPS, "score", "lab/XS", "sst2")
+    assert process.returncode == 2
+    assert "Check the name and the connection" in " ".join(process.stderr.split())
     assert time.perf_counter() - started < 30

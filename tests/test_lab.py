@@ -1,4 +1,4 @@
-"""The made world: its texts, the best possible reader, its tasks; pretraining and the ladder."""
+"""The lab: grammar and posteriors, tasks, pretraining, and the ladder of shipped models."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from itertools import product
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from ntps_utils import lab
 from ntps_utils._utils.files import sha256
@@ -31,24 +33,24 @@ SMALL = recipe.Recipe(16, 1, 2, 32, n_steps=12, batch_size=4, n_warmup=2, checkp
 # -- grammar -----------------------------------------------------------------------
 
 
-def two_coins(strength: float = 0.6) -> Factor:
-    return Factor("coin", {"word": {"fair": ("a", "b"), "foul": ("c",)}}, strength)
+def coin_factor(strength: float) -> Factor:
+    return Factor("coin", {"word": {"fair": ("a", "b"), "biased": ("c",)}}, strength)
 
 
 @pytest.mark.parametrize("strength", [0.0, 0.3, 0.6, 1.0])
-def test_likelihoods_are_probabilities_and_match_frequencies(strength):
-    factor = two_coins(strength)
+def test_likelihoods_sum_to_one_and_match_frequencies(strength):
+    factor = coin_factor(strength)
     total = sum(np.exp(factor.log_likelihood("word", word)) for word in "abc")
     np.testing.assert_allclose(total, 1.0)
     doc = Document({"coin": factor}, {"coin": "fair"}, random.Random(1))
-    drawn = [doc.draw("coin") for _ in range(20000)]
+    words = [doc.draw("coin") for _ in range(20000)]
     for word in "abc":
         expected = np.exp(factor.log_likelihood("word", word))[0]
-        assert abs(drawn.count(word) / 20000 - expected) < 0.015
+        assert abs(words.count(word) / 20000 - expected) < 0.015
 
 
-def test_posterior_is_bayes_rule_by_enumeration():
-    factor = two_coins(0.5)
+def test_posterior_follows_bayes_rule():
+    factor = coin_factor(0.5)
     for words in product("abc", repeat=3):
         doc = Document({"coin": factor}, {"coin": "fair"}, random.Random(0))
         doc.draws = [("coin", "word", word) for word in words] + [("other", "word", "x")]
@@ -58,23 +60,38 @@ def test_posterior_is_bayes_rule_by_enumeration():
 
 
 @pytest.mark.parametrize(
-    ("words", "strength", "message"),
+    ("fields", "message"),
     [
-        ({"word": {"x": ("a",), "y": ("a",)}}, 0.5, "in no other list"),
-        ({"word": {"x": ("a",), "y": ()}}, 0.5, "words of its own"),
-        ({"word": {"x": ("a",)}, "more": {"y": ("b",)}}, 0.5, "other kinds"),
-        ({"word": {"x": ("a",)}}, 1.5, r"must lie in \[0, 1\]"),
+        ({"name": ""}, "name of a factor must be a non-empty string, got ''"),
+        ({"name": 3}, "name of a factor must be a non-empty string, got 3"),
+        ({"words": {}}, "words of factor 'f' must map kinds to values to words"),
+        ({"words": {"word": {}}}, "words of factor 'f' must map kinds to values to words"),
+        ({"words": ["a"]}, "words of factor 'f' must map kinds to values to words"),
+        ({"words": {"word": {"x": ("a",), "y": ("a",)}}}, "a word has only one value"),
+        ({"words": {"word": {"x": ("a",), "y": ()}}}, "each value needs at least one word"),
+        ({"words": {"word": {"x": ("a",)}, "more": {"y": ("b",)}}}, "kind 'more': the values must be those of other"),
+        ({"words": {"word": {"x": ("a b",)}}}, "words must be strings without blanks, got 'a b'"),
+        ({"strength": 1.5}, r"strength of factor 'f' must be a number in \[0, 1\], got 1.5"),
+        ({"strength": "1"}, r"strength of factor 'f' must be a number in \[0, 1\], got '1'"),
     ],
 )
-def test_bad_factors_are_refused(words, strength, message):
+def test_invalid_factors_are_rejected(fields, message):
     with pytest.raises(ValueError, match=message):
-        Factor("f", words, strength)
+        Factor(**({"name": "f", "words": {"word": {"x": ("a",)}}, "strength": 0.5} | fields))
 
 
-def test_the_world_says_only_words_of_its_vocabulary_and_no_word_means_two_things():
+def test_documents_have_the_given_values():
+    assert WORLD.document(random.Random(0), topic="sea", tense="past").values["topic"] == "sea"
+    with pytest.raises(ValueError, match=r"topic must be 'kitchen', .* got 'moon'"):
+        WORLD.document(random.Random(0), topic="moon")
+    with pytest.raises(ValueError, match=r"factor must be 'topic', .* got 'color'"):
+        WORLD.document(random.Random(0), color="red")
+
+
+def test_world_uses_exactly_its_vocabulary_and_each_word_has_one_role():
     rng = random.Random(3)
-    said = {word for _ in range(3000) for word in WORLD.write(rng).words}
-    assert said == set(WORLD.vocabulary)
+    words = {word for _ in range(3000) for word in WORLD.write(rng).words}
+    assert words == set(WORLD.vocabulary)
     kinds = [
         *(f(w) for own in NOUNS.values() for w in own.split() for f in (str, plural)),
         *(f(w) for own in VERBS.values() for w in own.split() for f in (str, third, past)),
@@ -87,27 +104,26 @@ def test_the_world_says_only_words_of_its_vocabulary_and_no_word_means_two_thing
 # -- tasks -------------------------------------------------------------------------
 
 
-def test_there_are_tasks_of_every_kind():
+def test_tasks_have_all_kinds():
     assert len(TASKS) >= 12
-    assert {task.kind for task in TASKS.values()} == set(Task.__annotations__ and lab.tasks.Kind.__args__)
+    assert {task.kind for task in TASKS.values()} == set(get_args(lab.tasks.Kind))
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_tasks_are_balanced_seeded_and_as_hard_as_they_say(name):
-    drawn = sample(name, 3000, seed=5)
+def test_tasks_are_balanced_seeded_and_calibrated(name):
+    texts = sample(name, 3000, seed=5)
     again, other = sample(name, 30, seed=5), sample(name, 30, seed=6)
-    assert drawn.texts[:30] == again.texts
+    assert texts.texts[:30] == again.texts
     assert again.texts != other.texts
     c = len(TASKS[name].label_names)
-    shares = np.bincount(drawn.labels, minlength=c) / 3000
+    shares = np.bincount(texts.labels, minlength=c) / 3000
     assert np.all(np.abs(shares - 1 / c) < 4.5 * np.sqrt(1 / c * (1 - 1 / c) / 3000))
-    np.testing.assert_allclose(drawn.posteriors.sum(1), 1.0)
-    # The best reader is calibrated: it is right as often as it says.
-    right = np.mean(drawn.posteriors.argmax(1) == drawn.labels)
-    assert abs(right - drawn.bayes_accuracy) < 4 * np.sqrt(0.25 / 3000)
+    np.testing.assert_allclose(texts.posteriors.sum(1), 1.0)
+    accuracy = np.mean(texts.posteriors.argmax(1) == texts.labels)
+    assert abs(accuracy - texts.bayes_accuracy) < 4 * np.sqrt(0.25 / 3000)
 
 
-# What a human reader says who knows the question and sees the text alone.
+# Labels from the text alone, by rules that are independent of the generator.
 def order_by_reading(text: str) -> int:
     words = text.split()
     return int(words.index(CODES[0]) < words.index(CODES[1]))
@@ -131,7 +147,7 @@ FORMS = {f(w) for own in NOUNS.values() for w in own.split() for f in (str, plur
 
 
 def agrees(text: str) -> bool:
-    """Each finite verb against its subject: the last noun before it that follows no "near"."""
+    """Compare each finite verb with its subject, the last noun before it that does not follow "near"."""
     singular = {"is", "was", *(third(v) for own in VERBS.values() for v in own.split())}
     either = {past(v) for own in VERBS.values() for v in own.split()}
     bare = {"are", "were", *(v for own in VERBS.values() for v in own.split())}
@@ -154,25 +170,45 @@ def agrees(text: str) -> bool:
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_labels_are_what_a_reader_says(name):
-    drawn = sample(name, 500, seed=9)
-    assert [READERS[name](text) for text in drawn.texts] == drawn.labels.tolist()
+def test_labels_follow_from_the_text(name):
+    texts = sample(name, 500, seed=9)
+    assert [READERS[name](text) for text in texts.texts] == texts.labels.tolist()
 
 
-def test_splits_are_independent_and_named():
+def test_splits_are_independent():
     train, test = split_of("topic", "train"), split_of("topic", "test")
     assert (len(train.texts), len(test.texts)) == (SIZES["train"], SIZES["test"])
     assert len(set(train.texts) & set(test.texts)) <= 5
     assert split_of("topic", "train", seed=1).texts != train.texts
     with pytest.raises(ValueError, match="splits train and test, not 'dev'"):
         split_of("topic", "dev")
-    with pytest.raises(ValueError, match="did you mean topic"):
+    with pytest.raises(ValueError, match="Did you mean topic"):
         split_of("topik", "train")
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(ValueError, match="n must be an integer of at least 1, got 0"):
         sample("topic", 0, seed=0)
+    with pytest.raises(ValueError, match="seed must be an integer of at least 0, got -1"):
+        split_of("topic", "train", seed=-1)
 
 
-def test_a_factor_and_a_task_of_ones_own():
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"name": ""}, "name must be a non-empty string"),
+        ({"asks": None}, "asks must be a non-empty string, got None"),
+        ({"kind": "hard"}, "kind must be 'helps prediction', .*, got 'hard'"),
+        ({"label_names": ("one",)}, "label_names must be a tuple of at least two strings"),
+        ({"label_names": ["a", "b"]}, "label_names must be a tuple of at least two strings"),
+        ({"label_names": ("a", "b", "b")}, "label_names must differ from each other"),
+        ({"write": "text"}, "write must be a function of a world and a document, got 'text'"),
+        ({"posterior": 0.5}, "posterior must be a function of a document, or None, got 0.5"),
+    ],
+)
+def test_invalid_tasks_are_rejected(fields, message):
+    with pytest.raises(ValueError, match=message):
+        replace(TASKS["tense"], **fields)
+
+
+def test_worlds_can_be_extended_by_factors_and_tasks():
     weather = Factor("weather", {"word": {"dry": ("sunny",), "wet": ("rainy",)}}, strength=0.8)
 
     def forecast(doc):
@@ -185,17 +221,17 @@ def test_a_factor_and_a_task_of_ones_own():
 
     world = WORLD.extended([weather], [(5.0, forecast)])
     task = Task("weather", "?", "helps prediction", weather.values, write, lambda doc: doc.posterior("weather"))
-    drawn = sample(task, 500, seed=0, world=world)
-    assert drawn.bayes_accuracy == pytest.approx(0.9)
+    texts = sample(task, 500, seed=0, world=world)
+    assert texts.bayes_accuracy == pytest.approx(0.9)
     rng = random.Random(0)
     assert any("sunny" in world.write(rng).words for _ in range(20))
     assert "rainy" in pretrain.world_tokenizer(world).get_vocab()
 
 
-# -- through the ordinary doors ----------------------------------------------------
+# -- loading -----------------------------------------------------------------------
 
 
-def test_tasks_and_models_load_like_any_other():
+def test_tasks_and_models_of_the_lab_load_by_name():
     data = datasets.load_texts("lab/topic", "test")
     assert data.n_classes == 8
     assert len(data) == 500
@@ -213,20 +249,62 @@ def test_tasks_and_models_load_like_any_other():
 @pytest.mark.parametrize(
     ("load", "name", "message"),
     [
-        (loading.load_model, "lab/XXL", "no model 'XXL'; its models are XS, S, M, L"),
+        (loading.load_model, "lab/XXL", "no model 'XXL'; choose from XS, S, M, L"),
         (loading.load_model, "lab/XS@7", "checkpoints 0, 400, 4000, not 7"),
         (loading.load_model, "lab/XS@end", "a number of pretraining steps"),
         (loading.load_model, "lab/XXL@0", "no model 'XXL'"),
-        (datasets.load_texts, "lab/topics", "did you mean topic"),
+        (datasets.load_texts, "lab/topics", "Did you mean topic"),
         (datasets.load_texts, "lab/topic@x", "another draw of the task"),
     ],
 )
-def test_unknown_names_say_what_there_is(load, name, message):
+def test_unknown_names_are_errors_with_the_valid_names(load, name, message):
     with pytest.raises(datasets.HubError, match=message):
         load(name)
 
 
 # -- pretraining -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"hidden_size": 0}, "hidden_size must be an integer of at least 1, got 0"),
+        ({"hidden_size": 18}, r"hidden_size must be a multiple of 2 \* n_heads = 4, got 18"),
+        ({"n_layers": 0}, "n_layers must be an integer of at least 1, got 0"),
+        ({"n_heads": 2.0}, "n_heads must be an integer of at least 1, got 2.0"),
+        ({"n_heads": 3}, r"hidden_size must be a multiple of 2 \* n_heads = 6, got 16"),
+        ({"intermediate_size": -1}, "intermediate_size must be an integer of at least 1, got -1"),
+        ({"n_steps": 0}, "n_steps must be an integer of at least 1, got 0"),
+        ({"batch_size": 0}, "batch_size must be an integer of at least 1, got 0"),
+        ({"learning_rate": 0.0}, "learning_rate must be a number greater than 0, got 0.0"),
+        ({"learning_rate": float("nan")}, "learning_rate must be a number greater than 0, got nan"),
+        ({"weight_decay": -0.1}, "weight_decay must be a number of at least 0, got -0.1"),
+        ({"n_warmup": -1}, "n_warmup must be an integer of at least 0, got -1"),
+        ({"n_warmup": 13}, "n_warmup must be at most n_steps = 12, got 13"),
+        ({"checkpoints": ()}, r"checkpoints must be a tuple of steps such as \(12,\), got \(\)"),
+        ({"checkpoints": 12}, r"checkpoints must be a tuple of steps such as \(12,\), got 12"),
+        ({"checkpoints": (0, 12)}, "each of checkpoints must be an integer of at least 1, got 0"),
+        ({"checkpoints": (6,)}, r"checkpoints must increase and end with n_steps = 12, got \(6,\)"),
+        ({"checkpoints": (8, 6, 12)}, r"checkpoints must increase and end with n_steps = 12, got \(8, 6, 12\)"),
+        ({"seed": -1}, "seed must be an integer of at least 0, got -1"),
+        ({"seed": True}, "seed must be an integer of at least 0, got True"),
+    ],
+)
+def test_invalid_recipes_are_rejected(fields, message):
+    with pytest.raises(ValueError, match=message):
+        replace(SMALL, **fields)
+
+
+def test_every_field_of_a_recipe_has_an_invalid_case():
+    (mark,) = (m for m in test_invalid_recipes_are_rejected.pytestmark if m.name == "parametrize")
+    assert {name for fields, _ in mark.args[1] for name in fields} == set(recipe.Recipe.__dataclass_fields__)
+
+
+def test_learning_rate_rises_linearly_then_falls_as_a_cosine():
+    rates = [SMALL.rate(step) for step in range(SMALL.n_steps)]
+    assert rates[:3] == [SMALL.learning_rate / 2, SMALL.learning_rate, SMALL.learning_rate]
+    progress = np.arange(SMALL.n_steps - 2) / (SMALL.n_steps - 2)
+    np.testing.assert_allclose(rates[2:], SMALL.learning_rate * (1 + np.cos(np.pi * progress)) / 2)
 
 
 def run(folder, recipe_=SMALL, n=None, **options):
@@ -240,7 +318,7 @@ def weights(folder, step=12):
 
 
 @pytest.mark.slow
-def test_pretraining_learns_and_is_seeded(tmp_path):
+def test_pretraining_learns_is_seeded_and_records_its_checkpoints(tmp_path):
     longer = recipe.Recipe(16, 1, 2, 32, n_steps=150, batch_size=8, n_warmup=10, checkpoints=(150,), learning_rate=1e-2)
     losses = [at.loss for at in run(tmp_path / "long", longer)]
     assert np.mean(losses[-10:]) < np.mean(losses[:10]) - 1.5
@@ -251,27 +329,27 @@ def test_pretraining_learns_and_is_seeded(tmp_path):
     assert list(record["checkpoints"]) == ["6", "12"]
     file = tmp_path / "a" / "step-12" / "model.safetensors"
     assert record["checkpoints"]["12"]["sha256"] == sha256(file)
-    # The recorded loss is that of the rounded weights, as a reader loads them.
+    # The recorded loss is that of the rounded weights, which load_model loads.
     model = loading.load_model(tmp_path / "a" / "step-12", dtype="float32")
     loss = pretrain.validation_loss(model.model, pretrain.WorldSource(WORLD, model.tokenizer))
     assert loss == pytest.approx(record["checkpoints"]["12"]["validation_loss"], abs=1e-5)
-    assert run(tmp_path / "a") == []  # finished: nothing is done again
+    assert run(tmp_path / "a") == []  # the run is complete
 
 
 @pytest.mark.slow
-def test_an_interrupted_run_ends_with_the_same_weights(tmp_path):
-    run(tmp_path / "whole", save_every=4)
-    run(tmp_path / "cut", n=7, save_every=4)  # steps 5 to 7 are lost
-    again = run(tmp_path / "cut", save_every=4)
+def test_interrupted_runs_end_with_the_same_weights(tmp_path):
+    run(tmp_path / "reference", save_every=4)
+    run(tmp_path / "interrupted", n=7, save_every=4)  # steps 5 to 7 are lost
+    again = run(tmp_path / "interrupted", save_every=4)
     assert again[0].step == 5
     for step in (6, 12):
-        for name, x in weights(tmp_path / "whole", step).items():
-            assert torch.equal(x, weights(tmp_path / "cut", step)[name])
-    assert not (tmp_path / "cut" / "state.safetensors").exists()
+        for name, x in weights(tmp_path / "reference", step).items():
+            assert torch.equal(x, weights(tmp_path / "interrupted", step)[name])
+    assert not (tmp_path / "interrupted" / "state.safetensors").exists()
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on(tmp_path):
+def test_killed_runs_end_with_the_same_weights(tmp_path):
     code = (
         "import sys, torch; torch.set_num_threads(1); from tests.test_lab import run\n"
         "from pathlib import Path; import tests.test_lab as t\n"
@@ -279,26 +357,26 @@ def test_a_killed_run_goes_on(tmp_path):
         "run(Path(sys.argv[1]), r, save_every=5)"
     )
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, "-c", code, str(tmp_path / "whole")], check=True, env=environment)
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "reference")], check=True, env=environment)
     for _ in range(2):
-        process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "cut")], env=environment)
-        while process.poll() is None and not (tmp_path / "cut" / "state.safetensors").exists():
+        process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "interrupted")], env=environment)
+        while process.poll() is None and not (tmp_path / "interrupted" / "state.safetensors").exists():
             time.sleep(0.02)
         time.sleep(0.3)
         process.send_signal(signal.SIGKILL)
         process.wait()
-    subprocess.run([sys.executable, "-c", code, str(tmp_path / "cut")], check=True, env=environment)
-    for name, x in weights(tmp_path / "whole", 60).items():
-        assert torch.equal(x, weights(tmp_path / "cut", 60)[name])
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "interrupted")], check=True, env=environment)
+    for name, x in weights(tmp_path / "reference", 60).items():
+        assert torch.equal(x, weights(tmp_path / "interrupted", 60)[name])
 
 
-def test_a_folder_with_another_run_is_refused(tmp_path):
+def test_folders_with_a_different_run_are_rejected(tmp_path):
     run(tmp_path, n=1)
-    with pytest.raises(ValueError, match="holds another run"):
+    with pytest.raises(ValueError, match="contains a different run"):
         run(tmp_path, recipe.Recipe(16, 1, 2, 32, n_steps=12, batch_size=5, n_warmup=2, checkpoints=(12,)))
 
 
-def test_a_shuffled_source_keeps_the_words_and_loses_their_order():
+def test_shuffled_documents_have_the_same_words_in_another_order():
     tokenizer = pretrain.world_tokenizer()
     plain, mixed = (pretrain.WorldSource(WORLD, tokenizer, shuffled) for shuffled in (False, True))
     one, two = (source.batch(0, 1, 0)[0] for source in (plain, mixed))
@@ -309,7 +387,7 @@ def test_a_shuffled_source_keeps_the_words_and_loses_their_order():
     assert mixed.batch(3, 4, 0) == mixed.batch(3, 4, 0)
 
 
-def test_real_text_goes_the_same_way(tmp_path):
+def test_models_can_be_pretrained_on_text_files(tmp_path):
     file = tmp_path / "book.txt"
     file.write_text("The cat sat on the mat, and the dog — naïve — looked at it.\n" * 900, "utf-8")
     source = pretrain.corpus_source([file], n_tokens=300, context=32)
@@ -339,7 +417,7 @@ def test_real_text_goes_the_same_way(tmp_path):
 # -- the ladder --------------------------------------------------------------------
 
 
-def test_the_shipped_ladder_is_what_it_says():
+def test_shipped_models_match_their_manifest():
     assert len(ladder.MODELS) >= 4
     assert all(ladder.hashes_agree().values())
     facts = ladder.manifest()
@@ -355,13 +433,13 @@ def test_the_shipped_ladder_is_what_it_says():
     assert total < 10_000_000
 
 
-def test_the_recorded_loss_of_the_smallest_model_is_its_loss():
+def test_recorded_loss_of_the_smallest_model_is_reproduced():
     model = loading.load_model("lab/XS", dtype="float32")
     loss = pretrain.validation_loss(model.model, pretrain.WorldSource(WORLD, model.tokenizer))
     assert loss == pytest.approx(ladder.manifest()["XS"]["checkpoints"]["4000"]["validation_loss"], abs=1e-4)
 
 
-def test_verifying_compares_and_refuses_other_runs(tmp_path, monkeypatch):
+def test_verify_compares_weights_and_rejects_other_runs(tmp_path, monkeypatch):
     tiny = {"XS": SMALL}
     monkeypatch.setattr(ladder, "LADDER", tiny)
     monkeypatch.setattr(ladder, "ladder_folder", lambda: tmp_path / "shipped")
@@ -373,13 +451,11 @@ def test_verifying_compares_and_refuses_other_runs(tmp_path, monkeypatch):
     assert [r.identical and r.agrees for r in results] == [True, True]
     file = tmp_path / "shipped" / "XS" / "step-12" / "model.safetensors"
     changed = {name: x + 1 for name, x in load_file(file).items()}
-    from safetensors.torch import save_file
-
     save_file(changed, file, metadata={"format": "pt"})
     (first, last) = ladder.verify("XS", tmp_path / "new" / "XS")
     assert first.agrees
     assert not last.agrees
     assert last.largest_difference == pytest.approx(1, abs=2e-3)
     monkeypatch.setitem(tiny, "XS", SMALL.shortened(3))
-    with pytest.raises(ValueError, match="another run"):
+    with pytest.raises(ValueError, match="contains a different run"):
         ladder.verify("XS", tmp_path / "new" / "XS")

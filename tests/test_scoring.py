@@ -1,37 +1,45 @@
-"""The whole way, on a tiny model and on real ones, against an independent float64 computation."""
+"""Scores of models on datasets, against an independent float64 computation."""
 
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 import pytest
 import scipy.linalg
 import torch
 from threadpoolctl import threadpool_limits
 
 from ntps_utils.models.datasets import load_texts
+from ntps_utils.models.loading import load_model
 from ntps_utils.models.scoring import score_model
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 
-def independent(folder, texts, labels, n_classes, layer, k, max_length, center=False):
-    """Scores from their definitions: a loop over texts, generalized eigenvectors, orthonormal bases."""
+def token_features(folder, texts, layers, max_length):
+    """Hidden states of each text, one text at a time, by layer."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64)
-    d = model.config.hidden_size
-    A0, A1, means = np.zeros((d, d)), np.zeros((d, d)), []
+    features = {layer: [] for layer in layers}
     with torch.inference_mode():
         for text in texts:
             ids = tokenizer(text, truncation=True, max_length=max_length, return_tensors="pt")["input_ids"]
-            x = model(ids, output_hidden_states=True).hidden_states[layer][0].numpy()
-            P = np.cumsum(x, axis=0)
-            A0 += P[:-1].T @ P[:-1]
-            A1 += P[:-1].T @ x[1:]
-            means.append(x.mean(0))
-    X, Y = np.array(means), np.eye(n_classes)[labels]
+            hidden = model(ids, output_hidden_states=True).hidden_states
+            for layer in layers:
+                features[layer].append(hidden[layer][0].numpy())
+    return features
+
+
+def independent_scores(features, labels, n_classes, k, center=False):
+    """Scores by their definitions: a loop over texts, generalized eigenvectors, orthonormal bases."""
+    d = features[0].shape[1]
+    A0, A1 = np.zeros((d, d)), np.zeros((d, d))
+    for x in features:
+        P = np.cumsum(x, axis=0)
+        A0 += P[:-1].T @ P[:-1]
+        A1 += P[:-1].T @ x[1:]
+    X, Y = np.array([x.mean(0) for x in features]), np.eye(n_classes)[labels]
     if center:
         X, Y = X - X.mean(0), Y - Y.mean(0)
     n = len(X)
@@ -59,41 +67,40 @@ def independent(folder, texts, labels, n_classes, layer, k, max_length, center=F
     }
 
 
-def agree(report, expected_by_layer, rtol):
+def assert_close(report, expected_by_layer, rtol):
     for row in report:
         for name, value in expected_by_layer[row.layer].items():
             assert abs(getattr(row, name) - value) <= rtol * abs(value), (row.layer, name, getattr(row, name), value)
 
 
 @pytest.mark.parametrize("center", [False, True])
-def test_tiny_model_agrees_with_an_independent_computation(tiny_model, tiny_data, center):
+def test_scores_of_a_tiny_model_agree_with_an_independent_computation(tiny_model, tiny_data, center):
     data = load_texts(tiny_data)
     report = score_model(tiny_model, tiny_data, k_v=[8], center=center, device="cpu")
     assert [row.layer for row in report] == [0, 1, 2]
-    expected = {layer: independent(tiny_model, data.texts, data.labels, 3, layer, 8, 32, center) for layer in range(3)}
-    agree(report, expected, 1e-7)
+    features = token_features(tiny_model, data.texts, range(3), 32)
+    expected = {layer: independent_scores(x, data.labels, 3, 8, center) for layer, x in features.items()}
+    assert_close(report, expected, 1e-7)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["sst2", "climate_sentiment", "sms_spam"])
-def test_real_model_agrees_with_an_independent_computation(shared, name):
+def test_scores_of_a_real_model_agree_with_an_independent_computation(shared, name):
     folder = shared / "models" / "stories260K"
-    frame = pd.read_csv(shared / "data" / name / "train.csv").head(200)
-    report = score_model(folder, shared / "data" / name, max_texts=200, layers="0,5", k_v=[0.25], device="cpu")
-    classes = len(load_texts(shared / "data" / name).label_names)
-    expected = {
-        layer: independent(folder, frame["text"], frame["label"].to_numpy(), classes, layer, 16, 512)
-        for layer in (0, 5)
-    }
-    agree(report, expected, 1e-6)
+    data = load_texts(shared / "data" / name).head(120)
+    report = score_model(folder, data, layers="0,5", k_v=[0.25], max_length=100, device="cpu")
+    features = token_features(folder, data.texts, (0, 5), 100)
+    expected = {layer: independent_scores(x, data.labels, data.n_classes, 16) for layer, x in features.items()}
+    assert_close(report, expected, 1e-6)
 
 
 @pytest.mark.slow
 def test_every_real_dataset_can_be_scored(shared):
+    model = load_model(shared / "models" / "stories260K", device="cpu", dtype="float32")
     for folder in sorted((shared / "data").iterdir()):
         if not (folder / "train.csv").is_file():
             continue
-        report = score_model(shared / "models" / "stories260K", folder, max_texts=160, max_length=64, layers="last")
+        report = score_model(model, folder, max_texts=100, max_length=32, layers="last", batch_size=64)
         (row,) = report.rows
         assert 0 <= row.ntps <= 1, folder.name
         assert row.lower_bound * (1 - 1e-9) <= row.excess_loss <= row.upper_bound * (1 + 1e-9), folder.name
@@ -117,7 +124,7 @@ def test_provenance_and_progress(tiny_model, tiny_data):
     assert again.rows == report.rows
 
 
-def test_settings_are_checked_before_the_long_work(tiny_model, tiny_data, tmp_path):
+def test_invalid_settings_are_refused_before_the_extraction(tiny_model, tiny_data, tmp_path):
     for options, message in (
         ({"k_v": [17]}, "outside 1 ... 16"),
         ({"k_v": [0.0]}, "fraction"),
@@ -137,31 +144,32 @@ def test_settings_are_checked_before_the_long_work(tiny_model, tiny_data, tmp_pa
 COLUMNS = ["ntps", "ntps_metric", "ntps_task", "trace_b", "excess_loss"]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-8), ("float32", 1e-4)])
-def test_threads_and_batches_change_scores_by_no_more_than_is_stated(dtype, tolerance):
-    """What the book states: 1e-8 for forward passes in double, 1e-4 in single precision."""
+@pytest.fixture(scope="module")
+def lab_scores():
+    """Function that scores lab/S on 150 texts."""
+    data = load_texts("lab/tense").head(150)
 
-    def scores(n_threads: int, batch_size: int) -> np.ndarray:
+    def scores(dtype: str, n_threads: int = 1, batch_size: int = 64) -> np.ndarray:
         before = torch.get_num_threads()
         torch.set_num_threads(n_threads)
         try:
             with threadpool_limits(n_threads):
-                report = score_model(
-                    "lab/M", "lab/tense", max_texts=150, k_v=[0.25, 0.5], dtype=dtype, batch_size=batch_size
-                )
+                report = score_model("lab/S", data, k_v=[0.25, 0.5], dtype=dtype, batch_size=batch_size)
         finally:
             torch.set_num_threads(before)
         return report.to_frame()[COLUMNS].to_numpy()
 
-    reference = scores(1, 64)
-    for n_threads, batch_size in ((2, 64), (1, 7), (2, 1)):
-        np.testing.assert_allclose(scores(n_threads, batch_size), reference, atol=tolerance)
+    return scores
 
 
-def test_single_precision_scores_are_those_of_double_within_what_is_stated():
-    double, single = (
-        score_model("lab/M", "lab/tense", max_texts=150, k_v=[0.25, 0.5], dtype=dtype).to_frame()[COLUMNS].to_numpy()
-        for dtype in ("float64", "float32")
-    )
-    np.testing.assert_allclose(single, double, atol=1e-4)
+@pytest.mark.slow
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-8), ("float32", 1e-4)])
+def test_scores_do_not_depend_on_threads_and_batches(lab_scores, dtype, tolerance):
+    """The tolerances are those that the book states."""
+    reference = lab_scores(dtype)
+    for n_threads, batch_size in ((2, 64), (1, 7), (1, 1)):
+        np.testing.assert_allclose(lab_scores(dtype, n_threads, batch_size), reference, atol=tolerance)
+
+
+def test_scores_in_single_precision_are_those_in_double_precision(lab_scores):
+    np.testing.assert_allclose(lab_scores("float32"), lab_scores("float64"), atol=1e-4)

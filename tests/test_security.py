@@ -1,10 +1,11 @@
-"""Nothing that is given is run, followed or shown as it is."""
+"""Untrusted models, datasets and names: no code of theirs runs, and reports escape their texts."""
 
 from __future__ import annotations
 
 import ast
 import json
 import re
+import shutil
 from pathlib import Path
 
 import nbformat
@@ -21,7 +22,7 @@ from ntps_utils.models.loading import load_model
 from tests.conftest import ROOT
 
 SOURCES = sorted(
-    [*(ROOT / "ntps_utils").rglob("*.py"), *(ROOT / "notebooks").glob("*.py"), ROOT / "book/slurm_grid.py"]
+    [*(ROOT / "ntps_utils").rglob("*.py"), *(ROOT / "notebooks").glob("*.py"), *(ROOT / "book").rglob("*.py")]
 )
 FORBIDDEN = {"eval", "exec", "__import__", "compile"}
 FORBIDDEN_MODULES = {"pickle", "dill", "shelve", "marshal", "cloudpickle"}
@@ -29,7 +30,7 @@ FORBIDDEN_CALLS = {"torch.load", "np.load", "pd.read_pickle", "os.system", "os.p
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: p.relative_to(ROOT).as_posix())
-def test_no_source_runs_strings_or_reads_pickles(path):
+def test_sources_neither_evaluate_strings_nor_read_pickles(path):
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Call):
             name = ast.unparse(node.func)
@@ -40,9 +41,8 @@ def test_no_source_runs_strings_or_reads_pickles(path):
         assert not FORBIDDEN_MODULES & {part.split(".")[0] for part in [*names, module]}, f"line {node.lineno}"
 
 
-def test_a_pickle_in_a_model_folder_is_never_opened(tiny_model, tmp_path):
-    """A pickle that would write a file when it is loaded, beside good weights and in their place."""
-    import shutil
+def test_pickles_in_a_model_folder_are_not_opened(tiny_model, tmp_path):
+    """The pickle would write a file when it is loaded; it is there with safe weights, then without them."""
 
     class Bomb:
         def __reduce__(self):
@@ -53,14 +53,12 @@ def test_a_pickle_in_a_model_folder_is_never_opened(tiny_model, tmp_path):
     torch.save(Bomb(), folder / "pytorch_model.bin")
     load_model(folder)
     (folder / "model.safetensors").unlink()
-    with pytest.raises(HubError, match="pickled checkpoints are not read"):
+    with pytest.raises(HubError, match="pickled checkpoints are not loaded"):
         load_model(folder)
     assert not (tmp_path / "boom").exists()
 
 
-def test_code_of_a_model_runs_only_by_consent_of_the_call(tiny_model, tmp_path):
-    import shutil
-
+def test_code_of_a_model_needs_trust_remote_code_in_each_call(tiny_model, tmp_path):
     folder = tmp_path / "model"
     shutil.copytree(tiny_model, folder)
     config = json.loads((folder / "config.json").read_text())
@@ -77,18 +75,18 @@ def test_code_of_a_model_runs_only_by_consent_of_the_call(tiny_model, tmp_path):
     assert not (tmp_path / "ran").exists()
     assert load_model(folder, trust_remote_code=True).dimension == 16
     (tmp_path / "ran").unlink()
-    with pytest.raises(HubError, match="--trust-remote-code"):  # consent is not remembered
+    with pytest.raises(HubError, match="--trust-remote-code"):  # the permission was for one call only
         load_model(folder)
     assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.slow
-def test_reports_escape_what_a_dataset_brings(tmp_path, monkeypatch):
+def test_reports_escape_texts_and_names_of_a_dataset(tmp_path, monkeypatch):
     evil = "<script>alert(1)</script>"
-    drawn = sample("tense", 80, seed=0)
+    data = sample("tense", 80, seed=0)
     folder = tmp_path / "data"
     folder.mkdir()
-    rows = "".join(f'"{evil} {text}",{label}\n' for text, label in zip(drawn.texts, drawn.labels, strict=True))
+    rows = "".join(f'"{evil} {text}",{label}\n' for text, label in zip(data.texts, data.labels, strict=True))
     (folder / "train.csv").write_text(f"text,label\n{rows}")
     (folder / "label_names.json").write_text(json.dumps([evil, "<img src=x onerror=alert(1)>"]))
     named = tmp_path / "<b onclick=alert(1)>.csv"
@@ -105,8 +103,8 @@ def test_reports_escape_what_a_dataset_brings(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["../escape", "/etc/x", "a/../../b", "x\0y"])
-def test_names_cannot_leave_their_folder(tmp_path, name):
-    """A cell's file is named by a hash, whatever its model and dataset are called."""
+def test_stored_results_stay_in_their_folder(tmp_path, name):
+    """The name of a result's file is a hash, whatever the names of its model and dataset."""
     store = Store(tmp_path / "cells")
     store.put({"model": name, "dataset": name}, {"model": name})
     (file,) = (p for p in tmp_path.rglob("*") if p.is_file())
@@ -115,17 +113,17 @@ def test_names_cannot_leave_their_folder(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["lab/../../etc", "lab/XS@../..", "lab//etc/passwd"])
-def test_lab_names_are_names(name):
+def test_lab_names_cannot_be_paths(name):
     with pytest.raises(HubError):
         load_model(name)
 
 
-def test_markup_in_a_name_is_shown_as_it_is(tmp_path):
-    """rich reads [brackets]; a name may hold them, in an error and in the title of a table."""
+def test_markup_in_a_name_is_printed_verbatim(tmp_path):
+    """The library rich interprets [brackets], which a name may contain, in errors and titles of tables."""
     bad, good = tmp_path / "[bold]x[red].csv", tmp_path / "[bold]y[red].csv"
     bad.write_text("text,label\na,0\n")
-    drawn = sample("tense", 40, seed=0)
-    rows = "".join(f'"{text}",{label}\n' for text, label in zip(drawn.texts, drawn.labels, strict=True))
+    data = sample("tense", 40, seed=0)
+    rows = "".join(f'"{text}",{label}\n' for text, label in zip(data.texts, data.labels, strict=True))
     good.write_text(f"text,label\n{rows}")
     for file, status in ((bad, 2), (good, 0)):
         result = CliRunner().invoke(app, ["score", "lab/XS", str(file)])
@@ -134,19 +132,18 @@ def test_markup_in_a_name_is_shown_as_it_is(tmp_path):
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda p: p.stem)
-def test_notebooks_show_no_environment(path):
+def test_notebooks_contain_no_tokens_and_no_home_folders(path):
     text = path.read_text()
     assert not re.search(r"hf_[A-Za-z0-9]{20,}|AKIA[0-9A-Z]{16}|ghp_[A-Za-z0-9]{30,}", text)
     for cell in (c for c in nbformat.read(path, as_version=4).cells if c.cell_type == "code"):
         assert not re.search(r"print\(.*environ|getenv|%env|!env|!printenv", cell.source)
-        shown = json.dumps(cell.outputs)
-        assert "/root/" not in shown
-        assert "/home/" not in shown
+        outputs = json.dumps(cell.outputs)
+        assert "/root/" not in outputs
+        assert "/home/" not in outputs
 
 
 @pytest.mark.slow
-def test_chapters_need_no_token(monkeypatch, tmp_path):
-    """A token in the environment does not reach a page."""
+def test_token_of_the_environment_does_not_reach_a_notebook(monkeypatch, tmp_path):
     monkeypatch.setenv("HF_TOKEN", "hf_never_to_be_shown_anywhere")
     target = tmp_path / "out.ipynb"
     source = next(p for p in book.chapters() if p.stem.startswith("11_"))

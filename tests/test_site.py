@@ -16,9 +16,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from pypdf import PdfReader
 
-from book.tools import browser
+from book.tools import browser, site_extension
 from book.tools import refresh as book
-from book.tools import site_extension as site_extension
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.xdist_group("site")  # one process builds the site
@@ -30,19 +29,19 @@ CHAPTERS = book.chapters()
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The site, built from the committed notebooks with warnings as errors, as if it were to be published."""
+    """Folder of the site, built from the committed notebooks with warnings as errors and a repository."""
     folder = tmp_path_factory.mktemp("site")
     book.prepare()
     command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(ROOT), "--path-output", str(folder)]
     flags = ["--warningiserror", "--nitpick", "--keep-going", "--quiet"]
     environment = {**os.environ, "NTPS_REPOSITORY": REPOSITORY}
-    done = subprocess.run(command + flags, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    process = subprocess.run(command + flags, env=environment, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stdout[-3000:] + process.stderr[-3000:]
     return folder / "_build" / "html"
 
 
 @pytest.mark.slow
-def test_every_page_is_there_with_its_figures(site):
+def test_pages_and_images_exist_and_images_have_descriptions(site):
     for page in PAGES:
         html = (site / f"{page}.html").read_text()
         images = re.findall(r'<img[^>]*src="([^"]+)"[^>]*>', html)
@@ -53,7 +52,7 @@ def test_every_page_is_there_with_its_figures(site):
 
 
 @pytest.mark.slow
-def test_internal_links_and_anchors_lead_somewhere(site):
+def test_internal_links_and_anchors_exist(site):
     ids = {path: set(re.findall(r'\bid="([^"]+)"', path.read_text())) for path in site.rglob("*.html")}
     for page in PAGES:
         path = site / f"{page}.html"
@@ -68,7 +67,7 @@ def test_internal_links_and_anchors_lead_somewhere(site):
 
 
 @pytest.mark.slow
-def test_no_page_needs_the_network_for_mathematics(site):
+def test_mathematics_needs_no_network(site):
     html = (site / "notebooks/03_score_and_bounds.html").read_text()
     (script,) = re.findall(r'<script[^>]*src="([^"]*mathjax[^"]*)"', html)
     assert (site / "notebooks" / script.partition("?")[0]).resolve().is_file()
@@ -76,7 +75,7 @@ def test_no_page_needs_the_network_for_mathematics(site):
 
 
 @pytest.mark.slow
-def test_glued_values_are_in_the_text(site):
+def test_glued_values_are_on_the_pages(site):
     n_checked = 0
     for source in CHAPTERS:
         html = (site / f"notebooks/{source.stem}.html").read_text()
@@ -89,8 +88,7 @@ def test_glued_values_are_in_the_text(site):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("source", CHAPTERS, ids=lambda p: p.stem)
-def test_buttons_open_and_download_notebooks_that_exist(site, source):
-    """Binder and Colab open the committed notebook, and the arrow downloads it."""
+def test_launch_and_download_buttons_lead_to_the_committed_notebook(site, source):
     html = unquote((site / f"notebooks/{source.stem}.html").read_text())
     (binder,) = set(re.findall(r'href="(https://mybinder.org/[^"]+)"', html))
     (colab,) = set(re.findall(r'href="(https://colab.research.google.com/[^"]+)"', html))
@@ -98,11 +96,11 @@ def test_buttons_open_and_download_notebooks_that_exist(site, source):
     assert colab.startswith("https://colab.research.google.com/github/owner/ntps/blob/main/")
     for address in (binder, colab):
         assert (ROOT / "notebooks" / address.partition("/notebooks/")[2]) == source.with_suffix(".ipynb")
-    (there,) = re.findall(r'href="([^"]+_sources/[^"]+\.ipynb)"', html)
-    assert (site / "notebooks" / there).resolve().read_bytes() == source.with_suffix(".ipynb").read_bytes()
+    (download,) = re.findall(r'href="([^"]+_sources/[^"]+\.ipynb)"', html)
+    assert (site / "notebooks" / download).resolve().read_bytes() == source.with_suffix(".ipynb").read_bytes()
 
 
-def test_without_an_address_there_is_nothing_to_open(monkeypatch):
+def test_repository_is_read_from_the_environment(monkeypatch):
     for name in ("NTPS_REPOSITORY", "GITHUB_REPOSITORY"):
         monkeypatch.delenv(name, raising=False)
     assert site_extension.repository() is None
@@ -112,7 +110,7 @@ def test_without_an_address_there_is_nothing_to_open(monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", ["03_score_and_bounds", "06_choosing_k_and_layer", "09_predicting_the_gain"])
-def test_the_interactive_figures_are_on_their_pages(site, page):
+def test_interactive_figures_are_on_their_pages(site, page):
     html = (site / f"notebooks/{page}.html").read_text()
     assert html.count('class="ntps-explorer') == 1
     assert "/*SETTINGS*/" not in html
@@ -124,36 +122,38 @@ def test_the_interactive_figures_are_on_their_pages(site, page):
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Any]:
     try:
-        with browser.chromium() as found:
-            yield found
+        with browser.chromium() as program:
+            yield program
     except browser.BrowserError as error:
         pytest.skip(str(error))
 
 
 @pytest.fixture(scope="session")
 def address(site) -> Iterator[str]:
-    with browser.served(site) as found:
-        yield found
+    with browser.served(site) as url:
+        yield url
 
 
-# The theme fades colors in; axe must not measure them half-way.
+# The theme animates colors; axe must measure them after the animation.
 STILL = "() => Promise.all(document.getAnimations().map(a => a.finished.catch(() => null))).then(() => true)"
 
 
 class Visit:
-    """A page that remembers what its console said and which files did not come."""
+    """An open page, with a list of the errors in its console and of its failed requests."""
 
     def __init__(self, chromium: Any, address: str, name: str, width: int = 1280, scheme: str = "light") -> None:
         self.context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
         self.page = self.context.new_page()
-        self.said: list[str] = []
-        self.page.on("console", lambda m: self.said.append(f"{m.type}: {m.text}") if m.type == "error" else None)
-        self.page.on("pageerror", lambda error: self.said.append(f"uncaught: {error}"))
-        self.page.on("requestfailed", lambda r: self.said.append(f"no answer: {r.url}"))
-        self.page.on("response", lambda r: self.said.append(f"{r.status}: {r.url}") if r.status >= 400 else None)
+        self.errors: list[str] = []
+        self.page.on("console", lambda m: self.errors.append(f"{m.type}: {m.text}") if m.type == "error" else None)
+        self.page.on("pageerror", lambda error: self.errors.append(f"uncaught: {error}"))
+        self.page.on("requestfailed", lambda r: self.errors.append(f"failed: {r.url}"))
+        self.page.on("response", lambda r: self.errors.append(f"{r.status}: {r.url}") if r.status >= 400 else None)
         self.page.on(
             "request",
-            lambda r: None if r.url.startswith((address, "data:", "blob:")) else self.said.append(f"away: {r.url}"),
+            lambda r: (
+                None if r.url.startswith((address, "data:", "blob:")) else self.errors.append(f"external: {r.url}")
+            ),
         )
         self.page.goto(f"{address}/{name}.html")
         self.page.evaluate(browser.READY)
@@ -167,18 +167,18 @@ class Visit:
 
 
 def serious(page: Any) -> list[str]:
-    found = Axe().run(page).response["violations"]
+    """Return the serious and critical accessibility violations on a page."""
     return [
-        f"{one['id']}: {one['nodes'][0]['html'][:200]} ({len(one['nodes'])} places)"
-        for one in found
-        if one["impact"] in ("serious", "critical")
+        f"{violation['id']}: {violation['nodes'][0]['html'][:200]} ({len(violation['nodes'])} places)"
+        for violation in Axe().run(page).response["violations"]
+        if violation["impact"] in ("serious", "critical")
     ]
 
 
 @pytest.mark.browser
 @pytest.mark.parametrize("name", PAGES)
-def test_a_page_opens_without_an_error_in_the_console(chromium, address, name):
-    """Mathematics rendered, every figure there, nothing asked of another machine."""
+def test_pages_open_without_errors(chromium, address, name):
+    """Formulas are rendered, images load, and no request goes to another machine."""
     with Visit(chromium, address, name) as visit:
         page = visit.page
         assert page.locator("article h1").count() == 1
@@ -193,13 +193,13 @@ def test_a_page_opens_without_an_error_in_the_console(chromium, address, name):
             ".reduce(async (all, one) => [...await all, await one], Promise.resolve([]))"
         )
         assert all(width > 0 and alt for width, alt in images), images
-        assert visit.said == []
+        assert visit.errors == []
 
 
 @pytest.mark.browser
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 1280), ("light", 390)])
 @pytest.mark.parametrize("name", PAGES)
-def test_axe_finds_no_serious_violation(chromium, address, name, scheme, width):
+def test_pages_have_no_serious_accessibility_violation(chromium, address, name, scheme, width):
     with Visit(chromium, address, name, width=width, scheme=scheme) as visit:
         assert visit.page.evaluate("() => document.documentElement.dataset.theme") == scheme
         assert serious(visit.page) == []
@@ -207,22 +207,22 @@ def test_axe_finds_no_serious_violation(chromium, address, name, scheme, width):
 
 @pytest.mark.browser
 @pytest.mark.parametrize("name", PAGES)
-def test_a_phone_shows_a_page_without_scrolling_sideways(chromium, address, name):
+def test_pages_fit_the_width_of_a_phone(chromium, address, name):
     with Visit(chromium, address, name, width=390) as visit:
         width = visit.page.evaluate("() => document.documentElement.scrollWidth")
         assert width <= 390
-        # Figures keep letters that can be read; what sticks out is reached by scrolling a box that fits.
+        # Figures keep a readable size; a box of the width of the phone scrolls them.
         figures = visit.page.evaluate(
             "() => [...document.querySelectorAll('article figure img, article .cell_output img')].map(i => {"
             "const box = i.closest('figure, .output'), s = getComputedStyle(box);"
             "return [i.getBoundingClientRect().width, box.getBoundingClientRect().right, s.overflowX]})"
         )
-        assert all(shown >= 570 and right <= 390 and scrolls == "auto" for shown, right, scrolls in figures), figures
-        assert visit.said == []
+        assert all(wide >= 570 and right <= 390 and scrolls == "auto" for wide, right, scrolls in figures), figures
+        assert visit.errors == []
 
 
 @pytest.mark.browser
-def test_keys_scroll_a_figure_on_a_phone_and_pass_by_it_elsewhere(chromium, address):
+def test_keys_scroll_figures_on_narrow_screens_only(chromium, address):
     with Visit(chromium, address, "book/intro", width=390) as visit:
         figure = visit.page.locator("#fig-question")
         figure.focus()
@@ -233,7 +233,7 @@ def test_keys_scroll_a_figure_on_a_phone_and_pass_by_it_elsewhere(chromium, addr
 
 
 @pytest.mark.browser
-def test_search_finds_the_excess_loss(chromium, address):
+def test_search_finds_pages(chromium, address):
     with Visit(chromium, address, "search") as visit:
         visit.page.goto(f"{address}/search.html?q=excess+loss")
         results = visit.page.locator("#search-results li")
@@ -243,11 +243,11 @@ def test_search_finds_the_excess_loss(chromium, address):
         )
         assert any("score_and_bounds" in (a or "") for a in visit.page.eval_on_selector_all(
             "#search-results li a", "links => links.map(a => a.href)"))  # fmt: skip
-        assert visit.said == []
+        assert visit.errors == []
 
 
 @pytest.mark.browser
-def test_the_menu_opens_on_a_phone(chromium, address):
+def test_menu_opens_on_a_phone(chromium, address):
     with Visit(chromium, address, "book/intro", width=390) as visit:
         link = visit.page.locator("nav.bd-links a", has_text="Linear perception").first
         assert not link.is_visible()
@@ -257,17 +257,17 @@ def test_the_menu_opens_on_a_phone(chromium, address):
         visit.page.wait_for_url("**/02_linear_perception.html")
 
 
-# -- figures that answer -----------------------------------------------------------
+# -- interactive figures -----------------------------------------------------------
 
 
 @pytest.mark.browser
-def test_a_drag_turns_the_subspace_and_the_numbers_are_right(chromium, address):
+def test_subspace_explorer_follows_the_mouse_and_shows_correct_scores(chromium, address):
     with Visit(chromium, address, "notebooks/03_score_and_bounds") as visit:
         page, figure = visit.page, visit.page.locator(".ntps-explorer")
 
-        def shown() -> tuple[float, float, float]:
-            said = re.findall(r"[\d.]+(?:e[+-]\d+)?", figure.locator("output").inner_text())
-            return float(said[0]), float(said[3]), float(said[4])
+        def displayed() -> tuple[float, float, float]:
+            numbers = re.findall(r"[\d.]+(?:e[+-]\d+)?", figure.locator("output").inner_text())
+            return float(numbers[0]), float(numbers[3]), float(numbers[4])
 
         def expected() -> tuple[float, float, float]:
             theta, phi = (float(figure.locator(f".{n}").input_value()) * np.pi / 180 for n in ("theta", "phi"))
@@ -276,8 +276,8 @@ def test_a_drag_turns_the_subspace_and_the_numbers_are_right(chromium, address):
             metric = (root @ v @ root @ u) ** 2 / np.sum((root @ v) ** 2) / np.sum((root @ u) ** 2)
             return float(v @ u) ** 2, metric, 1 - metric
 
-        assert shown() == pytest.approx(expected(), abs=6e-4)
-        before = shown()
+        assert displayed() == pytest.approx(expected(), abs=6e-4)
+        before = displayed()
         figure.scroll_into_view_if_needed()
         box = figure.locator("svg.plain").bounding_box()
         x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
@@ -286,27 +286,27 @@ def test_a_drag_turns_the_subspace_and_the_numbers_are_right(chromium, address):
         page.mouse.move(x + 5, y - 60, steps=4)
         page.mouse.up()
         assert float(figure.locator(".theta").input_value()) == pytest.approx(85, abs=1)
-        assert shown() == pytest.approx(expected(), abs=6e-4)
-        assert shown() != before
-        page.mouse.move(x + 60, y)  # the button is up: nothing turns any more
+        assert displayed() == pytest.approx(expected(), abs=6e-4)
+        assert displayed() != before
+        page.mouse.move(x + 60, y)  # the button of the mouse is up
         assert float(figure.locator(".theta").input_value()) == pytest.approx(85, abs=1)
         figure.get_by_role("button", name="High NTPS, large loss").click()
-        ntps, _, excess = shown()
+        ntps, _, excess = displayed()
         assert (ntps > 0.9, excess > 0.9) == (True, True)
-        assert visit.said == []
+        assert visit.errors == []
 
 
 @pytest.mark.browser
-def test_a_click_chooses_a_setting_and_keys_move_it(chromium, address):
+def test_sweep_explorer_selects_settings_by_mouse_and_keys(chromium, address):
     with Visit(chromium, address, "notebooks/06_choosing_k_and_layer") as visit:
         figure = visit.page.locator(".ntps-sweep")
         first, last = figure.locator("rect.cell").first, figure.locator("rect.cell").last
         for cell in (first, last):
             label = cell.get_attribute("aria-label")
             cell.click()
-            said = figure.locator("output").inner_text()
-            assert label.split(", ")[0] in said
-            assert f"coefficient {label.rsplit(' ', 1)[1]}." in said
+            text = figure.locator("output").inner_text()
+            assert label.split(", ")[0] in text
+            assert f"coefficient {label.rsplit(' ', 1)[1]}." in text
         before = figure.locator("output").inner_text()
         figure.locator("rect.cell[tabindex='0']").press("ArrowDown")
         assert figure.locator("output").inner_text() != before
@@ -314,11 +314,11 @@ def test_a_click_chooses_a_setting_and_keys_move_it(chromium, address):
         name = button.inner_text()
         button.click()
         assert figure.locator("output").inner_text().startswith(name)
-        assert visit.said == []
+        assert visit.errors == []
 
 
 @pytest.mark.browser
-def test_a_slider_skips_runs(chromium, address):
+def test_skip_explorer_skips_the_chosen_share_of_runs(chromium, address):
     with Visit(chromium, address, "notebooks/09_predicting_the_gain") as visit:
         figure = visit.page.locator(".ntps-skip")
         n = figure.locator("svg.points circle").count()
@@ -330,12 +330,12 @@ def test_a_slider_skips_runs(chromium, address):
         assert "100% of the training time saved" in figure.locator("output").inner_text()
         figure.locator(".sets button").last.click()
         assert figure.locator(".sets button").last.get_attribute("aria-pressed") == "true"
-        assert visit.said == []
+        assert visit.errors == []
 
 
 @pytest.mark.browser
 @pytest.mark.parametrize("name", ["03_score_and_bounds", "06_choosing_k_and_layer", "09_predicting_the_gain"])
-def test_without_scripts_there_is_a_static_figure(chromium, address, name):
+def test_pages_without_javascript_show_a_static_figure(chromium, address, name):
     context = chromium.new_context(java_script_enabled=False)
     page = context.new_page()
     page.goto(f"{address}/notebooks/{name}.html")
@@ -345,7 +345,7 @@ def test_without_scripts_there_is_a_static_figure(chromium, address, name):
 
 
 @pytest.mark.browser
-def test_the_citation_can_be_copied(chromium, address):
+def test_citation_can_be_copied(chromium, address):
     with Visit(chromium, address, "book/intro") as visit:
         visit.context.grant_permissions(["clipboard-read", "clipboard-write"])
         block = visit.page.locator("#cite .highlight, #cite-this-book .highlight").first
@@ -357,19 +357,19 @@ def test_the_citation_can_be_copied(chromium, address):
 
 
 @pytest.mark.browser
-def test_the_whole_book_becomes_one_pdf(chromium, site, tmp_path):
+def test_pdf_contains_all_pages_with_an_outline(chromium, site, tmp_path):
     command = [sys.executable, "-m", "book.tools.browser", str(tmp_path / "book.pdf"), str(site)]
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    n_sheets = int(said.split()[0])
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    n_sheets = int(output.split()[0])
     pdf = PdfReader(tmp_path / "book.pdf")
     assert len(pdf.pages) == n_sheets > 100
     assert len(pdf.outline) == len(PAGES)
-    first = {item.title: pdf.get_destination_page_number(item) for item in pdf.outline}
-    start = next(page for title, page in first.items() if "The score and its bounds" in title)
+    first_sheets = {item.title: pdf.get_destination_page_number(item) for item in pdf.outline}
+    start = next(sheet for title, sheet in first_sheets.items() if "The score and its bounds" in title)
     assert "excess loss" in pdf.pages[start].extract_text() + pdf.pages[start + 1].extract_text()
 
 
-def test_a_missing_site_or_browser_is_named(tmp_path, monkeypatch):
+def test_missing_site_or_browser_is_an_error(tmp_path, monkeypatch):
     with pytest.raises(browser.BrowserError, match="make book"):
         browser.export(tmp_path, tmp_path / "x.pdf")
     monkeypatch.setenv("PATH", "")

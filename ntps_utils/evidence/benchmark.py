@@ -31,6 +31,9 @@ from ntps_utils.models.loading import CausalModel, load_model, model_fingerprint
 RESOURCE = "GPU"
 """Resource of a Dask worker; a cell of the GPU profile needs one unit of it."""
 
+CONNECTION_TIMEOUT = 20
+"""Seconds to wait for a Dask scheduler."""
+
 WAITING, RUNNING, DONE, FAILED = "waiting", "running", "done", "failed"
 
 Texts = tuple[TextDataset, TextDataset]
@@ -498,7 +501,7 @@ def _client(scheduler: str, n_workers: int, gpu: bool) -> Iterator[Any]:
                 f"scheduler must be 'local' or an address such as dask://host:8786, got {scheduler!r}."
             )
         try:
-            client = stack.enter_context(Client(address, timeout=20))
+            client = stack.enter_context(Client(address, timeout=CONNECTION_TIMEOUT))
         except (OSError, ValueError) as error:
             raise BenchmarkError(
                 f"The scheduler at {scheduler} cannot be reached ({type(error).__name__}). "

@@ -80,7 +80,7 @@ class TextDataset:
                 f"{self.name}, row {outside[0] + 1}: the label is {labels[outside[0]]}, but there are "
                 f"{len(names)} class names; labels are numbers 0 ... {len(names) - 1}."
             )
-        object.__setattr__(self, "texts", texts)
+        object.__setattr__(self, "texts", tuple(map(str, texts)))  # numpy strings become Python strings
         object.__setattr__(self, "labels", labels.astype(np.int64))
         object.__setattr__(self, "label_names", names)
 
@@ -181,7 +181,9 @@ def as_dataset(
         return dataset
     if isinstance(dataset, (str, os.PathLike)):
         return load_texts(os.fspath(dataset), split, text_column=text_column, label_column=label_column)
-    if isinstance(dataset, Mapping) and split in dataset and hasattr(dataset[split], "column_names"):
+    if isinstance(dataset, Mapping) and all(hasattr(part, "column_names") for part in dataset.values()):
+        if split not in dataset:
+            raise HubError(f"The {type(dataset).__name__} has no split {split!r}; it has {', '.join(dataset)}.")
         dataset = dataset[split]
     if hasattr(dataset, "column_names") and hasattr(dataset, "features"):  # datasets.Dataset
         features: Any = dataset.features

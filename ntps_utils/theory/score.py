@@ -428,7 +428,7 @@ def subspaces(
         message = (
             f"Layer {layer}: spectrum truncated to rank {white_S.rank} (S) and {white_A.rank} (A0) of {d} features. "
             f"Directions below the relative cut-off {cut:.1e} are excluded; if the rank is lower than expected, "
-            "accumulate the moments in float64 or set rcond."
+            "compute the features in a wider floating-point type."
         )
         _warn(with_reference("rank-cut", message))
     return Subspaces(
