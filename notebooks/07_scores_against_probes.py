@@ -57,7 +57,12 @@ from ntps_utils.evidence.statistics import (
     spearman,
 )
 from ntps_utils.evidence.store import Store
-from ntps_utils.evidence.tables import load_learnability, load_recorded
+from ntps_utils.evidence.tables import (
+    PRIMARY,
+    PRIMARY_CENTERED,
+    load_learnability,
+    load_recorded,
+)
 from ntps_utils.notebook import notebook_watch, provenance_note
 from ntps_utils.plotting import COLORS, house_style, interval_dots, panels
 
@@ -288,8 +293,8 @@ def by_task(frame, column, models=ladder_names, datasets=kept):
     return wide.loc[models, datasets].to_numpy()
 
 
-primary = scores.query("place == 'last' and rule == 'half' and not centered")
-explained = scores.query("place == 'last' and rule == 'half' and centered").assign(
+primary = scores.query(PRIMARY)
+explained = scores.query(PRIMARY_CENTERED).assign(
     explained=lambda f: f["trace_b"] / f["trace_y"]
 )
 targets = {
@@ -483,9 +488,7 @@ along_rows = run_benchmark(
     n_workers=n_jobs,
     watch=notebook_watch("cells without LoRA"),
 ).complete()
-history = score_frame(along_rows).query(
-    "place == 'last' and rule == 'half' and not centered"
-)
+history = score_frame(along_rows).query(PRIMARY)
 history = history.merge(
     cell_frame(along_rows)[["model", "dataset", "probe_adjusted_last"]]
 )
@@ -582,9 +585,7 @@ facts.join(reached[real_models].round(2)).join(
 
 # %%
 binary = sorted(facts.index[facts["n_classes"] == 2])
-real_primary = real_scores.query(
-    "place == 'last' and rule == 'half' and not centered"
-)
+real_primary = real_scores.query(PRIMARY)
 real_targets = {
     "probe accuracy": ("probe_adjusted_last", 1, real_sets),
     "minus probe MSE": ("mse_last", -1, real_sets),

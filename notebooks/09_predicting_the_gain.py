@@ -193,7 +193,7 @@ labels = list(GROUPS)
 shades = [COLORS[shade_of.get(c, "other")] for c in PREDICTORS]
 shades += [COLORS["exact"]] * 3
 for ax, name in zip(axes, tables, strict=True):
-    found = [held_out[name, label] for label in labels]
+    found = [held_out[name, label].performance for label in labels]
     interval_dots(
         ax, labels, [(h.skill, h.skill_low, h.skill_high) for h in found], shades
     )
@@ -206,15 +206,15 @@ _ = figure.supxlabel("skill (share of the mean's error saved)", fontsize=11)
 pd.DataFrame(
     {
         f"{TITLES[name]}: {label}": {
-            "error, dataset left out (points)": 100
-            * held_out[name, label].mean_error,
-            "skill": held_out[name, label].skill,
-            "80% intervals that held": held_out[name, label].coverage,
-            "their mean width (points)": 100 * held_out[name, label].width,
-            "skill, model left out": by_model[name, label].skill,
+            "error, dataset left out (points)": 100 * h.mean_error,
+            "skill": h.skill,
+            "80% intervals that held": h.coverage,
+            "their mean width (points)": 100 * h.width,
+            "skill, model left out": by_model[name, label].performance.skill,
         }
         for name in tables
         for label in ("the three scores", "the rivals", "all nine")
+        for h in [held_out[name, label].performance]
     }
 ).T.round(2)
 
@@ -223,7 +223,7 @@ pd.DataFrame(
 def skill_verdict(name):
     """What the rule says of claim (v)."""
     held = {
-        c: held_out[name, LABELS[c]].skill_low > 0
+        c: held_out[name, LABELS[c]].performance.skill_low > 0
         for c in ("ntps", "ntps_metric", "ntps_task")
     }
     others = [LABELS[c] for c in ("ntps_metric", "ntps_task") if held[c]]
@@ -238,13 +238,15 @@ for name in ("lab", "real"):
     there = name in tables
     glue(f"skill_{name}", skill_verdict(name) if there else "not run", display=False)
     with_skill = [
-        label for label in GROUPS if there and held_out[name, label].skill_low > 0
+        label
+        for label in GROUPS
+        if there and held_out[name, label].performance.skill_low > 0
     ]
     glue(f"with_skill_{name}", ", ".join(with_skill) or "none", display=False)
     for key, label in {"e": LABELS["ntps"], "all": "all nine"}.items():
         h = held_out.get((name, label))
         for part in ("skill", "skill_low", "skill_high", "coverage", "width"):
-            value = getattr(h, part) if h else float("nan")
+            value = getattr(h.performance, part) if h else float("nan")
             glue(f"{name}_{key}_{part}", float(value), display=False)
 
 # %% [markdown]
@@ -385,7 +387,7 @@ paper = {
         reported["gain"].to_numpy(),
         reported["dataset"].tolist(),
         seed=seed,
-    )
+    ).performance
     for label, columns in {
         "NTPS": ["ntps_vs_gain"],
         "headroom": ["headroom"],

@@ -47,11 +47,11 @@ import pandas as pd
 from IPython.display import Markdown
 from myst_nb import glue
 
+from ntps_utils.evidence.cost import duration
 from ntps_utils.evidence.prescreen import (
     HEADLINES,
     LABELS,
     PREDICTORS,
-    duration,
     load_calibration,
     prescreen,
 )
@@ -101,10 +101,10 @@ facts = p.calibration
 glue("pre_cells", facts.n_cells, display=False)
 glue("pre_datasets", facts.n_datasets, display=False)
 glue("pre_left", ", ".join(facts.left_out) or "none", display=False)
-glue("pre_skill", facts.skill, display=False)
-glue("pre_skill_low", facts.skill_low, display=False)
-glue("pre_skill_high", facts.skill_high, display=False)
-glue("pre_coverage", facts.coverage, display=False)
+glue("pre_skill", facts.performance.skill, display=False)
+glue("pre_skill_low", facts.performance.skill_low, display=False)
+glue("pre_skill_high", facts.performance.skill_high, display=False)
+glue("pre_coverage", facts.performance.coverage, display=False)
 glue("pre_distance", p.distance, display=False)
 same = load_calibration(facts.name)
 same = same[(same["dataset"] == p.dataset) & (same["model"] == p.model)]

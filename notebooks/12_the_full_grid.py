@@ -207,7 +207,7 @@ measured = run_benchmark(ladder, names, settings, alone)
 seconds = pd.DataFrame(
     {
         "estimate": estimate,
-        "measured": {cell: row["seconds"] for cell, row in measured.rows.items()},
+        "measured": {cell: result.seconds for cell, result in measured.rows.items()},
     }
 ).rename_axis(["model", "dataset"])
 seconds.groupby("model").sum().round(1).assign(

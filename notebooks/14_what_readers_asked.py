@@ -173,7 +173,7 @@ for label in ("lab", "real"):
             t["probe_adjusted_last"].to_numpy(),
             t["dataset"].tolist(),
             seed=seed,
-        )
+        ).performance
         lines.append((label, kind, h.skill, h.skill_low, h.skill_high))
 r = load_reported()
 h = predict_held_out(
@@ -181,7 +181,7 @@ h = predict_held_out(
     r["probe_train_accuracy"].to_numpy(),
     r["dataset"].tolist(),
     seed=seed,
-)
+).performance
 lines.append(("paper", "Euclidean, chosen", h.skill, h.skill_low, h.skill_high))
 skills = pd.DataFrame(
     lines, columns=["cells", "score", "skill", "from", "to"]

@@ -393,6 +393,7 @@ def _without_bos(folder: Path) -> None:
     (folder / "special_tokens_map.json").unlink(missing_ok=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_invalid_input_ends_in_one_line(name, make, tmp_path, monkeypatch):
     arguments, *words = CASES[name]

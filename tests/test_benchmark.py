@@ -39,7 +39,6 @@ SHORT = FinetuneConfig(learning_rates=(1e-2,), max_steps=5, eval_steps=5)
 SETTINGS = ExperimentConfig(lora=SHORT, frozen=replace(SHORT, method="frozen"), n_train=80, n_test=40)
 SCORES_ONLY = replace(SETTINGS, lora=None)
 TASKS = [f"lab/{task}" for task in ("tense", "code", "number", "marker")]
-NTPS = str(Path(sys.executable).with_name("ntps"))
 ROOT = Path(__file__).resolve().parents[1]
 runner = CliRunner()
 
@@ -94,6 +93,7 @@ def wait_for_cells(folder: Path, n: int, seconds: float = 180) -> None:
 # -- in this process -----------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_finished_cells_are_not_run_again(undisturbed, monkeypatch):
     monkeypatch.setattr(benchmark, "run_experiment", None)
     history = []
@@ -102,6 +102,7 @@ def test_finished_cells_are_not_run_again(undisturbed, monkeypatch):
     assert [result.dataset for result in again.complete()] == TASKS
 
 
+@pytest.mark.slow
 def test_cells_depend_on_settings_texts_and_weights(undisturbed):
     changes = [
         (["lab/XS@400"], TASKS, SETTINGS),
@@ -114,6 +115,7 @@ def test_cells_depend_on_settings_texts_and_weights(undisturbed):
     assert plan_benchmark(["lab/XS"], TASKS, SETTINGS, undisturbed).missing == ()
 
 
+@pytest.mark.slow
 def test_each_model_and_each_dataset_is_loaded_once(monkeypatch, tmp_path):
     loaded: Counter[str] = Counter()
 
@@ -133,6 +135,7 @@ def test_each_model_and_each_dataset_is_loaded_once(monkeypatch, tmp_path):
     assert loaded == dict.fromkeys((*models, *(f"{d} {split}" for d in datasets for split in ("train", "test"))), 1)
 
 
+@pytest.mark.slow
 def test_the_last_model_is_loaded_again_if_anything_about_it_changes(tmp_path):
     cell = plan_benchmark(["lab/XS"], ["lab/tense"], SETTINGS, Store(tmp_path)).cells[0]
     other = plan_benchmark(["lab/XS@400"], ["lab/tense"], SETTINGS, Store(tmp_path)).cells[0]
@@ -147,6 +150,7 @@ def test_the_last_model_is_loaded_again_if_anything_about_it_changes(tmp_path):
         last_model.load(changed, work, "cpu")
 
 
+@pytest.mark.slow
 def test_any_error_of_a_cell_leaves_the_others_running(monkeypatch, tmp_path):
     original = benchmark.run_experiment
     calls = []
@@ -274,8 +278,9 @@ def test_workers_of_another_version_are_refused(cluster, monkeypatch, tmp_path):
 def test_a_killed_client_leaves_finished_cells_and_no_worker(undisturbed, tmp_path):
     script = tmp_path / "client.py"
     script.write_text(
-        "from tests.test_benchmark import *\n"
         "if __name__ == '__main__':\n"
+        "    import sys\n"
+        "    from tests.test_benchmark import SETTINGS, TASKS, Store, run_benchmark\n"
         "    run_benchmark(['lab/XS'], TASKS, SETTINGS, Store(sys.argv[1]), scheduler='local', n_workers=2)\n"
     )
     folder = tmp_path / "cells"
@@ -345,6 +350,7 @@ def test_mistakes_end_in_one_line(arguments, message):
     assert "Traceback" not in result.output
 
 
+@pytest.mark.slow
 def test_the_command_runs_records_and_continues(tiny_model, tiny_data, tmp_path):
     arguments = [
         "benchmark", "--models", f"mine={tiny_model}", "--datasets", f"a={tiny_data}", "--store", str(tmp_path / "s"),
@@ -371,6 +377,7 @@ def test_the_command_runs_records_and_continues(tiny_model, tiny_data, tmp_path)
     assert len(pd.read_parquet(tmp_path / "x.parquet")) == 1
 
 
+@pytest.mark.slow
 def test_the_command_prints_failures_and_exits_with_status_1(one_class, tmp_path):
     arguments = [
         "benchmark", "--models", "lab/XS", "--datasets", f"bad={one_class},lab/tense", "--no-lora", "--n-train", "60",
@@ -416,10 +423,22 @@ def test_a_terminal_shows_a_table_of_states(monkeypatch):
 # -- the Hub -------------------------------------------------------------------------
 
 
+QUICK_COMMAND = """
+from ntps_utils.cli.main import app
+from ntps_utils.models.probes import logistic_probe
+from ntps_utils.models.transferability import linearized_gain
+
+logistic_probe.__kwdefaults__ |= {"strengths": (0.1,), "n_folds": 2}
+linearized_gain.__kwdefaults__ |= {"penalties": (0.1,), "n_directions": 1}
+app()
+"""
+"""The command ``ntps`` without the search for regularization, which takes most of the time of small cells."""
+
+
 @pytest.mark.hub
 def test_all_models_and_datasets_of_the_paper_load_from_the_hub(tmp_path):
     """96 cells under the ids of the paper, in the columns and splits of the real datasets."""
-    stand_ins = dict(zip(registered_models(), ("XS@400", "XS") * 2 + ("S@400", "S") * 2, strict=True))
+    stand_ins = dict.fromkeys(registered_models(), "XS") | {"Llama-3-8B": "S"}
     names = build(tmp_path, n_train=24, n_test=12, models=stand_ins)
     with StandInHub(tmp_path / "hub") as hub:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("HF_")} | {
@@ -431,8 +450,8 @@ def test_all_models_and_datasets_of_the_paper_load_from_the_hub(tmp_path):
             "OMP_NUM_THREADS": "1",
         }
         command = [
-            NTPS, "benchmark", "--models", "paper", "--datasets", names, "--profile", "gpu", "--no-lora",
-            "--store", str(tmp_path / "cells"),
+            sys.executable, "-c", QUICK_COMMAND, "benchmark", "--models", "paper", "--datasets", names,
+            "--profile", "gpu", "--no-lora", "--max-length", "16", "--store", str(tmp_path / "cells"),
         ]  # fmt: skip
 
         def run(*more: str) -> subprocess.CompletedProcess[str]:

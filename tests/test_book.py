@@ -278,6 +278,7 @@ def test_no_chapters_is_an_error_that_names_the_search(tmp_path, capsys, command
     assert output.err == f"There are no chapters: no file matches {tmp_path}/notebooks/[0-9]*.py.\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [[], ["build"], ["check", "--all"], ["prepare", "04"], ["run"]],

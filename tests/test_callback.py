@@ -65,6 +65,7 @@ def parts():
     return folder, tokenizer, load_texts("lab/topic").head(96)
 
 
+@pytest.mark.slow
 def test_scores_follow_the_training_of_a_language_model(parts, tmp_path):
     folder, tokenizer, data = parts
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
@@ -84,6 +85,7 @@ def test_scores_follow_the_training_of_a_language_model(parts, tmp_path):
     assert logged[0]["ntps/layer_3/k_16/ntps"] == before.rows[0].ntps
 
 
+@pytest.mark.slow
 def test_training_is_the_same_with_and_without_the_callback(parts, tmp_path):
     """The callback neither changes the mode of the model nor draws random numbers."""
     folder, tokenizer, data = parts

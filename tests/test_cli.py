@@ -60,6 +60,7 @@ def test_version_is_printed():
 IMPORTS_TORCH = pytest.mark.xfail(strict=True, reason="ntps_utils.lab.ladder imports torch at module level")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     ["--version", "--help", "score --help", "lab --help", pytest.param("datasets list", marks=IMPORTS_TORCH)],
@@ -212,6 +213,7 @@ def test_widths_are_integers_or_fractions():
     assert isinstance(parse_widths(["1"])[0], int)
 
 
+@pytest.mark.slow
 def test_extraction_options_are_passed_on(tmp_path):
     """Streaming and continuing from a checkpoint give the same scores; the BOS token changes the token count."""
     reports = {}
@@ -368,6 +370,7 @@ def test_doctor_reports_weights_that_do_not_match(monkeypatch):
         doctor.check_weights()
 
 
+@pytest.mark.slow
 def test_doctor_skips_checks_without_the_model_dependencies():
     code = f"import sys; sys.modules.update(dict.fromkeys(('transformers', 'datasets', 'peft'))); {START}"
     done = run_code(code, "doctor")

@@ -1,23 +1,21 @@
-"""Estimates against counters: operations, kept numbers, sizes, durations."""
+"""Cost estimates against counted operations, stored activations, sizes and durations."""
 
 from __future__ import annotations
 
-import contextlib
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel, Qwen2Config, Qwen2ForCausalLM
 
-from ntps_utils.evidence import cost
-from ntps_utils.evidence import experiment as cells_module
+from ntps_utils.evidence import cost, experiment, prescreen
 from ntps_utils.evidence.experiment import GPU, ExperimentConfig, run_experiment
 from ntps_utils.evidence.tables import load_text_sizes
 from ntps_utils.models.datasets import load_texts, registered_datasets
-from ntps_utils.models.extraction import tokenize
-from ntps_utils.models.finetuning import FinetuneConfig
+from ntps_utils.models.extraction import extract, tokenize
+from ntps_utils.models.finetuning import FinetuneConfig, finetune
 from ntps_utils.models.loading import load_model, registered_models
 
 TEXTS = cost.TextSize(300, 150, 3, 30.0, 60)
@@ -41,7 +39,7 @@ def body(kind: str, d: int = 128, n_layers: int = 3) -> torch.nn.Module:
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2"])
 @pytest.mark.parametrize(("batch", "length"), [(3, 16), (2, 64)])
-def test_forward_operations_are_those_that_torch_counts(kind, batch, length):
+def test_forward_operations_match_the_counter_of_torch(kind, batch, length):
     model = body(kind)
     size = cost._size(model)
     assert size.n_parameters == sum(p.numel() for p in model.parameters())
@@ -53,8 +51,7 @@ def test_forward_operations_are_those_that_torch_counts(kind, batch, length):
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2"])
-def test_a_step_of_adapters_costs_twice_the_forward_pass(kind):
-    """Gradients pass through the frozen weights, but none is taken of them."""
+def test_a_training_step_of_adapters_costs_two_forward_passes(kind):
     model = body(kind).model
     size = cost._size(body(kind))
     tuned = cost._with_adapters(model, FinetuneConfig(r=2))
@@ -65,68 +62,81 @@ def test_a_step_of_adapters_costs_twice_the_forward_pass(kind):
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2"])
-def test_numbers_kept_for_a_step_are_about_those_reckoned(kind):
+def test_stored_activations_match_the_estimate(kind):
     model = body(kind, n_layers=4).model
     tuned = cost._with_adapters(model, FinetuneConfig(r=2))
     size = cost._size(body(kind, n_layers=4))
-    kept: dict[int, int] = {}
+    stored: dict[int, int] = {}
     weights = {p.untyped_storage().data_ptr() for p in tuned.parameters()}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in weights:
-            kept[storage.data_ptr()] = storage.nbytes() // 4
+            stored[storage.data_ptr()] = storage.nbytes() // 4
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
         tuned(input_ids=torch.randint(50, (8, 64))).last_hidden_state.sum()
-    per_layer_and_token = sum(kept.values()) / (8 * 64 * size.n_layers)
-    assert 0.5 < per_layer_and_token / (cost.SAVED * size.n_body / size.n_layers / size.dimension) < 1.3
+    per_layer_and_token = sum(stored.values()) / (8 * 64 * size.n_layers)
+    assert 0.5 < per_layer_and_token / (cost.ACTIVATIONS * size.n_body / size.n_layers / size.dimension) < 1.3
+
+
+RUN = FinetuneConfig(learning_rates=(1e-2, 3e-3), max_steps=12, eval_steps=4, early_stopping_patience=9)
 
 
 @pytest.mark.slow
-def test_passes_are_those_of_a_cell(monkeypatch):
-    """Count texts in forward calls of the real thing, without an early stop."""
-    config = FinetuneConfig(learning_rates=(1e-2, 3e-3), max_steps=12, eval_steps=4, early_stopping_patience=9)
-    settings = ExperimentConfig(lora=config, frozen=replace(config, method="frozen"), n_train=200, n_test=100)
+def test_passes_match_those_of_an_experiment():
+    """Count the texts in forward calls of an experiment without early stopping."""
+    settings = ExperimentConfig(lora=RUN, frozen=replace(RUN, method="frozen"), n_train=200, n_test=100)
     model = load_model("lab/XS", dtype="float32")
     train, test = settings.texts("lab/tense")
-    seen = {"texts": 0, "steps": 0}
+    counts = {"texts": 0, "steps": 0}
 
     def count(module, arguments, keywords, output):
-        rows = (keywords.get("inputs_embeds") if keywords.get("input_ids") is None else keywords["input_ids"]).shape[0]
-        seen["steps" if torch.is_grad_enabled() and module.training else "texts"] += rows
+        if isinstance(module, LlamaModel):
+            ids = keywords.get("input_ids")
+            rows = (keywords["inputs_embeds"] if ids is None else ids).shape[0]
+            counts["steps" if torch.is_grad_enabled() and module.training else "texts"] += rows
 
-    original = cells_module.finetune
-
-    def finetune(source, *rest, **options):
-        handles.append(None)
-        return original(source, *rest, **options)
-
-    handles: list[None] = []
-    monkeypatch.setattr(cells_module, "finetune", finetune)
-    import transformers
-
-    hook = torch.nn.modules.module.register_module_forward_hook
-    with contextlib.ExitStack() as stack:
-        handle = hook(
-            lambda m, a, k, o: count(m, a, k, o) if isinstance(m, transformers.LlamaModel) else None, with_kwargs=True
-        )
-        stack.callback(handle.remove)
+    handle = torch.nn.modules.module.register_module_forward_hook(count, with_kwargs=True)
+    try:
         run_experiment(model, train, test, settings)
-    size = cost.TextSize(200, 100, train.n_classes, 30.0, 60)
-    asked = cost.passes(size, settings)
-    assert len(handles) == 2
-    assert seen["steps"] == asked.step_texts == 2 * 12 * config.batch_size
-    backward = min(200, cost.LINEARIZED_TEXTS) * cost.LINEARIZED_GRADIENTS  # counted as passes, seen as none
-    assert seen["texts"] == pytest.approx(asked.texts - backward, rel=0.02)
+    finally:
+        handle.remove()
+    passes = cost.experiment_passes(cost.TextSize(200, 100, train.n_classes, 30.0, 60), settings)
+    assert counts["steps"] == passes.step_texts == 2 * 12 * RUN.batch_size
+    backward = min(200, cost.LINEARIZED_TEXTS) * cost.LINEARIZED_GRADIENTS  # they call no forward function
+    assert counts["texts"] == pytest.approx(passes.texts - backward, rel=0.02)
 
 
 @pytest.mark.slow
-def test_estimates_are_near_what_cells_take():
-    """Not a benchmark: an estimate that is wrong by a factor of three helps nobody."""
-    config = FinetuneConfig(learning_rates=(1e-2,), max_steps=60, eval_steps=20, early_stopping_patience=9)
-    settings = ExperimentConfig(lora=config, frozen=replace(config, method="frozen"), n_train=600, n_test=300)
+@pytest.mark.parametrize("method", ["lora", "full", "frozen"])
+def test_the_cost_of_a_finetuning_run_matches_the_counter_of_torch(method):
+    """Operations of a run without early stopping, relative to those of a forward pass of its texts."""
+    config = replace(RUN, method=method, r=1)
+    model = load_model("lab/XS", dtype="float32")
+    model.model.set_attn_implementation("eager")  # torch does not count the fused kernel
+    train, test = (load_texts("lab/tense", split).head(n) for split, n in (("train", 200), ("test", 100)))
+    with FlopCounterMode(display=False) as forward:
+        extract(model, train, layers="last", batch_size=32)
+    with FlopCounterMode(display=False) as counter:
+        finetune(model, train, test, config)
+    estimate = cost.finetuning_cost(config, len(train), len(test)) * forward.get_total_flops() / len(train)
+    assert estimate == pytest.approx(counter.get_total_flops(), rel=0.2)
+
+
+@pytest.mark.slow
+def test_prescreening_estimates_the_lora_run_by_the_same_function(monkeypatch):
+    monkeypatch.setattr(prescreen, "finetuning_cost", lambda config, n_train, n_test: 0.0)
+    data = load_texts("lab/tense").head(60)
+    report = prescreen.prescreen(load_model("lab/XS", dtype="float32"), data, calibration="lab")
+    assert report.lora_seconds == 0.0
+
+
+@pytest.mark.slow
+def test_estimated_duration_is_within_a_factor_of_three():
+    config = FinetuneConfig(learning_rates=(1e-2,), max_steps=30, eval_steps=10, early_stopping_patience=9)
+    settings = ExperimentConfig(lora=config, frozen=replace(config, method="frozen"), n_train=300, n_test=150)
     model = load_model("lab/L", dtype="float32")
     train, test = settings.texts("lab/agreement")
     lengths = [len(row) for row in tokenize(model, train).ids]
@@ -134,15 +144,15 @@ def test_estimates_are_near_what_cells_take():
     size = cost.model_size("lab/L")
     estimate = cost.cell_cost(size, texts, settings, cost.measure_speed(size, settings, device="cpu"))
     threads = torch.get_num_threads()
-    torch.set_num_threads(cells_module.n_threads())
+    torch.set_num_threads(experiment.n_threads())
     try:
-        row = run_experiment(model, train, test, settings)
+        result = run_experiment(model, train, test, settings)
     finally:
         torch.set_num_threads(threads)
-    assert 1 / 3 < estimate.seconds / row["seconds"] < 3
+    assert 1 / 3 < estimate.seconds / result.seconds < 3
 
 
-def test_sizes_come_from_the_registry_the_lab_and_folders(tiny_model):
+def test_sizes_of_registered_lab_and_local_models(tiny_model):
     assert cost.model_size("Llama-3-8B") == cost.ModelSize(8030261248, 1050673152, 4096, 32)
     model = load_model("lab/S", dtype="float32")
     assert cost.model_size("lab/S").n_parameters == model.model.num_parameters()
@@ -156,29 +166,29 @@ def test_sizes_come_from_the_registry_the_lab_and_folders(tiny_model):
         assert size.n_parameters / 1e6 == pytest.approx(millions, rel=0.1), name
 
 
-def test_recorded_text_sizes_are_those_of_the_copies(shared):
+def test_recorded_text_sizes_match_the_datasets(shared):
     recorded = load_text_sizes()
     assert set(recorded.index) == set(registered_datasets()) - {"bias_identification"}
     folders = {"medical_questions_pairs": "medical", "intent_classification": "intent_clinc150"}
     for name, row in recorded.iterrows():
-        found = cost.text_size(*GPU.texts(str(shared / "data" / folders.get(name, name))), GPU.max_length)
-        assert (found.n_train, found.n_test, found.n_classes, found.longest) == (
+        size = cost.text_size(*GPU.texts(str(shared / "data" / folders.get(name, name))), GPU.max_length)
+        assert (size.n_train, size.n_test, size.n_classes, size.longest) == (
             row.n_train,
             row.n_test,
             row.n_classes,
             row.longest,
         )
-        assert found.mean_tokens == pytest.approx(row.mean_tokens, abs=0.06)
+        assert size.mean_tokens == pytest.approx(row.mean_tokens, abs=0.06)
 
 
-def test_four_characters_a_token_is_about_right(shared):
-    """For English prose and a tokenizer of a real size; counted against words, of which a token is about 3/4."""
+def test_four_characters_per_token_match_the_number_of_words(shared):
+    """A token of a large vocabulary is about three quarters of an English word."""
     texts = load_texts(str(shared / "data" / "rotten_tomatoes"), "test")
     words = np.mean([len(text.split()) for text in texts.texts])
     assert cost.text_size(texts, texts, None).mean_tokens == pytest.approx(words / 0.75, rel=0.15)
 
 
-def test_costs_grow_as_they_must_and_are_shared():
+def test_costs_increase_with_the_model_and_are_divided_among_workers():
     speed = cost.Speed(1e12, 1e12, 1e-4, 1e-4, 1e-7, 1e-8, 1e-9)
     small, large = cost.model_size("Qwen2-0.5B"), cost.model_size("Qwen2-7B")
     one, two = (cost.cell_cost(size, TEXTS, GPU, speed) for size in (small, large))
@@ -196,15 +206,51 @@ def test_costs_grow_as_they_must_and_are_shared():
     assert both.seconds == pytest.approx((one.seconds + two.seconds) / 2)
     assert both.memory == two.memory
     assert cost.total([]).memory == 0
-    shown = [cost.Cost(0, s, 0, 0).duration for s in (3.21, 89, 95, 5300, 5500, 40000, 1e7)]
-    assert shown == ["3.2 s", "89 s", "1.6 min", "88 min", "1.5 h", "11 h", "2,780 h"]
+    durations = [cost.Cost(0, s, 0, 0).duration for s in (3.21, 89, 95, 5300, 5500, 40000, 1e7)]
+    assert durations == ["3.2 s", "89 s", "1.6 min", "88 min", "1.5 h", "11 h", "2,780 h"]
 
 
-def test_a_device_that_is_not_at_hand_is_given_by_its_speed():
+def test_the_speed_of_another_device_can_be_given():
     size = cost.model_size("Llama-3-8B")
     speed = cost.measure_speed(size, GPU, flops=2e14, least_seconds=0.05)
     assert speed.flops == speed.step_flops == 2e14
     assert 0 < speed.layer_seconds < 0.05
-    for wrong in (0.0, -1.0, float("inf"), float("nan")):
-        with pytest.raises(ValueError, match="operations a second"):
-            cost.measure_speed(size, GPU, flops=wrong)
+    for invalid in (0.0, -1.0, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match=r"flops \(operations per second\) must be a number greater than 0"):
+            cost.measure_speed(size, GPU, flops=invalid)
+
+
+SIZE = cost.ModelSize(1000, 100, 8, 2)
+SPEED = cost.Speed(1e12, 1e12, 1e-4, 1e-4, 1e-7, 1e-8, 1e-9)
+INVALID = [
+    (SIZE, "n_parameters", 0, "n_parameters must be an integer of at least 1, got 0"),
+    (SIZE, "n_parameters", 100, "n_embedding must be smaller than n_parameters, got 100 and 100"),
+    (SIZE, "n_embedding", -1, "n_embedding must be an integer of at least 0"),
+    (SIZE, "dimension", 8.0, "dimension must be an integer"),
+    (SIZE, "n_layers", 0, "n_layers must be"),
+    (TEXTS, "n_train", 0, "n_train must be an integer of at least 1"),
+    (TEXTS, "n_test", 1.5, "n_test must be"),
+    (TEXTS, "n_classes", -2, "n_classes must be"),
+    (TEXTS, "mean_tokens", 0.0, r"mean_tokens must be a number in \(0, 60\], got 0.0"),
+    (TEXTS, "mean_tokens", 61, "mean_tokens must be"),
+    (TEXTS, "longest", 0, "longest must be"),
+    (SPEED, "flops", 0.0, "flops must be a number greater than 0, got 0.0"),
+    (SPEED, "step_flops", float("inf"), "step_flops must be"),
+    (SPEED, "layer_seconds", -1.0, "layer_seconds must be a number of at least 0"),
+    (SPEED, "layer_step_seconds", "1", "layer_step_seconds must be"),
+    (SPEED, "probe_seconds", float("nan"), "probe_seconds must be"),
+    (SPEED, "class_seconds", None, "class_seconds must be"),
+    (SPEED, "dense_seconds", -1e-9, "dense_seconds must be"),
+]
+
+
+@pytest.mark.parametrize(("valid", "field", "value", "message"), INVALID)
+def test_invalid_sizes_and_speeds_are_refused(valid, field, value, message):
+    with pytest.raises(ValueError, match=message):
+        replace(valid, **{field: value})
+
+
+@pytest.mark.parametrize("valid", [SIZE, TEXTS, SPEED], ids=lambda one: type(one).__name__)
+def test_every_field_of_sizes_and_speeds_is_validated(valid):
+    """Each field has a case above, so that a new field cannot be forgotten."""
+    assert {field for one, field, *_ in INVALID if one is valid} == {f.name for f in fields(valid)}

@@ -105,6 +105,7 @@ def test_shared_texts_are_reported_above_five_percent():
         warn_of_shared_texts(texts)
 
 
+@pytest.mark.slow
 def test_experiments_and_prescreening_report_shared_texts():
     data = load_texts("lab/tense").head(60)
     settings = ExperimentConfig(lora=None)

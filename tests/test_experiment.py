@@ -39,6 +39,7 @@ def result(model) -> ExperimentResult:
     return run_experiment(model, *SETTINGS.texts("lab/tense"), SETTINGS)
 
 
+@pytest.mark.slow
 def test_scores_match_score_model(result, model):
     train, _ = SETTINGS.texts("lab/tense")
     report = score_model(model, train, layers="2,3", k_v=(16,)).to_frame().set_index("layer")
@@ -54,6 +55,7 @@ def test_scores_match_score_model(result, model):
     assert len(result.scores) == len(result.scores_after) == 8
 
 
+@pytest.mark.slow
 def test_probes_and_transferability_match_direct_calls(result, model):
     train, test = SETTINGS.texts("lab/tense")
     assert (len(train), len(test)) == (result.n_train, result.n_test) == (150, 80)
@@ -70,6 +72,7 @@ def test_probes_and_transferability_match_direct_calls(result, model):
     assert result.weights == model.fingerprint
 
 
+@pytest.mark.slow
 def test_finetuning_matches_direct_calls(result, model):
     train, test = SETTINGS.texts("lab/tense")
     tuned = result.finetuning
@@ -93,6 +96,7 @@ class CountingTokenizer:
         return getattr(self.tokenizer, name)
 
 
+@pytest.mark.slow
 def test_each_text_is_tokenized_once(model):
     settings = replace(SETTINGS, n_train=60, n_test=30)
     train, test = settings.texts("lab/tense")
@@ -101,6 +105,7 @@ def test_each_text_is_tokenized_once(model):
     assert tokenizer.texts == Counter((*train.texts, *test.texts))
 
 
+@pytest.mark.slow
 def test_results_survive_json(result):
     with_warnings = replace(result, warnings=("a", "b"))
     without_lora = replace(result, finetuning=None, scores_after=())
@@ -110,12 +115,14 @@ def test_results_survive_json(result):
         assert ExperimentResult.from_dict(values) == one
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RECORDED)
 def test_tables_have_the_columns_of_the_recorded_tables(result, name):
     assert list(cell_table([result]).columns) == list(load_recorded(name).columns)
     assert list(score_table([result]).columns) == list(load_recorded(name, "scores").columns)
 
 
+@pytest.mark.slow
 def test_rows_without_lora_have_no_finetuning_columns(result):
     without_lora = replace(result, finetuning=None, scores_after=())
     names = {"frozen", "lora", "gain", "lora_adjusted", "lora_rate", "lora_steps", "lora_seconds", "frozen_seconds"}

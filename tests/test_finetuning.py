@@ -116,6 +116,7 @@ def test_adapter_is_saved_and_loaded_by_peft(model, task, tmp_path):
         torch.testing.assert_close(p, again.state_dict()[name])
 
 
+@pytest.mark.slow
 def test_learning_rate_is_chosen_on_the_validation_split(model, task):
     result = finetune(model, *task, replace(QUICK, warm_head=False, learning_rates=(1e-9, 1e-2)))
     assert result.learning_rate == 1e-2
@@ -130,6 +131,7 @@ def test_diverging_learning_rates_are_excluded(model, task):
         finetune(model, *task, replace(config, learning_rates=(1e30,)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rates", [(1e-2,), (1e-9, 1e-2)])
 def test_dropout_is_reproducible_and_leaves_the_global_random_state(model, task, rates):
     config = replace(QUICK, lora_dropout=0.3, validation=0.0, learning_rates=(1e-2,))
@@ -267,6 +269,7 @@ def test_unusable_datasets_are_refused(model, task):
         finetune(model, train.head(3), test, QUICK)
 
 
+@pytest.mark.slow
 def test_randomly_initialized_model_learns(model):
     fresh, again, other = (
         randomly_initialized(model, seed=1),

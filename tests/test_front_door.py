@@ -53,6 +53,7 @@ def test_every_public_name_resolves_and_is_declared_for_type_checkers():
         _ = ntps.scores
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("installed", [True, False], ids=["light", "light-blocked"])
 def test_arrays_can_be_scored_without_the_model_dependencies(installed):
     """The second case blocks transformers and its like; the first runs in whatever environment there is."""
@@ -72,6 +73,7 @@ print(report.rows[0].ntps == metric.compute().rows[0].ntps, len(report.to_frame(
     assert python(code).strip() == "True 1"
 
 
+@pytest.mark.slow
 def test_a_missing_model_dependency_is_named():
     code = (
         BLOCK
@@ -168,6 +170,7 @@ def test_moments_from_class_labels():
     np.testing.assert_array_equal(one.C, two.C)
 
 
+@pytest.mark.slow
 def test_prescreen_takes_the_same_objects(texts):
     lm = ntps.load_model("lab/XS")
     by_name = ntps.prescreen("lab/XS", "lab/topic", max_texts=80)

@@ -109,6 +109,7 @@ def test_tasks_have_all_kinds():
     assert {task.kind for task in TASKS.values()} == set(get_args(lab.tasks.Kind))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TASKS)
 def test_tasks_are_balanced_seeded_and_calibrated(name):
     texts = sample(name, 3000, seed=5)

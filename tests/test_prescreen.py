@@ -1,8 +1,10 @@
-"""Prescreening: what is predicted, what it stands on, and what it says when nothing predicts."""
+"""Prescreening: predictors, predictions from other datasets, verdicts and reports."""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,17 +14,18 @@ from typer.testing import CliRunner
 
 from ntps_utils.cli.main import app
 from ntps_utils.evidence.experiment import ExperimentConfig, run_experiment
-from ntps_utils.evidence.prescreen import PREDICTORS, Calibration, duration, judge, load_calibration, prescreen
-from ntps_utils.evidence.statistics import fit_gain
+from ntps_utils.evidence.prescreen import PREDICTORS, Calibration, judge, load_calibration, prescreen
+from ntps_utils.evidence.statistics import GainRegressor, HeldOutPerformance
 from ntps_utils.evidence.tables import cell_table
 from ntps_utils.models.datasets import TextDataset, load_texts
 from ntps_utils.models.loading import load_model
+from tests.test_experiment import CountingTokenizer
 
 runner = CliRunner()
 
 
 def calibration(path: Path, informative: bool, seed: int = 0) -> Path:
-    """Made-up cells: ten datasets, three models; gains follow the headroom, or nothing."""
+    """Simulated cells of ten datasets and three models; gains depend on the headroom, or on nothing."""
     rng = np.random.default_rng(seed)
     rows = []
     for d in range(10):
@@ -42,8 +45,7 @@ def case():
 
 
 @pytest.mark.slow
-def test_predictors_are_those_of_a_cell(case):
-    """What prescreening measures is what the calibration's rows hold."""
+def test_predictors_match_those_of_an_experiment(case):
     model, data = case
     settings = ExperimentConfig(lora=None, n_train=200, n_test=50)
     row = cell_table([run_experiment(model, *settings.texts("lab/tense"), settings)]).iloc[0]
@@ -53,7 +55,8 @@ def test_predictors_are_those_of_a_cell(case):
     assert p.probe_accuracy == pytest.approx(1 - row["transfer_headroom"])
 
 
-def test_the_prediction_is_that_of_the_other_datasets(case, tmp_path):
+@pytest.mark.slow
+def test_predictions_come_from_the_other_datasets(case, tmp_path):
     model, data = case
     file = calibration(tmp_path / "c.csv", informative=True)
     cells = pd.read_csv(file)
@@ -61,15 +64,33 @@ def test_the_prediction_is_that_of_the_other_datasets(case, tmp_path):
     assert p.calibration.left_out == ("d3",)
     assert p.calibration.n_cells == 27
     rest = cells[cells["dataset"] != "d3"]
-    fitted = fit_gain(rest[list(PREDICTORS)].to_numpy(), rest["gain"].to_numpy(), rest["dataset"].tolist())
-    gain, low, high = fitted.predict([[p.predictors[c] for c in PREDICTORS]], 0.8)
-    room = p.predictors["transfer_headroom"]
-    assert (p.gain, p.gain_low, p.gain_high) == pytest.approx([min(v[0], room) for v in (gain, low, high)])
-    assert p.gain_low <= p.gain <= p.gain_high <= room
+    regressor = GainRegressor().fit(rest[list(PREDICTORS)], rest["gain"], rest["dataset"])
+    x = [[p.predictors[c] for c in PREDICTORS]]
+    headroom = p.predictors["transfer_headroom"]
+    expected = [min(v[0], headroom) for v in (regressor.predict(x), *regressor.predict_interval(x, 0.8))]
+    assert (p.gain, p.gain_low, p.gain_high) == pytest.approx(expected)
+    assert p.gain_low <= p.gain <= p.gain_high <= headroom
     assert p.calibration.predicts
 
 
-def test_rows_of_the_case_are_left_out_by_name_and_by_content(case, tmp_path):
+@pytest.mark.slow
+def test_each_text_is_tokenized_once(case, tmp_path):
+    model, data = case
+    tokenizer = CountingTokenizer(model.tokenizer)
+    prescreen(replace(model, tokenizer=tokenizer), data, calibration=calibration(tmp_path / "c.csv", informative=True))
+    assert tokenizer.texts == Counter(data.texts)
+
+
+@pytest.mark.slow
+def test_loaded_objects_give_the_same_prediction(case, tmp_path):
+    model, data = case
+    file = calibration(tmp_path / "c.csv", informative=True)
+    texts = pd.DataFrame({"text": data.texts, "label": data.labels})
+    p = prescreen((model.model, model.tokenizer), texts, calibration=file)
+    assert p.gain == prescreen(model, data, calibration=file).gain
+
+
+def test_cells_of_the_same_dataset_are_excluded_by_name_and_by_content(case, tmp_path):
     model, data = case
     cells = pd.read_csv(calibration(tmp_path / "c.csv", informative=True))
     cells.loc[cells["dataset"] == "d1", "texts"] = data.fingerprint
@@ -80,17 +101,15 @@ def test_rows_of_the_case_are_left_out_by_name_and_by_content(case, tmp_path):
 
 
 @pytest.mark.slow
-def test_when_nothing_predicts_it_says_so(case, tmp_path):
+def test_uninformative_predictors_are_reported(case, tmp_path):
     p = prescreen(*case, calibration=calibration(tmp_path / "c.csv", informative=False, seed=1))
     assert not p.calibration.predicts
     assert p.verdict == "unknown"
-    assert any("Nothing that was computed here predicts" in reason for reason in p.reasons)
+    assert any("are not reliably better than the mean gain" in reason for reason in p.reasons)
 
 
-FACTS = {
-    **{"name": "x", "n_cells": 30, "n_datasets": 10, "left_out": (), "mean_gain": 0.1, "mean_error": 0.02},
-    **{"skill": 0.5, "skill_low": 0.3, "skill_high": 0.6, "coverage": 0.8, "width": 0.1},
-}
+PERFORMANCE = HeldOutPerformance(mean_error=0.02, skill=0.5, skill_low=0.3, skill_high=0.6, coverage=0.8, width=0.1)
+FACTS = Calibration("x", n_cells=30, n_datasets=10, left_out=(), mean_gain=0.1, performance=PERFORMANCE)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +123,7 @@ FACTS = {
     ],
 )
 def test_verdicts(gain, low, high, headroom, skill_low, expected):
-    facts = Calibration(**{**FACTS, "skill_low": skill_low})
+    facts = replace(FACTS, performance=replace(PERFORMANCE, skill_low=skill_low))
     verdict, reasons = judge(gain, low, high, 0.01, headroom, 0.5, facts)
     assert verdict == expected
     assert reasons
@@ -112,7 +131,8 @@ def test_verdicts(gain, low, high, headroom, skill_low, expected):
     assert any("outside" in r for r in far) == (headroom >= 0.01)
 
 
-def test_the_report_escapes_what_data_say(case, tmp_path):
+@pytest.mark.slow
+def test_the_report_escapes_text_from_the_data(case, tmp_path):
     model, data = case
     evil = TextDataset("<script>alert(1)</script>", "train", data.texts, data.labels, data.label_names)
     p = prescreen(model, evil, calibration=calibration(tmp_path / "c.csv", informative=True))
@@ -124,7 +144,7 @@ def test_the_report_escapes_what_data_say(case, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_command_answers_and_writes(tmp_path):
+def test_the_command_prints_and_writes_the_report(tmp_path):
     file = calibration(tmp_path / "c.csv", informative=True)
     result = runner.invoke(
         app,
@@ -140,23 +160,19 @@ def test_the_command_answers_and_writes(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--calibration", "mars"], "no calibration 'mars'"),
+        (["--calibration", "mars"], "Unknown calibration 'mars'"),
         (["--leave-out", "nothing"], "no dataset 'nothing'"),
-        (["--threshold", "-3"], "threshold must be"),
+        (["--threshold", "-3"], "threshold must be a number in [0, 1), got -0.03"),
         (["--json", "/nowhere/x.json"], "Cannot write"),
     ],
 )
-def test_mistakes_are_named(arguments, message):
+def test_mistakes_end_in_one_line(arguments, message):
     result = runner.invoke(app, ["prescreen", "lab/XS", "lab/tense", *arguments])
     assert result.exit_code == 2, result.output
     assert message in " ".join(result.output.split())
 
 
-def test_a_table_without_gains_is_refused(tmp_path):
+def test_a_calibration_without_gains_is_refused(tmp_path):
     pd.DataFrame({"model": ["a"], "dataset": ["b"]}).to_csv(tmp_path / "x.csv", index=False)
     with pytest.raises(ValueError, match="lacks the columns texts, gain"):
         load_calibration(tmp_path / "x.csv")
-
-
-def test_durations_read_well():
-    assert [duration(s) for s in (3, 240, 9000)] == ["3 s", "4 min", "2.5 h"]

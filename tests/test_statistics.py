@@ -65,12 +65,14 @@ def test_permutation_p_value_approximates_the_exact_one():
     assert abs(rank_correlation(x, y, seed=0, n_resamples=20_000).p - exact) < 0.02
 
 
+@pytest.mark.slow
 def test_p_values_are_uniform_under_the_null():
     rng = np.random.default_rng(0)
     p = [rank_correlation(*rng.normal(size=(2, 12)), seed=i, n_resamples=400).p for i in range(400)]
     assert abs(np.mean(np.array(p) < 0.1) - 0.1) < 0.05
 
 
+@pytest.mark.slow
 def test_intervals_cover():
     """The percentile bootstrap of 12 points covers less often than its nominal level, but at least 85% of the time."""
     rng = np.random.default_rng(1)
@@ -136,6 +138,7 @@ def test_pooled_correlation_averages_groups_and_resamples_points_jointly():
         pooled_rank_correlation(x, y[:2])
 
 
+@pytest.mark.slow
 def test_pooled_intervals_cover_and_p_values_are_uniform_under_the_null():
     rng = np.random.default_rng(2)
     results = [pooled_rank_correlation(*rng.normal(size=(2, 2, 15)), n_resamples=200, seed=i) for i in range(200)]
@@ -239,6 +242,7 @@ def test_informative_predictors_have_skill_and_noise_has_none():
     assert without_predictors.performance.skill == pytest.approx(0.0, abs=1e-12)
 
 
+@pytest.mark.slow
 def test_held_out_predictions_do_not_depend_on_their_group():
     x, y, groups = cells(2)
     one = predict_held_out(x, y, groups)

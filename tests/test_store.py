@@ -1,4 +1,4 @@
-"""Results: whole or absent, found again, told apart by every setting."""
+"""Stored results: complete or absent, and distinguished by all settings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from ntps_utils.evidence.store import Store, StoreError
 
 
-def test_what_is_put_is_got_and_settings_tell_results_apart(tmp_path):
+def test_results_are_distinguished_by_their_settings(tmp_path):
     store = Store(tmp_path / "new")
     assert store.get({"a": 1}) is None
     assert len(store) == 0
@@ -26,16 +26,16 @@ def test_what_is_put_is_got_and_settings_tell_results_apart(tmp_path):
     assert Store(tmp_path / "new").get({"a": 2}) == {"x": 0.3}
 
 
-def test_a_failed_write_leaves_nothing(tmp_path):
+def test_a_failed_write_leaves_no_file(tmp_path):
     store = Store(tmp_path)
     with pytest.raises(ValueError, match="not JSON compliant"):
         store.put({"a": 1}, {"x": float("nan")})
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(ValueError, match="plain JSON values"):
+    with pytest.raises(ValueError, match="must be plain JSON values"):
         store.put({"a": object()}, {})
 
 
-def test_files_that_are_not_results_are_named(tmp_path):
+def test_files_that_are_not_results_are_refused(tmp_path):
     store = Store(tmp_path)
     store.put({"a": 1}, {"x": 1})
     (file,) = tmp_path.iterdir()
@@ -50,16 +50,16 @@ def test_files_that_are_not_results_are_named(tmp_path):
 def _write(folder: Path, me: int, times: int) -> None:
     store = Store(folder)
     for i in range(times):
-        store.put({"cell": i % 7}, {"writer": me, "filling": [me] * 4000})
+        store.put({"cell": i % 7}, {"writer": me, "values": [me] * 4000})
         if i % 5 == me:
             store.discard({"cell": (i + 3) % 7})
-        seen = store.get({"cell": (i + 1) % 7})
-        assert seen is None or set(seen["filling"]) == {seen["writer"]}
+        result = store.get({"cell": (i + 1) % 7})
+        assert result is None or set(result["values"]) == {result["writer"]}
 
 
 @pytest.mark.slow
-def test_many_writers_of_one_store_leave_whole_rows(tmp_path):
-    """Four processes write, replace, discard and read the same seven cells, while this one lists them."""
+def test_concurrent_writers_leave_complete_results(tmp_path):
+    """Four processes write, replace, discard and read the same seven results, while this process iterates."""
     store, context = Store(tmp_path), multiprocessing.get_context("spawn")
     writers = [context.Process(target=_write, args=(tmp_path, me, 200)) for me in range(4)]
     for writer in writers:
@@ -68,15 +68,15 @@ def test_many_writers_of_one_store_leave_whole_rows(tmp_path):
     while any(writer.is_alive() for writer in writers):
         for settings, result in store:
             assert settings["cell"] in range(7)
-            assert result["filling"] == [result["writer"]] * 4000
+            assert result["values"] == [result["writer"]] * 4000
             n_read += 1
     assert [writer.exitcode for writer in writers] == [0] * 4
     assert n_read > 0
-    assert all(len(result["filling"]) == 4000 for _, result in store)
-    assert len(list(tmp_path.iterdir())) == len(store) <= 7  # nothing is left beside the rows
+    assert all(len(result["values"]) == 4000 for _, result in store)
+    assert len(list(tmp_path.iterdir())) == len(store) <= 7  # no temporary files
 
 
-def test_the_clock_does_not_decide_what_is_found(tmp_path):
+def test_results_do_not_depend_on_modification_times(tmp_path):
     store = Store(tmp_path)
     for when in (0.0, 4e9):
         store.put({"a": 1}, {"when": when})

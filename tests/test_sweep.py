@@ -1,4 +1,4 @@
-"""The sweep against single measurements."""
+"""The sweep over layers and widths."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ntps_utils.models.scoring import score_model
 
 
 @pytest.mark.slow
-def test_every_entry_is_what_a_single_measurement_gives():
+def test_every_score_of_the_sweep_matches_score_model():
     model = load_model("lab/XS")
     pairs = [
         (load_texts(f"lab/{task}").head(150), load_texts(f"lab/{task}", "test").head(100))

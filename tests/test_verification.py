@@ -113,6 +113,7 @@ except ImportError as error:
 """
 
 
+@pytest.mark.slow
 def test_theory_modules_run_without_torch():
     done = subprocess.run([sys.executable, "-c", WITHOUT_TORCH], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -217,7 +217,7 @@ def _progress(models: Mapping[str, str], datasets: Mapping[str, str]) -> Iterato
         counts = {state: sum(s == state for s in states.values()) for state in MARKS}
         summary = ", ".join(f"{n} {state}" for state, n in counts.items() if n)
         minutes, seconds = divmod(int(time.monotonic() - started), 60)
-        grid = new_table(caption=f"{summary} · {minutes}:{seconds:02d}", caption_justify="left")
+        grid = new_table(padding=(0, 1), caption=f"{summary} · {minutes}:{seconds:02d}", caption_justify="left")
         grid.add_column()
         for name in models:
             grid.add_column(escape(name), justify="center", overflow="fold")

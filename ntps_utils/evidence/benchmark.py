@@ -302,7 +302,7 @@ def run_benchmark(
     states = {(cell.model, cell.dataset): DONE for cell in plan.cells}
     states |= {(cell.model, cell.dataset): WAITING for cell in plan.missing}
 
-    def tell(cell: Cell | None = None, state: str = WAITING) -> None:
+    def report(cell: Cell | None = None, state: str = WAITING) -> None:
         if cell is not None:
             if states[cell.model, cell.dataset] == state:
                 return
@@ -311,25 +311,25 @@ def run_benchmark(
             watch(states)
 
     failed, failures = failures_of(store), []
-    tell()
+    report()
     if plan.missing:
         store.folder.mkdir(parents=True, exist_ok=True)
         work = _Work(settings, str(store.folder.resolve()), trust_remote_code)
         if scheduler is None and n_workers == 1:
-            outcomes = _run_here(plan, work, tell)
+            outcomes = _run_here(plan, work, report)
         else:
-            outcomes = _run_on_dask(plan.missing, work, tell, scheduler or "local", n_workers, gpu, retries)
+            outcomes = _run_on_dask(plan.missing, work, report, scheduler or "local", n_workers, gpu, retries)
         for cell, outcome in outcomes:
             facts = {name: cell.key[name] for name in ("model", "dataset", "settings")}
             if isinstance(outcome, Failure):
                 failures.append(outcome)
                 failed.put(facts, asdict(outcome))
-                tell(cell, FAILED)
+                report(cell, FAILED)
             else:
                 if store.get(cell.key) is None:  # the worker may not have access to this folder
                     store.put(cell.key, outcome.to_dict())
                 failed.discard(facts)
-                tell(cell, DONE)
+                report(cell, DONE)
     rows = {
         (cell.model, cell.dataset): ExperimentResult.from_dict(values)
         for cell in plan.cells
@@ -339,7 +339,7 @@ def run_benchmark(
 
 
 Outcome = ExperimentResult | Failure
-Tell = Callable[[Cell, str], None]
+Report = Callable[[Cell, str], None]
 
 
 @dataclass(frozen=True)
@@ -377,7 +377,7 @@ _worker_model = _LastModel()
 def _run_cell(
     cell: Cell, work: _Work, last_model: _LastModel, texts: Texts | None = None, device: str = "auto"
 ) -> Outcome:
-    """Run one experiment and store its result; errors that a repetition cannot mend become a Failure.
+    """Run one experiment and store its result; errors that a repetition cannot fix become a Failure.
 
     ``texts`` are those of the plan; without them, the texts are loaded and compared with the plan.
     """
@@ -412,10 +412,10 @@ def _failure(cell: Cell, error: BaseException) -> Failure:
     return Failure(cell.model, cell.dataset, f"{type(error).__name__}: {lines[0]}", details)
 
 
-def _run_here(plan: Plan, work: _Work, tell: Tell) -> Iterator[tuple[Cell, Outcome]]:
+def _run_here(plan: Plan, work: _Work, report: Report) -> Iterator[tuple[Cell, Outcome]]:
     last_model = _LastModel()
     for cell in plan.missing:
-        tell(cell, RUNNING)
+        report(cell, RUNNING)
         try:
             yield cell, _run_cell(cell, work, last_model, plan.texts[cell.dataset])
         except Exception as error:  # the other cells continue, whatever the error
@@ -426,7 +426,7 @@ def _run_here(plan: Plan, work: _Work, tell: Tell) -> Iterator[tuple[Cell, Outco
 
 
 def _run_on_dask(
-    missing: Sequence[Cell], work: _Work, tell: Tell, scheduler: str, n_workers: int, gpu: bool, retries: int
+    missing: Sequence[Cell], work: _Work, report: Report, scheduler: str, n_workers: int, gpu: bool, retries: int
 ) -> Iterator[tuple[Cell, Outcome]]:
     import dask
     from distributed import wait
@@ -456,7 +456,7 @@ def _run_on_dask(
                 in_progress = {key for keys in client.processing().values() for key in keys} if futures else set()
                 for future, cell in futures.items():
                     if future.key in in_progress:
-                        tell(cell, RUNNING)
+                        report(cell, RUNNING)
         finally:
             client.cancel(list(futures))
 

@@ -21,9 +21,9 @@ from ntps_utils.evidence.cost import finetuning_cost
 from ntps_utils.evidence.experiment import SCORES, ExperimentConfig, middle_and_last, score_extraction
 from ntps_utils.evidence.statistics import GainRegressor, HeldOut, HeldOutPerformance, predict_held_out
 from ntps_utils.evidence.tables import load_recorded
-from ntps_utils.models.datasets import TextDataset, load_texts
+from ntps_utils.models.datasets import TextDataset, as_dataset
 from ntps_utils.models.extraction import extract, tokenize
-from ntps_utils.models.loading import CausalModel, load_model
+from ntps_utils.models.loading import CausalModel, as_model
 from ntps_utils.models.probes import warn_of_shared_texts
 from ntps_utils.models.transferability import TRANSFERABILITY_SCORES, FrozenFeatures
 
@@ -248,8 +248,8 @@ def calibrate(cells: pd.DataFrame, predictors: Sequence[str] = PREDICTORS, *, se
 
 
 def prescreen(
-    model: str | Path | CausalModel,
-    dataset: str | Path | TextDataset,
+    model: str | Path | CausalModel | tuple[Any, Any],
+    dataset: str | Path | TextDataset | Any,
     *,
     calibration: str | Path = "auto",
     leave_out: Sequence[str] = (),
@@ -271,9 +271,12 @@ def prescreen(
 
     Parameters
     ----------
-    model, dataset, device, dtype, text_column, label_column, trust_remote_code
-        See :func:`ntps_utils.models.loading.load_model` and
-        :func:`~ntps_utils.models.datasets.load_texts`; the training split is used.
+    model : str, Path, CausalModel, or pair of transformers model and tokenizer
+        See :func:`ntps_utils.models.loading.as_model`.
+    dataset : str, Path, TextDataset, pair (texts, labels), DataFrame, or datasets.Dataset
+        See :func:`ntps_utils.models.datasets.as_dataset`; the training split is used.
+    device, dtype, text_column, label_column, trust_remote_code
+        See these two functions.
     calibration : str or Path
         See :func:`load_calibration`; "auto" means "lab" for models of the lab, otherwise "real".
     leave_out : sequence of str
@@ -304,7 +307,8 @@ def prescreen(
     check_integer("seed", seed, 0)
     name = str(calibration)
     if name == "auto":
-        name = "lab" if str(getattr(model, "name", model)).startswith("lab/") else "real"
+        model_name = getattr(model, "name", model)
+        name = "lab" if isinstance(model_name, str) and model_name.startswith("lab/") else "real"
     cells = load_calibration(name)
     unknown = sorted(set(leave_out) - set(cells["dataset"]))
     if unknown:
@@ -312,11 +316,7 @@ def prescreen(
         raise ValueError(
             f"The calibration {name} has no dataset {unknown[0]!r}, so it cannot be left out; its datasets are {known}."
         )
-    data = (
-        dataset
-        if isinstance(dataset, TextDataset)
-        else load_texts(dataset, "train", text_column=text_column, label_column=label_column)
-    )
+    data = as_dataset(dataset, "train", text_column=text_column, label_column=label_column)
     data = data if max_texts is None else data.head(min(max_texts, len(data)))
     if len(np.unique(data.labels)) < 2:
         raise ValueError(f"All {len(data)} texts of {data.name} have one label; at least two classes are needed.")
@@ -326,11 +326,7 @@ def prescreen(
             "two classes with two texts each; give more texts."
         )
     warn_of_shared_texts(data.texts)
-    lm = (
-        model
-        if isinstance(model, CausalModel)
-        else load_model(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
-    )
+    lm = as_model(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
 
     def report(step: str, done: int, total: int) -> None:
         if progress is not None:
