@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from safetensors.torch import load_file
 
 from ntps_utils._utils.files import data_file, sha256, write_json
 from ntps_utils.lab.recipe import LADDER, Progress
@@ -252,6 +250,9 @@ def verify(name: str, folder: Path) -> list[CheckpointComparison]:
     ValueError
         If the folder contains a run of another recipe.
     """
+    import torch
+    from safetensors.torch import load_file
+
     shipped_run, new_run = manifest()[name], json.loads((folder / "run.json").read_text("utf-8"))
     if new_run["recipe"] != json.loads(json.dumps(asdict(LADDER[name]))):
         raise ValueError(f"{folder} contains a different run: its recipe is not that of lab/{name}.")

@@ -285,7 +285,7 @@ def extract(
     model : CausalModel
     data : TextDataset
     layers : {"all", "last"}, str, int or sequence of int
-        Layers to extract, see :func:`ntps_utils._utils.layers.resolve_layers`.
+        Layers to extract: 0 is the embeddings, negative numbers count from the last layer.
     groups : (n,) array_like of int, optional
         Group of each text, 0 ... G - 1; each group gets its own moments. By default all
         texts form one group.
@@ -357,6 +357,8 @@ def extract(
     n_groups = int(group_of.max()) + 1
     nonempty = [i for i, row in enumerate(ids) if row]
     n_empty = len(ids) - len(nonempty)
+    if not nonempty:
+        raise ValueError(f"None of the {len(ids)} texts of {data.name} has a token; check the column of the texts.")
     if precision is None:
         precision = "float64" if model.model.device.type == "cpu" else "float32"
 

@@ -83,7 +83,7 @@ def score(
     See Also
     --------
     NTPS : The same from batches of hidden states, for several layers.
-    ntps_utils.score_model : Score a language model on a dataset.
+    ntps_utils.models.scoring.score_model : Score a language model on a dataset.
 
     References
     ----------
