@@ -49,7 +49,7 @@ def test_every_public_name_resolves_and_is_declared_for_type_checkers():
     assert set(ntps.__all__) <= set(dir(ntps))
     for name in ntps.__all__:
         assert getattr(ntps, name) is not None
-    with pytest.raises(AttributeError, match="no attribute 'scores'; it has NTPS, "):
+    with pytest.raises(AttributeError, match="no attribute 'scores'; it has CausalModel, "):
         _ = ntps.scores
 
 
