@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import doctest
 import json
 import subprocess
 import sys
@@ -182,3 +183,12 @@ def test_a_report_prints_and_converts(reference):
     assert "lab/XS on lab/topic" in repr(reference)
     assert json.loads(reference.to_json())["rows"][0]["ntps"] == reference.rows[0].ntps
     assert list(reference.to_frame()["layer"]) == [3]
+
+
+@pytest.mark.slow
+def test_the_examples_of_the_page_on_own_loops_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = ROOT / "book" / "your_own_loop.md"
+    results = doctest.testfile(str(page), module_relative=False, optionflags=doctest.ELLIPSIS)
+    assert results.attempted > 20
+    assert results.failed == 0
