@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.linalg
 
 from ntps_utils.theory.layer_moments import LayerMoments
 from ntps_utils.theory.linear import Array
@@ -176,8 +177,9 @@ def planted_problem(seed: int, *, d: int = 40, n_texts: int = 4000, n_steps: int
     """
     rng = np.random.default_rng(seed)
     n_constant = n_classes - 1
-    # Corners of a regular simplex: the standard basis, projected on the plane that contains it.
-    corners = np.linalg.svd(np.eye(n_classes) - 1.0 / n_classes)[0][:, :n_constant]
+    # Corners of a regular simplex: the standard basis, projected on the plane that contains it. Helmert's basis
+    # of this plane is the same on every machine; that of a singular value decomposition is not.
+    corners = scipy.linalg.helmert(n_classes).T
     constant = rng.normal(size=(n_texts, n_constant))
     labels = (constant @ corners.T).argmax(axis=1)
     x = rng.normal(size=(n_texts, n_steps, d))
