@@ -27,7 +27,7 @@
 #
 # **The paper says** {cite}`cheng2025ntps` that NTPS goes along with the accuracy and the error of linear probes (Figure 2), and with the gain of LoRA
 # finetuning (Figure 3), over 12 datasets and 8 models. **The code does** little but read the 96 cells that were released with the paper
-# ({func}`ntps_utils.data.load_reported`) and compute; where a cause is in doubt, the lab re-enacts it. **We find** that all 24 printed coefficients follow from the cells; that NTPS and the LoRA
+# ({func}`ntps_utils.evidence.tables.load_reported`) and compute; where a cause is in doubt, the lab re-enacts it. **We find** that all 24 printed coefficients follow from the cells; that NTPS and the LoRA
 # gain are *negatively* related; and that twelve points, with the setting chosen afterwards, leave more room than two decimals suggest.
 #
 # What follows are statements about released numbers. They took work to make and courage to release; without them nobody could check anything.
