@@ -12,7 +12,7 @@
 # ---
 
 # %% [markdown]
-# # PrescreenReport your own
+# # Prescreen your own
 #
 # :::{admonition} After this chapter you can
 # :class: tip
