@@ -216,7 +216,8 @@ CASES: dict[str, tuple[Arguments, *tuple[str, ...]]] = {
     "unknown split": (lambda m: [S, "lab/XS", GOOD, "--split", "dev"], "'dev'", "train", "test"),
     "all texts empty": (
         lambda m: [S, m.good_model, m.parquet(pd.DataFrame({"text": [""] * 6, "label": [0, 1] * 3})), "--no-bos"],
-        "None of the 6 texts", "has a token",
+        "None of the 6 texts",
+        "has a token",
     ),
     "zero texts": (lambda m: [S, "lab/XS", GOOD, "--max-texts", "0"], "at least 1", "0"),
     "one text": (lambda m: [S, "lab/XS", GOOD, "--max-texts", "1"], "at least two classes"),

@@ -187,8 +187,11 @@ def test_notebooks_are_stale_after_a_change_of_what_they_depend_on(small_root):
     assert book.problem_with(source, small_root) is None
     for path in ("ntps_utils/deeper.py", "ntps_utils/used.py", "requirements.lock", "book/profiles/default.yml"):
         old = (small_root / path).read_text()
-        (small_root / path).write_text(old + "\n# changed\n")
+        (small_root / path).write_text(old + ("\nchanged = 1\n" if path.endswith(".py") else "\n# changed\n"))
         assert "stale" in book.problem_with(source, small_root), path
+        if path.endswith(".py"):
+            (small_root / path).write_text(f'"""Docstring."""\n# comment\n{old}')
+            assert book.problem_with(source, small_root) is None, path
         (small_root / path).write_text(old)
     source.write_text(source.read_text() + "\n# %%\n1\n")
     assert "differs" in book.problem_with(source, small_root)
@@ -199,7 +202,7 @@ def test_notebooks_are_stale_after_a_change_of_what_they_depend_on(small_root):
 def test_notebooks_are_stale_after_a_change_during_their_execution(small_root):
     (source,) = book.chapters(small_root)
     used = small_root / "ntps_utils/used.py"
-    source.write_text(source.read_text() + f"\n# %%\nopen({str(used)!r}, 'a').write('# changed')\n")
+    source.write_text(source.read_text() + f"\n# %%\nopen({str(used)!r}, 'a').write('changed = 1')\n")
     book.refresh(root=small_root)
     assert "stale" in book.problem_with(source, small_root)
 

@@ -33,7 +33,7 @@ from nbformat import NotebookNode
 
 from book.tools import ROOT
 from ntps_utils._utils.files import write_json, write_text
-from ntps_utils._utils.provenance import sources
+from ntps_utils._utils.provenance import code_of, sources
 
 KEY = "ntps"
 """Entry of a notebook's metadata that records how it was made."""
@@ -164,6 +164,8 @@ def _executed_notebook(source: Path) -> Path:
 def fingerprint(source: Path, root: Path = ROOT) -> str:
     """Return a hash of everything that the contents of an executed chapter depend on.
 
+    Of the library, the code counts, without docstrings and comments.
+
     Parameters
     ----------
     source : Path
@@ -178,7 +180,8 @@ def fingerprint(source: Path, root: Path = ROOT) -> str:
     """
     digest = hashlib.sha256()
     for path in dependencies(source, root):
-        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+        contents = code_of(path) if path.suffix == ".py" and path != source else path.read_bytes()
+        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + contents + b"\0")
     return digest.hexdigest()
 
 
