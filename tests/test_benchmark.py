@@ -31,7 +31,7 @@ from ntps_utils.evidence.tables import compare, stored_cells
 from ntps_utils.lab.tasks import sample
 from ntps_utils.models.datasets import registered_datasets
 from ntps_utils.models.finetuning import FinetuneConfig
-from ntps_utils.models.loading import registered_models
+from ntps_utils.models.loading import paper_models
 from tests.paper_hub import build
 from tests.standin_hub import StandInHub
 
@@ -438,7 +438,7 @@ app()
 @pytest.mark.hub
 def test_all_models_and_datasets_of_the_paper_load_from_the_hub(tmp_path):
     """96 cells under the ids of the paper, in the columns and splits of the real datasets."""
-    stand_ins = dict.fromkeys(registered_models(), "XS") | {"Llama-3-8B": "S"}
+    stand_ins = dict.fromkeys(paper_models(), "XS") | {"Llama-3-8B": "S"}
     names = build(tmp_path, n_train=24, n_test=12, models=stand_ins)
     with StandInHub(tmp_path / "hub") as hub:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("HF_")} | {
@@ -463,7 +463,7 @@ def test_all_models_and_datasets_of_the_paper_load_from_the_hub(tmp_path):
         done = run("--trust-remote-code", "--record", str(tmp_path / "out"))
         assert done.returncode == 0, done.stderr[-3000:]
     cells = pd.read_csv(tmp_path / "out_cells.csv")
-    assert set(cells["model"]) == set(registered_models())
+    assert set(cells["model"]) == set(paper_models())
     assert set(cells["dataset"]) == set(registered_datasets())
     assert len(cells) == 96
     assert not cells.duplicated(["model", "dataset"]).any()

@@ -32,7 +32,7 @@ from ntps_utils.models.probes import logistic_probe
 Method = Literal["lora", "full", "frozen"]
 
 # Names of the query, key and value projections by architecture; a fused projection has one name.
-ATTENTION = (("q_proj", "k_proj", "v_proj"), ("query_key_value",), ("c_attn",), ("qkv_proj",))
+ATTENTION = (("q_proj", "k_proj", "v_proj"), ("query_key_value",), ("c_attn",), ("qkv_proj",), ("Wqkv",))
 
 
 class FinetuneWarning(UserWarning):
