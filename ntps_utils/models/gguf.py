@@ -117,7 +117,7 @@ def convert(file: Path) -> Path:
         info = _read_info(file, digest)
         gigabytes = 4e-9 * sum(info.n_weights.values())
         warnings.warn(
-            f"{file.name} is converted to float32 once, which takes a few minutes; the result takes "
+            f"{file.name} is converted to float32 once, which takes a minute or more; the result takes "
             f"{gigabytes:.1f} GB in {folder}.",
             ConversionWarning,
             stacklevel=2,
