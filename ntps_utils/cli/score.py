@@ -125,8 +125,9 @@ def score_command(
     ] = "descending",
     batch_size: options.BatchSize = 16,
     stream: Annotated[
-        bool, typer.Option("--stream", help="Keep the features of one layer in memory at a time, for deep models.")
-    ] = False,
+        bool,
+        typer.Option(help="Keep the features of one layer in memory at a time, or those of all layers."),
+    ] = True,
     checkpoint: Annotated[
         Path | None,
         typer.Option(help="Save the state of the extraction to this file, and continue from it after an interruption."),

@@ -36,7 +36,7 @@ def score_model(
     order: Order = "descending",
     jackknife: int = 0,
     batch_size: int = 16,
-    stream: bool = False,
+    stream: bool = True,
     checkpoint: str | Path | None = None,
     device: str = "auto",
     dtype: str = "auto",

@@ -483,6 +483,7 @@ class Accumulator:
     by a mean, the first token of a text by its own: language models give the first token, and some
     features of every token, a large constant that would take most of the digits. The products of
     several batches are summed in float32; :meth:`flush` undoes the shift and adds them in float64.
+    Of a symmetric product, the upper triangle is computed, and :meth:`flush` copies it.
 
     Parameters
     ----------
@@ -531,7 +532,9 @@ class Accumulator:
         device = self.moments.A0.device
         self._batch = _Batch(lengths.to(device), targets.to(device, torch.float64))
 
-    def add_layer(self, place: int, hidden: Tensor) -> None:
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def add_layer(self, place: int, hidden: Tensor) -> Tensor:
         """Add the features of one layer of the batch.
 
         Parameters
@@ -539,14 +542,19 @@ class Accumulator:
         place : int
             Index into the moments' layers.
         hidden : (batch, T, d) tensor
-            Its values in the padding are ignored.
+            Its values in the padding are ignored; they must be finite otherwise.
+
+        Returns
+        -------
+        (batch, d) float64 tensor
+            Means of the texts.
         """
         batch, moments = self._batch, self.moments
         assert batch is not None
         hidden = hidden.to(moments.A0.device)
         products = self._products.get(place)
         if products is None:
-            products = self._products[place] = _Products.start(moments.precision, hidden, batch)
+            products = self._products[place] = self._start(place, hidden, batch)
         xbar = products.add(hidden, batch)
         square = xbar.square().sum(-1)
         moments.S[place].addmm_(xbar.mT, xbar)
@@ -554,8 +562,9 @@ class Accumulator:
         moments.s[place] += xbar.sum(0)
         moments.cubic[place] += square @ xbar
         moments.quartic[place] += square.square().sum()
-        if products.n_tokens >= FLUSH_TOKENS:
+        if products.n_tokens >= FLUSH_TOKENS and moments.precision == "float32":
             self._flush(place)
+        return xbar
 
     def finish(self) -> None:
         """End a batch: add its targets and its numbers of texts and tokens."""
@@ -571,11 +580,30 @@ class Accumulator:
         for place in self._products:
             self._flush(place)
 
+    def _start(self, place: int, hidden: Tensor, batch: _Batch) -> _Products:
+        """Begin the products of a layer. The first batch determines the shift; float64 needs none."""
+        moments = self.moments
+        d, device = hidden.shape[-1], hidden.device
+        if moments.precision == "float64":
+            zero = torch.zeros(d, dtype=torch.float64, device=device)
+            return _Products(moments.A0[place], moments.A1[place], moments.tr_G[place], zero, zero)
+        first = hidden[:, 0].double().mean(0)
+        steps = torch.arange(hidden.shape[1], device=device)
+        inner = (steps > 0) & (steps < batch.lengths[:, None])
+        mean = hidden[inner].double().mean(0) if bool(inner.any()) else first
+        A0, A1 = (torch.zeros(d, d, dtype=torch.float32, device=device) for _ in range(2))
+        return _Products(A0, A1, torch.zeros_like(moments.tr_G[place]), mean, first)
+
     def _flush(self, place: int) -> None:
-        A0, A1, tr_G = self._products[place].take()
-        self.moments.A0[place] += A0
-        self.moments.A1[place] += A1
-        self.moments.tr_G[place] += tr_G
+        products, moments = self._products[place], self.moments
+        if moments.precision == "float64":
+            upper = products.A0.triu()
+            products.A0.copy_(upper + upper.triu(1).mT)
+        else:
+            A0, A1, tr_G = products.take()
+            moments.A0[place] += A0
+            moments.A1[place] += A1
+            moments.tr_G[place] += tr_G
 
 
 class _Batch:
@@ -601,27 +629,14 @@ class _Batch:
 class _Products:
     """Products of the shifted features of one layer, summed over batches."""
 
-    def __init__(self, dtype: torch.dtype, mean: Tensor, first: Tensor) -> None:
+    def __init__(self, A0: Tensor, A1: Tensor, tr_G: Tensor, mean: Tensor, first: Tensor) -> None:
         d, device = len(mean), mean.device
-        self.mean, self.first = mean.to(dtype), first.to(dtype)
-        self.A0, self.A1 = (torch.zeros(d, d, dtype=dtype, device=device) for _ in range(2))
+        self.A0, self.A1, self.tr_G = A0, A1, tr_G  # of A0 only the upper triangle
+        # The first token is shifted in one subtraction: of nearly equal numbers, it is exact.
+        self.mean, self.first = mean.to(A0.dtype), first.to(A0.dtype)
         self.sums_P, self.sums_x = (torch.zeros(2, d, dtype=torch.float64, device=device) for _ in range(2))
         self.pairs = torch.zeros(3, dtype=torch.float64, device=device)
-        self.tr_G = torch.zeros((), dtype=torch.float64, device=device)
         self.n_tokens = 0
-
-    @classmethod
-    def start(cls, precision: str, hidden: Tensor, batch: _Batch) -> _Products:
-        """Choose the shift by the first batch; float64 needs none."""
-        d = hidden.shape[-1]
-        zero = torch.zeros(d, dtype=torch.float64, device=hidden.device)
-        if precision == "float64":
-            return cls(torch.float64, zero, zero)
-        first = hidden[:, 0].double().mean(0)
-        steps = torch.arange(hidden.shape[1], device=hidden.device)
-        inner = (steps > 0) & (steps < batch.lengths[:, None])
-        mean = hidden[inner].double().mean(0) if bool(inner.any()) else first
-        return cls(torch.float32, mean, first - mean)
 
     def add(self, hidden: Tensor, batch: _Batch) -> Tensor:
         """Add a batch, and return the means of its texts, (texts, d) float64."""
@@ -629,7 +644,7 @@ class _Products:
         dtype = self.A0.dtype
         padding, no_next = batch.rows(n_steps)
         x = hidden.to(dtype) - self.mean  # a new tensor: what follows changes it
-        x[:, 0] -= self.first
+        x[:, 0] = hidden[:, 0].to(dtype) - self.first
         rows = x.view(-1, d)
         rows[padding] = 0.0
         P = x.cumsum(1)
@@ -645,25 +660,25 @@ class _Products:
             t = torch.arange(n_steps, dtype=dtype, device=P.device)
             self.sums_P += (torch.stack([torch.ones_like(t), t + 1]) @ P).double().sum(0)
             self.sums_x += (torch.stack([(t > 0).to(dtype), t]) @ x).double().sum(0)
-            self.pairs += batch.pairs
+        self.pairs += batch.pairs
         self.n_tokens += n_texts * n_steps
         lengths = batch.lengths.double()[:, None]
-        return self.mean.double() + (total + self.first.double()) / lengths
+        return self.mean.double() + (total + self.first.double() - self.mean.double()) / lengths
 
     def take(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return A0, A1 and tr_G of the features themselves in float64, and start again from zero."""
-        A0, A1, tr_G = self.A0.triu().double(), self.A1.to(torch.float64, copy=True), self.tr_G.clone()
-        A0 += A0.triu(1).mT
-        if self.A0.dtype == torch.float32:
-            m, f = self.mean.double(), self.first.double()
-            sum_P, sum_tP = self.sums_P
-            sum_x, sum_tx = self.sums_x
-            n, n_t, n_tt = self.pairs
-            half = torch.outer(sum_tP + n_tt / 2 * m + n_t * f, m) + torch.outer(sum_P + n / 2 * f, f)
-            A0 += half + half.mT
-            A1 += torch.outer(sum_P + n_t * m + n * f, m) + torch.outer(m, sum_tx) + torch.outer(f, sum_x)
-            tr_G += 2 * m @ sum_x + n * m @ m
-        for tensor in (self.A0, self.A1, self.sums_P, self.sums_x, self.pairs, self.tr_G):
+        """Return A0, A1 and tr_G of the features without the shift in float64, and start again from zero."""
+        upper, A1 = self.A0.triu().double(), self.A1.double()
+        A0 = upper + upper.triu(1).mT
+        m = self.mean.double()
+        f = self.first.double() - m
+        sum_P, sum_tP = self.sums_P
+        sum_x, sum_tx = self.sums_x
+        n, n_t, n_tt = self.pairs
+        half = torch.outer(sum_tP + n_tt / 2 * m + n_t * f, m) + torch.outer(sum_P + n / 2 * f, f)
+        A0 += half + half.mT
+        A1 += torch.outer(sum_P + n_t * m + n * f, m) + torch.outer(m, sum_tx) + torch.outer(f, sum_x)
+        tr_G = self.tr_G + 2 * m @ sum_x + n * m @ m
+        for tensor in (self.A0, self.A1, self.tr_G, self.sums_P, self.sums_x, self.pairs):
             tensor.zero_()
         self.n_tokens = 0
         return A0, A1, tr_G
