@@ -413,6 +413,43 @@ def _check_complete(model: Any, missing: Iterable[str]) -> None:
         )
 
 
+PARAGRAPH = (
+    "The sun rises in the east and sets in the west. In the morning the air is cool, and the birds begin to sing. "
+    "People wake up, eat breakfast, and go to work or to school. In the afternoon it is warmer, and children play in "
+    "the park. In the evening families come home, cook dinner, and talk about their day. At night the sky is dark, "
+    "and you can see the moon and the stars."
+)
+"""A plain paragraph of English, on which a language model whose weights were read correctly has a low loss."""
+
+
+def paragraph_loss(model: CausalModel, text: str = PARAGRAPH) -> float:
+    """Compute the next-token loss of a model on a paragraph, as a check of its weights.
+
+    Parameters
+    ----------
+    model : CausalModel
+    text : str
+        By default a paragraph of plain English.
+
+    Returns
+    -------
+    float
+        Mean negative log-likelihood of a token given those before it, in nats. A model with random
+        weights has about the logarithm of the number of tokens in its vocabulary.
+
+    Examples
+    --------
+    >>> from ntps_utils.models.datasets import load_texts
+    >>> text = load_texts("lab/topic").texts[0]
+    >>> paragraph_loss(load_model("lab/XS"), text) < paragraph_loss(load_model("lab/XS@0"), text)
+    True
+    """
+    ids = torch.tensor([model.tokenizer(text)["input_ids"]], device=model.model.device)
+    with torch.inference_mode(), evaluation_mode(model.model):
+        logits = model.model(input_ids=ids, use_cache=False).logits[0, :-1].float()
+    return float(torch.nn.functional.cross_entropy(logits, ids[0, 1:]))
+
+
 def model_fingerprint(name: str | Path, *, trust_remote_code: bool = False) -> str:
     """Compute :attr:`CausalModel.fingerprint` without loading the weights.
 
