@@ -62,7 +62,7 @@ from ntps_utils.evidence.tables import (
     recorded_provenance,
     stored_cells,
 )
-from ntps_utils.models.loading import registered_models
+from ntps_utils.models.loading import paper_models
 from ntps_utils.notebook import provenance_note
 from ntps_utils.plotting import COLORS, house_style, panels
 
@@ -101,7 +101,7 @@ datasets = {
 }
 
 rows = []
-for model in registered_models():
+for model in paper_models():
     size = cost.model_size(model)
     there = cost.measure_speed(size, GPU, flops=flops)
     here = cost.measure_speed(size, GPU)
@@ -275,7 +275,7 @@ glue("full_differences", len(differences), display=False)
 
 # %%
 rehearsal = load_recorded("rehearsal")
-order = list(registered_models())
+order = list(paper_models())
 table = rehearsal.pivot(index="dataset", columns="model", values="seconds")[order]
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "A heat map of 12 datasets by 8 models; every field is filled with the seconds of its cell, from a few in the left columns to over a hundred in the right ones."}, "figure": {"caption": "All 96 cells are there. Seconds of each cell in the rehearsal; the models behind the ids have 51 thousand to 1.3 million parameters.", "name": "fig-rehearsal"}}

@@ -72,7 +72,18 @@ __all__ = [
     "subspaces",
 ]
 
-EXTRAS = {"accelerate", "datasets", "jinja2", "joblib", "peft", "pyarrow", "sklearn", "tokenizers", "transformers"}
+EXTRAS = {
+    "accelerate",
+    "datasets",
+    "gguf",
+    "jinja2",
+    "joblib",
+    "peft",
+    "pyarrow",
+    "sklearn",
+    "tokenizers",
+    "transformers",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -16,10 +16,10 @@ import pandas as pd
 
 from ntps_utils.lab.tasks import sample
 from ntps_utils.models.datasets import registered_datasets
-from ntps_utils.models.loading import load_model, registered_models
+from ntps_utils.models.loading import load_model, paper_models
 
 MODELS = dict(
-    zip(registered_models(), ("XS@400", "XS", "S@400", "S", "M@400", "M", "L@400", "L"), strict=True)
+    zip(paper_models(), ("XS@400", "XS", "S@400", "S", "M@400", "M", "L@400", "L"), strict=True)
 )  # by size, as the paper's are
 DATASETS = {
     "banking77": "topic",
@@ -63,7 +63,7 @@ def build(folder: Path, n_train: int = 60, n_test: int = 30, models: Mapping[str
     str
         Value for ``--datasets`` of ``ntps benchmark``.
     """
-    for name, entry in registered_models().items():
+    for name, entry in paper_models().items():
         _model(folder / "hub/models", name, models[name], entry)
     local = []
     for name, entry in registered_datasets().items():

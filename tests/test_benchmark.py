@@ -25,13 +25,13 @@ from ntps_utils.cli.benchmark import parse_names
 from ntps_utils.cli.main import app
 from ntps_utils.evidence import benchmark, experiment
 from ntps_utils.evidence.benchmark import RESOURCE, BenchmarkError, failures_of, plan_benchmark, run_benchmark
-from ntps_utils.evidence.experiment import GPU, ExperimentConfig
+from ntps_utils.evidence.experiment import GPU, ExperimentConfig, n_threads
 from ntps_utils.evidence.store import Store
 from ntps_utils.evidence.tables import compare, stored_cells
 from ntps_utils.lab.tasks import sample
 from ntps_utils.models.datasets import registered_datasets
 from ntps_utils.models.finetuning import FinetuneConfig
-from ntps_utils.models.loading import registered_models
+from ntps_utils.models.loading import paper_models
 from tests.paper_hub import build
 from tests.standin_hub import StandInHub
 
@@ -438,7 +438,7 @@ app()
 @pytest.mark.hub
 def test_all_models_and_datasets_of_the_paper_load_from_the_hub(tmp_path):
     """96 cells under the ids of the paper, in the columns and splits of the real datasets."""
-    stand_ins = dict.fromkeys(registered_models(), "XS") | {"Llama-3-8B": "S"}
+    stand_ins = dict.fromkeys(paper_models(), "XS") | {"Llama-3-8B": "S"}
     names = build(tmp_path, n_train=24, n_test=12, models=stand_ins)
     with StandInHub(tmp_path / "hub") as hub:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("HF_")} | {
@@ -463,7 +463,7 @@ def test_all_models_and_datasets_of_the_paper_load_from_the_hub(tmp_path):
         done = run("--trust-remote-code", "--record", str(tmp_path / "out"))
         assert done.returncode == 0, done.stderr[-3000:]
     cells = pd.read_csv(tmp_path / "out_cells.csv")
-    assert set(cells["model"]) == set(registered_models())
+    assert set(cells["model"]) == set(paper_models())
     assert set(cells["dataset"]) == set(registered_datasets())
     assert len(cells) == 96
     assert not cells.duplicated(["model", "dataset"]).any()
@@ -474,3 +474,19 @@ def test_all_models_and_datasets_of_the_paper_load_from_the_hub(tmp_path):
     facts = json.loads((tmp_path / "out_cells.json").read_text())
     assert facts["settings"]["dtype"] == GPU.dtype == "bfloat16"
     assert str(tmp_path) not in json.dumps(facts)
+
+
+def test_threads_share_the_cores(monkeypatch):
+    monkeypatch.setattr("ntps_utils.evidence.experiment.n_cores", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert n_threads() == n_threads(1_000_000) == 1
+    assert [n_threads(10**9, processes) for processes in (1, 2, 3, 9)] == [8, 4, 2, 1]
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert n_threads(10**9, 2) == 3
+
+
+@pytest.mark.dask
+def test_more_processes_than_cores_are_warned_of(tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmark, "n_cores", lambda: 1)
+    with pytest.warns(benchmark.BenchmarkWarning, match="2 processes with 1 threads each are more than the 1 cores"):
+        run_benchmark(["lab/XS"], ["lab/topic"], SCORES_ONLY, Store(tmp_path), n_workers=2)

@@ -14,13 +14,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors import safe_open
 
 from ntps_utils.models._hub import HubError
 from ntps_utils.models.datasets import load_texts
-from ntps_utils.models.extraction import ExtractionWarning, extract, random_groups, tokenize
+from ntps_utils.models.extraction import ExtractionWarning, extract, length_batches, pad_batch, random_groups, tokenize
 from ntps_utils.models.loading import load_model
-from ntps_utils.theory.moments import TENSORS, Moments
+from ntps_utils.theory.moments import TENSORS, Accumulator, Moments
 
 
 @pytest.fixture(scope="module")
@@ -317,24 +319,23 @@ def test_bos_needs_a_tokenizer_that_has_it(tiny_model, data):
 @pytest.mark.parametrize("stream", [False, True])
 def test_out_of_memory_halves_the_batch_and_adds_every_text_once(lm, data, monkeypatch, stream):
     reference = extract(lm, data, features=(2,))
-    original_update = Moments.update
+    add_layer = Accumulator.add_layer
 
-    def limited_update(self, hidden, lengths, targets, **options):
-        # Streaming fails in the middle of a batch, after its first layers have been added.
-        if len(lengths) > 5 and self.layers[-1] >= 1:
+    def limited(self, place, hidden):
+        if len(hidden) > 5 and place >= 1:  # in the middle of a batch, after its first layer was added
             raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
-        original_update(self, hidden, lengths, targets, **options)
+        return add_layer(self, place, hidden)
 
-    monkeypatch.setattr(Moments, "update", limited_update)
+    monkeypatch.setattr(Accumulator, "add_layer", limited)
     with pytest.warns(ExtractionWarning, match="A batch of 16 texts did not fit into memory; continuing with 8 texts"):
-        extraction = extract(lm, data, features=(2,), stream=stream)
-    same(extraction.moments, reference.moments)
-    np.testing.assert_allclose(extraction.features[2], reference.features[2], atol=1e-10)
+        result = extract(lm, data, features=(2,), stream=stream)
+    same(result.moments, reference.moments)
+    np.testing.assert_allclose(result.features[2], reference.features[2], atol=1e-10)
 
     def no_memory(self, *_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(Moments, "update", no_memory)
+    monkeypatch.setattr(Accumulator, "add_layer", no_memory)
     with (
         pytest.warns(ExtractionWarning),
         pytest.raises(MemoryError, match="does not fit into memory even as a batch of one text"),
@@ -369,6 +370,49 @@ def test_interrupted_extraction_resumes_from_its_checkpoint(lm, data, tmp_path, 
     file.write_bytes(file.read_bytes()[:200])
     with pytest.raises(ValueError, match="damaged"):
         extract(lm, data, **options, checkpoint=file)
+
+
+def test_resumed_extraction_in_single_precision_equals_an_uninterrupted_one(lm, data, tmp_path):
+    options = {"precision": "float32", "batch_size": 7, "save_every": 2}
+    reference = extract(lm, data, **options, checkpoint=tmp_path / "whole.safetensors").moments
+    batches = iter(range(3))
+
+    def interrupt(_):
+        if next(batches, None) is None:
+            raise KeyboardInterrupt
+
+    file = tmp_path / "state.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        extract(lm, data, **options, checkpoint=file, progress=interrupt)
+    resumed = extract(lm, data, **options, checkpoint=file).moments
+    for name in TENSORS:
+        assert torch.equal(getattr(resumed, name), getattr(reference, name))
+
+
+@settings(max_examples=50)
+@given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=60), size=st.integers(1, 9), tokens=st.integers(1, 90))
+def test_batches_respect_both_limits(lengths, size, tokens):
+    batches = length_batches([[0] * n for n in lengths], range(len(lengths)), size, tokens)
+    assert sorted(row for batch in batches for row in batch) == list(range(len(lengths)))
+    for batch in batches:
+        longest = max(lengths[row] for row in batch)
+        assert len(batch) == 1 or (len(batch) <= size and len(batch) * longest <= tokens)
+
+
+def test_forward_passes_respect_the_limit_of_tokens(lm, data, monkeypatch):
+    reference = extract(lm, data).moments
+    sizes = []
+    pad = pad_batch
+
+    def recorded(ids, device):
+        tokens, mask = pad(ids, device)
+        sizes.append(tokens.numel())
+        return tokens, mask
+
+    monkeypatch.setattr("ntps_utils.models.extraction.pad_batch", recorded)
+    limited = extract(lm, data, batch_tokens=30).moments
+    assert max(sizes) <= max(30, max(map(len, tokenize(lm, data).ids)))
+    same(limited, reference)
 
 
 # -- processes ---------------------------------------------------------------------

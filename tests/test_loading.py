@@ -420,7 +420,7 @@ def test_invalid_models_are_refused(tiny_model, tmp_path):
         load_model(tiny_model, device="warp")
     with pytest.raises(HubError, match=r"no config\.json"):
         load_model(tmp_path)
-    with pytest.raises(HubError, match="not a folder, and not a Hub id"):
+    with pytest.raises(HubError, match=r"not a folder, not a \.gguf file, and not a Hub id"):
         load_model("/no/such/folder")
     copy = tmp_path / "copy"
     shutil.copytree(tiny_model, copy)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ntps_utils.theory.layer_moments import LayerMoments, as_targets
-from ntps_utils.theory.moments import TENSORS, Moments
+from ntps_utils.theory.moments import TENSORS, Accumulator, Moments
 from ntps_utils.theory.synthetic import Problem, random_problem
 
 seeds = st.integers(0, 2**32 - 1)
@@ -134,6 +134,40 @@ def test_float32_products_have_float32_accuracy():
     assert single.A0.dtype == torch.float64
     np.testing.assert_allclose(single.layer(0).A0, exact.A0, rtol=1e-4, atol=1e-5 * np.abs(exact.A0).max())
     assert single.layer(0).rcond > 1e8 * exact.rcond
+
+
+def test_float32_products_keep_their_digits_next_to_large_constants():
+    """As in language models: large means of a few features, and much larger first tokens."""
+    rng = np.random.default_rng(0)
+    d, n, n_steps = 8, 200, 12
+    x = rng.normal(size=(n, n_steps, d))
+    x[:, :, 1:3] += 1e3
+    x[:, 0, 2:5] += 1e5
+    x = x.astype(np.float32)
+    lengths = torch.tensor(rng.integers(1, n_steps + 1, n))
+    y = torch.eye(2, dtype=torch.float64)[np.arange(n) % 2]
+    exact, single = (Moments.zeros([0], d, 2, precision=precision) for precision in ("float64", "float32"))
+    exact.update([torch.as_tensor(x)], lengths, y)
+    accumulator = Accumulator(single)
+    for start in range(0, n, 50):
+        rows = slice(start, start + 50)
+        accumulator.add([torch.as_tensor(x[rows])], lengths[rows], y[rows])
+    accumulator.flush()
+    plain = np.zeros((d, d), dtype=np.float32)
+    for text, length in zip(x, lengths, strict=True):
+        P = text[: length - 1].cumsum(axis=0)
+        plain += P.T @ P
+    values, vectors = np.linalg.eigh(exact.A0[0].numpy())
+    W = vectors / np.sqrt(values)
+
+    def error(A0):
+        return np.linalg.norm(W.T @ (A0 - exact.A0[0].numpy()) @ W, 2)
+
+    assert error(single.A0[0].numpy()) < 1e-5
+    assert error(plain) > 1e-3
+    for name in ("A1", "S", "C", "s", "tr_G", "cubic", "quartic"):
+        one, other = getattr(single, name), getattr(exact, name)
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6 * float(other.abs().max()))
 
 
 def test_single_token_texts_contribute_to_perception_only():

@@ -1,10 +1,12 @@
 """Measure the cost of extraction and scores, as ratios of times in the same run (``make bench``).
 
-    python -m book.tools.bench [--shape Qwen2-0.5B] [--device cpu] [--out FILE]
+    python -m book.tools.bench [--shape Qwen2-0.5B] [--model NAME --data DATASET] [--device cpu] [--out FILE]
 
 Extraction is compared with the bare forward pass of the same batches in the same precision,
-and with a loop over texts and positions. The scores at all widths are compared with
-pseudo-inverse projections at 19 widths.
+with a loop over texts and positions, and with a loop over texts with dense triangular
+matrices, as in the released script. The scores at all widths are compared with pseudo-inverse
+projections at 19 widths. With ``--model``, a real model reads short and long texts, and its
+scores from float32 products are compared with those from float64 products.
 """
 
 from __future__ import annotations
@@ -24,9 +26,9 @@ from numpy.typing import NDArray
 
 from ntps_utils._utils.files import write_json
 from ntps_utils._utils.provenance import provenance
-from ntps_utils.models.datasets import TextDataset
-from ntps_utils.models.extraction import extract, hidden_states, pad_batch, tokenize
-from ntps_utils.models.loading import CausalModel
+from ntps_utils.models.datasets import TextDataset, as_dataset
+from ntps_utils.models.extraction import extract, hidden_states, length_batches, pad_batch, tokenize
+from ntps_utils.models.loading import CausalModel, load_model
 from ntps_utils.theory.moments import Moments
 from ntps_utils.theory.score import subspaces
 
@@ -240,6 +242,116 @@ def textbook(model: CausalModel, ids: list[list[int]]) -> list[NDArray[np.float6
     return sums
 
 
+def dense_loop(model: CausalModel, batches: list[list[list[int]]]) -> list[torch.Tensor]:
+    """Compute A0 and A1 text by text with dense triangular matrices in float32, as the released script does.
+
+    Parameters
+    ----------
+    model : CausalModel
+    batches : list of list of list of int
+        Token ids of the texts of each batch.
+
+    Returns
+    -------
+    list of (layers, d, d) tensor
+        A0 and A1.
+    """
+    d, device = model.dimension, model.model.device
+    A0, A1 = (torch.zeros(model.n_layers, d, d, device=device) for _ in range(2))
+    for batch in batches:
+        for layer, hidden in enumerate(hidden_states(model, batch)):
+            for row, states in zip(batch, hidden.float(), strict=True):
+                x = states[: len(row)]
+                lower = torch.tril(torch.ones(len(x), len(x), device=device))
+                past = (lower @ x)[:-1]
+                A0[layer] += past.mT @ past
+                A1[layer] += past.mT @ x[1:]
+    return [A0, A1]
+
+
+def bench_model(
+    model: CausalModel, data: TextDataset, max_length: int, batch_size: int, repeats: int
+) -> dict[str, Any]:
+    """Compare the extraction of a real model with its forward pass and with :func:`dense_loop`.
+
+    Parameters
+    ----------
+    model : CausalModel
+    data : TextDataset
+    max_length : int
+        Tokens after which a text is truncated.
+    batch_size : int
+        Texts in a forward pass.
+    repeats : int
+        Number of measurements, of which the median counts.
+
+    Returns
+    -------
+    dict
+        Sizes, times in seconds, ratios of times, and the largest difference between the scores from
+        float32 and from float64 products over layers and scores, at half of all directions.
+    """
+    tokens = tokenize(model, data, max_length)
+    device = str(model.model.device)
+    batches = [[tokens.ids[i] for i in rows] for rows in length_batches(tokens.ids, range(len(data)), batch_size)]
+
+    @torch.inference_mode()
+    def bare() -> None:
+        for batch in batches:
+            ids, mask = pad_batch(batch, model.model.device)
+            model.backbone(input_ids=ids, attention_mask=mask, use_cache=False)
+
+    def extraction_pass(layers: str, precision: str = "float32") -> Any:
+        return extract(model, data, layers=layers, tokens=tokens, batch_size=batch_size, precision=precision)
+
+    ways: dict[str, Callable[[], Any]] = {
+        "forward": bare,
+        "all_layers": lambda: extraction_pass("all"),
+        "all_layers_float64": lambda: extraction_pass("all", "float64"),
+        "last_layer": lambda: extraction_pass("last"),
+        "dense_loop": lambda: dense_loop(model, batches),
+    }
+    bare()  # the first calls allocate memory
+    times = [{name: seconds(work, device) for name, work in ways.items()} for _ in range(repeats)]
+    single, double = (extraction_pass("all", precision).moments for precision in ("float32", "float64"))
+    difference = 0.0
+    for layer in range(model.n_layers):
+        rows = [subspaces(moments.layer(layer)).row(model.dimension // 2) for moments in (single, double)]
+        for name in ("ntps", "ntps_metric", "ntps_task"):
+            difference = max(difference, abs(getattr(rows[0], name) - getattr(rows[1], name)))
+    return {
+        "model": model.name,
+        "dtype": str(model.model.dtype).removeprefix("torch."),
+        "n_texts": len(data),
+        "n_tokens": sum(map(len, tokens.ids)),
+        "longest": max(map(len, tokens.ids)),
+        "batch_size": batch_size,
+        "forward_seconds": statistics.median(one["forward"] for one in times),
+        "tokens_per_second": sum(map(len, tokens.ids)) / statistics.median(one["forward"] for one in times),
+        "score_difference": difference,
+    } | {f"{name}_ratio": statistics.median(one[name] / one["forward"] for one in times) for name in list(ways)[1:]}
+
+
+def joined_texts(data: TextDataset, n: int, n_joined: int) -> TextDataset:
+    """Make longer texts by joining consecutive ones.
+
+    Parameters
+    ----------
+    data : TextDataset
+        With at least ``n * n_joined`` texts.
+    n : int
+        Number of texts to make.
+    n_joined : int
+        Number of texts to join to one, which has the label of the first.
+
+    Returns
+    -------
+    TextDataset
+    """
+    texts = tuple(" ".join(data.texts[i * n_joined : (i + 1) * n_joined]) for i in range(n))
+    return TextDataset(data.name, data.split, texts, data.labels[: n * n_joined : n_joined], data.label_names)
+
+
 def bench_scores(d: int, n_texts: int, repeats: int) -> dict[str, Any]:
     """Compare all scores at all widths of a layer with pseudo-inverse projections at 19 widths.
 
@@ -285,8 +397,29 @@ def bench_scores(d: int, n_texts: int, repeats: int) -> dict[str, Any]:
     }
 
 
+def bench_models(names: list[str], data: str | None, device: str, n_texts: int, repeats: int, out: Path) -> None:
+    """Measure real models on short and on long texts, and write the results."""
+    if data is None:
+        raise typer.BadParameter("A real model reads texts: give a dataset with --data.")
+    dataset = as_dataset(data)
+    rows = {}
+    for name in names:
+        model = load_model(name, device=device, dtype="float32")
+        for kind, texts, max_length in (
+            ("short", dataset.head(n_texts), 64),
+            ("long", joined_texts(dataset, max(1, n_texts // 16), 32), 512),
+        ):
+            typer.echo(f"{name}, {kind} texts, on {device} ...", err=True)
+            rows[f"{name} {kind}"] = bench_model(model, texts, max_length, 16, repeats)
+            typer.echo(json.dumps(rows[f"{name} {kind}"], indent=1))
+    where = torch.cuda.get_device_name() if device.startswith("cuda") else f"{torch.get_num_threads()} CPU threads"
+    write_json(out, {"models": rows, "provenance": provenance(device=where, repeats=repeats, data=dataset.name)})
+
+
 def main(
     shape: Annotated[list[str] | None, typer.Option(help=f"{', '.join(SHAPES)}. Repeat for several shapes.")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="A real model, with --data. Repeat for several.")] = None,
+    data: Annotated[str | None, typer.Option(help="Dataset of short texts that the real models read.")] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     n_texts: Annotated[int, typer.Option(help="Number of texts.")] = 64,
     longest: Annotated[int, typer.Option(help="Number of tokens of the longest text.")] = 128,
@@ -295,6 +428,9 @@ def main(
     out: Annotated[Path, typer.Option(help="JSON file to write.")] = Path("runs/bench.json"),
 ) -> None:
     """Measure the cost of extraction and scores."""
+    if model:
+        bench_models(model, data, device, n_texts, repeats, out)
+        return
     shapes = shape or ["Qwen2-0.5B"]
     unknown = [name for name in shapes if name not in SHAPES]
     if unknown:

@@ -51,6 +51,27 @@ def asset_text(name: str) -> str:
     return (Path(str(resources.files("ntps_utils"))) / "assets" / name).read_text("utf-8")
 
 
+def cache_folder() -> Path:
+    """Return the user's folder for downloaded and converted models.
+
+    Returns
+    -------
+    Path
+        The environment variable ``NTPS_CACHE``, or ``ntps-utils`` in ``XDG_CACHE_HOME``, which
+        is ``~/.cache`` by default.
+
+    Examples
+    --------
+    >>> os.environ["NTPS_CACHE"] = "elsewhere"
+    >>> cache_folder().name
+    'elsewhere'
+    >>> del os.environ["NTPS_CACHE"]
+    """
+    if own := os.environ.get("NTPS_CACHE"):
+        return Path(own).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ntps-utils"
+
+
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Provide a temporary path in the folder of ``path`` that replaces it if the block succeeds.

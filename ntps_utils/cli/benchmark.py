@@ -141,8 +141,9 @@ def benchmark_command(
         from ntps_utils.evidence.benchmark import run_benchmark
         from ntps_utils.evidence.store import Store
         from ntps_utils.models._hub import registry
+        from ntps_utils.models.loading import paper_models
 
-        model_places = parse_names(models, "--models", registry("models"))
+        model_places = parse_names(models, "--models", paper_models())
         dataset_places = parse_names(datasets, "--datasets", registry("datasets"))
         check_integer("--jobs", jobs, 1)
         check_integer("--retries", retries, 0)

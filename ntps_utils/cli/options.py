@@ -19,7 +19,11 @@ def max_length_option(default: str) -> Any:
 
 
 Model = Annotated[
-    str, typer.Argument(help="A registered name, a Hub id, a local folder, or a model of the lab: lab/XS, S, M or L.")
+    str,
+    typer.Argument(
+        help="A registered name (see `ntps models list`), a Hub id, a local folder of a model or of a peft adapter, "
+        "a .gguf file, or a model of the lab: lab/XS, S, M or L."
+    ),
 ]
 Dataset = Annotated[
     str,

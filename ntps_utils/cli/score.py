@@ -125,14 +125,19 @@ def score_command(
     ] = "descending",
     batch_size: options.BatchSize = 16,
     stream: Annotated[
-        bool, typer.Option("--stream", help="Keep the features of one layer in memory at a time, for deep models.")
-    ] = False,
+        bool,
+        typer.Option(help="Keep the features of one layer in memory at a time, or those of all layers."),
+    ] = True,
     checkpoint: Annotated[
         Path | None,
         typer.Option(help="Save the state of the extraction to this file, and continue from it after an interruption."),
     ] = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
+    base_model: Annotated[
+        str | None,
+        typer.Option(help="Base model of a peft adapter.", show_default="the one that the adapter names"),
+    ] = None,
     seed: Annotated[int, options.seed_option("the groups of --jackknife")] = 0,
     text_column: options.TextColumn = "text",
     label_column: options.LabelColumn = "label",
@@ -182,6 +187,7 @@ def score_command(
                 checkpoint=checkpoint,
                 device=device,
                 dtype=dtype,
+                base_model=base_model,
                 seed=seed,
                 text_column=text_column,
                 label_column=label_column,
@@ -213,6 +219,8 @@ def print_report(report: ScoreReport) -> None:
         table.add_row(*cells)
     out.print(table)
     last = "± is one standard error over texts." if with_errors else "The last two columns are bounds on it."
+    if facts["model_origin"]:
+        out.print(f"Model: {facts['model_origin']}.", highlight=False, markup=False)
     out.print(
         f"{facts['n_texts']} texts, {facts['n_tokens']} tokens, {facts['n_classes']} classes, "
         f"{'centered' if facts['center'] else 'uncentered'} moments, {facts['seconds']:.1f} s. The excess loss is "

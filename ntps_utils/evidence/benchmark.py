@@ -22,7 +22,7 @@ import torch
 from ntps_utils._utils.provenance import code_fingerprint, versions
 from ntps_utils._utils.validation import check_integer
 from ntps_utils.evidence import experiment
-from ntps_utils.evidence.experiment import ExperimentConfig, ExperimentResult, n_threads, run_experiment
+from ntps_utils.evidence.experiment import ExperimentConfig, ExperimentResult, n_cores, n_threads, run_experiment
 from ntps_utils.evidence.store import Store
 from ntps_utils.models._hub import HubError
 from ntps_utils.models.datasets import TextDataset
@@ -38,6 +38,10 @@ WAITING, RUNNING, DONE, FAILED = "waiting", "running", "done", "failed"
 
 Texts = tuple[TextDataset, TextDataset]
 """Training and test texts of a dataset."""
+
+
+class BenchmarkWarning(UserWarning):
+    """A benchmark will be slower than it could be."""
 
 
 class BenchmarkError(ValueError):
@@ -289,6 +293,11 @@ def run_benchmark(
     BenchmarkError
         If a model, dataset or scheduler cannot be found, before any cell runs.
 
+    Warns
+    -----
+    BenchmarkWarning
+        If more processes are to run than this machine has cores.
+
     Examples
     --------
     >>> benchmark = run_benchmark(
@@ -314,7 +323,14 @@ def run_benchmark(
     report()
     if plan.missing:
         store.folder.mkdir(parents=True, exist_ok=True)
-        work = _Work(settings, str(store.folder.resolve()), trust_remote_code)
+        work = _Work(settings, str(store.folder.resolve()), trust_remote_code, n_workers)
+        if scheduler in (None, "local") and n_workers * n_threads() > n_cores():
+            warnings.warn(
+                f"{n_workers} processes with {n_threads()} threads each are more than the {n_cores()} cores of this "
+                f"machine and slow each other down. Use at most {max(1, n_cores() // n_threads())} processes.",
+                BenchmarkWarning,
+                stacklevel=2,
+            )
         if scheduler is None and n_workers == 1:
             outcomes = _run_here(plan, work, report)
         else:
@@ -349,6 +365,7 @@ class _Work:
     settings: ExperimentConfig
     folder: str
     trust_remote_code: bool
+    n_processes: int = 1
 
 
 class _LastModel:
@@ -381,7 +398,6 @@ def _run_cell(
 
     ``texts`` are those of the plan; without them, the texts are loaded and compared with the plan.
     """
-    torch.set_num_threads(n_threads())
     try:
         mine = made_by()
         if any(cell.key[name] != mine[name] for name in mine):
@@ -390,6 +406,7 @@ def _run_cell(
                 "Install the same versions on both."
             )
         model = last_model.load(cell, work, device)
+        torch.set_num_threads(n_threads(model.model.num_parameters(), work.n_processes))
         if texts is None:
             texts = work.settings.texts(cell.dataset)
             if [part.fingerprint for part in texts] != cell.key["texts"]:

@@ -506,7 +506,7 @@ def measure_speed(
     few, many = (1, 4), (4, 64) if on_cpu else (64, 512)
     dimension, n_block = (size.dimension, size.n_body / size.n_layers) if flops is None else (64, 12 * 64 * 64)
     threads = torch.get_num_threads()
-    torch.set_num_threads(n_threads())
+    torch.set_num_threads(n_threads(size.n_parameters))
     measured: list[float] = []
     try:
         block = _block(dimension, n_block).to(where, getattr(torch, settings.dtype))

@@ -20,7 +20,7 @@ from ntps_utils._utils.validation import check_choice, check_integer, check_numb
 from ntps_utils.models.datasets import TextDataset, load_texts
 from ntps_utils.models.extraction import Extraction, Tokens, extract, tokenize
 from ntps_utils.models.finetuning import FinetuneConfig, finetune
-from ntps_utils.models.loading import CausalModel
+from ntps_utils.models.loading import AUTO_FLOAT64_PARAMETERS, CausalModel
 from ntps_utils.models.probes import chance_adjusted, linear_probe, logistic_probe, warn_of_shared_texts
 from ntps_utils.models.transferability import TRANSFERABILITY_SCORES, FrozenFeatures
 from ntps_utils.theory.score import NumericalWarning, subspaces
@@ -397,15 +397,46 @@ class ExperimentResult:
         return row | {"seconds": self.seconds}
 
 
-def n_threads() -> int:
+def n_threads(n_parameters: int = 0, n_processes: int = 1) -> int:
     """Determine the number of threads of an experiment.
+
+    Parameters
+    ----------
+    n_parameters : int
+        Size of the model.
+    n_processes : int
+        Number of processes that run experiments at the same time on this machine.
 
     Returns
     -------
     int
-        ``OMP_NUM_THREADS``, or 1, because small models gain nothing from more.
+        ``OMP_NUM_THREADS`` if it is set. Otherwise 1 for a model of at most 50 million parameters,
+        which gains nothing from more, and an equal share of the cores for a larger one. More
+        threads than cores wait for each other, which can make a run ten times slower.
+
+    Examples
+    --------
+    >>> n_threads(n_processes=2) >= 1
+    True
     """
-    return int(os.environ.get("OMP_NUM_THREADS", "1"))
+    if "OMP_NUM_THREADS" in os.environ:
+        return int(os.environ["OMP_NUM_THREADS"])
+    return 1 if n_parameters <= AUTO_FLOAT64_PARAMETERS else max(1, n_cores() // n_processes)
+
+
+def n_cores() -> int:
+    """Count the CPU cores that this process may use.
+
+    Returns
+    -------
+    int
+
+    Examples
+    --------
+    >>> n_cores() >= 1
+    True
+    """
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def middle_and_last(n_layers: int) -> dict[str, int]:

@@ -405,6 +405,7 @@ def prescreen(
         provenance=provenance(
             model=lm.name,
             model_fingerprint=lm.fingerprint,
+            model_origin=lm.origin,
             dataset=data.name,
             dataset_fingerprint=data.fingerprint,
             max_texts=max_texts,

@@ -25,10 +25,13 @@ from ntps_utils._utils.files import atomic_path
 from ntps_utils._utils.layers import Layers, resolve_layers
 from ntps_utils._utils.validation import check_choice, check_integer
 from ntps_utils.models.datasets import TextDataset
-from ntps_utils.models.loading import CausalModel, evaluation_mode
-from ntps_utils.theory.moments import TENSORS, Moments
+from ntps_utils.models.loading import AUTO_FLOAT64_PARAMETERS, CausalModel, evaluation_mode
+from ntps_utils.theory.moments import TENSORS, Accumulator, Moments, check_features
 
 Pooling = Literal["mean", "last"]
+
+BATCH_TOKENS = 8192  # default limit of the padded tokens of a forward pass
+FULL_SPEED_FLOAT64 = ((8, 0), (9, 0), (10, 0))  # compute capabilities of A100, H100 and H200, B200
 
 
 class ExtractionWarning(UserWarning):
@@ -265,10 +268,11 @@ def extract(
     max_length: int | None = None,
     bos: bool | None = None,
     batch_size: int = 16,
+    batch_tokens: int = BATCH_TOKENS,
     precision: str | None = None,
     features: Layers | Sequence[int] = (),
     pooling: Pooling = "mean",
-    stream: bool = False,
+    stream: bool = True,
     checkpoint: str | Path | None = None,
     save_every: int = 50,
     progress: Callable[[int], None] | None = None,
@@ -297,21 +301,24 @@ def extract(
     bos : bool, optional
         See :func:`tokenize`. Every token counts, a leading BOS token included.
     batch_size : int
-        Texts in a forward pass.
+        Largest number of texts in a forward pass.
+    batch_tokens : int
+        Largest number of tokens in a forward pass, padding included; a longer text has a
+        forward pass of its own.
     precision : {"float64", "float32"}, optional
-        Type in which the products of a batch are formed; by default float64 on the CPU and
-        float32 elsewhere. Batches are added in float64.
+        Type of the products of features, see :class:`ntps_utils.theory.moments.Accumulator`; by
+        default :func:`default_precision`.
     features : as ``layers``
         Layers whose text features are returned too; a subset of ``layers``.
     pooling : {"mean", "last"}
         Text feature: the mean over the tokens of a text, as in the moments, or its last token.
     stream : bool
-        Process each layer as soon as the model has computed it, instead of all layers at
-        the end of the forward pass: one layer in memory at a time, for long texts and deep
-        models.
+        Add the features of each layer as soon as the model has computed them, instead of those of
+        all layers at the end of the forward pass. One layer is in memory at a time. Set it to False
+        for a model whose blocks are not in one ``ModuleList``.
     checkpoint : path, optional
         File for the state of the run. An interrupted run resumes from its last save and
-        ends with the same moments; the result of a finished run is loaded.
+        ends with the same moments as without the interruption; the result of a finished run is loaded.
     save_every : int
         Batches between saves.
     progress : callable, optional
@@ -342,6 +349,7 @@ def extract(
     ((3,), 20)
     """
     check_integer("batch_size", batch_size, 1)
+    check_integer("batch_tokens", batch_tokens, 1)
     check_integer("save_every", save_every, 1)
     check_choice("pooling", pooling, ("mean", "last"))
     check_choice("precision", precision, (None, "float64", "float32"))
@@ -359,13 +367,12 @@ def extract(
     n_empty = len(ids) - len(nonempty)
     if not nonempty:
         raise ValueError(f"None of the {len(ids)} texts of {data.name} has a token; check the column of the texts.")
-    if precision is None:
-        precision = "float64" if model.model.device.type == "cpu" else "float32"
+    precision = precision or default_precision(model)
 
     batches: list[tuple[int, list[int]]] = []
     for group in range(n_groups):
-        order = sorted((i for i in nonempty if group_of[i] == group), key=lambda i: len(ids[i]))
-        batches += [(group, order[start : start + batch_size]) for start in range(0, len(order), batch_size)]
+        rows = [i for i in nonempty if group_of[i] == group]
+        batches += [(group, batch) for batch in length_batches(ids, rows, batch_size, batch_tokens)]
     rank, world = _process()
     settings = {
         "model": model.fingerprint,
@@ -375,12 +382,13 @@ def extract(
         "max_length": max_length,
         "bos": bos,
         "batch_size": batch_size,
+        "batch_tokens": batch_tokens,
         "precision": precision,
         "features": feature_layers,
         "pooling": pooling,
         "process": f"{rank} of {world}",
     }
-    run = _Accumulator.start(model, data, settings, n_groups, stream)
+    run = _Run.start(model, data, settings, n_groups, stream)
     file = None if checkpoint is None else Path(checkpoint)
     if file is not None and world > 1:
         file = file.with_name(f"{file.stem}.{rank}of{world}{file.suffix}")
@@ -396,6 +404,7 @@ def extract(
                     run.save(file)
             if progress is not None:
                 progress(len(rows) if world == 1 else len(rows) * world)
+    run.flush()
     if world > 1:
         run.reduce()
 
@@ -416,7 +425,7 @@ def extract(
             stacklevel=2,
         )
     return Extraction(
-        parts=tuple(run.moments(group) for group in range(len(run.parts))),
+        parts=tuple(run.parts),
         n_truncated=tokens.n_truncated,
         n_single=sum(len(row) == 1 for row in ids),
         n_empty=n_empty,
@@ -441,48 +450,67 @@ def _process() -> tuple[int, int]:
     return state.process_index, state.num_processes
 
 
+def default_precision(model: CausalModel) -> str:
+    """Choose the type of the products of features: float64 where it costs little.
+
+    Parameters
+    ----------
+    model : CausalModel
+
+    Returns
+    -------
+    {"float64", "float32"}
+        float64 for a model of at most 50 million parameters on the CPU, and on a GPU that computes
+        float64 products as fast as float32 products (A100, H100, H200, B200); otherwise float32.
+
+    Examples
+    --------
+    >>> from ntps_utils.models.loading import load_model
+    >>> default_precision(load_model("lab/XS", device="cpu"))
+    'float64'
+    """
+    device = model.model.device
+    if device.type == "cuda":
+        return "float64" if torch.cuda.get_device_capability(device) in FULL_SPEED_FLOAT64 else "float32"
+    small = model.model.num_parameters() <= AUTO_FLOAT64_PARAMETERS
+    return "float64" if device.type == "cpu" and small else "float32"
+
+
 @dataclass(eq=False)
-class _Accumulator:
-    """State of an extraction. With streaming, the moments of each layer are separate objects."""
+class _Run:
+    """State of an extraction: the moments of each group of texts, and the features of chosen layers."""
 
     model: CausalModel
     data: TextDataset
     settings: dict[str, Any]
     targets: torch.Tensor
-    parts: list[list[Moments]]
+    parts: list[Moments]
     features: dict[int, torch.Tensor]
     stream: bool
+    accumulators: list[Accumulator] = field(default_factory=list)
     n_done: int = 0
     limit: int = 2**31
 
     @classmethod
     def start(
         cls, model: CausalModel, data: TextDataset, settings: dict[str, Any], n_groups: int, stream: bool
-    ) -> _Accumulator:
-        layers = settings["layers"]
+    ) -> _Run:
         source = f"model {model.fingerprint}, texts {data.name}/{data.split}, max_length {settings['max_length']}"
-        layer_sets: list[tuple[int, ...]] = [(layer,) for layer in layers] if stream else [layers]
-        parts = [
-            [
-                Moments.zeros(
-                    part,
-                    model.dimension,
-                    data.n_classes,
-                    precision=settings["precision"],
-                    source=source,
-                    device=model.model.device,
-                )
-                for part in layer_sets
-            ]
-            for _ in range(n_groups)
-        ]
+        device = model.model.device if model.model.device.type != "mps" else "cpu"  # MPS has no float64
+        options: dict[str, Any] = {"precision": settings["precision"], "source": source, "device": device}
+        parts = [Moments.zeros(settings["layers"], model.dimension, data.n_classes, **options) for _ in range(n_groups)]
         features = {
             layer: torch.zeros(len(data), model.dimension, dtype=torch.float64) for layer in settings["features"]
         }
-        return cls(model, data, settings, torch.as_tensor(data.one_hot), parts, features, stream)
+        run = cls(model, data, settings, torch.as_tensor(data.one_hot), parts, features, stream)
+        run.flush()
+        return run
 
-    def moments(self, group: int) -> Moments:
-        return reduce(Moments.concat_layers, self.parts[group])
+    def flush(self) -> None:
+        """Complete the moments, and begin new sums, so that a resumed run has the same sums as this one."""
+        for accumulator in self.accumulators:
+            accumulator.flush()
+        self.accumulators = [Accumulator(part) for part in self.parts]
 
     def add(
         self, group: int, rows: list[int], ids: Sequence[Sequence[int]], finished: frozenset[int] = frozenset()
@@ -520,34 +548,37 @@ class _Accumulator:
         """Add texts to the layers that are not in ``added``, and insert each layer there when it is complete."""
         lengths = torch.tensor([len(row) for row in ids])
         names = [f"row {i + 1} of {self.data.name}" for i in rows]
+        accumulator, layers = self.accumulators[group], self.settings["layers"]
+        accumulator.start(lengths, self.targets[rows])
 
-        def accumulate(part: Moments, hidden: Sequence[torch.Tensor]) -> None:
-            for layer, features in zip(part.layers, hidden, strict=True):
+        def consumer(layer: int) -> Callable[[torch.Tensor], None]:
+            def consume(hidden: torch.Tensor) -> None:
+                check_features(hidden, lengths, self.settings["precision"], names, layer)
+                means = accumulator.add_layer(layers.index(layer), hidden)
+                added.add(layer)
                 if layer in self.features:
-                    pooled = _pool(features, lengths, self.settings["pooling"])
-                    self.features[layer][rows] = pooled.cpu()
-            part.update(hidden, lengths, self.targets[rows], names=names)
-            added.update(part.layers)
+                    last = self.settings["pooling"] == "last"
+                    self.features[layer][rows] = (last_token(hidden, lengths) if last else means).double().cpu()
 
-        def consumer(part: Moments) -> Callable[[torch.Tensor], None]:
-            return lambda hidden: accumulate(part, [hidden])
+            return consume
 
-        parts = [part for part in self.parts[group] if not added & set(part.layers)]
+        consumers = {layer: consumer(layer) for layer in layers if layer not in added}
         if self.stream:
-            _stream_hidden_states(self.model, ids, {part.layers[0]: consumer(part) for part in parts})
+            _stream_hidden_states(self.model, ids, consumers)
         else:
             hidden = hidden_states(self.model, ids)
-            for part in parts:
-                accumulate(part, [hidden[layer] for layer in part.layers])
+            for layer, consume in consumers.items():
+                consume(hidden[layer])
+        accumulator.finish()
 
     def _tensors(self) -> dict[str, torch.Tensor]:
         tensors = {f"features/{layer}": rows for layer, rows in self.features.items()}
-        for group, parts in enumerate(self.parts):
-            for place, part in enumerate(parts):
-                tensors |= {f"{group}/{place}/{name}": getattr(part, name) for name in TENSORS}
+        for group, part in enumerate(self.parts):
+            tensors |= {f"{group}/{name}": getattr(part, name) for name in TENSORS}
         return tensors
 
     def save(self, file: Path) -> None:
+        self.flush()
         metadata = {"settings": json.dumps(self.settings), "n_done": str(self.n_done), "stream": str(self.stream)}
         with atomic_path(file) as temporary:
             save_file({name: x.cpu().contiguous() for name, x in self._tensors().items()}, temporary, metadata)
@@ -635,13 +666,60 @@ def mean_pool(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return torch.einsum("btd,bt->bd", hidden, weights) / weights.sum(1, keepdim=True)
 
 
-def _pool(hidden: torch.Tensor, lengths: torch.Tensor, pooling: Pooling) -> torch.Tensor:
-    """Features of the texts of a right-padded batch, (texts, d) float64."""
-    lengths = lengths.to(hidden.device)
-    if pooling == "last":
-        return hidden[torch.arange(len(lengths), device=hidden.device), lengths - 1].double()
-    mask = torch.arange(hidden.shape[1], device=hidden.device) < lengths[:, None]
-    return mean_pool(hidden.double(), mask)
+def last_token(hidden: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """Select the hidden state of the last token of each text.
+
+    Parameters
+    ----------
+    hidden : (texts, T, d) tensor
+    lengths : (texts,) int tensor
+
+    Returns
+    -------
+    (texts, d) tensor
+
+    Examples
+    --------
+    >>> last_token(torch.tensor([[[1.0], [3.0]], [[5.0], [0.0]]]), torch.tensor([2, 1])).tolist()
+    [[3.0], [5.0]]
+    """
+    return hidden[torch.arange(len(lengths), device=hidden.device), lengths.to(hidden.device) - 1]
+
+
+def length_batches(
+    ids: Sequence[Sequence[int]], rows: Sequence[int], batch_size: int, batch_tokens: int = BATCH_TOKENS
+) -> list[list[int]]:
+    """Divide texts into batches of similar length.
+
+    Parameters
+    ----------
+    ids : sequence of sequences of int
+        Token ids of each text.
+    rows : sequence of int
+        Texts to divide, as indices into ``ids``.
+    batch_size : int
+        Largest number of texts of a batch.
+    batch_tokens : int
+        Largest number of tokens of a batch, padding included; a longer text is a batch of its own.
+
+    Returns
+    -------
+    list of list of int
+        Rows of each batch, from the shortest texts to the longest.
+
+    Examples
+    --------
+    >>> length_batches([[1] * 5, [1], [1] * 2, [1] * 9], range(4), batch_size=2, batch_tokens=6)
+    [[1, 2], [0], [3]]
+    """
+    batches: list[list[int]] = []
+    for row in sorted(rows, key=lambda row: len(ids[row])):
+        n = len(batches[-1]) + 1 if batches else 0
+        if batches and n <= batch_size and n * len(ids[row]) <= batch_tokens:
+            batches[-1].append(row)
+        else:
+            batches.append([row])
+    return batches
 
 
 def _inputs(model: CausalModel, ids: Sequence[Sequence[int]]) -> dict[str, Any]:

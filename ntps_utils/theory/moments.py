@@ -25,8 +25,8 @@ from ntps_utils.theory.linear import Array
 
 FORMAT = "ntps-moments-1"
 
-WORKSPACE_CPU = 32 * 2**20  # bytes of features that update processes at once
-WORKSPACE_GPU = 2 * 2**30
+FLUSH_TOKENS = 8192  # products in float32 are summed over about so many tokens before they are added in float64
+BLOCK = 192  # columns of a symmetric product that are computed together
 
 
 @dataclass(frozen=True, eq=False)
@@ -241,14 +241,13 @@ class Moments:
         if len(lengths) == 0:
             raise ValueError("The batch contains no texts.")
         device = self.A0.device
-        dtype = torch.float64 if self.precision == "float64" else torch.float32
         names = names if names is not None else [f"text {i} of the batch" for i in range(len(lengths))]
         lengths = lengths.to(device)
         if int(lengths.min()) < 1:
             raise ValueError(f"There are no tokens in {names[int(lengths.argmin())]}. Remove empty texts.")
 
         n_texts, n_steps, d = hidden_states[0].shape
-        y = targets.to(device=device, dtype=dtype)
+        y = targets.to(device=device, dtype=torch.float64)
         if any(h.shape != hidden_states[0].shape for h in hidden_states):
             shapes = sorted({tuple(h.shape) for h in hidden_states})
             raise ValueError(f"Layers differ in shape: {shapes}. All hidden states need the same shape.")
@@ -267,32 +266,11 @@ class Moments:
             row = int((~torch.isfinite(y)).any(1).nonzero()[0])
             raise ValueError(f"The target of {names[row]} is NaN or infinite.")
 
-        # Process as many layers at once as the workspace allows: all of them on a GPU, a few in the cache of a CPU.
-        budget = WORKSPACE_CPU if device.type == "cpu" else WORKSPACE_GPU
-        chunk = max(1, budget // (n_texts * n_steps * d * dtype.itemsize))
-        chunks = []
-        for first in range(0, len(hidden_states), chunk):
-            X = torch.stack([h.to(device=device, dtype=dtype) for h in hidden_states[first : first + chunk]])
-            sums = _sums(X, lengths, y)
-            # NaN and infinity persist in every sum, and no entry of a product exceeds what its diagonal allows
-            # (Cauchy-Schwarz), so checking these small totals suffices. Search for the text only after a failure.
-            totals = (sums["A0"].diagonal(dim1=1, dim2=2), sums["tr_G"], sums["quartic"])
-            if not all(torch.isfinite(total).all() for total in totals):
-                largest = X.abs().amax((2, 3)).nan_to_num(nan=torch.inf, posinf=torch.inf)
-                layer, row = divmod(int(largest.argmax()), n_texts)
-                message = (
-                    f"Layer {self.layers[first + layer]} has features on {names[row]} that are NaN, infinite, or too "
-                    f"large to square in {self.precision} (largest magnitude {float(largest[layer, row]):.3g}). Use a "
-                    "wider dtype, or check the weights."
-                )
-                raise ValueError(with_reference("overflow", message))
-            chunks.append((first, sums))
-        for first, sums in chunks:
-            for name, value in sums.items():
-                getattr(self, name)[first : first + len(value)].add_(value)
-        self.Y.add_(y.mT @ y)
-        self.q.add_(y.sum(0))
-        self.counts.add_(torch.stack([torch.tensor(n_texts, device=device), lengths.sum()]))
+        for layer, hidden in zip(self.layers, hidden_states, strict=True):
+            check_features(hidden, lengths, self.precision, names, layer)
+        accumulator = Accumulator(self)
+        accumulator.add(hidden_states, lengths, y)
+        accumulator.flush()
 
     def merge(self, other: Moments) -> Moments:
         """Add the moments of other texts. The operation is associative and commutative.
@@ -498,28 +476,248 @@ TENSORS = tuple(f.name for f in fields(Moments) if f.name not in ("layers", "pre
 LAYER_TENSORS = tuple(name for name in TENSORS if name not in ("Y", "q", "counts"))
 
 
-def _sums(X: Tensor, lengths: Tensor, y: Tensor) -> dict[str, Tensor]:
-    """Sum over a right-padded batch, for several layers in batched matrix products.
+class Accumulator:
+    """Adds batches of right-padded texts to moments, one layer at a time.
 
-    X has shape (layers, texts, T, d), and its padding is overwritten with zeros; y has shape (texts, c).
+    Products are computed in the precision of the moments. In float32, features are first shifted
+    by a mean, the first token of a text by its own: language models give the first token, and some
+    features of every token, a large constant that would take most of the digits. The products of
+    several batches are summed in float32; :meth:`flush` undoes the shift and adds them in float64.
+    Of a symmetric product, the upper triangle is computed, and :meth:`flush` copies it.
+
+    Parameters
+    ----------
+    moments : Moments
+        Changed in place. Its A0, A1 and tr_G are complete after :meth:`flush`.
+
+    Notes
+    -----
+    With x_1 = x_1' + m + f and x_t = x_t' + m for t > 1, and with P_t' the prefix sums of the x_t',
+    P_t = P_t' + t m + f. So A0 and A1 follow from the products of P' and x', from the sums of
+    P', t P', x' and t x', and from m and f.
+
+    Examples
+    --------
+    >>> moments = Moments.zeros([0], d=2, c=1, precision="float32")
+    >>> accumulator = Accumulator(moments)
+    >>> accumulator.add([torch.ones(1, 3, 2)], torch.tensor([3]), torch.ones(1, 1))
+    >>> accumulator.flush()
+    >>> moments.A0[0]
+    tensor([[5., 5.],
+            [5., 5.]], dtype=torch.float64)
     """
-    steps = torch.arange(X.shape[2], device=X.device)
-    X.masked_fill_(~(steps < lengths[:, None])[None, :, :, None], 0.0)
-    P = X.cumsum(2)
-    xbar = P[:, :, -1] / lengths[None, :, None]
-    # Gather the pairs (text, t) that have a next token, so that no products are computed on padding.
-    text, t = (steps < lengths[:, None] - 1).nonzero(as_tuple=True)
-    rows = text * X.shape[2] + t
-    past = P.flatten(1, 2).index_select(1, rows)
-    following = X.flatten(1, 2).index_select(1, rows + 1)
-    square = xbar.square().sum(-1)
-    return {
-        "A0": past.mT @ past,
-        "A1": past.mT @ following,
-        "S": xbar.mT @ xbar,
-        "C": xbar.mT @ y,
-        "s": xbar.sum(1),
-        "tr_G": torch.einsum("lnd,lnd->l", following, following),
-        "cubic": (square[..., None] * xbar).sum(1),
-        "quartic": square.square().sum(1),
-    }
+
+    def __init__(self, moments: Moments) -> None:
+        self.moments = moments
+        self._products: dict[int, _Products] = {}
+        self._batch: _Batch | None = None
+
+    def add(self, hidden_states: Sequence[Tensor], lengths: Tensor, targets: Tensor) -> None:
+        """Add a batch at all layers.
+
+        Parameters
+        ----------
+        hidden_states : sequence of (batch, T, d) tensors
+            Token features of each layer, in the order of the moments' layers.
+        lengths : (batch,) int tensor
+        targets : (batch, c) float64 tensor
+        """
+        self.start(lengths, targets)
+        for place, hidden in enumerate(hidden_states):
+            self.add_layer(place, hidden)
+        self.finish()
+
+    def start(self, lengths: Tensor, targets: Tensor) -> None:
+        """Begin a batch; then call :meth:`add_layer` once for each layer, and :meth:`finish`."""
+        device = self.moments.A0.device
+        self._batch = _Batch(lengths.to(device), targets.to(device, torch.float64))
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def add_layer(self, place: int, hidden: Tensor) -> Tensor:
+        """Add the features of one layer of the batch.
+
+        Parameters
+        ----------
+        place : int
+            Index into the moments' layers.
+        hidden : (batch, T, d) tensor
+            Its values in the padding are ignored; they must be finite otherwise.
+
+        Returns
+        -------
+        (batch, d) float64 tensor
+            Means of the texts.
+        """
+        batch, moments = self._batch, self.moments
+        assert batch is not None
+        hidden = hidden.to(moments.A0.device)
+        products = self._products.get(place)
+        if products is None:
+            products = self._products[place] = self._start(place, hidden, batch)
+        xbar = products.add(hidden, batch)
+        square = xbar.square().sum(-1)
+        moments.S[place].addmm_(xbar.mT, xbar)
+        moments.C[place].addmm_(xbar.mT, batch.targets)
+        moments.s[place] += xbar.sum(0)
+        moments.cubic[place] += square @ xbar
+        moments.quartic[place] += square.square().sum()
+        if products.n_tokens >= FLUSH_TOKENS and moments.precision == "float32":
+            self._flush(place)
+        return xbar
+
+    def finish(self) -> None:
+        """End a batch: add its targets and its numbers of texts and tokens."""
+        batch, moments = self._batch, self.moments
+        assert batch is not None
+        moments.Y.addmm_(batch.targets.mT, batch.targets)
+        moments.q.add_(batch.targets.sum(0))
+        moments.counts.add_(torch.stack([torch.full_like(batch.lengths[0], len(batch.lengths)), batch.lengths.sum()]))
+        self._batch = None
+
+    def flush(self) -> None:
+        """Complete A0, A1 and tr_G."""
+        for place in self._products:
+            self._flush(place)
+
+    def _start(self, place: int, hidden: Tensor, batch: _Batch) -> _Products:
+        """Begin the products of a layer. The first batch determines the shift; float64 needs none."""
+        moments = self.moments
+        d, device = hidden.shape[-1], hidden.device
+        if moments.precision == "float64":
+            zero = torch.zeros(d, dtype=torch.float64, device=device)
+            return _Products(moments.A0[place], moments.A1[place], moments.tr_G[place], zero, zero)
+        first = hidden[:, 0].double().mean(0)
+        steps = torch.arange(hidden.shape[1], device=device)
+        inner = (steps > 0) & (steps < batch.lengths[:, None])
+        mean = hidden[inner].double().mean(0) if bool(inner.any()) else first
+        A0, A1 = (torch.zeros(d, d, dtype=torch.float32, device=device) for _ in range(2))
+        return _Products(A0, A1, torch.zeros_like(moments.tr_G[place]), mean, first)
+
+    def _flush(self, place: int) -> None:
+        products, moments = self._products[place], self.moments
+        if moments.precision == "float64":
+            upper = products.A0.triu()
+            products.A0.copy_(upper + upper.triu(1).mT)
+        else:
+            A0, A1, tr_G = products.take()
+            moments.A0[place] += A0
+            moments.A1[place] += A1
+            moments.tr_G[place] += tr_G
+
+
+class _Batch:
+    """Lengths and targets of a batch, and what follows from them for every layer."""
+
+    def __init__(self, lengths: Tensor, targets: Tensor) -> None:
+        self.lengths, self.targets = lengths, targets
+        n = lengths.double()
+        # Sums over the pairs (text, t < T) of 1, t and t^2.
+        self.pairs = torch.stack([(n - 1).sum(), (n * (n - 1) / 2).sum(), ((n - 1) * n * (2 * n - 1) / 6).sum()])
+        self._rows: tuple[Tensor, Tensor] | None = None
+
+    def rows(self, n_steps: int) -> tuple[Tensor, Tensor]:
+        """Rows of the padding, and rows without a next token, in the batch as a matrix of (texts * T) rows."""
+        if self._rows is None:
+            steps = torch.arange(n_steps, device=self.lengths.device)
+            padding = (steps >= self.lengths[:, None]).flatten().nonzero()[:, 0]
+            no_next = (steps >= self.lengths[:, None] - 1).flatten().nonzero()[:, 0]
+            self._rows = padding, no_next
+        return self._rows
+
+
+class _Products:
+    """Products of the shifted features of one layer, summed over batches."""
+
+    def __init__(self, A0: Tensor, A1: Tensor, tr_G: Tensor, mean: Tensor, first: Tensor) -> None:
+        d, device = len(mean), mean.device
+        self.A0, self.A1, self.tr_G = A0, A1, tr_G  # of A0 only the upper triangle
+        # The first token is shifted in one subtraction: of nearly equal numbers, it is exact.
+        self.mean, self.first = mean.to(A0.dtype), first.to(A0.dtype)
+        self.sums_P, self.sums_x = (torch.zeros(2, d, dtype=torch.float64, device=device) for _ in range(2))
+        self.pairs = torch.zeros(3, dtype=torch.float64, device=device)
+        self.n_tokens = 0
+
+    def add(self, hidden: Tensor, batch: _Batch) -> Tensor:
+        """Add a batch, and return the means of its texts, (texts, d) float64."""
+        n_texts, n_steps, d = hidden.shape
+        dtype = self.A0.dtype
+        padding, no_next = batch.rows(n_steps)
+        x = hidden.to(dtype) - self.mean  # a new tensor: what follows changes it
+        x[:, 0] = hidden[:, 0].to(dtype) - self.first
+        rows = x.view(-1, d)
+        rows[padding] = 0.0
+        P = x.cumsum(1)
+        total = P[torch.arange(n_texts, device=P.device), batch.lengths - 1].double()
+        prefixes = P.view(-1, d)
+        prefixes[no_next] = 0.0  # also separates the texts in the product below
+        for start in range(0, d, BLOCK):
+            block = slice(start, start + BLOCK)
+            self.A0[block, start:].addmm_(prefixes[:, block].mT, prefixes[:, start:])
+        self.A1.addmm_(prefixes[:-1].mT, rows[1:])
+        self.tr_G += torch.linalg.vector_norm(x[:, 1:], dim=(1, 2)).double().square().sum()
+        if dtype == torch.float32:
+            t = torch.arange(n_steps, dtype=dtype, device=P.device)
+            self.sums_P += (torch.stack([torch.ones_like(t), t + 1]) @ P).double().sum(0)
+            self.sums_x += (torch.stack([(t > 0).to(dtype), t]) @ x).double().sum(0)
+        self.pairs += batch.pairs
+        self.n_tokens += n_texts * n_steps
+        lengths = batch.lengths.double()[:, None]
+        return self.mean.double() + (total + self.first.double() - self.mean.double()) / lengths
+
+    def take(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return A0, A1 and tr_G of the features without the shift in float64, and start again from zero."""
+        upper, A1 = self.A0.triu().double(), self.A1.double()
+        A0 = upper + upper.triu(1).mT
+        m = self.mean.double()
+        f = self.first.double() - m
+        sum_P, sum_tP = self.sums_P
+        sum_x, sum_tx = self.sums_x
+        n, n_t, n_tt = self.pairs
+        half = torch.outer(sum_tP + n_tt / 2 * m + n_t * f, m) + torch.outer(sum_P + n / 2 * f, f)
+        A0 += half + half.mT
+        A1 += torch.outer(sum_P + n_t * m + n * f, m) + torch.outer(m, sum_tx) + torch.outer(f, sum_x)
+        tr_G = self.tr_G + 2 * m @ sum_x + n * m @ m
+        for tensor in (self.A0, self.A1, self.tr_G, self.sums_P, self.sums_x, self.pairs):
+            tensor.zero_()
+        self.n_tokens = 0
+        return A0, A1, tr_G
+
+
+def check_features(hidden: Tensor, lengths: Tensor, precision: str, names: Sequence[str], layer: int) -> None:
+    """Raise if a feature is NaN, infinite, or so large that a moment could overflow.
+
+    Parameters
+    ----------
+    hidden : (batch, T, d) tensor
+        Features of a right-padded batch; values in the padding are ignored.
+    lengths : (batch,) int tensor
+    precision : {"float64", "float32"}
+        Type in which the products are computed.
+    names : sequence of str
+        Name of each text in the message.
+    layer : int
+        Index of the layer in the message.
+
+    Raises
+    ------
+    ValueError
+        Naming the layer and the text.
+    """
+    n_texts, n_steps, d = hidden.shape
+    limits = torch.finfo(torch.float64 if precision == "float64" else torch.float32).max
+    # |P_t| <= T max|x| bounds A0, and |xbar|^2 <= d max|x|^2 the quartic moment, which is a sum in float64.
+    limit = min((limits / (n_texts * n_steps)) ** 0.5 / n_steps, (torch.finfo(torch.float64).max / n_texts) ** 0.25 / d)
+    low, high = hidden.aminmax()
+    if bool(low >= -limit) and bool(high <= limit):
+        return
+    steps = torch.arange(n_steps, device=hidden.device)
+    inside = (steps < lengths.to(hidden.device)[:, None])[:, :, None]
+    largest = torch.where(inside, hidden.abs(), 0.0).amax((1, 2)).nan_to_num(nan=torch.inf, posinf=torch.inf)
+    row = int(largest.argmax())
+    if float(largest[row]) > limit:
+        message = (
+            f"Layer {layer} has features on {names[row]} that are NaN, infinite, or too large to square in "
+            f"{precision} (largest magnitude {float(largest[row]):.3g}). Use a wider dtype, or check the weights."
+        )
+        raise ValueError(with_reference("overflow", message))

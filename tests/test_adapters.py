@@ -1,0 +1,167 @@
+"""Architectures and checkpoints of many kinds: adapters, shards, tied embeddings, half precision, fused projections."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import peft
+import pytest
+import torch
+import transformers
+
+from ntps_utils.models.datasets import as_dataset
+from ntps_utils.models.extraction import extract
+from ntps_utils.models.finetuning import FinetuneConfig, finetune
+from ntps_utils.models.loading import CausalModel, HubError, load_model, model_config, model_fingerprint
+from ntps_utils.models.scoring import score_model
+
+TEXTS = ["good film", "bad film", "w1 good w2", "w3 bad", "a good film", "a bad film w4"] * 4
+DATA = as_dataset((TEXTS, [1, 0, 1, 0, 1, 0] * 4))
+
+
+def save_adapter(base: CausalModel, folder: Path, targets: tuple[str, ...] = ("q_proj", "v_proj")) -> torch.Tensor:
+    """Save a random adapter, and return the last hidden states of the adapted model for one text."""
+    torch.manual_seed(1)
+    config = peft.LoraConfig(r=2, target_modules=list(targets), init_lora_weights=False, task_type="CAUSAL_LM")
+    adapted = peft.get_peft_model(base.model.float(), config)
+    adapted.save_pretrained(folder)
+    with torch.no_grad():
+        return adapted.get_base_model().base_model(input_ids=torch.tensor([[1, 2, 3]])).last_hidden_state
+
+
+def test_adapters_are_merged_into_their_base(tiny_model, tmp_path):
+    expected = save_adapter(load_model(tiny_model), tmp_path / "adapter")
+    lm = load_model(tmp_path / "adapter", dtype="float32")
+    assert not any("lora" in name for name, _ in lm.model.named_parameters())
+    torch.testing.assert_close(lm.backbone(input_ids=torch.tensor([[1, 2, 3]])).last_hidden_state, expected)
+    assert lm.origin == f"adapter merged into {tiny_model}"
+    base = load_model(tiny_model)
+    assert lm.fingerprint == model_fingerprint(tmp_path / "adapter") != base.fingerprint
+    assert model_config(tmp_path / "adapter").hidden_size == base.dimension
+    scores = [score_model(model, DATA, layers="last").rows[0].ntps for model in (base, tmp_path / "adapter")]
+    assert scores[0] != scores[1]
+
+
+def test_base_of_an_adapter_is_found_by_name_path_or_option(tiny_model, tmp_path):
+    folder = tmp_path / "run" / "adapter"
+    expected = save_adapter(load_model(tiny_model), folder)
+    file = folder / "adapter_config.json"
+    config = json.loads(file.read_text())
+
+    def rename(base: str | None) -> None:
+        file.write_text(json.dumps(config | {"base_model_name_or_path": base}))
+
+    def states(**options: object) -> torch.Tensor:
+        lm = load_model(folder, dtype="float32", **options)
+        return lm.backbone(input_ids=torch.tensor([[1, 2, 3]])).last_hidden_state
+
+    rename("no/such/folder")
+    with pytest.raises(HubError, match=r"The base model no/such/folder of the adapter in .* give it with base_model"):
+        load_model(folder)
+    torch.testing.assert_close(states(base_model=tiny_model), expected)
+    rename(None)
+    with pytest.raises(HubError, match="does not name its base model; give it with base_model"):
+        load_model(folder)
+    rename("../base")
+    shutil.copytree(tiny_model, tmp_path / "run" / "base")
+    torch.testing.assert_close(states(), expected)
+    with pytest.raises(HubError, match="does not fit lab/XS"):
+        load_model(folder, base_model="lab/XS")
+    with pytest.raises(HubError, match="base_model is for the folder of a peft adapter"):
+        load_model(tiny_model, base_model="lab/XS")
+    (folder / "adapter_model.safetensors").unlink()
+    with pytest.raises(HubError, match=r"no adapter_model\.safetensors; pickled adapters are not loaded"):
+        load_model(folder, base_model=tiny_model)
+
+
+def test_adapters_of_the_finetuning_are_models(tmp_path):
+    base = load_model("lab/XS", dtype="float32")
+    config = FinetuneConfig(max_steps=3, eval_steps=3, r=2)
+    data = as_dataset("lab/topic", "train").head(40)
+    result = finetune(base, data, data, config, keep_adapter=True)
+    result.adapter.save_pretrained(tmp_path)
+    loaded = load_model(tmp_path, dtype="float32", base_model="lab/XS")
+    for a, b in zip(loaded.model.parameters(), result.model.model.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_sharded_half_precision_checkpoints_with_tied_embeddings_are_loaded(tiny_model, tmp_path):
+    config = transformers.AutoConfig.from_pretrained(tiny_model, tie_word_embeddings=True)
+    torch.manual_seed(0)
+    model = transformers.LlamaForCausalLM(config).to(torch.bfloat16)
+    model.save_pretrained(tmp_path, max_shard_size="2KB")
+    load = transformers.AutoTokenizer.from_pretrained(tiny_model)
+    load.save_pretrained(tmp_path)
+    assert len(list(tmp_path.glob("*.safetensors"))) > 1
+    lm = load_model(tmp_path, dtype="bfloat16")
+    assert lm.model.dtype == torch.bfloat16
+    assert lm.model.lm_head.weight is lm.model.model.embed_tokens.weight
+    for a, b in zip(lm.model.parameters(), model.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert load_model(tmp_path).model.dtype == torch.float64  # small: see load_model
+    shards = sorted(tmp_path.glob("*.safetensors"))
+    shards[0].unlink()
+    with pytest.raises(HubError, match="could not be loaded"):
+        load_model(tmp_path)
+
+
+SMALL = {"vocab_size": 46, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4}
+ARCHITECTURES = {
+    "gpt2": ({"vocab_size": 46, "n_embd": 16, "n_layer": 2, "n_head": 4, "n_positions": 32}, ("c_attn",)),
+    "gpt_neox": (SMALL | {"intermediate_size": 32}, ("query_key_value",)),
+    "falcon": (SMALL, ("query_key_value",)),
+    "bloom": ({"vocab_size": 46, "hidden_size": 16, "n_layer": 2, "n_head": 4}, ("query_key_value",)),
+    "phi": (SMALL | {"intermediate_size": 32}, ("q_proj", "k_proj", "v_proj")),
+    "phi3": (SMALL | {"intermediate_size": 32, "pad_token_id": 0}, ("qkv_proj",)),
+    "opt": (SMALL | {"ffn_dim": 32, "word_embed_proj_dim": 16}, ("q_proj", "k_proj", "v_proj")),
+    "mpt": ({"vocab_size": 46, "d_model": 16, "n_layers": 2, "n_heads": 4, "max_seq_len": 32}, ("Wqkv",)),
+    "gptj": (
+        {"vocab_size": 46, "n_embd": 16, "n_layer": 2, "n_head": 4, "n_positions": 32, "rotary_dim": 4},
+        ("q_proj", "k_proj", "v_proj"),
+    ),
+    "olmo2": (SMALL | {"intermediate_size": 32}, ("q_proj", "k_proj", "v_proj")),
+    "qwen3": (
+        SMALL | {"intermediate_size": 32, "head_dim": 4, "num_key_value_heads": 2},
+        ("q_proj", "k_proj", "v_proj"),
+    ),
+    "gemma3_text": (
+        SMALL | {"intermediate_size": 32, "head_dim": 4, "num_key_value_heads": 2},
+        ("q_proj", "k_proj", "v_proj"),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_extraction_and_lora_work_for_every_architecture(kind, tiny_model, tmp_path):
+    settings, names = ARCHITECTURES[kind]
+    torch.manual_seed(0)
+    transformers.AutoModelForCausalLM.from_config(transformers.AutoConfig.for_model(kind, **settings)).save_pretrained(
+        tmp_path
+    )
+    transformers.AutoTokenizer.from_pretrained(tiny_model).save_pretrained(tmp_path)
+    lm = load_model(tmp_path, dtype="float32")
+    moments = extract(lm, DATA).moments
+    assert moments.layers == (0, 1, 2)
+    streamed = extract(lm, DATA, stream=True).moments
+    torch.testing.assert_close(streamed.A1, moments.A1)
+    config = FinetuneConfig(max_steps=2, eval_steps=2, r=2, learning_rates=(1e-2,))
+    result = finetune(lm, DATA, DATA, config, keep_adapter=True)
+    adapted = {name.split(".lora_A")[0].rpartition(".")[2] for name in result.adapter.state_dict() if ".lora_A" in name}
+    assert adapted == set(names)
+    assert np.isfinite(result.accuracy)
+
+
+def test_quantized_checkpoints_name_the_package_that_they_need(tiny_model, tmp_path):
+    if importlib.util.find_spec("bitsandbytes") is not None:
+        pytest.skip("bitsandbytes is installed; it is refused only without it")
+    copy = tmp_path / "model"
+    shutil.copytree(tiny_model, copy)
+    config = json.loads((copy / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_8bit": True}
+    (copy / "config.json").write_text(json.dumps(config))
+    with pytest.raises(HubError, match="quantized with bitsandbytes: pip install bitsandbytes, or give the original"):
+        load_model(copy)
