@@ -24,6 +24,7 @@ pytestmark = pytest.mark.xdist_group("site")  # one process builds the site
 
 REPOSITORY = "https://github.com/owner/ntps"
 PAGES = browser.pages()
+WRITTEN = [name for name in PAGES if not name.startswith("book/api/")]  # the others are all generated in the same way
 CHAPTERS = book.chapters()
 
 
@@ -168,9 +169,10 @@ class Visit:
 
 def serious(page: Any) -> list[str]:
     """Return the serious and critical accessibility violations on a page."""
+    # Without resultTypes, axe describes every element that passes, which takes long on long pages.
     return [
         f"{violation['id']}: {violation['nodes'][0]['html'][:200]} ({len(violation['nodes'])} places)"
-        for violation in Axe().run(page).response["violations"]
+        for violation in Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
         if violation["impact"] in ("serious", "critical")
     ]
 
@@ -178,13 +180,13 @@ def serious(page: Any) -> list[str]:
 @pytest.mark.browser
 @pytest.mark.parametrize("name", PAGES)
 def test_pages_open_without_errors(chromium, address, name):
-    """Formulas are rendered, images load, and no request goes to another machine."""
+    """Formulas are rendered, images load, everybody can use the page, and no request goes to another machine."""
     with Visit(chromium, address, name) as visit:
         page = visit.page
         assert page.locator("article h1").count() == 1
         source = next(path for path in ROOT.glob(f"{name}.*") if path.suffix in (".py", ".md")).read_text()
         formulas = page.locator(".math").count()
-        assert (formulas > 0) == bool(re.search(r"\$[^$\n]+\$", source))
+        assert formulas > 0 or not re.search(r"\$[^$\n]+\$", source)
         assert page.locator(".math mjx-container").count() >= formulas
         assert page.locator("mjx-merror, .MathJax_Error").count() == 0
         images = page.evaluate(
@@ -194,14 +196,14 @@ def test_pages_open_without_errors(chromium, address, name):
         )
         assert all(width > 0 and alt for width, alt in images), images
         assert visit.errors == []
+        assert serious(page) == []
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 1280), ("light", 390)])
-@pytest.mark.parametrize("name", PAGES)
-def test_pages_have_no_serious_accessibility_violation(chromium, address, name, scheme, width):
-    with Visit(chromium, address, name, width=width, scheme=scheme) as visit:
-        assert visit.page.evaluate("() => document.documentElement.dataset.theme") == scheme
+@pytest.mark.parametrize("name", WRITTEN)
+def test_dark_pages_have_no_serious_accessibility_violation(chromium, address, name):
+    with Visit(chromium, address, name, scheme="dark") as visit:
+        assert visit.page.evaluate("() => document.documentElement.dataset.theme") == "dark"
         assert serious(visit.page) == []
 
 
@@ -219,6 +221,8 @@ def test_pages_fit_the_width_of_a_phone(chromium, address, name):
         )
         assert all(wide >= 570 and right <= 390 and scrolls == "auto" for wide, right, scrolls in figures), figures
         assert visit.errors == []
+        if name in WRITTEN:
+            assert serious(visit.page) == []
 
 
 @pytest.mark.browser

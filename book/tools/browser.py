@@ -85,7 +85,8 @@ def pages(root: Path = ROOT) -> list[str]:
     ['book/intro', 'notebooks/01_linear_autoregression']
     """
     toc = yaml.safe_load((root / "_toc.yml").read_text("utf-8"))
-    return [toc["root"], *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"])]
+    chapters = [chapter for part in toc["parts"] for chapter in part["chapters"]]
+    return [toc["root"], *(page["file"] for chapter in chapters for page in (chapter, *chapter.get("sections", ())))]
 
 
 @contextmanager
