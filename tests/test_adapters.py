@@ -13,6 +13,7 @@ import pytest
 import torch
 import transformers
 
+from ntps_utils import lab
 from ntps_utils.models.datasets import as_dataset
 from ntps_utils.models.extraction import extract
 from ntps_utils.models.finetuning import FinetuneConfig, finetune
@@ -165,3 +166,20 @@ def test_quantized_checkpoints_name_the_package_that_they_need(tiny_model, tmp_p
     (copy / "config.json").write_text(json.dumps(config))
     with pytest.raises(HubError, match="quantized with bitsandbytes: pip install bitsandbytes, or give the original"):
         load_model(copy)
+
+
+@pytest.mark.parametrize(("option", "tolerance"), [("load_in_8bit", 0.01), ("load_in_4bit", 0.1)])
+def test_quantized_checkpoints_are_scored_and_not_finetuned(tmp_path, option, tolerance):
+    pytest.importorskip("bitsandbytes", reason="needs the package bitsandbytes")
+    quantized = transformers.AutoModelForCausalLM.from_pretrained(
+        lab.checkpoint("S"), quantization_config=transformers.BitsAndBytesConfig(**{option: True}), dtype=torch.float32
+    )
+    quantized.save_pretrained(tmp_path)
+    transformers.AutoTokenizer.from_pretrained(lab.checkpoint("S")).save_pretrained(tmp_path)
+    lm = load_model(tmp_path)
+    assert lm.origin == "weights quantized with bitsandbytes"
+    data = as_dataset("lab/topic").head(40)
+    A0, expected = (extract(one, data).moments.A0 for one in (lm, load_model("lab/S")))
+    assert 0 < float((A0 - expected).abs().max() / expected.abs().max()) < tolerance
+    with pytest.raises(ValueError, match="quantized weights, which cannot be finetuned here; load the original model"):
+        finetune(lm, data, data)

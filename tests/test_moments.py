@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ntps_utils.theory.layer_moments import LayerMoments, as_targets
+from ntps_utils.theory.linear import whiten
 from ntps_utils.theory.moments import TENSORS, Accumulator, Moments
 from ntps_utils.theory.synthetic import Problem, random_problem
 
@@ -133,7 +134,8 @@ def test_float32_products_have_float32_accuracy():
     single.update([x], lengths, y)
     assert single.A0.dtype == torch.float64
     np.testing.assert_allclose(single.layer(0).A0, exact.A0, rtol=1e-4, atol=1e-5 * np.abs(exact.A0).max())
-    assert single.layer(0).rcond > 1e8 * exact.rcond
+    assert single.layer(0).rcond_raw == np.finfo(np.float32).eps  # 8 eps / d
+    assert exact.rcond_raw == 8 * np.finfo(np.float64).eps
 
 
 def test_float32_products_keep_their_digits_next_to_large_constants():
@@ -168,6 +170,28 @@ def test_float32_products_keep_their_digits_next_to_large_constants():
     for name in ("A1", "S", "C", "s", "tr_G", "cubic", "quartic"):
         one, other = getattr(single, name), getattr(exact, name)
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6 * float(other.abs().max()))
+
+
+@pytest.mark.parametrize("deficient", [False, True])
+def test_float32_products_determine_the_rank(deficient):
+    """Features of a layer norm sum to zero: one direction carries only rounding errors."""
+    rng = np.random.default_rng(1)
+    d, n, n_steps = 64, 400, 9
+    x = rng.normal(size=(n, n_steps, d)) @ np.diag(np.geomspace(1.0, 0.02, d))
+    x = x @ np.linalg.qr(rng.normal(size=(d, d)))[0] + 5.0 * rng.normal(size=d)
+    if deficient:
+        x -= x.mean(-1, keepdims=True)
+    x = torch.as_tensor(x, dtype=torch.float32)
+    moments = Moments.zeros([0], d, 2, precision="float32")
+    accumulator = Accumulator(moments)
+    y = torch.eye(2, dtype=torch.float64)[np.arange(n) % 2]
+    for rows in torch.arange(n).split(16):
+        accumulator.add([x[rows]], torch.full((len(rows),), n_steps), y[rows])
+    accumulator.flush()
+    one = moments.layer(0)
+    assert whiten(one.A0, one.rcond_raw).rank == d - deficient
+    assert whiten(one.S, one.rcond).rank == d - deficient
+    assert whiten(one.center().S, one.center().rcond).rank == d - deficient
 
 
 def test_single_token_texts_contribute_to_perception_only():

@@ -325,7 +325,8 @@ def finetune(
     ------
     ValueError
         If the classes differ, a text has no token, tokens are those of other texts, there
-        are too few texts to split, or the loss diverged for every learning rate.
+        are too few texts to split, the weights are quantized, or the loss diverged for every
+        learning rate.
 
     Warns
     -----
@@ -346,6 +347,10 @@ def finetune(
         raise ValueError(
             f"train and test must have the same classes; {train.name}/{train.split} has {train.label_names}, "
             f"{test.name}/{test.split} has {test.label_names}."
+        )
+    if getattr(model.model, "is_quantized", False):
+        raise ValueError(
+            f"{model.name} has quantized weights, which cannot be finetuned here; load the original model."
         )
     started = time.perf_counter()
     ids, test_ids = (

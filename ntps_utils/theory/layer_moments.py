@@ -161,13 +161,24 @@ class LayerMoments:
 
     @property
     def rcond(self) -> float:
-        """Relative rounding error of these moments, the default eigenvalue cut-off for S."""
-        return self.rcond_raw * self.cancellation
+        """Relative rounding error of these moments, the default eigenvalue cut-off for S.
+
+        Centering multiplies the error of float64 sums by ``cancellation``. Products in float32 are
+        those of shifted features, whose errors centering does not increase.
+        """
+        exact = default_rcond(max(self.C.shape)) * self.cancellation
+        return exact if self.precision == "float64" else max(exact, self.rcond_raw)
 
     @property
     def rcond_raw(self) -> float:
-        """Relative rounding error before centering, the default eigenvalue cut-off for A0."""
-        return default_rcond(max(self.C.shape), self.precision)
+        """Relative rounding error before centering, the default eigenvalue cut-off for A0.
+
+        In coordinates with unit diagonal, products of shifted features in float32 have errors of
+        about ``eps``, whatever the largest eigenvalue is, which is at most d.
+        """
+        if self.precision == "float64":
+            return default_rcond(max(self.C.shape))
+        return 8.0 * float(np.finfo(self.precision).eps) / len(self.S)
 
     @property
     def max_rank(self) -> int:

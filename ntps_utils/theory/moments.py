@@ -23,9 +23,9 @@ from ntps_utils._utils.files import atomic_path
 from ntps_utils.theory.layer_moments import SINGLE_TOKENS, LayerMoments, check_texts
 from ntps_utils.theory.linear import Array
 
-FORMAT = "ntps-moments-1"
+FORMAT = "ntps-moments-2"  # since 2, float32 products are those of shifted features
 
-FLUSH_TOKENS = 8192  # products in float32 are summed over about so many tokens before they are added in float64
+FLUSH_TOKENS = 2048  # products in float32 are summed over about so many tokens before they are added in float64
 BLOCK = 192  # columns of a symmetric product that are computed together
 
 

@@ -363,9 +363,8 @@ def subspaces(
         and bounds then refer to the loss with that S. Shrinkage reduces the largest
         variances, so that tr B can exceed tr Y; a ridge cannot cause that.
     rcond : float, optional
-        Relative eigenvalue cut-off for S and A0. By default ``max(d, c) * eps`` of the
-        precision of the moments; for a centered S times the mean ratio of second moment to
-        variance, because centering increases relative rounding error by that factor.
+        Relative eigenvalue cut-off for S and A0. By default the rounding error of the moments:
+        :attr:`ntps_utils.theory.layer_moments.LayerMoments.rcond` for S, and ``rcond_raw`` for A0.
     order : {"descending", "ascending"}
         Order of the eigenvalues of U and V. The theory needs "descending"; "ascending"
         reproduces the released script, whose solvers return the smallest eigenvalue first.
