@@ -562,8 +562,8 @@ class Accumulator:
         moments.s[place] += xbar.sum(0)
         moments.cubic[place] += square @ xbar
         moments.quartic[place] += square.square().sum()
-        if products.n_tokens >= FLUSH_TOKENS and moments.precision == "float32":
-            self._flush(place)
+        if products.n_tokens >= FLUSH_TOKENS:
+            products.drain()
         return xbar
 
     def finish(self) -> None:
@@ -577,33 +577,22 @@ class Accumulator:
 
     def flush(self) -> None:
         """Complete A0, A1 and tr_G."""
-        for place in self._products:
-            self._flush(place)
+        for products in self._products.values():
+            products.flush()
 
     def _start(self, place: int, hidden: Tensor, batch: _Batch) -> _Products:
         """Begin the products of a layer. The first batch determines the shift; float64 needs none."""
         moments = self.moments
         d, device = hidden.shape[-1], hidden.device
+        sums = moments.A0[place], moments.A1[place], moments.tr_G[place]
         if moments.precision == "float64":
             zero = torch.zeros(d, dtype=torch.float64, device=device)
-            return _Products(moments.A0[place], moments.A1[place], moments.tr_G[place], zero, zero)
+            return _Products(*sums, zero, zero)
         first = hidden[:, 0].double().mean(0)
         steps = torch.arange(hidden.shape[1], device=device)
         inner = (steps > 0) & (steps < batch.lengths[:, None])
         mean = hidden[inner].double().mean(0) if bool(inner.any()) else first
-        A0, A1 = (torch.zeros(d, d, dtype=torch.float32, device=device) for _ in range(2))
-        return _Products(A0, A1, torch.zeros_like(moments.tr_G[place]), mean, first)
-
-    def _flush(self, place: int) -> None:
-        products, moments = self._products[place], self.moments
-        if moments.precision == "float64":
-            upper = products.A0.triu()
-            products.A0.copy_(upper + upper.triu(1).mT)
-        else:
-            A0, A1, tr_G = products.take()
-            moments.A0[place] += A0
-            moments.A1[place] += A1
-            moments.tr_G[place] += tr_G
+        return _Products(*sums, mean.float(), first.float())
 
 
 class _Batch:
@@ -627,13 +616,21 @@ class _Batch:
 
 
 class _Products:
-    """Products of the shifted features of one layer, summed over batches."""
+    """Products of the features of one layer, summed over batches.
+
+    A0, A1 and tr_G are those of the moments. In float64 they are changed at once, in float32
+    at times: see :meth:`drain`. Of A0, the upper triangle counts until :meth:`flush`.
+    """
 
     def __init__(self, A0: Tensor, A1: Tensor, tr_G: Tensor, mean: Tensor, first: Tensor) -> None:
         d, device = len(mean), mean.device
-        self.A0, self.A1, self.tr_G = A0, A1, tr_G  # of A0 only the upper triangle
+        self.A0, self.A1, self.tr_G = A0, A1, tr_G
         # The first token is shifted in one subtraction: of nearly equal numbers, it is exact.
-        self.mean, self.first = mean.to(A0.dtype), first.to(A0.dtype)
+        self.mean, self.first = mean, first
+        self.shifted = mean.dtype == torch.float32
+        self.sum_A0, self.sum_A1 = (
+            (torch.zeros(d, d, device=device), torch.zeros(d, d, device=device)) if self.shifted else (A0, A1)
+        )
         self.sums_P, self.sums_x = (torch.zeros(2, d, dtype=torch.float64, device=device) for _ in range(2))
         self.pairs = torch.zeros(3, dtype=torch.float64, device=device)
         self.n_tokens = 0
@@ -641,7 +638,7 @@ class _Products:
     def add(self, hidden: Tensor, batch: _Batch) -> Tensor:
         """Add a batch, and return the means of its texts, (texts, d) float64."""
         n_texts, n_steps, d = hidden.shape
-        dtype = self.A0.dtype
+        dtype = self.mean.dtype
         padding, no_next = batch.rows(n_steps)
         x = hidden.to(dtype) - self.mean  # a new tensor: what follows changes it
         x[:, 0] = hidden[:, 0].to(dtype) - self.first
@@ -653,35 +650,44 @@ class _Products:
         prefixes[no_next] = 0.0  # also separates the texts in the product below
         for start in range(0, d, BLOCK):
             block = slice(start, start + BLOCK)
-            self.A0[block, start:].addmm_(prefixes[:, block].mT, prefixes[:, start:])
-        self.A1.addmm_(prefixes[:-1].mT, rows[1:])
+            self.sum_A0[block, start:].addmm_(prefixes[:, block].mT, prefixes[:, start:])
+        self.sum_A1.addmm_(prefixes[:-1].mT, rows[1:])
         self.tr_G += torch.linalg.vector_norm(x[:, 1:], dim=(1, 2)).double().square().sum()
-        if dtype == torch.float32:
+        if self.shifted:
             t = torch.arange(n_steps, dtype=dtype, device=P.device)
             self.sums_P += (torch.stack([torch.ones_like(t), t + 1]) @ P).double().sum(0)
             self.sums_x += (torch.stack([(t > 0).to(dtype), t]) @ x).double().sum(0)
-        self.pairs += batch.pairs
+            self.pairs += batch.pairs
         self.n_tokens += n_texts * n_steps
         lengths = batch.lengths.double()[:, None]
         return self.mean.double() + (total + self.first.double() - self.mean.double()) / lengths
 
-    def take(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return A0, A1 and tr_G of the features without the shift in float64, and start again from zero."""
-        upper, A1 = self.A0.triu().double(), self.A1.double()
-        A0 = upper + upper.triu(1).mT
-        m = self.mean.double()
-        f = self.first.double() - m
-        sum_P, sum_tP = self.sums_P
-        sum_x, sum_tx = self.sums_x
-        n, n_t, n_tt = self.pairs
-        half = torch.outer(sum_tP + n_tt / 2 * m + n_t * f, m) + torch.outer(sum_P + n / 2 * f, f)
-        A0 += half + half.mT
-        A1 += torch.outer(sum_P + n_t * m + n * f, m) + torch.outer(m, sum_tx) + torch.outer(f, sum_x)
-        tr_G = self.tr_G + 2 * m @ sum_x + n * m @ m
-        for tensor in (self.A0, self.A1, self.tr_G, self.sums_P, self.sums_x, self.pairs):
-            tensor.zero_()
+    def drain(self) -> None:
+        """Add the float32 products in float64, and start them again from zero."""
+        if self.shifted:
+            for total, recent in ((self.A0, self.sum_A0), (self.A1, self.sum_A1)):
+                total.add_(recent)
+                recent.zero_()
         self.n_tokens = 0
-        return A0, A1, tr_G
+
+    def flush(self) -> None:
+        """Undo the shift, and complete A0."""
+        if self.shifted:
+            self.drain()
+            m = self.mean.double()
+            f = self.first.double() - m
+            sum_P, sum_tP = self.sums_P
+            sum_x, sum_tx = self.sums_x
+            n, n_t, n_tt = self.pairs
+            left = torch.stack([sum_tP + n_tt / 2 * m + n_t * f, sum_P + n / 2 * f, m, f])
+            self.A0.addmm_(left.mT, left[[2, 3, 0, 1]])
+            left = torch.stack([sum_P + n_t * m + n * f, m, f])
+            self.A1.addmm_(left.mT, torch.stack([m, sum_tx, sum_x]))
+            self.tr_G.add_(2 * m @ sum_x + n * m @ m)
+            for tensor in (self.sums_P, self.sums_x, self.pairs):
+                tensor.zero_()
+        self.A0.triu_()
+        self.A0.add_(self.A0.triu(1).mT)
 
 
 def check_features(hidden: Tensor, lengths: Tensor, precision: str, names: Sequence[str], layer: int) -> None:
