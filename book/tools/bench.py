@@ -288,8 +288,7 @@ def bench_model(
     Returns
     -------
     dict
-        Sizes, times in seconds, ratios of times, and the largest difference between the scores from
-        float32 and from float64 products over layers and scores, at half of all directions.
+        Sizes, times in seconds, and ratios of times.
     """
     tokens = tokenize(model, data, max_length)
     device = str(model.model.device)
@@ -311,14 +310,13 @@ def bench_model(
         "last_layer": lambda: extraction_pass("last"),
         "dense_loop": lambda: dense_loop(model, batches),
     }
-    bare()  # the first calls allocate memory
-    times = [{name: seconds(work, device) for name, work in ways.items()} for _ in range(repeats)]
-    single, double = (extraction_pass("all", precision).moments for precision in ("float32", "float64"))
-    difference = 0.0
-    for layer in range(model.n_layers):
-        rows = [subspaces(moments.layer(layer)).row(model.dimension // 2) for moments in (single, double)]
-        for name in ("ntps", "ntps_metric", "ntps_task"):
-            difference = max(difference, abs(getattr(rows[0], name) - getattr(rows[1], name)))
+    times = []
+    for _ in range(repeats):
+        once = {}
+        for name, work in ways.items():
+            bare()  # memory is then allocated for a forward pass, whatever was measured before
+            once[name] = seconds(work, device)
+        times.append(once)
     return {
         "model": model.name,
         "dtype": str(model.model.dtype).removeprefix("torch."),
@@ -328,8 +326,36 @@ def bench_model(
         "batch_size": batch_size,
         "forward_seconds": statistics.median(one["forward"] for one in times),
         "tokens_per_second": sum(map(len, tokens.ids)) / statistics.median(one["forward"] for one in times),
-        "score_difference": difference,
     } | {f"{name}_ratio": statistics.median(one[name] / one["forward"] for one in times) for name in list(ways)[1:]}
+
+
+def bench_precision(model: CausalModel, data: TextDataset, max_length: int) -> dict[str, Any]:
+    """Compare the scores from float32 products with those from float64 products of the same features.
+
+    Parameters
+    ----------
+    model : CausalModel
+    data : TextDataset
+        With more texts than the model has features.
+    max_length : int
+        Tokens after which a text is truncated.
+
+    Returns
+    -------
+        precision = bench_precision(model, dataset.head(model.dimension + 124), 64)
+        rows[f"{name} precision"] = precision
+        typer.echo(f"largest difference of a score: {precision['score_difference']:.1e}")
+        at half of all directions, and the largest over layers.
+    """
+    single, double = (
+        extract(model, data, max_length=max_length, precision=precision).moments for precision in ("float32", "float64")
+    )
+    differences = []
+    for layer in range(model.n_layers):
+        rows = [subspaces(moments.layer(layer)).row(model.dimension // 2) for moments in (single, double)]
+        scores = np.array([[row.ntps, row.ntps_metric, row.ntps_task] for row in rows])
+        differences.append(float(np.abs(scores[0] - scores[1]).max()))
+    return {"n_texts": len(data), "score_difference": max(differences), "by_layer": differences}
 
 
 def joined_texts(data: TextDataset, n: int, n_joined: int) -> TextDataset:
@@ -412,6 +438,9 @@ def bench_models(names: list[str], data: str | None, device: str, n_texts: int, 
             typer.echo(f"{name}, {kind} texts, on {device} ...", err=True)
             rows[f"{name} {kind}"] = bench_model(model, texts, max_length, 16, repeats)
             typer.echo(json.dumps(rows[f"{name} {kind}"], indent=1))
+        typer.echo(f"{name}, precision ...", err=True)
+        rows[f"{name} precision"] = bench_precision(model, dataset.head(model.dimension + 124), 64)
+        typer.echo(f"largest difference of a score: {rows[f"{name} precision"]["score_difference"]:.1e}")
     where = torch.cuda.get_device_name() if device.startswith("cuda") else f"{torch.get_num_threads()} CPU threads"
     write_json(out, {"models": rows, "provenance": provenance(device=where, repeats=repeats, data=dataset.name)})
 
