@@ -342,9 +342,8 @@ def bench_precision(model: CausalModel, data: TextDataset, max_length: int) -> d
 
     Returns
     -------
-        precision = bench_precision(model, dataset.head(model.dimension + 124), 64)
-        rows[f"{name} precision"] = precision
-        typer.echo(f"largest difference of a score: {precision['score_difference']:.1e}")
+    dict
+        For each layer the largest difference of a score (Euclidean, metric-matched, task-weighted)
         at half of all directions, and the largest over layers.
     """
     single, double = (
@@ -439,8 +438,9 @@ def bench_models(names: list[str], data: str | None, device: str, n_texts: int, 
             rows[f"{name} {kind}"] = bench_model(model, texts, max_length, 16, repeats)
             typer.echo(json.dumps(rows[f"{name} {kind}"], indent=1))
         typer.echo(f"{name}, precision ...", err=True)
-        rows[f"{name} precision"] = bench_precision(model, dataset.head(model.dimension + 124), 64)
-        typer.echo(f"largest difference of a score: {rows[f"{name} precision"]["score_difference"]:.1e}")
+        precision = bench_precision(model, dataset.head(model.dimension + 124), 64)
+        rows[f"{name} precision"] = precision
+        typer.echo(f"largest difference of a score: {precision['score_difference']:.1e}")
     where = torch.cuda.get_device_name() if device.startswith("cuda") else f"{torch.get_num_threads()} CPU threads"
     write_json(out, {"models": rows, "provenance": provenance(device=where, repeats=repeats, data=dataset.name)})
 
