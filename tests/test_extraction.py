@@ -346,7 +346,7 @@ def test_out_of_memory_halves_the_batch_and_adds_every_text_once(lm, data, monke
 @pytest.mark.parametrize("stream", [False, True])
 def test_interrupted_extraction_resumes_from_its_checkpoint(lm, data, tmp_path, stream):
     options = {"groups": random_groups(len(data), 3, 0), "batch_size": 7, "features": (2,), "stream": stream}
-    reference = extract(lm, data, **options)
+    reference = extract(lm, data, **options, checkpoint=tmp_path / "whole.safetensors", save_every=2)
     file = tmp_path / "state.safetensors"
     for attempt in range(20):
         batches = iter(range(4 * (attempt + 1)))

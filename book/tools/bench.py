@@ -435,7 +435,7 @@ def bench_models(names: list[str], data: str | None, device: str, n_texts: int, 
             ("long", joined_texts(dataset, max(1, n_texts // 16), 32), 512),
         ):
             typer.echo(f"{name}, {kind} texts, on {device} ...", err=True)
-            rows[f"{name} {kind}"] = bench_model(model, texts, max_length, 16, repeats)
+            rows[f"{name} {kind}"] = bench_model(model, texts, max_length, 64, repeats)
             typer.echo(json.dumps(rows[f"{name} {kind}"], indent=1))
         typer.echo(f"{name}, precision ...", err=True)
         precision = bench_precision(model, dataset.head(model.dimension + 124), 64)

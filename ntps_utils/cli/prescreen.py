@@ -32,7 +32,7 @@ def prescreen_command(
     ] = 1.0,
     max_texts: Annotated[int, typer.Option(help="Use only the first N rows.")] = 2000,
     max_length: options.MaxLength = None,
-    batch_size: options.BatchSize = 16,
+    batch_size: options.BatchSize = 64,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
     seed: Annotated[int, options.seed_option("cross-validation folds and random projections")] = 0,

@@ -123,7 +123,7 @@ def score_command(
     order: Annotated[
         str, typer.Option(help="Order of eigenvectors: descending, or ascending as in the released script.")
     ] = "descending",
-    batch_size: options.BatchSize = 16,
+    batch_size: options.BatchSize = 64,
     stream: Annotated[
         bool,
         typer.Option(help="Keep the features of one layer in memory at a time, or those of all layers."),

@@ -256,7 +256,7 @@ def prescreen(
     threshold: float = 0.01,
     max_texts: int | None = 2000,
     max_length: int | None = None,
-    batch_size: int = 16,
+    batch_size: int = 64,
     device: str = "auto",
     dtype: str = "auto",
     seed: int = 0,

@@ -267,7 +267,7 @@ def extract(
     tokens: Tokens | None = None,
     max_length: int | None = None,
     bos: bool | None = None,
-    batch_size: int = 16,
+    batch_size: int = 64,
     batch_tokens: int = BATCH_TOKENS,
     precision: str | None = None,
     features: Layers | Sequence[int] = (),
@@ -317,8 +317,9 @@ def extract(
         all layers at the end of the forward pass. One layer is in memory at a time. Set it to False
         for a model whose blocks are not in one ``ModuleList``.
     checkpoint : path, optional
-        File for the state of the run. An interrupted run resumes from its last save and
-        ends with the same moments as without the interruption; the result of a finished run is loaded.
+        File for the state of the run. An interrupted run resumes from its last save and ends with the
+        same moments as one that saves as often and is not interrupted; the result of a finished run is
+        loaded.
     save_every : int
         Batches between saves.
     progress : callable, optional

@@ -35,7 +35,7 @@ def score_model(
     shrinkage: Shrinkage = 0.0,
     order: Order = "descending",
     jackknife: int = 0,
-    batch_size: int = 16,
+    batch_size: int = 64,
     stream: bool = True,
     checkpoint: str | Path | None = None,
     device: str = "auto",

@@ -488,7 +488,7 @@ class Accumulator:
     Parameters
     ----------
     moments : Moments
-        Changed in place. Its A0, A1 and tr_G are complete after :meth:`flush`.
+        Changed in place. Its A0, A1, S and tr_G are complete after :meth:`flush`.
 
     Notes
     -----
@@ -557,11 +557,11 @@ class Accumulator:
             products = self._products[place] = self._start(place, hidden, batch)
         xbar = products.add(hidden, batch)
         square = xbar.square().sum(-1)
-        moments.S[place].addmm_(xbar.mT, xbar)
         moments.C[place].addmm_(xbar.mT, batch.targets)
         moments.s[place] += xbar.sum(0)
         moments.cubic[place] += square @ xbar
         moments.quartic[place] += square.square().sum()
+        products.means.append(xbar)
         if products.n_tokens >= FLUSH_TOKENS:
             products.drain()
         return xbar
@@ -576,7 +576,7 @@ class Accumulator:
         self._batch = None
 
     def flush(self) -> None:
-        """Complete A0, A1 and tr_G."""
+        """Complete A0, A1, S and tr_G."""
         for products in self._products.values():
             products.flush()
 
@@ -584,7 +584,7 @@ class Accumulator:
         """Begin the products of a layer. The first batch determines the shift; float64 needs none."""
         moments = self.moments
         d, device = hidden.shape[-1], hidden.device
-        sums = moments.A0[place], moments.A1[place], moments.tr_G[place]
+        sums = moments.A0[place], moments.A1[place], moments.S[place], moments.tr_G[place]
         if moments.precision == "float64":
             zero = torch.zeros(d, dtype=torch.float64, device=device)
             return _Products(*sums, zero, zero)
@@ -618,13 +618,15 @@ class _Batch:
 class _Products:
     """Products of the features of one layer, summed over batches.
 
-    A0, A1 and tr_G are those of the moments. In float64 they are changed at once, in float32
-    at times: see :meth:`drain`. Of A0, the upper triangle counts until :meth:`flush`.
+    A0, A1, S and tr_G are those of the moments. They are changed at times, see :meth:`drain`, because
+    reading and writing these matrices takes longer than the products of a small batch. Of A0, the
+    upper triangle counts until :meth:`flush`.
     """
 
-    def __init__(self, A0: Tensor, A1: Tensor, tr_G: Tensor, mean: Tensor, first: Tensor) -> None:
+    def __init__(self, A0: Tensor, A1: Tensor, S: Tensor, tr_G: Tensor, mean: Tensor, first: Tensor) -> None:
         d, device = len(mean), mean.device
-        self.A0, self.A1, self.tr_G = A0, A1, tr_G
+        self.A0, self.A1, self.S, self.tr_G = A0, A1, S, tr_G
+        self.means: list[Tensor] = []  # of the texts whose products are not in S yet
         # The first token is shifted in one subtraction: of nearly equal numbers, it is exact.
         self.mean, self.first = mean, first
         self.shifted = mean.dtype == torch.float32
@@ -663,7 +665,11 @@ class _Products:
         return self.mean.double() + (total + self.first.double() - self.mean.double()) / lengths
 
     def drain(self) -> None:
-        """Add the float32 products in float64, and start them again from zero."""
+        """Add the products of the means, and the float32 products in float64, and start them again from zero."""
+        if self.means:
+            means = torch.cat(self.means)
+            self.S.addmm_(means.mT, means)
+            self.means = []
         if self.shifted:
             for total, recent in ((self.A0, self.sum_A0), (self.A1, self.sum_A1)):
                 total.add_(recent)
@@ -672,8 +678,8 @@ class _Products:
 
     def flush(self) -> None:
         """Undo the shift, and complete A0."""
+        self.drain()
         if self.shifted:
-            self.drain()
             m = self.mean.double()
             f = self.first.double() - m
             sum_P, sum_tP = self.sums_P
