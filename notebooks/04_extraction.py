@@ -18,7 +18,8 @@
 # :class: tip
 # - compute the moments of one text by hand, and see that one pass over a dataset adds them up;
 # - say what padding, a beginning-of-sequence token and centering change in a score, in numbers;
-# - tell a rank from rounding, in float64, float32 and bfloat16;
+# - tell a rank from rounding, and say what single precision does to a score, and why;
+# - describe the features of a real language model: massive activations, first tokens, spectra;
 # - estimate the cost of extraction from a model's sizes, and compare it with a measurement.
 #
 # You need the definitions of chapter 3. It runs in a minute on two cores.
@@ -26,8 +27,8 @@
 #
 # **The paper says** {cite}`cheng2025ntps` that the score needs second moments only. **The code does** collect them for every layer in one pass
 # ({func}`ntps_utils.models.extraction.extract`), whatever the number of texts. **We find** that the pass costs little more than the model itself, and that three
-# habits that look harmless, counting pads, a constant first token, and single precision, each move the paper's score by about as much as tasks differ from each
-# other.
+# habits that look harmless, counting pads, a constant first token, and a cut-off that suits single precision, each move the paper's score by about as much as
+# tasks differ from each other.
 
 # %% tags=["parameters"]
 profile = "default"
@@ -46,11 +47,13 @@ from IPython.display import Markdown
 from myst_nb import glue
 
 from ntps_utils.evidence.cost import model_size
-from ntps_utils.evidence.tables import load_bench
+from ntps_utils.evidence.tables import load_bench, load_real_models
 from ntps_utils.lab import TASKS
 from ntps_utils.models.datasets import load_texts
 from ntps_utils.models.extraction import extract
-from ntps_utils.models.loading import load_model
+from ntps_utils.models.features import layer_facts
+from ntps_utils.models.fetch import fetched_file
+from ntps_utils.models.loading import load_model, paragraph_loss
 from ntps_utils.notebook import provenance_note
 from ntps_utils.plotting import COLORS, house_style, panels
 from ntps_utils.theory.moments import Moments
@@ -113,12 +116,11 @@ glue("n_tokens", whole.moments.n_tokens, display=False)
 #
 # ## What habits change
 #
-# Four variations of the same measurement, on the tasks of the lab:
+# Three variations of the same measurement, on the tasks of the lab:
 #
 # - **pads counted**: the texts of a batch are filled up to equal length, and the fillers count as tokens;
 # - **no BOS**: the tokenizer's beginning-of-sequence token is left out;
-# - **centered**: covariances instead of second moments, so that a constant direction counts for nothing;
-# - **single precision** of the model and of all products.
+# - **centered**: covariances instead of second moments, so that a constant direction counts for nothing.
 
 
 # %% tags=["hide-input"]
@@ -146,7 +148,6 @@ def with_pads(model, data, batch_size=16):
     return total
 
 
-single = load_model(model_name, dtype="float32")
 variations = []
 for name in [f"lab/{task}" for task in list(TASKS)[:8]]:
     texts = load_texts(name).head(n_texts)
@@ -156,9 +157,6 @@ for name in [f"lab/{task}" for task in list(TASKS)[:8]]:
         "pads counted": score(with_pads(model, texts)),
         "no BOS": score(extract(model, texts, layers=(last,), bos=False).moments),
         "centered": score(plain, center=True),
-        "single precision": score(
-            extract(single, texts, layers=(last,), precision="float32").moments
-        ),
     }
     variations += [(name, way, *scores) for way, scores in ways.items()]
 table = pd.DataFrame(
@@ -166,9 +164,9 @@ table = pd.DataFrame(
     columns=["task", "way", "Euclidean", "metric-matched", "task-weighted"],
 )
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Three panels of dots: the change of the Euclidean, metric-matched and task-weighted score of eight tasks when pads count, BOS is left out, moments are centered, or single precision is used."}, "figure": {"caption": "Habits move scores. Change of each score of eight tasks of the lab against the plain measurement, last layer, k = d/2.", "name": "fig-habits"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Three panels of dots: the change of the Euclidean, metric-matched and task-weighted score of eight tasks when pads count, BOS is left out, or moments are centered."}, "figure": {"caption": "Habits move scores. Change of each score of eight tasks of the lab against the plain measurement, last layer, k = d/2.", "name": "fig-habits"}}
 figure, axes = panels(3, height=3.0, sharey=True)
-ways = ["pads counted", "no BOS", "centered", "single precision"]
+ways = ["pads counted", "no BOS", "centered"]
 reference = table[table["way"] == "as it should be"].set_index("task")
 shades = {
     "Euclidean": "euclidean",
@@ -183,7 +181,7 @@ for ax, (label, shade) in zip(axes, shades.items(), strict=True):
         changes[label, way] = float(change.abs().median())
         ax.plot(change, [i] * len(change), "o", ms=4, alpha=0.7, color=COLORS[shade])
     ax.axvline(0, color=COLORS["other"], lw=0.8)
-    ax.set(title=label, yticks=range(4), yticklabels=ways)
+    ax.set(title=label, yticks=range(3), yticklabels=ways)
 axes[0].invert_yaxis()
 _ = figure.supxlabel("change of the score", fontsize=11)
 
@@ -192,7 +190,6 @@ for key, way in {
     "pads": ways[0],
     "bos": ways[1],
     "centered": ways[2],
-    "single": ways[3],
 }.items():
     glue(f"{key}_change", changes["Euclidean", way], display=False)
     glue(f"{key}_change_metric", changes["metric-matched", way], display=False)
@@ -200,57 +197,149 @@ glue("spread", float(reference["Euclidean"].std()), display=False)
 
 # %% [markdown]
 # Median absolute changes of the Euclidean and the metric-matched score: pads counted {glue:text}`pads_change:.3f` and {glue:text}`pads_change_metric:.3f`, no BOS
-# {glue:text}`bos_change:.3f` and {glue:text}`bos_change_metric:.3f`, centered {glue:text}`centered_change:.3f` and {glue:text}`centered_change_metric:.3f`, single precision
-# {glue:text}`single_change:.3f` and {glue:text}`single_change_metric:.3f`. For comparison,
+# {glue:text}`bos_change:.3f` and {glue:text}`bos_change_metric:.3f`, centered {glue:text}`centered_change:.3f` and {glue:text}`centered_change_metric:.3f`. For comparison,
 # the Euclidean score's standard deviation over the eight tasks is {glue:text}`spread:.3f`: a difference between two reports may be a difference between two
 # habits. Right padding under a causal mask is harmless as long as the fillers are left out of the sums: nothing that stands after a token can reach it.
 #
-# ## Precision and rank
+# ## Real models
 #
-# A score asks which directions exist. In exact arithmetic that is a rank; in floating point it is a decision about small eigenvalues. Ours is
-# relative: an eigenvalue counts if it exceeds the largest one times $\max(d, c)$ times the precision's rounding unit. An *absolute* cut-off, such as $10^{-8}$, asks
-# something that depends on the scale of the features, and on how single precision happens to round.
+# The lab's models have a hundredth of the size of the smallest that people use. Two real ones install from the Python package index: smollm2-135m-instruct and gemma-3-270m, the
+# size of the paper's smallest. Their weights come from files of 4 to 8 bits and are dequantized to float32; smollm2 is instruction-tuned. The weights are not part of this book. What
+# follows was recorded on {glue:text}`real_texts` film reviews of at most 64 tokens (`python -m book.tools.real_models`), together with stories260K, a Llama of 260 thousand parameters.
 
 # %%
-spectra = {}
-for dtype, precision in (
-    ("float64", "float64"),
-    ("float32", "float32"),
-    ("bfloat16", "float32"),
-):
-    rough = load_model(model_name, dtype=dtype)
-    S = extract(rough, data, layers=(last,), precision=precision).moments.layer(last)
-    spectra[dtype] = np.linalg.eigvalsh(S.S)[::-1]
-    cut = S.rcond * spectra[dtype][0]
-    glue(f"kept_{dtype}", int((spectra[dtype] > cut).sum()), display=False)
+real = load_real_models()
+rows = []
+for name, facts in real["models"].items():
+    here = fetched_file(name).is_file() if "GGUF" in facts["origin"] else None
+    rows.append(
+        {
+            "model": name,
+            "parameters": f"{facts['n_parameters']:,}",
+            "d": facts["dimension"],
+            "weights": facts["origin"] or "float32",
+            "loss on a paragraph (nats)": round(facts["paragraph_loss"], 3),
+            "computed now": round(
+                paragraph_loss(load_model(name, dtype="float32")), 3
+            )
+            if here
+            else "weights not here",
+        }
+    )
+pd.DataFrame(rows).set_index("model")
+
+# %% [markdown]
+# The loss on a paragraph of plain English is a check that the weights were read correctly: a model that knows nothing would have the logarithm of the size of its vocabulary, about 11 nats.
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Three panels over relative depth for four models. Left: first tokens of smollm2 and gemma are many times longer than other tokens in the middle layers. Middle: one feature holds most of the sum of squares there. Right: effective rank as a share of the number of features is a few percent in the real models."}, "figure": {"caption": "Real features are not round. By relative depth: length of first tokens relative to other tokens (left), share of all squared features that is in the largest feature (middle), and participation ratio of the centered S as a share of d (right).", "name": "fig-real-features"}}
+lab_facts = layer_facts(model, data, batch_size=64)
+frames = {model_name: lab_facts} | {
+    name: pd.DataFrame(facts["layers"]) for name, facts in real["models"].items()
+}
+dimensions = {model_name: model.dimension} | {
+    name: facts["dimension"] for name, facts in real["models"].items()
+}
+styles = dict(zip(frames, ("-", ":", "--", "-."), strict=True))
+figure, axes = panels(3, height=3.2)
+for name, frame in frames.items():
+    depth = frame["layer"] / frame["layer"].max()
+    line = {"ls": styles[name], "label": name}
+    axes[0].semilogy(depth, frame["first_token"], **line)
+    axes[1].plot(depth, frame["largest"], **line)
+    axes[2].semilogy(depth, frame["effective_rank"] / dimensions[name], **line)
+titles = (
+    "first token / others",
+    "share of the largest feature",
+    "effective rank / d",
+)
+for ax, title in zip(axes, titles, strict=True):
+    ax.set(title=title, xlabel="layer / last layer")
+_ = figure.legend(
+    *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2
+)
+
+# %% tags=["remove-cell"]
+large = frames["smollm2-135m-instruct"], frames["gemma-3-270m"]
+glue("real_texts", max(f["n_texts"] for f in real["models"].values()), display=False)
+glue("first_smol", float(large[0]["first_token"].max()), display=False)
+glue("first_gemma", float(large[1]["first_token"].max()), display=False)
+glue("largest_smol", float(large[0]["largest"].max()), display=False)
+glue("largest_gemma", float(large[1]["largest"].max()), display=False)
+glue("condition_lab", float(lab_facts["condition"].max()), display=False)
+glue("condition_smol", float(large[0]["condition"].max()), display=False)
+glue("condition_gemma", float(large[1]["condition"].max()), display=False)
+for key, frame in zip(("lab", "smol", "gemma"), (lab_facts, *large), strict=True):
+    for way in ("shifted", "plain", "cut"):
+        glue(f"{way}_{key}", f"{frame[way].max():.0e}", display=False)
+    glue(f"rank_{key}", int(frame["cut_rank"].min()), display=False)
+
+# %% [markdown]
+# In the middle layers of the real models the first token of a text is up to {glue:text}`first_smol:.0f` (smollm2) and {glue:text}`first_gemma:.0f` (gemma) times as long as other tokens, and a
+# single feature holds up to {glue:text}`largest_smol:.0%` and {glue:text}`largest_gemma:.0%` of all squares: *massive activations* {cite}`sun2024massive`. They carry no information about the text, because they are
+# nearly the same in every text, and they enter every prefix sum. The condition number of $A_0$, with features scaled to unit variance, is up to {glue:text}`condition_lab:.0e` in the lab's model,
+# {glue:text}`condition_smol:.0e` in smollm2 and {glue:text}`condition_gemma:.0e` in gemma.
+#
+# ## Precision and rank
+#
+# A score asks which directions exist. In exact arithmetic that is a rank; in floating point it is a decision about small eigenvalues. Ours is made in units in which every
+# feature has unit variance, so that massive activations do not hide other directions, and it is relative: an eigenvalue counts if it exceeds the largest one times the relative rounding error of the moments.
+# An *absolute* cut-off, such as $10^{-8}$, asks something that depends on the scale of the features.
+#
+# Products in float32 take half the time of float64. What do they do to the scores? Three ways, each against float64 products of the same features:
+#
+# - **cut**: running sums of float32 products, and a cut-off of $d$ times the rounding unit of float32, as is usual for float32 matrices;
+# - **plain**: the same sums, with the cut-off of float64;
+# - **shifted**: our default for large models. The mean is subtracted from the features, and from first tokens their own mean; products are formed in float32, and the shift is undone exactly in float64
+#   ({class}`ntps_utils.theory.moments.Accumulator`).
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Three panels, lab, smollm2 and gemma, with the largest change of a score by layer on a logarithmic axis: cut changes scores by tenths, plain by small amounts that grow in some layers, shifted by less than one part in ten thousand in every layer."}, "figure": {"caption": "The cut-off matters, rounding hardly. Largest change of the three scores at k = d/2 by layer, for three ways to use float32, against float64 products.", "name": "fig-precision"}}
+figure, axes = panels(3, height=3.0, sharey=True)
+shown = (model_name, "smollm2-135m-instruct", "gemma-3-270m")
+for ax, name in zip(axes, shown, strict=True):
+    for way, style in (("cut", ":"), ("plain", "--"), ("shifted", "-")):
+        ax.semilogy(
+            frames[name]["layer"],
+            frames[name][way].clip(lower=1e-9),
+            style,
+            marker=".",
+            label=way,
+        )
+    ax.set(title=name, xlabel="layer")
+axes[0].set_ylabel("largest change of a score")
+_ = axes[0].legend(fontsize=8)
+
+# %% [markdown]
+# | largest change over layers | cut | plain | shifted |
+# | --- | --- | --- | --- |
+# | the lab's model | {glue:text}`cut_lab` | {glue:text}`plain_lab` | {glue:text}`shifted_lab` |
+# | smollm2-135m-instruct | {glue:text}`cut_smol` | {glue:text}`plain_smol` | {glue:text}`shifted_smol` |
+# | gemma-3-270m | {glue:text}`cut_gemma` | {glue:text}`plain_gemma` | {glue:text}`shifted_gemma` |
+#
+# Most of what single precision seems to do is the cut-off: it leaves as few as {glue:text}`rank_lab` directions of the lab's model, {glue:text}`rank_smol` of smollm2 and {glue:text}`rank_gemma` of gemma, although
+# the others are far above the rounding error. Chapters 6 and 13 change precision and cut-off together, for a small model and as the released script does it.
+#
+# With few texts a true rank appears as a gap in the spectrum:
+
+# %%
 few = extract(model, data.head(40), layers=(last,)).moments.layer(last)
 thin = np.linalg.eigvalsh(few.S)[::-1]
 thin32 = np.linalg.eigvalsh(few.S.astype(np.float32))[::-1]
 glue("thin_true", 40, display=False)
 glue("thin_relative", int((thin > few.rcond * thin[0]).sum()), display=False)
 glue("thin_absolute", int((thin32 > 1e-8).sum()), display=False)
-glue(
-    "condition", float(spectra["float64"][0] / spectra["float64"][-1]), display=False
-)
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: eigenvalues of S on a logarithmic axis for float64, float32 and bfloat16 features, on top of each other but for the smallest in bfloat16. Right: the spectrum of S from 40 texts, which falls by many orders of magnitude after the 40th in float64 and flattens at rounding level in float32."}, "figure": {"caption": "A rank is a gap in a spectrum. Left: eigenvalues of S in three precisions. Right: S from 40 texts has rank 40; float64 shows it, float32 leaves a floor of rounding that an absolute cut-off of 1e-8 (dotted) partly keeps.", "name": "fig-spectra"}}
-figure, (left, right) = panels(2, height=3.0)
-for (dtype, values), style in zip(spectra.items(), ("-", "--", ":"), strict=True):
-    left.semilogy(np.arange(1, len(values) + 1), values, style, label=dtype)
-left.set(xlabel="index", ylabel="eigenvalue of S", title=f"{len(data)} texts")
-left.legend()
+# %% tags=["hide-input"] mystnb={"image": {"alt": "The spectrum of S from 40 texts on a logarithmic axis, which falls by many orders of magnitude after the 40th eigenvalue in float64 and flattens at rounding level in float32, partly above a dotted line at 1e-8."}, "figure": {"caption": "A rank is a gap in a spectrum. S from 40 texts has rank 40; float64 shows it, float32 leaves a floor of rounding that an absolute cut-off of 1e-8 (dotted) partly keeps.", "name": "fig-spectra"}}
+figure, (ax,) = panels(1, height=3.0)
 floor = 1e-22
-right.semilogy(np.maximum(np.abs(thin), floor), label="float64")
-right.semilogy(np.maximum(np.abs(thin32), floor), "--", label="float32")
-right.axhline(1e-8, color=COLORS["other"], ls=":")
-right.set(xlabel="index", title="40 texts")
-_ = right.legend()
+ax.semilogy(np.maximum(np.abs(thin), floor), label="float64")
+ax.semilogy(np.maximum(np.abs(thin32), floor), "--", label="float32")
+ax.axhline(1e-8, color=COLORS["other"], ls=":")
+ax.set(xlabel="index", ylabel="eigenvalue of S", title="40 texts")
+_ = ax.legend()
 
 # %% [markdown]
-# With all texts the three precisions keep {glue:text}`kept_float64`, {glue:text}`kept_float32` and {glue:text}`kept_bfloat16` directions; the largest eigenvalue is
-# {glue:text}`condition:.2g` times the smallest, which single-precision products cannot tell from rounding, and that is why single precision moved the scores above. With {glue:text}`thin_true` texts the rank is {glue:text}`thin_true`: the relative cut-off in float64 finds
-# {glue:text}`thin_relative`, an absolute cut-off of $10^{-8}$ on the float32 matrix {glue:text}`thin_absolute`. A single direction with a huge second moment (a *massive
-# activation*, or simply the mean) raises the floor of rounding for all others; centering, or float64, takes care of it.
+# With {glue:text}`thin_true` texts the rank is {glue:text}`thin_true`: the relative cut-off in float64 finds
+# {glue:text}`thin_relative`, an absolute cut-off of $10^{-8}$ on the float32 matrix {glue:text}`thin_absolute`.
 #
 # ## What it costs
 #
@@ -303,7 +392,8 @@ glue("bench_arithmetic", float(1 + costs[0][3]), display=False)
 #
 # - Moments are sums: one pass, any batches, any number of machines.
 # - Pads must not count; whether a BOS does, and whether moments are centered, belongs into every report.
-# - A rank is a decision. Make it relative, and in float64.
+# - A rank is a decision. Make it relative, in units of unit variance, at the rounding error of the moments.
+# - Real models have massive activations on first tokens. Subtract them before you multiply in float32.
 # - Extraction costs a fraction of a forward pass; scores cost next to nothing.
 #
 # ## Exercises
@@ -335,13 +425,13 @@ glue("bench_arithmetic", float(1 + costs[0][3]), display=False)
 # ```{exercise}
 # :label: ex-4-3
 #
-# Set `dataset_name` to a file of your own, or `model_name` to another model, and run the chapter again. Which of the four habits matters most there?
+# Set `dataset_name` to a file of your own, or `model_name` to another model, and run the chapter again. Which of the three habits matters most there?
 # ```
 #
 # ```{solution} ex-4-3
 # :class: dropdown
 #
-# The figure of habits stays on the lab's tasks; change `load_texts(name)` in its loop. With real tokenizers that add no BOS, that row is empty of change; compare also how much of the autoregressive spectrum single precision can still see.
+# The figure of habits stays on the lab's tasks; change `load_texts(name)` in its loop. With real tokenizers that add no BOS, that row is empty of change.
 # ```
 
 # %% tags=["remove-input"]

