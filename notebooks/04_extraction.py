@@ -111,7 +111,7 @@ glue("n_tokens", whole.moments.n_tokens, display=False)
 
 # %% [markdown]
 # {glue:text}`n_texts` texts with {glue:text}`n_tokens` tokens in two halves, with other batches: the merged moments agree to {glue:text}`merge_gap`, which is rounding. A run can
-# also be killed and continued (`checkpoint=`), take the layers one at a time (`stream=True`), or be shared by several processes; the tests ask each of
+# also be killed and continued (`checkpoint=`), keep all layers in memory (`stream=False`), or be shared by several processes; the tests ask each of
 # these ways for the same moments.
 #
 # ## What habits change

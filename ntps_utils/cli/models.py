@@ -76,7 +76,7 @@ def fetch_model(
             if abs(loss - expected) > LOSS_TOLERANCE:
                 raise ValueError(
                     f"{name} has a loss of {loss:.2f} nats on a plain paragraph instead of {expected:.2f}, so its "
-                    "weights were not read correctly. Other versions of transformers and gguf may help; see requirements.lock."
+                    "weights were not read correctly. Try the versions of transformers and gguf in requirements.lock."
                 )
             out.print(f"Loss on a plain paragraph: {loss:.2f} nats per token, as expected.", highlight=False)
         out.print(f"Ready: ntps score {name} DATASET", highlight=False, markup=False)
