@@ -1,4 +1,4 @@
-"""Record facts about real language models for the chapters (``make real``).
+"""Record facts about real language models for the chapters.
 
     python -m book.tools.real_models --data DATASET MODEL ...
 
