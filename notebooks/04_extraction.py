@@ -229,7 +229,7 @@ for name, facts in real["models"].items():
 pd.DataFrame(rows).set_index("model")
 
 # %% [markdown]
-# The loss on a paragraph of plain English is a check that the weights were read correctly: a model that knows nothing would have the logarithm of the size of its vocabulary, about 11 nats.
+# The loss on a paragraph of plain English is a check that the weights were read correctly: a model that knows nothing has the logarithm of the size of its vocabulary, 10.8 nats for smollm2.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Three panels over relative depth for four models. Left: first tokens of smollm2 and gemma are many times longer than other tokens in the middle layers. Middle: one feature holds most of the sum of squares there. Right: effective rank as a share of the number of features is a few percent in the real models."}, "figure": {"caption": "Real features are not round. By relative depth: length of first tokens relative to other tokens (left), share of all squared features that is in the largest feature (middle), and participation ratio of the centered S as a share of d (right).", "name": "fig-real-features"}}
 lab_facts = layer_facts(model, data, batch_size=64)

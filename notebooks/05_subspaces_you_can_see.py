@@ -256,9 +256,9 @@ glue("d_real", real[shown[0]]["dimension"], display=False)
 
 # %% [markdown]
 # The columns are the share of the sentiment that the perception direction and two autoregressive directions explain, on the {glue:text}`n_real` texts that they were computed from and on texts held out. With
-# {glue:text}`d_real` features the perception direction explains {glue:text}`real_in_perception_smol:.0%` of the labels of its own texts in smollm2 and {glue:text}`real_perception_smol:.0%` of those held out
-# (gemma: {glue:text}`real_in_perception_gemma:.0%` and {glue:text}`real_perception_gemma:.0%`): nearly as many features as texts fit anything. Two autoregressive directions explain
-# {glue:text}`real_autoregressive_smol:.0%` and {glue:text}`real_autoregressive_gemma:.0%` of held-out labels.
+# {glue:text}`d_real` and more features, nearly as many as texts, the perception direction fits its own texts (shares of {glue:text}`real_in_perception_smol:.2f` in smollm2, {glue:text}`real_in_perception_gemma:.2f` in gemma)
+# and says nothing about others: {glue:text}`real_perception_smol:.2f` and {glue:text}`real_perception_gemma:.2f` on texts held out, where 0 is what the mean of the labels achieves. A picture of such a direction shows two clean clouds, and they mean nothing. More texts, or
+# shrinkage (chapter 2), are the remedy. Two autoregressive directions, which no label has chosen, explain {glue:text}`real_autoregressive_smol:.2f` and {glue:text}`real_autoregressive_gemma:.2f`.
 #
 # %% [markdown]
 # ## Summary
