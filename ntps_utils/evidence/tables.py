@@ -114,8 +114,8 @@ def load_recorded(name: str, what: Literal["cells", "scores"] = "cells") -> pd.D
     ----------
     name : {"lab", "real", "control", "rehearsal"}
         The lab's models on its tasks; small models on real texts; a model that is untrained and
-        one that was pretrained on shuffled documents; the lab's models and tasks under the
-        names of the paper's.
+        one that was pretrained on shuffled documents; and the paper's grid, with models and tasks
+        of the lab in place of the paper's.
     what : {"cells", "scores"}
         :func:`cell_table` or :func:`score_table`.
 

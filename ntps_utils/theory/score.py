@@ -1,5 +1,7 @@
 """Next Token Perception Score, its variants in the metric of the loss, and bounds on the excess loss.
 
+These are the formulas, for moments. To score features, use :mod:`ntps_utils.theory.estimator`.
+
 U holds the perception directions: S-orthonormal, with eigenvalues beta_1 >= ... >= beta_r > 0
 of the whitened task matrix B. V holds the autoregressive directions. Both are nested by
 eigenvalue. An encoder of width k_v uses the span of the first k_v columns of V. With P the
