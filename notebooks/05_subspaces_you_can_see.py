@@ -104,7 +104,7 @@ for row, layer in zip(grid, (model.n_layers // 2, last), strict=True):
             fresh.labels[held_out.row_indices],
         )
         ax.set(
-            title=f"{name}, layer {layer}: {share:.0%} of the label",
+            title=f"{name}, layer {layer}: {round(share, 2) + 0.0:.0%} of the label",
             xticks=[],
             yticks=[],
         )
@@ -191,7 +191,7 @@ for ax, name in zip(axes, views, strict=True):
     )
     for task in part:
         ax.plot(part.index, part[task], "o-", ms=3, lw=1.2, label=task)
-    ax.set(title=name, xlabel="layer", xticks=everything, ylim=(-0.05, 1))
+    ax.set(title=name, xlabel="layer", xticks=everything, ylim=(None, 1))
 axes[0].set_ylabel("share of the label explained")
 _ = axes[1].legend(fontsize=8)
 
@@ -206,8 +206,9 @@ glue("share_best_value", float(at_last["autoregressive"].max()), display=False)
 glue("n_view_texts", len(data), display=False)
 
 # %% [markdown]
-# On {glue:text}`n_view_texts` texts, at the last layer, the perception direction explains a median share of {glue:text}`share_u:.2f` of a label, two autoregressive ones
-# {glue:text}`share_v:.2f`; the task that shows most in the autoregressive picture is *{glue:text}`share_best`* ({glue:text}`share_best_value:.2f`). A picture of two directions shows
+# On {glue:text}`n_view_texts` test texts, at the last layer, the perception direction explains a median share of {glue:text}`share_u:.2f` of a label, two autoregressive ones
+# {glue:text}`share_v:.2f`; 0 or less is no better than the mean of the labels. Some tasks show clearly in the perception direction and most not at all; the task that shows most in the autoregressive picture
+# is *{glue:text}`share_best`* ({glue:text}`share_best_value:.2f`). A picture of two directions shows
 # what prediction cares about *most*, which is a small part of what it keeps: chapter 6 looks at all widths.
 #
 # ## Real models
