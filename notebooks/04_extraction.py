@@ -209,29 +209,25 @@ glue("spread", float(reference["Euclidean"].std()), display=False)
 
 # %%
 real = load_real_models()
-rows = []
+rows = {}
 for name, facts in real["models"].items():
-    here = fetched_file(name).is_file() if "GGUF" in facts["origin"] else None
-    rows.append(
-        {
-            "model": name,
-            "parameters": f"{facts['n_parameters']:,}",
-            "d": facts["dimension"],
-            "weights": facts["origin"] or "float32",
-            "loss on a paragraph (nats)": round(facts["paragraph_loss"], 3),
-            "computed now": round(
-                paragraph_loss(load_model(name, dtype="float32")), 3
-            )
-            if here
-            else "weights not here",
-        }
-    )
-pd.DataFrame(rows).set_index("model")
+    fetchable = "GGUF" in facts["origin"]
+    here = fetchable and fetched_file(name).is_file()
+    now = paragraph_loss(load_model(name, dtype="float32")) if here else None
+    rows[name] = {
+        "parameters": f"{facts['n_parameters']:,}",
+        "d": facts["dimension"],
+        "types of weights": facts["origin"].partition(" weights")[0] or "F32",
+        "loss": f"{facts['paragraph_loss']:.3f}",
+        "loss now": "weights not here" if now is None else f"{now:.3f}",
+    }
+pd.DataFrame(rows).T
 
 # %% [markdown]
-# The loss on a paragraph of plain English is a check that the weights were read correctly: a model that knows nothing has the logarithm of the size of its vocabulary, 10.8 nats for smollm2.
+# The loss in nats per token on a paragraph of plain English is a check that the weights were read correctly: a model that knows nothing has the logarithm of the size of its vocabulary, 10.8 nats for smollm2.
+# Where the weights have been fetched (`ntps models fetch`), the last column computes it again.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Three panels over relative depth for four models. Left: first tokens of smollm2 and gemma are many times longer than other tokens in the middle layers. Middle: one feature holds most of the sum of squares there. Right: effective rank as a share of the number of features is a few percent in the real models."}, "figure": {"caption": "Real features are not round. By relative depth: length of first tokens relative to other tokens (left), share of all squared features that is in the largest feature (middle), and participation ratio of the centered S as a share of d (right).", "name": "fig-real-features"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Three panels over relative depth for four models. Left: first tokens of smollm2 and gemma are many times longer than other tokens below the last layer. Middle: one feature holds most of the sum of squares there. Right: effective rank as a share of the number of features is a few percent in the real models."}, "figure": {"caption": "Real features are not round. By relative depth: length of first tokens relative to other tokens (left), share of all squared features that is in the largest feature (middle), and participation ratio of the centered S as a share of d (right).", "name": "fig-real-features"}}
 lab_facts = layer_facts(model, data, batch_size=64)
 frames = {model_name: lab_facts} | {
     name: pd.DataFrame(facts["layers"]) for name, facts in real["models"].items()
@@ -274,7 +270,7 @@ for key, frame in zip(("lab", "smol", "gemma"), (lab_facts, *large), strict=True
     glue(f"rank_{key}", int(frame["cut_rank"].min()), display=False)
 
 # %% [markdown]
-# In the middle layers of the real models the first token of a text is up to {glue:text}`first_smol:.0f` (smollm2) and {glue:text}`first_gemma:.0f` (gemma) times as long as other tokens, and a
+# Below the last layer of the real models the first token of a text is up to {glue:text}`first_smol:.0f` (smollm2) and {glue:text}`first_gemma:.0f` (gemma) times as long as other tokens, and a
 # single feature holds up to {glue:text}`largest_smol:.0%` and {glue:text}`largest_gemma:.0%` of all squares: *massive activations* {cite}`sun2024massive`. They carry no information about the text, because they are
 # nearly the same in every text, and they enter every prefix sum. The condition number of $A_0$, with features scaled to unit variance, is up to {glue:text}`condition_lab:.0e` in the lab's model,
 # {glue:text}`condition_smol:.0e` in smollm2 and {glue:text}`condition_gemma:.0e` in gemma.
