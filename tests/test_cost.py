@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 import torch
+import transformers
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel, Qwen2Config, Qwen2ForCausalLM
 
@@ -164,6 +165,44 @@ def test_sizes_of_registered_lab_and_local_models(tiny_model):
         assert 0 < size.n_embedding < size.n_body, name
         millions = float(entry["parameters"].rstrip("BM")) * (1000 if entry["parameters"].endswith("B") else 1)
         assert size.n_parameters / 1e6 == pytest.approx(millions, rel=0.1), name
+
+
+# Kind, vocabulary, features, feed-forward features, blocks, heads, heads of keys and values, and features of a head.
+CONFIGURATIONS = {
+    "SmolLM2-135M": ("llama", 49152, 576, 1536, 30, 9, 3, 64),
+    "SmolLM2-360M": ("llama", 49152, 960, 2560, 32, 15, 5, 64),
+    "SmolLM2-1.7B": ("llama", 49152, 2048, 8192, 24, 32, 32, 64),
+    "Qwen2.5-0.5B": ("qwen2", 151936, 896, 4864, 24, 14, 2, 64),
+    "Qwen2.5-1.5B": ("qwen2", 151936, 1536, 8960, 28, 12, 2, 128),
+    "Qwen3-0.6B": ("qwen3", 151936, 1024, 3072, 28, 16, 8, 128),
+    "Llama-3.2-1B": ("llama", 128256, 2048, 8192, 16, 32, 8, 64),
+    "gemma-3-270m": ("gemma3_text", 262144, 640, 2048, 18, 4, 1, 256),
+    "gemma-3-1b": ("gemma3_text", 262144, 1152, 6912, 26, 4, 1, 256),
+    "OLMo-2-1B": ("olmo2", 100352, 2048, 8192, 16, 16, 16, 128),
+    "pythia-70m": ("gpt_neox", 50304, 512, 2048, 6, 8, 8, 64),
+    "pythia-160m": ("gpt_neox", 50304, 768, 3072, 12, 12, 12, 64),
+    "pythia-410m": ("gpt_neox", 50304, 1024, 4096, 24, 16, 16, 64),
+    "pythia-1.4b": ("gpt_neox", 50304, 2048, 8192, 24, 16, 16, 128),
+}
+
+
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_registered_sizes_follow_from_the_configurations(name):
+    kind, vocabulary, d, d_ff, n_blocks, n_heads, n_kv, d_head = CONFIGURATIONS[name]
+    config = transformers.AutoConfig.for_model(
+        kind,
+        vocab_size=vocabulary,
+        hidden_size=d,
+        intermediate_size=d_ff,
+        num_hidden_layers=n_blocks,
+        num_attention_heads=n_heads,
+        num_key_value_heads=n_kv,
+        head_dim=d_head,
+        tie_word_embeddings=kind not in ("olmo2", "gpt_neox"),
+    )
+    with torch.device("meta"):
+        model = transformers.AutoModelForCausalLM.from_config(config)
+    assert cost._size(model) == cost.ModelSize(**registered_models()[name]["size"])
 
 
 def test_recorded_text_sizes_match_the_datasets(shared):
