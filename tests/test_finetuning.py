@@ -247,6 +247,7 @@ def test_attention_projections_of_architectures(architecture, expected):
         ("early_stopping_patience", 0, "early_stopping_patience must be"),
         ("validation", 1.0, r"validation must be a number in \[0, 1\)"),
         ("warm_head", "no", "warm_head must be True or False, got 'no'"),
+        ("base_dtype", "float16", "base_dtype must be 'auto', 'float32' or 'bfloat16', got 'float16'"),
         ("seed", -1, "seed must be an integer of at least 0"),
     ],
 )
