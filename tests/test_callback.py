@@ -86,7 +86,7 @@ def test_scores_follow_the_training_of_a_language_model(parts, tmp_path):
     assert {"ntps", "ntps_metric", "layer"} <= set(table)
     logged = [entry for entry in trainer.state.log_history if any(key.startswith("ntps/") for key in entry)]
     assert [entry["step"] for entry in logged] == [0, 3, 6]
-    assert logged[0]["ntps/layer_3/k_16/ntps"] == before.rows[0].ntps
+    assert logged[0]["ntps/layer_3/k_16/ntps"] == callback.reports[0].rows[0].ntps
 
 
 @pytest.mark.slow
