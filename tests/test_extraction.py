@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import signal
@@ -327,7 +328,7 @@ def test_out_of_memory_halves_the_batch_and_adds_every_text_once(lm, data, monke
         return add_layer(self, place, hidden)
 
     monkeypatch.setattr(Accumulator, "add_layer", limited)
-    with pytest.warns(ExtractionWarning, match="A batch of 16 texts did not fit into memory; continuing with 8 texts"):
+    with pytest.warns(ExtractionWarning, match="A batch of 9 texts did not fit into memory; continuing with 4 texts"):
         result = extract(lm, data, features=(2,), stream=stream)
     same(result.moments, reference.moments)
     np.testing.assert_allclose(result.features[2], reference.features[2], atol=1e-10)
@@ -397,6 +398,28 @@ def test_batches_respect_both_limits(lengths, size, tokens):
     for batch in batches:
         longest = max(lengths[row] for row in batch)
         assert len(batch) == 1 or (len(batch) <= size and len(batch) * longest <= tokens)
+
+
+@settings(max_examples=100)
+@given(
+    lengths=st.lists(st.integers(1, 40), min_size=1, max_size=7),
+    size=st.integers(1, 7),
+    tokens=st.integers(1, 150),
+    overhead=st.integers(0, 60),
+)
+def test_batches_have_the_least_cost_of_all_divisions(lengths, size, tokens, overhead):
+    def cost(batches):
+        return sum(len(batch) * max(batch) + overhead for batch in batches)
+
+    lengths = sorted(lengths)
+    costs = []
+    for cuts in itertools.product((False, True), repeat=len(lengths) - 1):
+        ends = [i + 1 for i, cut in enumerate(cuts) if cut]
+        batches = [lengths[a:b] for a, b in itertools.pairwise([0, *ends, len(lengths)])]
+        if all(len(b) == 1 or (len(b) <= size and len(b) * max(b) <= tokens) for b in batches):
+            costs.append(cost(batches))
+    found = length_batches([[0] * n for n in lengths], range(len(lengths)), size, tokens, overhead)
+    assert cost([[lengths[row] for row in batch] for batch in found]) == min(costs)
 
 
 def test_forward_passes_respect_the_limit_of_tokens(lm, data, monkeypatch):

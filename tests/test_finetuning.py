@@ -77,6 +77,60 @@ def test_lora_learns_a_task_that_frozen_features_do_not_show(model):
     assert linear_probe(merged[:250], test.labels[:250], merged[250:], test.labels[250:]).test_accuracy > 0.6
 
 
+@pytest.mark.parametrize("method", ["lora", "frozen"])
+def test_curve_and_last_step_are_those_of_shorter_runs(model, task, method):
+    config = replace(
+        QUICK,
+        method=method,
+        max_steps=12,
+        eval_steps=(2, 5),
+        early_stopping_patience=None,
+        metric_for_best_model="loss",
+        learning_rates=(3e-2,),
+    )
+    result = finetune(model, *task, config, test_last_step=True)
+    assert [point.step for point in result.curve] == [0, 2, 5, 12]
+    losses = [point.cross_entropy for point in result.curve]
+    assert result.n_steps == result.curve[int(np.argmin(losses))].step
+    assert result.curve[0].training_loss is None
+    assert all(point.gradient_norm > 0 and point.training_loss > 0 for point in result.curve[1:])
+    last = finetune(model, *task, replace(config, validation=0.2, eval_steps=12))
+    assert [point.step for point in last.curve] == [0, 12]
+    assert last.curve[-1].cross_entropy == pytest.approx(losses[-1], rel=1e-4)
+    if last.n_steps == 12:
+        assert np.mean(last.predictions == result.last_step.predictions) > 0.99
+    logits_accuracy = np.mean(result.last_step.predictions == task[1].labels)
+    assert result.last_step.accuracy == pytest.approx(logits_accuracy)
+
+
+def test_without_patience_training_goes_on_to_the_last_step(model, task):
+    flat = replace(
+        QUICK, method="frozen", learning_rates=(1e-12,), max_steps=9, eval_steps=1, early_stopping_patience=2
+    )
+    assert finetune(model, *task, flat).curve[-1].step < 9
+    assert finetune(model, *task, replace(flat, early_stopping_patience=None)).curve[-1].step == 9
+
+
+@pytest.mark.parametrize("method", ["lora", "frozen"])
+def test_given_features_replace_forward_passes(model, task, method):
+    found = [extract(model, data, layers="last", features="last") for data in task]
+    features = tuple(part.features[model.n_layers - 1] for part in found)
+    config = replace(QUICK, method=method, max_steps=4, eval_steps=2)
+    one, two = finetune(model, *task, config), finetune(model, *task, config, features=features)
+    for a, b in zip(one.curve, two.curve, strict=True):
+        assert a.cross_entropy == pytest.approx(b.cross_entropy, rel=1e-3)
+    assert two.test.cross_entropy == pytest.approx(one.test.cross_entropy, rel=1e-3)
+    with pytest.raises(ValueError, match=r"features of train must have the shape \(300, "):
+        finetune(model, *task, config, features=(features[0][:5], features[1]))
+
+
+def test_cross_entropy_is_that_of_the_classifier(model, task):
+    config = replace(QUICK, method="frozen", max_steps=1, eval_steps=1, learning_rates=(1e-12,))
+    result = finetune(model, *task, config)
+    assert result.test.cross_entropy > 0
+    assert result.test.accuracy == np.mean(result.predictions == task[1].labels) == result.accuracy
+
+
 def test_frozen_head_starts_from_the_probe(model, task):
     """With a negligible learning rate the predictions are those of the probe."""
     train, test = task
@@ -244,7 +298,10 @@ def test_attention_projections_of_architectures(architecture, expected):
         ("batch_size", 0, "batch_size must be"),
         ("warmup_ratio", 9, r"warmup_ratio must be a number in \[0, 1\], got 9"),
         ("eval_steps", -5, "eval_steps must be"),
-        ("early_stopping_patience", 0, "early_stopping_patience must be"),
+        ("eval_steps", (), "eval_steps must be"),
+        ("eval_steps", (8, 0), "each of eval_steps must be an integer of at least 1, got 0"),
+        ("early_stopping_patience", 0, "early_stopping_patience must be an integer of at least 1, or None"),
+        ("metric_for_best_model", "f1", "metric_for_best_model must be 'accuracy' or 'loss', got 'f1'"),
         ("validation", 1.0, r"validation must be a number in \[0, 1\)"),
         ("warm_head", "no", "warm_head must be True or False, got 'no'"),
         ("base_dtype", "float16", "base_dtype must be 'auto', 'float32' or 'bfloat16', got 'float16'"),

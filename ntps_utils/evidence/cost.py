@@ -346,7 +346,7 @@ def finetuning_passes(config: FinetuneConfig, n_train: int, n_test: int) -> Pass
     if frozen or config.warm_head:
         texts += n_train
     if n_validation and not frozen:
-        texts += n_rates * (math.ceil(config.max_steps / config.eval_steps) + config.warm_head) * n_validation
+        texts += n_rates * (len(config.evaluations()) + config.warm_head) * n_validation
     steps = 0 if frozen else n_rates * config.max_steps
     batch_size = min(config.batch_size, n_train - n_validation)
     return Passes(texts, texts / EXTRACTION_BATCH, float(steps * batch_size), float(steps))

@@ -370,10 +370,11 @@ def extract(
         raise ValueError(f"None of the {len(ids)} texts of {data.name} has a token; check the column of the texts.")
     precision = precision or default_precision(model)
 
+    overhead = batch_overhead(model)
     batches: list[tuple[int, list[int]]] = []
     for group in range(n_groups):
         rows = [i for i in nonempty if group_of[i] == group]
-        batches += [(group, batch) for batch in length_batches(ids, rows, batch_size, batch_tokens)]
+        batches += [(group, batch) for batch in length_batches(ids, rows, batch_size, batch_tokens, overhead)]
     rank, world = _process()
     settings = {
         "model": model.fingerprint,
@@ -384,6 +385,7 @@ def extract(
         "bos": bos,
         "batch_size": batch_size,
         "batch_tokens": batch_tokens,
+        "overhead": overhead,
         "precision": precision,
         "features": feature_layers,
         "pooling": pooling,
@@ -688,9 +690,16 @@ def last_token(hidden: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
 
 
 def length_batches(
-    ids: Sequence[Sequence[int]], rows: Sequence[int], batch_size: int, batch_tokens: int = BATCH_TOKENS
+    ids: Sequence[Sequence[int]],
+    rows: Sequence[int],
+    batch_size: int,
+    batch_tokens: int = BATCH_TOKENS,
+    overhead: int = 512,
 ) -> list[list[int]]:
-    """Divide texts into batches of similar length.
+    """Divide texts into batches of similar length, with the least padding that pays for another batch.
+
+    Among all divisions of the sorted texts, this one has the least sum of padded tokens and of
+    ``overhead`` for each batch.
 
     Parameters
     ----------
@@ -702,6 +711,8 @@ def length_batches(
         Largest number of texts of a batch.
     batch_tokens : int
         Largest number of tokens of a batch, padding included; a longer text is a batch of its own.
+    overhead : int
+        Fixed cost of a batch, in tokens, see :func:`batch_overhead`.
 
     Returns
     -------
@@ -713,14 +724,48 @@ def length_batches(
     >>> length_batches([[1] * 5, [1], [1] * 2, [1] * 9], range(4), batch_size=2, batch_tokens=6)
     [[1, 2], [0], [3]]
     """
+    order = sorted(rows, key=lambda row: len(ids[row]))
+    lengths = np.array([len(ids[row]) for row in order])
+    cost, first = np.zeros(len(order) + 1), np.zeros(len(order) + 1, dtype=int)
+    for end in range(
+        1, len(order) + 1
+    ):  # the best division of the texts before `end`; its last batch begins at `first`
+        longest = lengths[end - 1]
+        size = max(1, min(batch_size, end, batch_tokens // max(1, longest)))
+        starts = np.arange(end - size, end)
+        costs = cost[starts] + (end - starts) * longest + overhead
+        first[end] = starts[costs.argmin()]
+        cost[end] = costs.min()
     batches: list[list[int]] = []
-    for row in sorted(rows, key=lambda row: len(ids[row])):
-        n = len(batches[-1]) + 1 if batches else 0
-        if batches and n <= batch_size and n * len(ids[row]) <= batch_tokens:
-            batches[-1].append(row)
-        else:
-            batches.append([row])
-    return batches
+    end = len(order)
+    while end:
+        batches.append(order[first[end] : end])
+        end = first[end]
+    return batches[::-1]
+
+
+def batch_overhead(model: CausalModel) -> int:
+    """Estimate the fixed cost of a forward pass, in tokens of the same model.
+
+    Parameters
+    ----------
+    model : CausalModel
+
+    Returns
+    -------
+    int
+        On a GPU 2,048: calls take as long as this many tokens. On a CPU 512 for a small model,
+        and 32 for one of more than 50 million parameters, where each token takes long.
+
+    Examples
+    --------
+    >>> from ntps_utils.models.loading import load_model
+    >>> batch_overhead(load_model("lab/XS", device="cpu"))
+    512
+    """
+    if model.model.device.type != "cpu":
+        return 2048
+    return 32 if model.model.num_parameters() > AUTO_FLOAT64_PARAMETERS else 512
 
 
 def _inputs(model: CausalModel, ids: Sequence[Sequence[int]]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from ntps_utils.models.datasets import TextDataset
-from ntps_utils.models.extraction import Tokens, hidden_states, length_batches, tokens_of
+from ntps_utils.models.extraction import Tokens, batch_overhead, hidden_states, length_batches, tokens_of
 from ntps_utils.models.loading import CausalModel, evaluation_mode
 from ntps_utils.theory.layer_moments import LayerMoments
 from ntps_utils.theory.linear import Array, default_rcond, whiten
@@ -82,7 +82,7 @@ def layer_facts(
     targets = torch.as_tensor(data.one_hot)
     rows = [row for row in range(len(ids)) if ids[row]]
     with evaluation_mode(model.model), torch.inference_mode():
-        for batch in length_batches(ids, rows, batch_size):
+        for batch in length_batches(ids, rows, batch_size, overhead=batch_overhead(model)):
             lengths = torch.tensor([len(ids[row]) for row in batch])
             hidden = hidden_states(model, [ids[row] for row in batch])
             for accumulator in accumulators:

@@ -25,7 +25,15 @@ from torch.nn.functional import cross_entropy
 from ntps_utils._utils.schedules import warmup_cosine
 from ntps_utils._utils.validation import check_choice, check_flag, check_integer, check_number
 from ntps_utils.models.datasets import TextDataset
-from ntps_utils.models.extraction import BATCH_TOKENS, Tokens, length_batches, mean_pool, pad_batch, tokens_of
+from ntps_utils.models.extraction import (
+    BATCH_TOKENS,
+    Tokens,
+    batch_overhead,
+    length_batches,
+    mean_pool,
+    pad_batch,
+    tokens_of,
+)
 from ntps_utils.models.loading import AUTO_FLOAT64_PARAMETERS, CausalModel, backbone, evaluation_mode
 from ntps_utils.models.probes import logistic_probe
 
@@ -68,10 +76,13 @@ class FinetuneConfig:
         whose gradients are added.
     warmup_ratio : float
         Share of the steps in which the learning rate rises, in [0, 1].
-    eval_steps : int
-        Steps between evaluations on the validation split; the best checkpoint is kept.
-    early_stopping_patience : int
-        Evaluations without improvement before early stopping.
+    eval_steps : int or tuple of int
+        Steps between evaluations on the validation split, or the steps of all evaluations; the best
+        checkpoint is kept. The last step is always evaluated, and with ``warm_head`` step 0 too.
+    early_stopping_patience : int or None
+        Evaluations without improvement before early stopping; None trains for ``max_steps``.
+    metric_for_best_model : {"accuracy", "loss"}
+        What makes a checkpoint the best: validation accuracy, then cross-entropy, or the reverse.
     validation : float
         Share of the training texts held out to choose the checkpoint and the learning rate,
         in [0, 1). With 0 the last step is used, and of several learning rates the one whose
@@ -118,8 +129,9 @@ class FinetuneConfig:
     max_steps: int = 200
     batch_size: int = 32
     warmup_ratio: float = 0.05
-    eval_steps: int = 25
-    early_stopping_patience: int = 4
+    eval_steps: int | tuple[int, ...] = 25
+    early_stopping_patience: int | None = 4
+    metric_for_best_model: Literal["accuracy", "loss"] = "accuracy"
     validation: float = 0.2
     warm_head: bool = True
     base_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -128,8 +140,15 @@ class FinetuneConfig:
     def __post_init__(self) -> None:
         check_choice("method", self.method, ("lora", "full", "frozen"))
         check_choice("optimizer", self.optimizer, ("adamw", "adafactor"))
-        for name in ("r", "max_steps", "batch_size", "eval_steps", "early_stopping_patience"):
+        check_choice("metric_for_best_model", self.metric_for_best_model, ("accuracy", "loss"))
+        for name in ("r", "max_steps", "batch_size"):
             check_integer(name, getattr(self, name), 1)
+        check_integer("early_stopping_patience", self.early_stopping_patience, 1, optional=True)
+        if isinstance(self.eval_steps, tuple) and self.eval_steps:
+            for step in self.eval_steps:
+                check_integer("each of eval_steps", step, 1)
+        else:
+            check_integer("eval_steps", self.eval_steps, 1)
         check_choice("base_dtype", self.base_dtype, ("auto", "float32", "bfloat16"))
         check_integer("seed", self.seed, 0)
         check_number("lora_alpha", self.lora_alpha, 0.0, open_low=True)
@@ -169,6 +188,26 @@ class FinetuneConfig:
         n_warmup = max(1, round(self.warmup_ratio * self.max_steps))
         return warmup_cosine(step, self.max_steps, n_warmup, peak)
 
+    def evaluations(self) -> tuple[int, ...]:
+        """List the training steps after which the validation split is evaluated.
+
+        Returns
+        -------
+        tuple of int
+            Ascending; step 0, the evaluation before training, is not among them.
+
+        Examples
+        --------
+        >>> FinetuneConfig(max_steps=100, eval_steps=40).evaluations()
+        (40, 80, 100)
+        >>> FinetuneConfig(max_steps=100, eval_steps=(5, 25)).evaluations()
+        (5, 25, 100)
+        """
+        steps = self.eval_steps
+        if not isinstance(steps, tuple):
+            steps = tuple(range(steps, self.max_steps, steps))
+        return tuple(sorted({step for step in steps if step < self.max_steps} | {self.max_steps}))
+
 
 PAPER_FINETUNING = FinetuneConfig(
     r=32,
@@ -184,6 +223,50 @@ PAPER_FINETUNING = FinetuneConfig(
 """Settings of the released script (Cheng et al. 2025), which uses the last step instead of a validation split."""
 
 
+@dataclass(frozen=True)
+class CurvePoint:
+    """Evaluation of a finetuning run on its validation split.
+
+    Attributes
+    ----------
+    step : int
+        Number of training steps before it.
+    accuracy, cross_entropy : float or None
+        On the validation split; None without one.
+    training_loss, gradient_norm : float or None
+        Mean loss of the training batches since the previous evaluation, and mean norm of their
+        gradients before clipping; None before training.
+    seconds : float
+        Time since the start of training, evaluations included.
+    """
+
+    step: int
+    accuracy: float | None
+    cross_entropy: float | None
+    training_loss: float | None
+    gradient_norm: float | None
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class Classification:
+    """Classes predicted for the test texts.
+
+    Attributes
+    ----------
+    accuracy : float
+        Share of the texts that are classified correctly.
+    cross_entropy : float
+        Mean of minus the log probability of the true class, in nats.
+    predictions : (n_test,) int64
+        Predicted class of each text.
+    """
+
+    accuracy: float
+    cross_entropy: float
+    predictions: NDArray[np.int64]
+
+
 @dataclass(frozen=True, eq=False)
 class FinetuneResult:
     """Result of a finetuning run.
@@ -192,10 +275,12 @@ class FinetuneResult:
     ----------
     model : CausalModel
         The finetuned model, with adapters merged.
-    accuracy : float
-        Accuracy on the test texts.
-    predictions : (n_test,) int64
-        Predicted class of each test text.
+    test : Classification
+        Classes of the test texts at the chosen checkpoint.
+    last_step : Classification or None
+        Classes of the test texts after the last training step, if ``test_last_step`` was set.
+    curve : tuple of CurvePoint
+        Evaluations under the chosen learning rate.
     validation_accuracy : float or None
         Accuracy of the chosen checkpoint on the validation split; None without one.
     learning_rate : float
@@ -214,8 +299,9 @@ class FinetuneResult:
     """
 
     model: CausalModel
-    accuracy: float
-    predictions: NDArray[np.int64]
+    test: Classification
+    last_step: Classification | None
+    curve: tuple[CurvePoint, ...]
     validation_accuracy: float | None
     learning_rate: float
     n_steps: int
@@ -223,6 +309,16 @@ class FinetuneResult:
     base_dtype: str
     seconds: float
     adapter: Any = None
+
+    @property
+    def accuracy(self) -> float:
+        """Accuracy on the test texts at the chosen checkpoint."""
+        return self.test.accuracy
+
+    @property
+    def predictions(self) -> NDArray[np.int64]:
+        """Predicted class of each test text at the chosen checkpoint, (n_test,)."""
+        return self.test.predictions
 
 
 def has_bfloat16(device: torch.device) -> bool:
@@ -292,6 +388,8 @@ def finetune(
     train_tokens: Tokens | None = None,
     test_tokens: Tokens | None = None,
     max_length: int | None = None,
+    features: tuple[NDArray[np.floating], NDArray[np.floating]] | None = None,
+    test_last_step: bool = False,
     keep_adapter: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> FinetuneResult:
@@ -312,6 +410,12 @@ def finetune(
         to avoid tokenizing again; ``max_length`` is then ignored.
     max_length : int, optional
         Tokens after which a text is truncated; by default the limit of the model.
+    features : tuple of two arrays, optional
+        Text features of the frozen model for ``train`` and ``test``, (n_train, d) and (n_test, d):
+        the last layer of ``extract(..., features="last")``, to avoid computing them again. They are
+        ignored where the frozen weights are converted to bfloat16.
+    test_last_step : bool
+        Also classify the test texts after the last training step.
     keep_adapter : bool
         Return the unmerged LoRA adapter too.
     progress : callable, optional
@@ -362,32 +466,39 @@ def finetune(
             raise ValueError(f"Row {empty_row} of {data.name}/{data.split} has no token; remove it.")
     training_rows, validation_rows = _split(train.labels, config)
     run = _FinetuneRun(model, train.n_classes, config)
-    run.prepare(ids, train.labels, training_rows)
+    run.prepare(ids, train.labels, training_rows, _checked_features(features, model, train, test))
     attempts = []
     for rate in config.learning_rates:
         with _random_state(config.seed, run.device):  # for dropout
-            attempts.append(run.train(rate, ids, train.labels, training_rows, validation_rows, progress))
-    finite = [attempt for attempt in attempts if math.isfinite(attempt.score[1])]
+            attempts.append(
+                run.train(rate, ids, train.labels, training_rows, validation_rows, progress, test_last_step)
+            )
+    finite = [attempt for attempt in attempts if not attempt.diverged]
     if not finite:
         raise ValueError(f"The loss diverged for every learning rate of {config.learning_rates}; try lower ones.")
     if len(finite) < len(attempts):
-        diverged = [attempt.rate for attempt in attempts if not math.isfinite(attempt.score[1])]
+        diverged = [attempt.rate for attempt in attempts if attempt.diverged]
         warnings.warn(
             f"The loss diverged for the learning rates {diverged}, which were excluded; use lower ones.",
             FinetuneWarning,
             stacklevel=2,
         )
     best = max(finite, key=lambda attempt: attempt.score)
+    last_step = None
+    if test_last_step:
+        run.restore(best.last_weights)
+        last_step = run.classify(test_ids, test.labels)
     run.restore(best.weights)
-    run.cached = None  # the features of the training texts
-    predictions = run.logits(test_ids).argmax(1).cpu().numpy().astype(np.int64)
+    chosen = last_step if test_last_step and best.n_steps == best.curve[-1].step else None
+    classified = chosen or run.classify(test_ids, test.labels)
     adapter = copy.deepcopy(run.body) if keep_adapter and config.method == "lora" else None
     merged = run.merged()
     return FinetuneResult(
         model=merged,
-        accuracy=float(np.mean(predictions == test.labels)),
-        predictions=predictions,
-        validation_accuracy=best.score[0] if len(validation_rows) else None,
+        test=classified,
+        last_step=last_step,
+        curve=tuple(best.curve),
+        validation_accuracy=next((p.accuracy for p in best.curve if p.step == best.n_steps), None),
         learning_rate=best.rate,
         n_steps=best.n_steps,
         n_trainable=sum(p.numel() for p in run.trainable),
@@ -454,14 +565,32 @@ def _split(labels: NDArray[np.int64], config: FinetuneConfig) -> tuple[NDArray[n
     return np.sort(training), np.sort(validation)
 
 
+def _checked_features(
+    features: tuple[NDArray[np.floating], NDArray[np.floating]] | None,
+    model: CausalModel,
+    train: TextDataset,
+    test: TextDataset,
+) -> tuple[NDArray[np.floating], NDArray[np.floating]] | None:
+    for name, given, data in zip(("train", "test"), features or (), (train, test), strict=False):
+        if np.shape(given) != (len(data), model.dimension):
+            raise ValueError(
+                f"The features of {name} must have the shape {(len(data), model.dimension)}, one row for each text; "
+                f"got {np.shape(given)}."
+            )
+    return features
+
+
 @dataclass(eq=False)
-class _Evaluation:
-    """The best evaluation under one learning rate: accuracy and minus the loss, and the weights at that step."""
+class _Attempt:
+    """Training under one learning rate: its evaluations, the best of them, and weights there and at the end."""
 
     rate: float
-    score: tuple[float, float] = (-1.0, -math.inf)
+    curve: list[CurvePoint] = field(default_factory=list)
+    score: tuple[float, float] = (-math.inf, -math.inf)
     n_steps: int = 0
     weights: list[torch.Tensor] = field(default_factory=list)
+    last_weights: list[torch.Tensor] = field(default_factory=list)
+    diverged: bool = False
 
 
 class _FinetuneRun:
@@ -480,7 +609,9 @@ class _FinetuneRun:
             self.head = torch.nn.Linear(model.dimension, n_classes).to(self.device)
         self.shift, self.scale = torch.zeros(1, device=self.device), torch.ones(1, device=self.device)
         self.trainable = [p for p in self.body.parameters() if p.requires_grad] + list(self.head.parameters())
-        self.cached: torch.Tensor | None = None
+        self.overhead = batch_overhead(model)
+        self.cached: torch.Tensor | None = None  # features of the training texts, if they never change
+        self.cached_test: torch.Tensor | None = None
         self.start: list[torch.Tensor] = []
 
     def train(
@@ -491,48 +622,66 @@ class _FinetuneRun:
         training_rows: NDArray[np.intp],
         validation_rows: NDArray[np.intp],
         progress: Callable[[int], None] | None,
-    ) -> _Evaluation:
-        """Train under one learning rate and return the best evaluation; its loss is infinite if training diverged."""
-        config, best = self.config, _Evaluation(rate)
+        keep_last: bool,
+    ) -> _Attempt:
+        """Train under one learning rate."""
+        config, attempt = self.config, _Attempt(rate)
         self.restore(self.start)
         targets = torch.as_tensor(labels, device=self.device)
         optimizer = _optimizer(config, self.trainable)
         validation_ids = [ids[i] for i in validation_rows]
-        n_without_improvement = 0
+        started, evaluations = time.perf_counter(), set(config.evaluations())
+        losses: list[float] = []
+        norms: list[torch.Tensor] = []
+
+        def evaluate(step: int) -> bool:
+            """Add a point to the curve, and return whether it is the best one."""
+            accuracy, loss = None, None
+            score = (0.0, -losses[-1] if losses else -math.inf)
+            if len(validation_rows):
+                accuracy, loss = self._evaluate(validation_ids, validation_rows, targets)
+                score = (accuracy, -loss) if config.metric_for_best_model == "accuracy" else (-loss, accuracy)
+            mean_loss = float(np.mean(losses)) if losses else None
+            norm = float(torch.stack(norms).mean()) if norms else None
+            seconds = time.perf_counter() - started
+            attempt.curve.append(CurvePoint(step, accuracy, loss, mean_loss, norm, seconds))
+            losses.clear()
+            norms.clear()
+            better = score > attempt.score
+            if better:
+                attempt.score, attempt.n_steps, attempt.weights = score, step, self._weights()
+            return better
+
         if config.warm_head and len(validation_rows):
-            best = _Evaluation(rate, self._evaluate(validation_ids, validation_rows, targets), 0, self._weights())
+            evaluate(0)
+        n_without_improvement, patience = 0, config.early_stopping_patience or math.inf
         for step, rows in enumerate(_batches(training_rows, [len(row) for row in ids], config)):
             for group in optimizer.param_groups:
                 group["lr"] = config.rate(rate, step)
             self.body.train()
             optimizer.zero_grad()
-            loss = self._backward(rows, ids, targets)
-            if not math.isfinite(loss):
-                return _Evaluation(rate)
-            torch.nn.utils.clip_grad_norm_(self.trainable, 1.0)
+            losses.append(self._backward(rows, ids, targets))
+            if not math.isfinite(losses[-1]):
+                attempt.diverged = True
+                return attempt
+            norms.append(torch.nn.utils.clip_grad_norm_(self.trainable, 1.0))
             optimizer.step()
             n_steps = step + 1
             if progress is not None:
                 progress(1)
-            if len(validation_rows) == 0:
-                if n_steps == config.max_steps:
-                    best = _Evaluation(rate, (0.0, -loss), n_steps, self._weights())
-                continue
-            if n_steps % config.eval_steps == 0 or n_steps == config.max_steps:
-                score = self._evaluate(validation_ids, validation_rows, targets)
-                if score > best.score:
-                    best = _Evaluation(rate, score, n_steps, self._weights())
-                    n_without_improvement = 0
-                else:
-                    n_without_improvement += 1
-                    if n_without_improvement >= config.early_stopping_patience:
-                        break
-        return best
+            if n_steps in evaluations and (len(validation_rows) or n_steps == config.max_steps):
+                n_without_improvement = 0 if evaluate(n_steps) else n_without_improvement + 1
+                if n_without_improvement >= patience:
+                    break
+        attempt.last_weights = self._weights() if keep_last else []
+        return attempt
 
     def _backward(self, rows: NDArray[np.intp], ids: Sequence[Sequence[int]], targets: torch.Tensor) -> float:
         """Compute the gradients of the mean loss of some rows, and return the loss."""
         total = 0.0
-        parts = [rows] if self.cached is not None else length_batches(ids, list(rows), len(rows), BATCH_TOKENS)
+        parts: list[Any] = [rows]
+        if self.cached is None:
+            parts = length_batches(ids, list(rows), len(rows), BATCH_TOKENS, self.overhead)
         for part in parts:
             index = torch.as_tensor(np.asarray(part))
             pooled = self.cached[index] if self.cached is not None else self._pool([ids[i] for i in part])
@@ -541,14 +690,24 @@ class _FinetuneRun:
             total += loss.item()
         return total
 
-    def prepare(self, ids: Sequence[Sequence[int]], labels: NDArray[np.int64], training_rows: NDArray[np.intp]) -> None:
+    def prepare(
+        self,
+        ids: Sequence[Sequence[int]],
+        labels: NDArray[np.int64],
+        training_rows: NDArray[np.intp],
+        features: tuple[NDArray[np.floating], NDArray[np.floating]] | None,
+    ) -> None:
         """Extract the features of the frozen model where they are needed, and initialize the head."""
+        given = None
+        if features is not None and self.dtype == self.source.model.dtype:
+            given = [torch.as_tensor(part, dtype=torch.float32, device=self.device) for part in features]
         if self.config.method == "frozen" or self.config.warm_head:
-            features = self._features(ids)  # adapters start at zero, so these are the features of the frozen model
+            # Adapters start at zero, so these are the features of the frozen model.
+            frozen = given[0] if given is not None else self._features(ids)
             if self.config.method == "frozen":  # its features never change, so one pass is enough
-                self.cached = features
+                self.cached, self.cached_test = frozen, None if given is None else given[1]
             if self.config.warm_head:
-                self._initialize_head(features[torch.as_tensor(training_rows)].float(), labels[training_rows])
+                self._initialize_head(frozen[torch.as_tensor(training_rows)].float(), labels[training_rows])
         self.start = self._weights()
 
     def _initialize_head(self, features: torch.Tensor, labels: NDArray[np.int64]) -> None:
@@ -561,9 +720,11 @@ class _FinetuneRun:
     def _evaluate(
         self, validation_ids: Sequence[Sequence[int]], validation_rows: NDArray[np.intp], targets: torch.Tensor
     ) -> tuple[float, float]:
-        """Accuracy on the validation split, and minus the loss."""
-        logits, labels = self.logits(validation_ids, validation_rows), targets[torch.as_tensor(validation_rows)]
-        return float((logits.argmax(1) == labels).float().mean()), -float(cross_entropy(logits, labels))
+        """Accuracy and cross-entropy on the validation split."""
+        index = torch.as_tensor(validation_rows)
+        features = None if self.cached is None else self.cached[index]
+        logits, labels = self.logits(validation_ids, features), targets[index]
+        return float((logits.argmax(1) == labels).float().mean()), float(cross_entropy(logits, labels))
 
     def _weights(self) -> list[torch.Tensor]:
         return [p.detach().clone() for p in self.trainable]
@@ -597,19 +758,22 @@ class _FinetuneRun:
     def _features(self, rows: Sequence[Sequence[int]]) -> torch.Tensor:
         features = torch.empty(len(rows), self.source.dimension, device=self.device)
         with evaluation_mode(self.body):
-            for batch in length_batches(rows, range(len(rows)), max(64, self.config.batch_size)):
+            size = max(64, self.config.batch_size)
+            for batch in length_batches(rows, range(len(rows)), size, overhead=self.overhead):
                 features[torch.tensor(batch)] = self._pool([rows[i] for i in batch])
         return features
 
     @torch.no_grad()
-    def logits(self, rows: Sequence[Sequence[int]], cached_rows: NDArray[np.intp] | None = None) -> torch.Tensor:
-        """Class scores of texts, (texts, classes)."""
-        features = (
-            self.cached[torch.as_tensor(cached_rows)]
-            if self.cached is not None and cached_rows is not None
-            else self._features(rows)
-        )
-        return self._classify(features).detach()
+    def logits(self, rows: Sequence[Sequence[int]], features: torch.Tensor | None = None) -> torch.Tensor:
+        """Class scores of texts, (texts, classes), from their features if these are known."""
+        return self._classify(self._features(rows) if features is None else features).detach()
+
+    def classify(self, rows: Sequence[Sequence[int]], labels: NDArray[np.int64]) -> Classification:
+        """Classify the test texts."""
+        logits = self.logits(rows, self.cached_test)
+        predictions = logits.argmax(1).cpu().numpy().astype(np.int64)
+        loss = float(cross_entropy(logits, torch.as_tensor(labels, device=self.device)))
+        return Classification(float(np.mean(predictions == labels)), loss, predictions)
 
     def _classify(self, pooled: torch.Tensor) -> torch.Tensor:
         return self.head((pooled.float() - self.shift) / self.scale)
