@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from ntps_utils._utils.files import write_json
 from ntps_utils._utils.provenance import provenance
 from ntps_utils.models.datasets import TextDataset, as_dataset
-from ntps_utils.models.extraction import extract, hidden_states, length_batches, pad_batch, tokenize
+from ntps_utils.models.extraction import batch_overhead, extract, hidden_states, length_batches, pad_batch, tokenize
 from ntps_utils.models.loading import CausalModel, load_model
 from ntps_utils.theory.moments import Moments
 from ntps_utils.theory.score import subspaces
@@ -53,6 +53,9 @@ class Shape:
     n_kv_heads: int
     d_ff: int
 
+
+TEXTBOOK_BATCH = 16
+"""Texts in a batch of the released script."""
 
 SHAPES = {
     "tiny": Shape(64, 4, 4, 2, 128),
@@ -243,7 +246,10 @@ def textbook(model: CausalModel, ids: list[list[int]]) -> list[NDArray[np.float6
 
 
 def dense_loop(model: CausalModel, batches: list[list[list[int]]]) -> list[torch.Tensor]:
-    """Compute A0 and A1 text by text with dense triangular matrices in float32, as the released script does.
+    """Compute A0 and A1 text by text with dense triangular matrices in float32.
+
+    These are the operations of the released script, which reads batches of 16 texts in the order
+    of the dataset.
 
     Parameters
     ----------
@@ -292,7 +298,9 @@ def bench_model(
     """
     tokens = tokenize(model, data, max_length)
     device = str(model.model.device)
-    batches = [[tokens.ids[i] for i in rows] for rows in length_batches(tokens.ids, range(len(data)), batch_size)]
+    rows = length_batches(tokens.ids, range(len(data)), batch_size, overhead=batch_overhead(model))
+    batches = [[tokens.ids[i] for i in batch] for batch in rows]
+    in_order = [tokens.ids[i : i + TEXTBOOK_BATCH] for i in range(0, len(data), TEXTBOOK_BATCH)]
 
     @torch.inference_mode()
     def bare() -> None:
@@ -308,7 +316,7 @@ def bench_model(
         "all_layers": lambda: extraction_pass("all"),
         "all_layers_float64": lambda: extraction_pass("all", "float64"),
         "last_layer": lambda: extraction_pass("last"),
-        "dense_loop": lambda: dense_loop(model, batches),
+        "dense_loop": lambda: dense_loop(model, in_order),
     }
     times = []
     for _ in range(repeats):
