@@ -102,6 +102,8 @@ class Subspaces:
         U in white coordinates of S; the columns are orthonormal.
     whitening : Whitening
         Whitening of S, after ridge or shrinkage.
+    whitening_a : Whitening
+        Whitening of A0.
     r : int
         Numerical rank of C. With ``fill_u``, U has more than r columns.
     trace_y : float
@@ -124,6 +126,7 @@ class Subspaces:
     gamma: Array
     white_U: Array
     whitening: Whitening
+    whitening_a: Whitening
     r: int
     trace_y: float
     tr_G: float
@@ -439,6 +442,7 @@ def subspaces(
         gamma=autoregression.eigenvalues,
         white_U=perception.white,
         whitening=white_S,
+        whitening_a=white_A,
         r=perception.n_informative,
         trace_y=float(np.trace(moments.Y)),
         tr_G=moments.tr_G,
