@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from ntps_utils.models.scoring import score_model
     from ntps_utils.theory.estimator import NTPS, score
     from ntps_utils.theory.moments import Moments
-    from ntps_utils.theory.score import ScoreReport, ScoreRow, subspaces
+    from ntps_utils.theory.report import ScoreReport
+    from ntps_utils.theory.score import ScoreRow, subspaces
 
 __version__ = "0.2.0"
 
@@ -38,7 +39,7 @@ _EXPORTS = {
     "Moments": "ntps_utils.theory.moments",
     "NTPSCallback": "ntps_utils.models.callback",
     "PrescreenReport": "ntps_utils.evidence.prescreen",
-    "ScoreReport": "ntps_utils.theory.score",
+    "ScoreReport": "ntps_utils.theory.report",
     "ScoreRow": "ntps_utils.theory.score",
     "TextDataset": "ntps_utils.models.datasets",
     "extract": "ntps_utils.models.extraction",

@@ -20,7 +20,7 @@ from ntps_utils.cli import doctor
 from ntps_utils.cli.console import QUIET_LOGGERS, guarded
 from ntps_utils.cli.main import app
 from ntps_utils.cli.score import parse_widths
-from ntps_utils.theory.score import ScoreReport
+from ntps_utils.theory.report import ScoreReport
 
 runner = CliRunner()
 COMMANDS = ("score", "prescreen", "benchmark", "lab", "models", "datasets", "results", "doctor")

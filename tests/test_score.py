@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from ntps_utils.theory.linear import whiten
 from ntps_utils.theory.moments import Moments
-from ntps_utils.theory.score import NumericalWarning, ScoreReport, resolve_width, score_layer, subspaces
+from ntps_utils.theory.report import ScoreReport, score_layer
+from ntps_utils.theory.score import NumericalWarning, resolve_width, subspaces
 from ntps_utils.theory.synthetic import Problem, exact_problem, planted_problem, random_problem
 
 pytestmark = pytest.mark.filterwarnings("ignore::ntps_utils.theory.score.NumericalWarning")
@@ -346,7 +347,7 @@ def test_jackknife_error_approximates_the_spread_over_samples():
 
 
 def test_jackknife_error_of_a_mean_is_its_standard_error():
-    from ntps_utils.theory.score import _jackknife_se
+    from ntps_utils.theory.report import _jackknife_se
 
     x = np.random.default_rng(0).normal(size=25)
     replicates = [np.delete(x, i).mean() for i in range(25)]

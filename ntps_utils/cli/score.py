@@ -12,7 +12,8 @@ from ntps_utils.cli import options
 from ntps_utils.cli.console import guarded, new_table, note, out, progress_callback, save
 
 if TYPE_CHECKING:
-    from ntps_utils.theory.score import ScoreReport, Shrinkage
+    from ntps_utils.theory.report import ScoreReport
+    from ntps_utils.theory.score import Shrinkage
 
 HEADINGS = {
     "ntps": "NTPS",
@@ -22,6 +23,9 @@ HEADINGS = {
     "excess_loss": "excess",
 }
 """Heading of each column of scores, by field of a row."""
+
+CONTROL_HEADINGS = {"pca_s": "PCA S", "pca_a0": "PCA A0", "symmetric": "symmetric"}
+"""Heading of each control that is one subspace."""
 
 
 def parse_widths(values: list[str]) -> list[int | float]:
@@ -148,6 +152,9 @@ def score_command(
             help="Number of random groups of texts for standard errors, such as 10; 0 for no standard errors."
         ),
     ] = 0,
+    controls: Annotated[
+        bool, typer.Option(help="Score control subspaces too, and print the score minus that of a random target.")
+    ] = True,
     json_file: options.JsonFile = None,
 ) -> None:
     """Score how well a model's next-token subspace supports the labels of a dataset.
@@ -182,6 +189,7 @@ def score_command(
                 shrinkage=intensity,
                 order=order,  # type: ignore[arg-type]  # checked there
                 jackknife=jackknife,
+                controls=controls,
                 batch_size=batch_size,
                 stream=stream,
                 checkpoint=checkpoint,
@@ -218,6 +226,8 @@ def print_report(report: ScoreReport) -> None:
             cells.append(f"{row.lower_bound_metric:.2g}–{row.upper_bound_metric:.2g}")
         table.add_row(*cells)
     out.print(table)
+    if facts["controls"]:
+        print_controls(report)
     last = "± is one standard error over texts." if with_errors else "The last two columns are bounds on it."
     if facts["model_origin"]:
         out.print(f"Model: {facts['model_origin']}.", highlight=False, markup=False)
@@ -225,5 +235,23 @@ def print_report(report: ScoreReport) -> None:
         f"{facts['n_texts']} texts, {facts['n_tokens']} tokens, {facts['n_classes']} classes, "
         f"{'centered' if facts['center'] else 'uncentered'} moments, {facts['seconds']:.1f} s. The excess loss is "
         f"the loss added by predicting from the k_v next-token directions alone. {last}",
+        highlight=False,
+    )
+
+
+def print_controls(report: ScoreReport) -> None:
+    """Print the NTPS of other subspaces of the same width."""
+    table = new_table("NTPS of other subspaces of the same width", padding=(0, 0, 0, 1))
+    for heading in ["layer", "k_v", "next-token", "random", "net", *CONTROL_HEADINGS.values()]:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in report:
+        low, high = row.control("random").range()
+        others = [f"{row.control(name).ntps:.3f}" for name in CONTROL_HEADINGS]
+        cells = [f"{row.ntps:.3f}", f"{low:.3f}–{high:.3f}", f"{row.net():+.3f}", *others]
+        table.add_row(str(row.layer), str(row.k_v), *cells)
+    out.print(table)
+    out.print(
+        "random: 95% range for next-token directions with a random target; net: NTPS minus their mean. PCA: directions "
+        "of largest variance. symmetric: without the order of the tokens.",
         highlight=False,
     )

@@ -14,7 +14,8 @@ from ntps_utils.models.datasets import as_dataset
 from ntps_utils.models.loading import CausalModel
 from ntps_utils.models.scoring import score_model
 from ntps_utils.theory.estimator import as_widths
-from ntps_utils.theory.score import ScoreReport, Width
+from ntps_utils.theory.report import ScoreReport
+from ntps_utils.theory.score import Width
 
 LOGGED = ("ntps", "ntps_metric", "ntps_task", "trace_b")
 
@@ -46,6 +47,8 @@ class NTPSCallback(TrainerCallback):
         Tokens after which a text is truncated.
     batch_size : int
         Texts in a forward pass.
+    controls : bool
+        Score control subspaces too, see :mod:`ntps_utils.theory.controls`.
     **options
         Further options of :func:`ntps_utils.models.scoring.score_model`, such as ``center``.
 
@@ -81,6 +84,7 @@ class NTPSCallback(TrainerCallback):
         max_texts: int | None = 1000,
         max_length: int | None = None,
         batch_size: int = 16,
+        controls: bool = False,
         **options: Any,
     ) -> None:
         check_integer("every", every, 1)
@@ -94,6 +98,7 @@ class NTPSCallback(TrainerCallback):
             "max_texts": max_texts,
             "max_length": max_length,
             "batch_size": batch_size,
+            "controls": controls,
             **options,
         }
         self.reports: dict[int, ScoreReport] = {}

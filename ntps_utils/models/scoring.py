@@ -17,7 +17,8 @@ from ntps_utils.models.extraction import extract, random_groups
 from ntps_utils.models.loading import CausalModel, as_model
 from ntps_utils.theory.estimator import as_widths, check_score_settings, score_layers
 from ntps_utils.theory.linear import Order
-from ntps_utils.theory.score import ScoreReport, Shrinkage, Width, resolve_width
+from ntps_utils.theory.report import ScoreReport
+from ntps_utils.theory.score import Shrinkage, Width, resolve_width
 
 
 def score_model(
@@ -35,6 +36,7 @@ def score_model(
     shrinkage: Shrinkage = 0.0,
     order: Order = "descending",
     jackknife: int = 0,
+    controls: bool = True,
     batch_size: int = 64,
     stream: bool = True,
     checkpoint: str | Path | None = None,
@@ -72,6 +74,8 @@ def score_model(
         See :func:`ntps_utils.theory.score.subspaces`.
     jackknife : int
         Number of random groups of texts for standard errors, at least 3; 0 for none.
+    controls : bool
+        Score control subspaces too, see :mod:`ntps_utils.theory.controls`.
     device, dtype, base_model, trust_remote_code
         See :func:`ntps_utils.models.loading.load_model`.
     seed : int
@@ -98,7 +102,7 @@ def score_model(
     [(0, 16), (3, 16)]
     """
     started = time.perf_counter()
-    check_score_settings(center, ridge, shrinkage, order, jackknife, seed)
+    check_score_settings(center, ridge, shrinkage, order, jackknife, controls, seed)
     check_integer("max_texts", max_texts, 1, optional=True)
     widths = as_widths(k_v)
     data = as_dataset(dataset, split, text_column=text_column, label_column=label_column)
@@ -136,7 +140,14 @@ def score_model(
         progress=count,
     )
     rows, grids = score_layers(
-        extraction.parts, widths, center=center, ridge=ridge, shrinkage=shrinkage, order=order, progress=progress
+        extraction.parts,
+        widths,
+        center=center,
+        ridge=ridge,
+        shrinkage=shrinkage,
+        order=order,
+        controls=controls,
+        progress=progress,
     )
     moments = extraction.parts[0]
     return ScoreReport(
@@ -164,6 +175,7 @@ def score_model(
             shrinkage=shrinkage,
             order=order,
             jackknife=jackknife,
+            controls=controls,
             seed=seed,
             batch_size=batch_size,
             device=str(lm.model.device),

@@ -87,7 +87,7 @@ class ControlScores:
 
 
 def control_scores(
-    moments: LayerMoments, solved: Subspaces, k_v: int, *, n_draws: int = 50, seed: int = 0
+    moments: LayerMoments, solved: Subspaces, k_v: int, *, n_draws: int = 20, seed: int = 0
 ) -> tuple[ControlScores, ...]:
     """Compute the scores of every control at one width.
 
@@ -162,7 +162,7 @@ def control_directions(moments: LayerMoments, solved: Subspaces) -> dict[str, Ar
     }
 
 
-def random_control(solved: Subspaces, k_v: int, *, n_draws: int = 50, seed: int = 0) -> ControlScores:
+def random_control(solved: Subspaces, k_v: int, *, n_draws: int = 20, seed: int = 0) -> ControlScores:
     """Estimate mean and standard deviation of the scores of ``A0^{-1/2} Z`` over random orthonormal Z.
 
     Parameters

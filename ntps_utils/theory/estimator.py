@@ -20,16 +20,8 @@ from ntps_utils._utils.validation import check_choice, check_flag, check_integer
 from ntps_utils.theory.layer_moments import as_targets
 from ntps_utils.theory.linear import Order
 from ntps_utils.theory.moments import Moments
-from ntps_utils.theory.score import (
-    NumericalWarning,
-    ScoreGrid,
-    ScoreReport,
-    ScoreRow,
-    Shrinkage,
-    Width,
-    resolve_width,
-    score_layer,
-)
+from ntps_utils.theory.report import ScoreGrid, ScoreReport, score_layer
+from ntps_utils.theory.score import NumericalWarning, ScoreRow, Shrinkage, Width, resolve_width
 
 BATCH = 64  # texts that score() adds at a time
 
@@ -45,6 +37,7 @@ def score(
     shrinkage: Shrinkage = 0.0,
     order: Order = "descending",
     jackknife: int = 0,
+    controls: bool = True,
     seed: int = 0,
 ) -> ScoreReport:
     """Score token features against the labels of their texts.
@@ -67,13 +60,16 @@ def score(
         See :func:`ntps_utils.theory.score.subspaces`.
     jackknife : int
         Number of random groups of texts for standard errors, at least 3; 0 for none.
+    controls : bool
+        Score control subspaces too (:mod:`ntps_utils.theory.controls`), which takes as long again.
     seed : int
         Random seed for the jackknife groups.
 
     Returns
     -------
     ScoreReport
-        One row for each width; ``report.rows[0].ntps`` is the paper's score.
+        One row for each width; ``report.rows[0].ntps`` is the paper's score, and
+        ``report.rows[0].net()`` what exceeds a random target.
 
     Raises
     ------
@@ -111,6 +107,7 @@ def score(
         shrinkage=shrinkage,
         order=order,
         jackknife=jackknife,
+        controls=controls,
         seed=seed,
     )
     for start in range(0, n, BATCH):
@@ -133,7 +130,7 @@ class NTPS:
         from the last layer.
     n_classes : int, optional
         Number of classes; by default one more than the largest label.
-    k_v, center, ridge, shrinkage, order, jackknife, seed
+    k_v, center, ridge, shrinkage, order, jackknife, controls, seed
         See :func:`score`.
     precision : {"float64", "float32"}, optional
         Type in which the products of a batch are formed; by default float64 on the CPU
@@ -169,12 +166,13 @@ class NTPS:
         shrinkage: Shrinkage = 0.0,
         order: Order = "descending",
         jackknife: int = 0,
+        controls: bool = True,
         precision: str | None = None,
         seed: int = 0,
     ) -> None:
         check_integer("n_classes", n_classes, 1, optional=True)
         check_choice("precision", precision, (None, "float64", "float32"))
-        check_score_settings(center, ridge, shrinkage, order, jackknife, seed)
+        check_score_settings(center, ridge, shrinkage, order, jackknife, controls, seed)
         self.layers = layers
         self.n_classes = n_classes
         self.k_v = as_widths(k_v)
@@ -183,6 +181,7 @@ class NTPS:
         self.shrinkage = shrinkage
         self.order = order
         self.jackknife = jackknife
+        self.controls = controls
         self.precision = precision
         self.seed = seed
         self._parts: list[Moments] = []
@@ -295,6 +294,7 @@ class NTPS:
             ridge=self.ridge,
             shrinkage=self.shrinkage,
             order=self.order,
+            controls=self.controls,
             progress=progress,
         )
         first = parts[0]
@@ -310,6 +310,7 @@ class NTPS:
             shrinkage=self.shrinkage,
             order=self.order,
             jackknife=self.jackknife,
+            controls=self.controls,
             seed=self.seed,
             precision=first.precision,
         )
@@ -412,10 +413,11 @@ class NTPS:
 
 
 def check_score_settings(
-    center: bool, ridge: float, shrinkage: Shrinkage, order: str, jackknife: int, seed: int
+    center: bool, ridge: float, shrinkage: Shrinkage, order: str, jackknife: int, controls: bool, seed: int
 ) -> None:
     """Raise ValueError unless the settings that all scores share are valid."""
     check_flag("center", center)
+    check_flag("controls", controls)
     check_number("ridge", ridge, 0.0)
     if shrinkage != "ledoit-wolf":
         check_number("shrinkage (a number in [0, 1] or 'ledoit-wolf')", shrinkage, 0.0, 1.0)
@@ -451,6 +453,7 @@ def score_layers(
     parts: Sequence[Moments],
     k_v: Sequence[Width],
     *,
+    controls: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
     **options: Any,
 ) -> tuple[list[ScoreRow], list[ScoreGrid]]:
@@ -459,8 +462,10 @@ def score_layers(
     Parameters
     ----------
     parts : sequence of Moments
-        Moments of disjoint groups of texts, see :func:`ntps_utils.theory.score.score_layer`.
+        Moments of disjoint groups of texts, see :func:`ntps_utils.theory.report.score_layer`.
     k_v : sequence of int or float
+    controls : bool
+        Score the control subspaces too, see :mod:`ntps_utils.theory.controls`.
     progress : callable, optional
         Called with a description, the number of layers scored, and their total.
     **options
@@ -480,7 +485,7 @@ def score_layers(
         for i, layer in enumerate(layers):
             if progress is not None:
                 progress("scoring layers", i, len(layers))
-            new_rows, grid = score_layer(parts, layer, k_v, **options)
+            new_rows, grid = score_layer(parts, layer, k_v, controls=controls, **options)
             rows += new_rows
             grids.append(grid)
     if progress is not None:

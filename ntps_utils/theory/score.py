@@ -21,15 +21,12 @@ your LLM Perception Skills, arXiv:2505.17169.
 
 from __future__ import annotations
 
-import json
 import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
-from functools import cached_property, reduce
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from ntps_utils._utils.diagnostics import with_reference
@@ -46,8 +43,8 @@ from ntps_utils.theory.linear import (
     whiten,
 )
 
-if TYPE_CHECKING:  # torch is needed for moments of several layers, not for the scores of one
-    from ntps_utils.theory.moments import Moments
+if TYPE_CHECKING:
+    from ntps_utils.theory.controls import ControlScores
 
 Width = int | float
 Shrinkage = float | Literal["ledoit-wolf"]
@@ -118,6 +115,8 @@ class Subspaces:
         Whether S, C and Y are covariances.
     shrinkage : float
         Shrinkage intensity applied to S.
+    regularized : bool
+        Whether S has a ridge or was shrunk.
     """
 
     U: Array
@@ -134,6 +133,7 @@ class Subspaces:
     n_texts: int
     centered: bool
     shrinkage: float
+    regularized: bool
 
     # -- sizes -----------------------------------------------------------------
 
@@ -175,6 +175,21 @@ class Subspaces:
     @cached_property
     def _metric_overlap(self) -> Array:
         return (self.white_U.T @ self._metric.Q) ** 2
+
+    def metric_basis(self, k_v: int) -> Array:
+        """Compute an orthonormal basis of V in white coordinates of S.
+
+        Parameters
+        ----------
+        k_v : int
+            Width of V, from 1 to :attr:`rank_v`.
+
+        Returns
+        -------
+        (rank, m) float64
+            With m the dimension of V in the metric of S, at most ``k_v``.
+        """
+        return self._metric.Q[:, : self._metric.counts[k_v]]
 
     @cached_property
     def ntps(self) -> Array:
@@ -450,6 +465,7 @@ def subspaces(
         n_texts=moments.n_texts,
         centered=moments.centered,
         shrinkage=intensity,
+        regularized=regularized,
     )
 
 
@@ -541,6 +557,9 @@ class ScoreRow:
         Shrinkage intensity of S.
     ntps_se, ntps_metric_se, ntps_task_se, excess_loss_se : float or None
         Jackknife standard errors over texts; None if they were not computed.
+    controls : tuple of ControlScores
+        Scores of the control subspaces, see :mod:`ntps_utils.theory.controls`; empty if they were
+        not computed.
     """
 
     layer: int
@@ -566,215 +585,48 @@ class ScoreRow:
     ntps_metric_se: float | None = None
     ntps_task_se: float | None = None
     excess_loss_se: float | None = None
+    controls: tuple[ControlScores, ...] = ()
 
-
-@dataclass(frozen=True, eq=False)
-class ScoreGrid:
-    """Scores of one layer for every width.
-
-    Attributes
-    ----------
-    layer : int
-        Index into ``hidden_states``.
-    ntps, ntps_metric : (columns of U, m) float64
-        Entry [k_u - 1, k_v - 1] is the score at widths k_u and k_v.
-    ntps_task, excess_loss : (m,) float64
-        Entry [k_v - 1] is the value at width k_v.
-    beta : (columns of U,) float64
-        Eigenvalues of U.
-    gamma : (m,) float64
-        Eigenvalues of V.
-    """
-
-    layer: int
-    ntps: Array
-    ntps_metric: Array
-    ntps_task: Array
-    excess_loss: Array
-    beta: Array
-    gamma: Array
-
-
-@dataclass(frozen=True, repr=False)
-class ScoreReport:
-    """Scores of a model on a dataset, with their provenance.
-
-    Attributes
-    ----------
-    rows : tuple of ScoreRow
-        One row per layer and k_v. Iterating over the report yields the rows.
-    provenance : dict
-        Settings, versions, fingerprints of weights and texts, and date.
-    grids : tuple of ScoreGrid
-        Scores at every width, one grid per layer. They are not written to JSON.
-
-    Examples
-    --------
-    >>> from ntps_utils.theory.synthetic import planted_problem
-    >>> problem = planted_problem(0, d=10, n_texts=400)
-    >>> row = subspaces(problem.moments(), center=True).row(2)
-    >>> ScoreReport((row,), {"dataset": "planted classes"})
-    ScoreReport: planted classes, 1 row
-     layer  k_v   ntps  ntps_metric  ntps_task  trace_b  excess_loss
-         0    2 0.9056       0.9858     0.9854   0.3666       0.0053
-    """
-
-    rows: tuple[ScoreRow, ...]
-    provenance: dict[str, Any] = field(default_factory=dict)
-    grids: tuple[ScoreGrid, ...] = field(default=(), compare=False)
-
-    def grid(self, layer: int) -> ScoreGrid:
-        """Return the scores of one layer at every width.
+    def control(self, name: str) -> ControlScores:
+        """Return the scores of a control.
 
         Parameters
         ----------
-        layer : int
-            Index into ``hidden_states``.
+        name : str
+            One of ``ntps_utils.theory.controls.CONTROLS``.
 
         Returns
         -------
-        ScoreGrid
-            Scores at every (k_u, k_v).
+        ControlScores
 
         Raises
         ------
         ValueError
-            If the report has no grid for that layer.
+            If the row has no such control.
         """
-        for grid in self.grids:
-            if grid.layer == layer:
-                return grid
-        layers = [grid.layer for grid in self.grids]
-        raise ValueError(f"There is no grid for layer {layer}; this report has grids for layers {layers}.")
+        for one in self.controls:
+            if one.control == name:
+                return one
+        names = [one.control for one in self.controls]
+        raise ValueError(f"There is no control {name!r}; this row has the controls {names}.")
 
-    def __iter__(self) -> Iterator[ScoreRow]:
-        return iter(self.rows)
-
-    def __str__(self) -> str:
-        columns = ["layer", "k_v", "ntps", "ntps_metric", "ntps_task", "trace_b", "excess_loss"]
-        return self.to_frame()[columns].to_string(index=False, float_format=lambda x: f"{x:.4f}")
-
-    def __repr__(self) -> str:
-        subject = " on ".join(str(self.provenance[key]) for key in ("model", "dataset") if key in self.provenance)
-        count = f"{len(self.rows)} row{'' if len(self.rows) == 1 else 's'}"
-        return f"ScoreReport: {f'{subject}, ' if subject else ''}{count}\n{self}"
-
-    def to_frame(self) -> pd.DataFrame:
-        """Convert to a table.
-
-        Returns
-        -------
-        pandas.DataFrame
-            One row per layer and k_v, one column per field of :class:`ScoreRow`.
-        """
-        return pd.DataFrame([asdict(row) for row in self.rows], columns=[f.name for f in fields(ScoreRow)])
-
-    def to_json(self) -> str:
-        """Convert to JSON, with numbers at full precision and null for missing values.
-
-        Returns
-        -------
-        str
-            ``{"rows": [...], "provenance": {...}}``, without the grids.
-        """
-        return json.dumps({"rows": [asdict(row) for row in self.rows], "provenance": self.provenance}, indent=2)
-
-    @classmethod
-    def from_json(cls, text: str) -> ScoreReport:
-        """Create a report from the output of :meth:`to_json`.
+    def net(self, score: str = "ntps") -> float:
+        """Return a score minus its mean over random subspaces that share the construction of V.
 
         Parameters
         ----------
-        text : str
-            JSON text.
+        score : {"ntps", "ntps_metric", "ntps_task"}
 
         Returns
         -------
-        ScoreReport
-            Report without grids.
+        float
+
+        Raises
+        ------
+        ValueError
+            If the controls were not computed.
         """
-        data = json.loads(text)
-        return cls(tuple(ScoreRow(**row) for row in data["rows"]), data["provenance"])
-
-
-def score_layer(
-    parts: Sequence[Moments], layer: int, k_v: Sequence[Width] = (0.5,), **options: Any
-) -> tuple[list[ScoreRow], ScoreGrid]:
-    """Score one layer at several widths, with standard errors if texts come in groups.
-
-    Parameters
-    ----------
-    parts : sequence of Moments
-        Moments of disjoint, exchangeable groups of texts. With at least three groups, each
-        score gets a delete-one-group jackknife standard error.
-    layer : int
-        Index into ``hidden_states``.
-    k_v : sequence of int or float
-        Widths, see :func:`resolve_width`. Equal widths give one row.
-    **options
-        Options of :func:`subspaces`.
-
-    Returns
-    -------
-    rows : list of ScoreRow
-        One row per width.
-    grid : ScoreGrid
-        Scores at every width.
-
-    Raises
-    ------
-    ValueError
-        If a part does not contain the layer, or a setting is not valid.
-
-    Notes
-    -----
-    With n groups and estimates t_1 ... t_n, each without one group, the standard error is
-    ``sqrt((n - 1) / n * sum_i (t_i - mean t)^2)``.
-
-    References
-    ----------
-    B. Efron and C. Stein (1981), The jackknife estimate of variance, The Annals of
-    Statistics 9(3).
-
-    Examples
-    --------
-    >>> from ntps_utils.theory.moments import Moments
-    >>> from ntps_utils.theory.synthetic import planted_problem
-    >>> problem = planted_problem(0, d=10, n_texts=400)
-    >>> groups = [Moments.from_texts(problem.texts[i::5], problem.targets[i::5]) for i in range(5)]
-    >>> (row,), grid = score_layer(groups, 0, [2], center=True)
-    >>> round(row.ntps, 3), round(row.ntps_se, 3)
-    (0.906, 0.047)
-    """
-    parts = [part.select_layer(layer) for part in parts]  # so that only this layer is merged
-    total = _merge(parts)
-    solved = subspaces(total.layer(layer), layer=layer, **options)
-    rows = [solved.row(k) for k in dict.fromkeys(solved.width(k) for k in k_v)]
-    grid = ScoreGrid(**{f.name: getattr(solved, f.name) for f in fields(ScoreGrid)})
-    if len(parts) < 3:
-        return rows, grid
-    names = ("ntps", "ntps_metric", "ntps_task", "excess_loss")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NumericalWarning)  # the solution of all texts has warned already
-        without_one = [
-            subspaces(_merge([*parts[:i], *parts[i + 1 :]]).layer(layer), layer=layer, **options)
-            for i in range(len(parts))
-        ]
-        replicates = [[replicate.row(row.k_v) for replicate in without_one] for row in rows]
-    errors = [
-        {f"{name}_se": _jackknife_se([getattr(r, name) for r in group]) for name in names} for group in replicates
-    ]
-    return [replace(row, **error) for row, error in zip(rows, errors, strict=True)], grid  # type: ignore[arg-type]
-
-
-def _merge(parts: Sequence[Moments]) -> Moments:
-    return reduce(lambda total, part: total.merge(part), parts)
-
-
-def _jackknife_se(replicates: Sequence[float]) -> float:
-    """Standard error from delete-one-group estimates (Efron and Stein 1981)."""
-    n = len(replicates)
-    return float(np.sqrt((n - 1) * np.var(replicates)))
+        return float(getattr(self, score) - getattr(self.control("random"), score))
 
 
 def _warn(message: str) -> None:
