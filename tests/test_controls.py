@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from ntps_utils.theory.controls import (
     CONTROLS,
-    ControlScores,
     control_directions,
     control_scores,
     mean_random_scores,
@@ -20,7 +19,7 @@ from ntps_utils.theory.controls import (
     with_directions,
 )
 from ntps_utils.theory.layer_moments import LayerMoments
-from ntps_utils.theory.score import subspaces
+from ntps_utils.theory.score import ControlScores, subspaces
 from ntps_utils.theory.synthetic import planted_problem
 
 pytestmark = pytest.mark.filterwarnings("ignore::ntps_utils.theory.score.NumericalWarning")

@@ -15,7 +15,7 @@ the target only, and the **net score** is the score minus the mean score of ``ra
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import scipy.linalg
@@ -25,65 +25,12 @@ from scipy.optimize import brentq
 from ntps_utils._utils.validation import check_integer
 from ntps_utils.theory.layer_moments import LayerMoments
 from ntps_utils.theory.linear import Array, encoder
-from ntps_utils.theory.score import Subspaces
+from ntps_utils.theory.score import ControlScores, Subspaces
 
 CONTROLS = ("pca_s", "pca_a0", "symmetric", "random")
 """Names of the controls."""
 
 SCORES = ("ntps", "ntps_metric", "ntps_task")
-
-
-@dataclass(frozen=True)
-class ControlScores:
-    """Scores of a control subspace.
-
-    Attributes
-    ----------
-    control : str
-        One of ``CONTROLS``.
-    k_v : int
-        Width of the subspace.
-    ntps, ntps_metric, ntps_task : float
-        Its scores; for "random" their means over random subspaces.
-    ntps_sd, ntps_metric_sd, ntps_task_sd : float or None
-        Standard deviations over random subspaces; None for the other controls.
-    """
-
-    control: str
-    k_v: int
-    ntps: float
-    ntps_metric: float
-    ntps_task: float
-    ntps_sd: float | None = None
-    ntps_metric_sd: float | None = None
-    ntps_task_sd: float | None = None
-
-    def range(self, score: str = "ntps") -> tuple[float, float]:
-        """Return the interval that 95% of the random subspaces score in, for normally distributed scores.
-
-        Parameters
-        ----------
-        score : {"ntps", "ntps_metric", "ntps_task"}
-
-        Returns
-        -------
-        low, high : float
-
-        Raises
-        ------
-        ValueError
-            If the control is not random.
-
-        Examples
-        --------
-        >>> ControlScores("random", 4, 0.5, 0.5, 0.5, 0.1, 0.1, 0.1).range()
-        (0.304, 0.696)
-        """
-        sd = getattr(self, f"{score}_sd")
-        if sd is None:
-            raise ValueError(f"The control {self.control!r} is one subspace and has no range; 'random' has one.")
-        mean = getattr(self, score)
-        return max(0.0, mean - 1.96 * sd), min(1.0, mean + 1.96 * sd)
 
 
 def control_scores(

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from ntps_utils.theory.controls import SCORES, ControlScores, control_scores
+from ntps_utils.theory.controls import SCORES, control_scores
 from ntps_utils.theory.linear import Array
-from ntps_utils.theory.score import NumericalWarning, ScoreRow, Width, subspaces
+from ntps_utils.theory.score import ControlScores, NumericalWarning, ScoreRow, Width, subspaces
 
 if TYPE_CHECKING:  # torch is needed for moments of several layers, not for the scores of one
     from ntps_utils.theory.moments import Moments

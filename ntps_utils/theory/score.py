@@ -24,7 +24,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,9 +42,6 @@ from ntps_utils.theory.linear import (
     shrink,
     whiten,
 )
-
-if TYPE_CHECKING:
-    from ntps_utils.theory.controls import ControlScores
 
 Width = int | float
 Shrinkage = float | Literal["ledoit-wolf"]
@@ -513,6 +510,59 @@ def resolve_width(k_v: Width, rank: int, d: int) -> int:
     if not 0.0 < k_v <= 1.0:
         raise ValueError(f"k_v = {k_v} is not a fraction in (0, 1]; use an integer for a number of directions.")
     return max(1, round(float(k_v) * rank))
+
+
+@dataclass(frozen=True)
+class ControlScores:
+    """Scores of a control subspace, see :mod:`ntps_utils.theory.controls`.
+
+    Attributes
+    ----------
+    control : str
+        One of ``ntps_utils.theory.controls.CONTROLS``.
+    k_v : int
+        Width of the subspace.
+    ntps, ntps_metric, ntps_task : float
+        Its scores; for "random" their means over random subspaces.
+    ntps_sd, ntps_metric_sd, ntps_task_sd : float or None
+        Standard deviations over random subspaces; None for the other controls.
+    """
+
+    control: str
+    k_v: int
+    ntps: float
+    ntps_metric: float
+    ntps_task: float
+    ntps_sd: float | None = None
+    ntps_metric_sd: float | None = None
+    ntps_task_sd: float | None = None
+
+    def range(self, score: str = "ntps") -> tuple[float, float]:
+        """Return the interval that 95% of the random subspaces score in, for normally distributed scores.
+
+        Parameters
+        ----------
+        score : {"ntps", "ntps_metric", "ntps_task"}
+
+        Returns
+        -------
+        low, high : float
+
+        Raises
+        ------
+        ValueError
+            If the control is not random.
+
+        Examples
+        --------
+        >>> ControlScores("random", 4, 0.5, 0.5, 0.5, 0.1, 0.1, 0.1).range()
+        (0.304, 0.696)
+        """
+        sd = getattr(self, f"{score}_sd")
+        if sd is None:
+            raise ValueError(f"The control {self.control!r} is one subspace and has no range; 'random' has one.")
+        mean = getattr(self, score)
+        return max(0.0, mean - 1.96 * sd), min(1.0, mean + 1.96 * sd)
 
 
 @dataclass(frozen=True)
