@@ -59,7 +59,7 @@ from ntps_utils.theory.synthetic import (
     planted_problem,
     random_problem,
 )
-from ntps_utils.theory.verification import check_bounds, with_subspace
+from ntps_utils.theory.verification import check_bounds
 
 house_style()
 warnings.simplefilter(
@@ -415,7 +415,7 @@ cases = {
     "V along the strong feature": [1.0, 0.0],
 }
 views = {
-    name: with_subspace(solved, np.array(v)[:, None]) for name, v in cases.items()
+    name: solved.with_subspace(np.array(v)[:, None]) for name, v in cases.items()
 }
 table = pd.DataFrame(
     {
@@ -497,7 +497,7 @@ def worst_change(M, *, resolve):
     before = subspaces(base.moments())
     after = subspaces(base.transform(M).moments())
     if not resolve:
-        after = with_subspace(after, np.linalg.solve(M.T, before.V))
+        after = after.with_subspace(np.linalg.solve(M.T, before.V))
     names = ("ntps", "ntps_metric", "ntps_task")
     return {
         name: float(

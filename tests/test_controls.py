@@ -16,7 +16,6 @@ from ntps_utils.theory.controls import (
     control_scores,
     mean_random_scores,
     random_control,
-    with_directions,
 )
 from ntps_utils.theory.layer_moments import LayerMoments
 from ntps_utils.theory.score import ControlScores, subspaces
@@ -93,7 +92,7 @@ def test_mean_of_the_random_control_is_that_of_its_draws(center, k):
     draws = []
     for _ in range(400):
         Z = scipy.linalg.qr(rng.normal(size=(d, k)), mode="economic")[0]
-        other = with_directions(solved, root @ Z)
+        other = solved.with_subspace(root @ Z)
         draws.append((other.ntps[-1, -1], other.ntps_metric[-1, -1], other.ntps_task[-1]))
     means, sds = np.mean(draws, axis=0), np.std(draws, axis=0)
     assert row.ntps == pytest.approx(means[0], abs=0.4 * sds[0])
@@ -109,7 +108,7 @@ def test_error_of_the_mean_falls_with_the_number_of_features():
         solved = subspaces(moments)
         mean = mean_random_scores(solved, [d // 2])[0, 0]
         W, rng = solved.whitening_a.from_white, np.random.default_rng(0)
-        overlaps = [with_directions(solved, W @ rng.normal(size=(d, d // 2))).ntps[-1, -1] for _ in range(1500)]
+        overlaps = [solved.with_subspace(W @ rng.normal(size=(d, d // 2))).ntps[-1, -1] for _ in range(1500)]
         errors.append(abs(mean - np.mean(overlaps)))
     assert errors[1] < max(0.005, errors[0] / 2)
 

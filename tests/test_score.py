@@ -12,6 +12,7 @@ import scipy.linalg
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ntps_utils.theory.layer_moments import LayerMoments
 from ntps_utils.theory.linear import whiten
 from ntps_utils.theory.moments import Moments
 from ntps_utils.theory.report import ScoreReport, score_layer
@@ -346,14 +347,6 @@ def test_jackknife_error_approximates_the_spread_over_samples():
     assert 0.5 < np.mean(errors) / np.std(scores) < 2.0
 
 
-def test_jackknife_error_of_a_mean_is_its_standard_error():
-    from ntps_utils.theory.report import _jackknife_se
-
-    x = np.random.default_rng(0).normal(size=25)
-    replicates = [np.delete(x, i).mean() for i in range(25)]
-    np.testing.assert_allclose(_jackknife_se(replicates), x.std(ddof=1) / 5)
-
-
 def test_report_survives_json():
     problem = well_posed(3, n_targets=3)
     rows, grid = score_layer(moments_of_groups(problem, 5), 0, [1, 2])
@@ -459,3 +452,81 @@ def test_rows_and_warnings_name_the_layer():
     with pytest.warns(NumericalWarning, match="Layer 7: 3 texts for 4 features"):
         (row,), _ = score_layer([moments], 7, [1])
     assert row.layer == 7
+
+
+def planted_subspaces(beta, d: int):
+    """A problem with S = I whose perception directions are the first axes."""
+    r = len(beta)
+    C = np.zeros((d, r))
+    C[range(r), range(r)] = np.sqrt(beta)
+    moments = LayerMoments(
+        A0=np.eye(d),
+        A1=np.eye(d),
+        S=np.eye(d),
+        C=C,
+        Y=np.eye(r) * (1 + max(beta)),
+        s=np.zeros(d),
+        q=np.zeros(r),
+        tr_G=float(d),
+        cubic=np.zeros(d),
+        quartic=float(d),
+        n_texts=100,
+        n_tokens=1000,
+    )
+    return subspaces(moments)
+
+
+@given(
+    beta=st.lists(st.floats(0.1, 5.0), min_size=2, max_size=4, unique=True),
+    data=st.data(),
+)
+def test_angle_bounds_are_attained(beta, data):
+    """Aligned with the perception directions, one order of the angles gives the lower bound, the reverse the upper."""
+    beta = sorted(beta, reverse=True)
+    r = len(beta)
+    angles = sorted(data.draw(st.lists(st.floats(0.01, 1.5), min_size=r, max_size=r)))
+    solved = planted_subspaces(beta, 2 * r)
+    for order in (angles, angles[::-1]):
+        V = np.zeros((2 * r, r))
+        for i, angle in enumerate(order):
+            V[i, i], V[r + i, i] = np.cos(angle), np.sin(angle)
+        other = solved.with_subspace(V)
+        bounds = other.sharp_bounds(r)
+        excess = other.excess_loss[-1]
+        assert excess == pytest.approx(bounds.lower_angles if order is angles else bounds.upper_angles)
+        assert excess == pytest.approx(np.sum(np.array(beta) * np.sin(order) ** 2))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_restricted_bounds_are_exact_for_one_direction(seed):
+    """With one target, distances to V in both metrics have one ratio, whatever the condition of S is."""
+    problem = random_problem(seed, d=8, n_texts=100, n_targets=1, rank=8, condition=100.0)
+    solved = subspaces(LayerMoments.from_texts(problem.texts, problem.targets[:, :1]))
+    bounds = solved.sharp_bounds(3)
+    assert bounds.lower_restricted == pytest.approx(solved.excess_loss[2], rel=1e-6)
+    assert bounds.upper_restricted == pytest.approx(solved.excess_loss[2], rel=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_restricted_ratios_are_those_of_s_on_the_span_of_both(seed):
+    """The ratios lie between the extreme eigenvalues of S on span(U, V), which lie between those of S."""
+    problem = random_problem(seed, d=10, n_texts=200, n_targets=3, rank=10, condition=30.0)
+    moments = problem.moments()
+    solved = subspaces(moments)
+    k = 3
+    Q = np.linalg.qr(np.column_stack([solved.U, solved.V[:, :k]]))[0]
+    inner = np.linalg.eigvalsh(Q.T @ moments.S @ Q)
+    whole = np.linalg.eigvalsh(moments.S)
+    bounds = solved.sharp_bounds(k)
+    missed = np.sum(solved.U**2) * (1 - solved.ntps[-1, k - 1])
+    low = bounds.lower_restricted / (solved.beta[-1] * missed)
+    high = bounds.upper_restricted / (solved.beta[0] * missed)
+    assert whole[0] * (1 - 1e-9) <= inner[0] <= low * (1 + 1e-9)
+    assert high <= inner[-1] * (1 + 1e-9) <= whole[-1] * (1 + 1e-8)
+
+
+def test_sharp_bounds_of_all_directions_are_zero():
+    solved = subspaces(random_problem(0, d=6, n_texts=60, rank=6).moments())
+    bounds = solved.sharp_bounds(solved.rank_v)
+    assert (bounds.upper_angles, bounds.upper_restricted) == pytest.approx((0, 0), abs=1e-9)
+    assert bounds.lower_rank_k is None

@@ -17,7 +17,6 @@ from ntps_utils.theory.verification import (
     check_perception,
     descend,
     prefix_pairs,
-    with_subspace,
 )
 
 pytestmark = pytest.mark.filterwarnings("ignore::ntps_utils.theory.score.NumericalWarning")
@@ -51,7 +50,7 @@ def test_gradient_descent_reaches_the_closed_form():
 
 def test_with_subspace_does_not_change_the_task():
     solved = subspaces(random_problem(1, d=5, n_texts=50, rank=5).moments())
-    all_features = with_subspace(solved, np.eye(5))
+    all_features = solved.with_subspace(np.eye(5))
     assert all_features.trace_b == solved.trace_b
     np.testing.assert_allclose(all_features.ntps_task[-1], 1.0)
 
@@ -87,7 +86,7 @@ def test_descend_follows_the_gradient_and_is_deterministic():
     np.testing.assert_array_equal(losses, descend(x, y, 2, 1, seed=5, rate=0.05))
 
 
-WITHOUT_TORCH = """
+WITHOUT_TORCH = """\
 import sys
 
 class Block:
@@ -97,11 +96,12 @@ class Block:
 
 sys.meta_path.insert(0, Block())
 
-from ntps_utils.theory import layer_moments, linear, released, score, synthetic, verification
+from ntps_utils.theory import controls, layer_moments, linear, released, report
+from ntps_utils.theory import score, synthetic, uncertainty, verification
 
 problem = synthetic.random_problem(0, d=4, n_texts=50, rank=4)
 solved = score.subspaces(problem.moments())
-print(score.ScoreReport((solved.row(0.5),)))
+print(report.ScoreReport((solved.row(0.5),)))
 assert not verification.check_bounds(problem, 0).violated
 assert released.released_ntps(problem.moments(), 0.5, **released.OURS) > 0
 losses = verification.descend(problem.means, problem.targets, 2, 50, seed=0)

@@ -15,7 +15,6 @@ the target only, and the **net score** is the score minus the mean score of ``ra
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import scipy.linalg
@@ -201,33 +200,8 @@ def mean_random_scores(solved: Subspaces, k_v: Sequence[int]) -> Array:
     return np.column_stack([euclidean, metric.mean(1), metric @ solved.beta / solved.trace_b])
 
 
-def with_directions(solved: Subspaces, V: Array) -> Subspaces:
-    """Return the problem with other directions in place of V, and so all scores of these.
-
-    Parameters
-    ----------
-    solved : Subspaces
-    V : (d, m) float64
-        Directions; their order defines the nested subspaces.
-
-    Returns
-    -------
-    Subspaces
-        Its ``gamma`` is zero, because it belongs to the replaced directions.
-
-    Examples
-    --------
-    >>> from ntps_utils.theory.score import subspaces
-    >>> from ntps_utils.theory.synthetic import planted_problem
-    >>> solved = subspaces(planted_problem(0, d=10, n_texts=400).moments())
-    >>> round(float(with_directions(solved, solved.U).ntps[-1, -1]), 6)  # the perception directions themselves
-    1.0
-    """
-    return replace(solved, V=V, gamma=np.zeros(V.shape[1]))
-
-
 def _scores(solved: Subspaces, V: Array, k: int) -> tuple[float, float, float]:
-    other = with_directions(solved, V[:, :k])
+    other = solved.with_subspace(V[:, :k])
     return float(other.ntps[-1, -1]), float(other.ntps_metric[-1, -1]), float(other.ntps_task[-1])
 
 

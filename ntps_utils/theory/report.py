@@ -9,12 +9,13 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
 from ntps_utils.theory.controls import SCORES, control_scores
+from ntps_utils.theory.layer_moments import LayerMoments
 from ntps_utils.theory.linear import Array
-from ntps_utils.theory.score import ControlScores, NumericalWarning, ScoreRow, Width, subspaces
+from ntps_utils.theory.score import ControlScores, NumericalWarning, ScoreRow, Subspaces, Width, subspaces
+from ntps_utils.theory.uncertainty import excess_loss_test, jackknife_interval
 
 if TYPE_CHECKING:  # torch is needed for moments of several layers, not for the scores of one
     from ntps_utils.theory.moments import Moments
@@ -166,8 +167,9 @@ def score_layer(
     Parameters
     ----------
     parts : sequence of Moments
-        Moments of disjoint, exchangeable groups of texts. With at least three groups, each
-        score gets a delete-one-group jackknife standard error.
+        Moments of disjoint, exchangeable groups of texts. With at least three groups, each score
+        gets a standard error and an interval, see
+        :func:`ntps_utils.theory.uncertainty.jackknife_interval`.
     layer : int
         Index into ``hidden_states``.
     k_v : sequence of int or float
@@ -189,16 +191,6 @@ def score_layer(
     ValueError
         If a part does not contain the layer, or a setting is not valid.
 
-    Notes
-    -----
-    With n groups and estimates t_1 ... t_n, each without one group, the standard error is
-    ``sqrt((n - 1) / n * sum_i (t_i - mean t)^2)``.
-
-    References
-    ----------
-    B. Efron and C. Stein (1981), The jackknife estimate of variance, The Annals of
-    Statistics 9(3).
-
     Examples
     --------
     >>> from ntps_utils.theory.moments import Moments
@@ -212,25 +204,53 @@ def score_layer(
     parts = [part.select_layer(layer) for part in parts]  # so that only this layer is merged
     total = _merge(parts)
     solved = subspaces(total.layer(layer), layer=layer, **options)
+    moments = total.layer(layer)
     rows = [solved.row(k) for k in dict.fromkeys(solved.width(k) for k in k_v)]
+    rows = [replace(row, **_noise_of_excess_loss(moments, solved, row.k_v)) for row in rows]
     if controls:
-        moments = total.layer(layer)
         rows = [replace(row, controls=control_scores(moments, solved, row.k_v)) for row in rows]
     grid = ScoreGrid(**{f.name: getattr(solved, f.name) for f in fields(ScoreGrid)})
     if len(parts) < 3:
         return rows, grid
-    names = ("ntps", "ntps_metric", "ntps_task", "excess_loss")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NumericalWarning)  # the solution of all texts has warned already
         without_one = [
             subspaces(_merge([*parts[:i], *parts[i + 1 :]]).layer(layer), layer=layer, **options)
             for i in range(len(parts))
         ]
-        replicates = [[replicate.row(row.k_v) for replicate in without_one] for row in rows]
-    errors = [
-        {f"{name}_se": _jackknife_se([getattr(r, name) for r in group]) for name in names} for group in replicates
-    ]
-    return [replace(row, **error) for row, error in zip(rows, errors, strict=True)], grid  # type: ignore[arg-type]
+    return [replace(row, **_jackknife(row, without_one)) for row in rows], grid
+
+
+def _noise_of_excess_loss(moments: LayerMoments, solved: Subspaces, k_v: int) -> dict[str, Any]:
+    """Fields of a row about the noise of the excess loss; none if the test does not apply."""
+    try:
+        test = excess_loss_test(moments, solved, k_v)
+    except ValueError:
+        return {}
+    return {
+        "excess_loss_debiased": test.debiased,
+        "excess_loss_low": test.low,
+        "excess_loss_high": test.high,
+        "excess_loss_p": test.p_value,
+    }
+
+
+def _jackknife(row: ScoreRow, without_one: Sequence[Subspaces]) -> dict[str, Any]:
+    """Standard errors and intervals of a row, from the solutions without each group of texts."""
+    values: dict[str, list[float]] = {name: [] for name in (*SCORES, "excess_loss")}
+    for solved in without_one:
+        i = min(row.k_v, solved.rank_v) - 1
+        values["ntps"].append(float(solved.ntps[-1, i]))
+        values["ntps_metric"].append(float(solved.ntps_metric[-1, i]))
+        values["ntps_task"].append(float(solved.ntps_task[i]))
+        values["excess_loss"].append(float(solved.excess_loss[i]))
+    found: dict[str, float] = {}
+    for name, replicates in values.items():
+        interval = jackknife_interval(getattr(row, name), replicates, low=0.0, high=1.0)
+        found[f"{name}_se"] = interval.se
+        if name in SCORES:
+            found |= {f"{name}_low": interval.low, f"{name}_high": interval.high}
+    return found
 
 
 def _control_columns(row: ScoreRow) -> dict[str, float]:
@@ -244,9 +264,3 @@ def _control_columns(row: ScoreRow) -> dict[str, float]:
 
 def _merge(parts: Sequence[Moments]) -> Moments:
     return reduce(lambda total, part: total.merge(part), parts)
-
-
-def _jackknife_se(replicates: Sequence[float]) -> float:
-    """Standard error from delete-one-group estimates (Efron and Stein 1981)."""
-    n = len(replicates)
-    return float(np.sqrt((n - 1) * np.var(replicates)))

@@ -22,7 +22,7 @@ your LLM Perception Skills, arXiv:2505.17169.
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -76,6 +76,38 @@ class Bounds:
         """Ratio of the upper to the lower constant, (m,), at least 1; infinite if the lower constant is zero."""
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.where(self.lower_constant > 0, self.upper_constant / self.lower_constant, np.inf)
+
+
+@dataclass(frozen=True)
+class SharpBounds:
+    """Bounds on the excess loss at one width, from the angles between U and V.
+
+    Attributes
+    ----------
+    lower_angles, upper_angles : float
+        From the eigenvalues beta of U and the squared sines s of the principal angles between U
+        and V in white coordinates: the sum of ``beta_i s_i`` is smallest if the largest beta meets
+        the smallest sine, and largest if it meets the largest one (von Neumann). Both are attained.
+    lower_restricted, upper_restricted : float
+        By the Euclidean score, as :attr:`Subspaces.bounds`, with the smallest and the largest ratio
+        of squared distances to V in both metrics over the span of U in place of the smallest and
+        the largest eigenvalue of S.
+    lower_rank_k, upper_rank_k : float or None
+        Bounds on :attr:`Subspaces.excess_loss_rank_k` by the Euclidean score with k_u = k_v; None
+        where k_v is at least r.
+
+    References
+    ----------
+    J. von Neumann (1937), Some matrix inequalities and metrization of matric space. A. W. Marshall,
+    I. Olkin and B. C. Arnold (2011), Inequalities: theory of majorization, chapter 9.
+    """
+
+    lower_angles: float
+    upper_angles: float
+    lower_restricted: float
+    upper_restricted: float
+    lower_rank_k: float | None
+    upper_rank_k: float | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -236,15 +268,59 @@ class Subspaces:
         ``beta_r lambda_min(S) ||U||^2 (1 - NTPS) <= excess <= beta_1 lambda_max(S) ||U||^2 (1 - NTPS)``
         over the r informative directions. If S is singular, all terms refer to its range.
         """
-        chosen = self._informative()
-        U, beta, basis = self.U[:, chosen], self.beta[chosen], self._euclidean
-        if not self.whitening.is_full:
-            R = self.whitening.range_basis
-            U, basis = R.T @ U, nested_basis(R.T @ self.V)
+        beta, spectrum = self.beta[self._informative()], self.whitening.spectrum
+        U, basis = self._on_range
         distance = _trailing((U.T @ basis.Q) ** 2, basis.counts).sum(0)
-        spectrum = self.whitening.spectrum
         size = np.sum(U**2)
         return _bounds(beta[-1] * spectrum[-1] * size, beta[0] * spectrum[0] * size, distance / size)
+
+    @cached_property
+    def _on_range(self) -> tuple[Array, NestedBasis]:
+        """The r informative directions of U, and a basis of V, in orthonormal coordinates of the range of S."""
+        U = self.U[:, self._informative()]
+        if self.whitening.is_full:
+            return U, self._euclidean
+        R = self.whitening.range_basis
+        return R.T @ U, nested_basis(R.T @ self.V)
+
+    def sharp_bounds(self, k_v: int) -> SharpBounds:
+        """Compute bounds on the excess loss from the angles between U and V (book, chapter 3).
+
+        Parameters
+        ----------
+        k_v : int
+            Width of V, from 1 to :attr:`rank_v`.
+
+        Returns
+        -------
+        SharpBounds
+        """
+        chosen = self._informative()
+        beta, size = self.beta[chosen], len(chosen)
+        U, basis = self._on_range
+        # What V misses of each direction of U: Gram matrices of the remainders, in both metrics.
+        outside = self.white_U[:, chosen].T @ self._metric.Q[:, self._metric.counts[k_v] :]
+        missed = outside @ outside.T
+        outside = U.T @ basis.Q[:, basis.counts[k_v] :]
+        distances = outside @ outside.T
+        sines = np.clip(np.linalg.eigvalsh(missed), 0.0, 1.0)  # ascending
+        ratios = _generalized_eigenvalues(missed, distances)
+        total = float(np.trace(distances))
+        rank_k_lower, rank_k_upper = None, None
+        if k_v < size:
+            spectrum = self.whitening.spectrum
+            smallest = 0.0 if self.r < self.rank else float(beta[-1])
+            euclidean = float(np.trace(distances[:k_v, :k_v]))
+            rank_k_lower = float((beta[k_v - 1] - beta[k_v]) * spectrum[-1] * euclidean)
+            rank_k_upper = float((beta[0] - smallest) * spectrum[0] * euclidean)
+        return SharpBounds(
+            lower_angles=float(beta @ sines),
+            upper_angles=float(beta @ sines[::-1]),
+            lower_restricted=float(beta[-1] * ratios[0] * total),
+            upper_restricted=float(beta[0] * ratios[-1] * total),
+            lower_rank_k=rank_k_lower,
+            upper_rank_k=rank_k_upper,
+        )
 
     @cached_property
     def bounds_metric(self) -> Bounds:
@@ -288,6 +364,28 @@ class Subspaces:
 
     # -- rows --------------------------------------------------------------------
 
+    def with_subspace(self, V: Array) -> Subspaces:
+        """Replace the autoregressive directions, and so score other subspaces on the same task.
+
+        Parameters
+        ----------
+        V : (d, m) float64
+            Directions of another encoder; the first k columns span the one of width k.
+
+        Returns
+        -------
+        Subspaces
+            The task and U do not change. ``gamma`` is zero, because it belonged to the replaced directions.
+
+        Examples
+        --------
+        >>> from ntps_utils.theory.synthetic import random_problem
+        >>> solved = subspaces(random_problem(1, d=5, n_texts=50, rank=5).moments())
+        >>> float(solved.with_subspace(np.eye(5)).ntps_task[-1].round(6))  # all directions
+        1.0
+        """
+        return replace(self, V=V, gamma=np.zeros(V.shape[1]))
+
     def width(self, k_v: Width) -> int:
         """Convert an integer, or a fraction of :attr:`rank_v`, to a number of directions.
 
@@ -328,6 +426,7 @@ class Subspaces:
         """
         k = self.width(k_v)
         i = k - 1
+        sharp = self.sharp_bounds(k)
         return ScoreRow(
             layer=self.layer,
             k_v=k,
@@ -348,6 +447,12 @@ class Subspaces:
             lower_bound_rank_k=_or_none(self.bounds_rank_k.lower[i]),
             upper_bound_rank_k=_or_none(self.bounds_rank_k.upper[i]),
             shrinkage=self.shrinkage,
+            lower_bound_angles=sharp.lower_angles,
+            upper_bound_angles=sharp.upper_angles,
+            lower_bound_restricted=sharp.lower_restricted,
+            upper_bound_restricted=sharp.upper_restricted,
+            lower_bound_rank_k_euclidean=sharp.lower_rank_k,
+            upper_bound_rank_k_euclidean=sharp.upper_rank_k,
         )
 
 
@@ -605,8 +710,19 @@ class ScoreRow:
         Bounds on ``excess_loss_rank_k``.
     shrinkage : float
         Shrinkage intensity of S.
+    lower_bound_angles, upper_bound_angles, lower_bound_restricted, upper_bound_restricted : float
+        Bounds on the excess loss from the angles between U and V, see :class:`SharpBounds`.
+    lower_bound_rank_k_euclidean, upper_bound_rank_k_euclidean : float or None
+        Bounds on ``excess_loss_rank_k`` by the Euclidean score with k_u = k_v.
+    excess_loss_debiased, excess_loss_low, excess_loss_high, excess_loss_p : float or None
+        Excess loss without the mean contribution of noise, its 95% confidence interval, and the p
+        value of the test that V loses nothing, see
+        :func:`ntps_utils.theory.uncertainty.excess_loss_test`; None where the texts are too few.
     ntps_se, ntps_metric_se, ntps_task_se, excess_loss_se : float or None
         Jackknife standard errors over texts; None if they were not computed.
+    ntps_low, ntps_high, ntps_metric_low, ntps_metric_high, ntps_task_low, ntps_task_high : float or None
+        95% confidence intervals from the jackknife, see
+        :func:`ntps_utils.theory.uncertainty.jackknife_interval`.
     controls : tuple of ControlScores
         Scores of the control subspaces, see :mod:`ntps_utils.theory.controls`; empty if they were
         not computed.
@@ -631,10 +747,26 @@ class ScoreRow:
     lower_bound_rank_k: float | None
     upper_bound_rank_k: float | None
     shrinkage: float
+    lower_bound_angles: float
+    upper_bound_angles: float
+    lower_bound_restricted: float
+    upper_bound_restricted: float
+    lower_bound_rank_k_euclidean: float | None
+    upper_bound_rank_k_euclidean: float | None
+    excess_loss_debiased: float | None = None
+    excess_loss_low: float | None = None
+    excess_loss_high: float | None = None
+    excess_loss_p: float | None = None
     ntps_se: float | None = None
     ntps_metric_se: float | None = None
     ntps_task_se: float | None = None
     excess_loss_se: float | None = None
+    ntps_low: float | None = None
+    ntps_high: float | None = None
+    ntps_metric_low: float | None = None
+    ntps_metric_high: float | None = None
+    ntps_task_low: float | None = None
+    ntps_task_high: float | None = None
     controls: tuple[ControlScores, ...] = ()
 
     def control(self, name: str) -> ControlScores:
@@ -681,6 +813,16 @@ class ScoreRow:
 
 def _warn(message: str) -> None:
     warnings.warn(message, NumericalWarning, stacklevel=3)
+
+
+def _generalized_eigenvalues(A: Array, B: Array) -> Array:
+    """Eigenvalues of A in the metric of B, ascending, for positive semi-definite matrices, on the range of B."""
+    values, vectors = np.linalg.eigh(B)
+    kept = values > len(B) * np.finfo(np.float64).eps * values[-1]
+    if not kept.any() or values[-1] <= 0.0:
+        return np.zeros(1)
+    W = vectors[:, kept] / np.sqrt(values[kept])
+    return np.clip(np.linalg.eigvalsh(W.T @ A @ W), 0.0, None)
 
 
 def _or_none(x: float) -> float | None:

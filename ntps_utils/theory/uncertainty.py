@@ -75,8 +75,7 @@ def excess_loss_test(moments: LayerMoments, solved: Subspaces, k_v: int, *, leve
     moments : LayerMoments
         Moments of the layer.
     solved : Subspaces
-        Result of :func:`ntps_utils.theory.score.subspaces` with ``center=True``, without ridge or
-        shrinkage.
+        Result of :func:`ntps_utils.theory.score.subspaces` without ridge or shrinkage.
     k_v : int
         Width of V.
     level : float
@@ -89,8 +88,8 @@ def excess_loss_test(moments: LayerMoments, solved: Subspaces, k_v: int, *, leve
     Raises
     ------
     ValueError
-        If the moments were not centered, S is regularized, V has no direction less than the
-        features, or the texts are too few: their number must exceed the rank of S plus one.
+        If S is regularized, V has no direction less than the features, or the texts are too few:
+        their number must exceed the rank of S, and with centered moments the rank plus one.
 
     Notes
     -----
@@ -98,7 +97,8 @@ def excess_loss_test(moments: LayerMoments, solved: Subspaces, k_v: int, *, leve
 
     .. math:: F = \frac{\Delta / (\rho - k)}{L^* / (N - 1 - \rho)}.
 
-    For one target (two classes) and normal errors it has the F distribution with :math:`\rho - k`
+    Without centering the predictor has no intercept, and N takes the place of :math:`N - 1`.
+    For one target (two classes) and normal errors F has the F distribution with :math:`\rho - k`
     and :math:`N - 1 - \rho` degrees of freedom if V loses nothing. If :math:`\Delta_0` is the excess
     loss without noise, :math:`N \Delta / \sigma^2` has a noncentral chi-square distribution with
     noncentrality :math:`N \Delta_0 / \sigma^2`. The interval inverts it, averaged over the values of
@@ -126,22 +126,20 @@ def excess_loss_test(moments: LayerMoments, solved: Subspaces, k_v: int, *, leve
     """
     check_integer("k_v", k_v, 1)
     check_number("level", level, 0.0, 1.0, open_low=True, open_high=True)
-    if not solved.centered:
-        raise ValueError("The test needs centered moments; use subspaces(..., center=True).")
     if solved.regularized:
         raise ValueError("The test needs the least-squares loss; use subspaces without ridge and shrinkage.")
     n, rank = solved.n_texts, solved.rank
-    residual = n - 1 - rank
+    residual = n - solved.centered - rank
     if residual < 1:
         raise ValueError(
             f"{n} texts for features of rank {rank} leave no degree of freedom for the noise; "
-            f"give more than {rank + 1} texts."
+            f"give more than {rank + solved.centered} texts."
         )
     k = min(k_v, solved.rank_v)
     outside = rank - solved.metric_basis(k).shape[1]
     if outside < 1:
         raise ValueError(f"V of width {k} contains all {rank} feature directions, so nothing can be lost.")
-    moments = moments.center()
+    moments = moments.center() if solved.centered else moments
     explained = solved.whitening.from_white.T @ moments.C
     E = moments.Y - explained.T @ explained
     trace, square = float(np.trace(E)), float(np.sum(E**2))

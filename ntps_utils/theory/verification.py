@@ -6,12 +6,12 @@ tokens and texts, or reached by gradient descent.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from ntps_utils.theory.linear import Array
-from ntps_utils.theory.score import Bounds, Subspaces, subspaces
+from ntps_utils.theory.score import Bounds, subspaces
 from ntps_utils.theory.synthetic import Problem
 
 
@@ -239,6 +239,10 @@ class BoundsCheck:
         Loss above that of the best encoder of width k_v; NaN if k_v >= r.
     lower_rank_k, upper_rank_k : float
         Bounds on ``excess_rank_k``; NaN if k_v >= r.
+    lower_angles, upper_angles, lower_restricted, upper_restricted : float
+        Bounds from the angles between U and V, see :class:`ntps_utils.theory.score.SharpBounds`.
+    lower_euclidean_k, upper_euclidean_k : float
+        Bounds on ``excess_rank_k`` by the Euclidean score; NaN if k_v >= r.
     """
 
     d: int
@@ -260,6 +264,12 @@ class BoundsCheck:
     excess_rank_k: float
     lower_rank_k: float
     upper_rank_k: float
+    lower_angles: float
+    upper_angles: float
+    lower_restricted: float
+    upper_restricted: float
+    lower_euclidean_k: float
+    upper_euclidean_k: float
 
     @property
     def violated(self) -> bool:
@@ -271,6 +281,17 @@ class BoundsCheck:
             (self.excess, self.upper_metric),
             (self.lower_rank_k, self.excess_rank_k),
             (self.excess_rank_k, self.upper_rank_k),
+            (self.lower_angles, self.excess),
+            (self.excess, self.upper_angles),
+            (self.lower_restricted, self.excess),
+            (self.excess, self.upper_restricted),
+            (self.lower_euclidean_k, self.excess_rank_k),
+            (self.excess_rank_k, self.upper_euclidean_k),
+            # The bounds from angles are the sharper ones of the same form.
+            (self.lower_metric, self.lower_angles),
+            (self.upper_angles, self.upper_metric),
+            (self.lower, self.lower_restricted),
+            (self.upper_restricted, self.upper),
         ]
         return any(small > large * (1 + 1e-9) + 1e-11 for small, large in pairs)
 
@@ -315,6 +336,10 @@ def check_bounds(problem: Problem, seed: int, *, center: bool = False) -> Bounds
     lower, upper = share(solved.bounds)
     lower_metric, upper_metric = share(solved.bounds_metric)
     lower_rank_k, upper_rank_k = share(solved.bounds_rank_k)
+    sharp = {
+        name: np.nan if value is None else value / solved.trace_b
+        for name, value in asdict(solved.sharp_bounds(k)).items()
+    }
     return BoundsCheck(
         d=problem.d,
         n_texts=n,
@@ -335,6 +360,12 @@ def check_bounds(problem: Problem, seed: int, *, center: bool = False) -> Bounds
         excess_rank_k=float(solved.excess_loss_rank_k[k - 1]) / solved.trace_b,
         lower_rank_k=lower_rank_k,
         upper_rank_k=upper_rank_k,
+        lower_angles=sharp["lower_angles"],
+        upper_angles=sharp["upper_angles"],
+        lower_restricted=sharp["lower_restricted"],
+        upper_restricted=sharp["upper_restricted"],
+        lower_euclidean_k=sharp["lower_rank_k"],
+        upper_euclidean_k=sharp["upper_rank_k"],
     )
 
 
@@ -388,29 +419,3 @@ def descend(inputs: Array, targets: Array, k: int, n_steps: int, seed: int, rate
         E = E - rate * velocity_E
         W = W - rate * velocity_W
     return losses
-
-
-def with_subspace(solved: Subspaces, V: Array) -> Subspaces:
-    """Replace the autoregressive directions of a solved problem.
-
-    Parameters
-    ----------
-    solved : Subspaces
-        Solution of both linear problems.
-    V : (d, m) float64
-        Directions of another encoder.
-
-    Returns
-    -------
-    Subspaces
-        Solution with the given V; the task and U do not change.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from ntps_utils.theory.synthetic import random_problem
-    >>> solved = subspaces(random_problem(1, d=5, n_texts=50, rank=5).moments())
-    >>> float(with_subspace(solved, np.eye(5)).ntps_task[-1].round(6))  # all directions
-    1.0
-    """
-    return replace(solved, V=V)
