@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,12 +23,11 @@ from ntps_utils._utils.files import write_json
 from ntps_utils._utils.provenance import provenance
 from ntps_utils.theory.layer_moments import LayerMoments
 from ntps_utils.theory.moments import Moments
-from ntps_utils.theory.report import score_layer
 from ntps_utils.theory.score import NumericalWarning, subspaces
-from ntps_utils.theory.uncertainty import excess_loss_test
+from ntps_utils.theory.uncertainty import excess_loss_test, jackknife_interval
 
 OUT = Path("ntps_utils/data/recorded/coverage.json")
-D, N_CLASSES, K_V, N_GROUPS = 16, 3, 8, 10
+D, N_CLASSES, K_V, N_GROUPS = 24, 3, 12, 10
 RATIOS = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
 SCORES = ("ntps", "ntps_metric", "ntps_task")
 
@@ -85,20 +85,26 @@ def one_problem(population: Population, truth: dict[str, float], n: int, seed: i
     """Estimate and interval of every score for one sample, and whether the interval contains the truth."""
     rng = np.random.default_rng(seed)
     texts, labels, p = population.sample(n, rng)
+    while np.bincount(labels, minlength=N_CLASSES).min() < 2:  # every group that is left out leaves each class
+        texts, labels, p = population.sample(n, rng)
     targets = np.eye(N_CLASSES)[labels]
-    n_groups = min(N_GROUPS, n // 2)
-    parts = [Moments.from_texts(texts[g::n_groups], targets[g::n_groups]) for g in range(n_groups)]
+    n_groups = min(N_GROUPS, n)
+    order = np.argsort(labels, kind="stable")  # groups with similar shares of the classes
+    groups = [order[g::n_groups] for g in range(n_groups)]
+    parts = [Moments.from_texts([texts[i] for i in group], targets[group]) for group in groups]
     found: dict[str, list[float]] = {}
     for center in (False, True):
-        (row,), _ = score_layer(parts, 0, [K_V], center=center)
+        kind = "centered" if center else "uncentered"
+        rows = [
+            subspaces(reduce(Moments.merge, chosen).layer(0), center=center).row(K_V)
+            for chosen in (parts, *(parts[:g] + parts[g + 1 :] for g in range(n_groups)))
+        ]
         for name in SCORES:
-            low, high = getattr(row, f"{name}_low"), getattr(row, f"{name}_high")
-            true = truth[f"{name} {'centered' if center else 'uncentered'}"]
-            found[f"{name} {'centered' if center else 'uncentered'}"] = [
-                float(low <= true <= high),
-                high - low,
-                getattr(row, name) - true,
-            ]
+            estimate, *replicates = (float(getattr(row, name)) for row in rows)
+            interval = jackknife_interval(estimate, replicates, low=0.0, high=1.0)
+            true = truth[f"{name} {kind}"]
+            covered = float(interval.low <= true <= interval.high)
+            found[f"{name} {kind}"] = [covered, interval.high - interval.low, estimate - true]
     moments = LayerMoments.from_texts(texts, targets)
     solved = subspaces(moments, center=True)
     try:

@@ -208,35 +208,55 @@ def score_command(
 
 
 def print_report(report: ScoreReport) -> None:
-    """Print a table of the scores, with their standard errors if there are any."""
+    """Print a table of the scores, with their standard errors if there are any, and of the controls."""
     facts = report.provenance
-    with_errors = bool(facts["jackknife"])
     table = new_table(f"{facts['model']} on {facts['dataset']}", padding=(0, 0, 0, 1))
-    # Standard errors and bounds do not fit into 80 columns together. The JSON file has both.
-    bounds = [] if with_errors else ["by NTPS", "by metric"]
-    for heading in ["layer", "k_v", *HEADINGS.values(), *bounds]:
+    for heading in ["layer", "k_v", *HEADINGS.values(), "95% interval"]:
         table.add_column(heading, justify="right", no_wrap=True)
     for row in report:
         cells = [str(row.layer), str(row.k_v)]
         for name in HEADINGS:
             error = getattr(row, f"{name}_se", None)
-            cells.append(f"{getattr(row, name):.4f}" if error is None else f"{getattr(row, name):.3f} ± {error:.3f}")
-        if not with_errors:
-            cells.append(f"{row.lower_bound:.1g}–{row.upper_bound:.2g}")
-            cells.append(f"{row.lower_bound_metric:.2g}–{row.upper_bound_metric:.2g}")
+            cells.append(f"{getattr(row, name):.4f}" if error is None else f"{getattr(row, name):.3f}±{error:.3f}")
+        known = row.excess_loss_low is not None and row.excess_loss_high is not None
+        cells.append(f"{row.excess_loss_low:.4f}–{row.excess_loss_high:.4f}" if known else "none")
         table.add_row(*cells)
     out.print(table)
     if facts["controls"]:
         print_controls(report)
-    last = "± is one standard error over texts." if with_errors else "The last two columns are bounds on it."
     if facts["model_origin"]:
         out.print(f"Model: {facts['model_origin']}.", highlight=False, markup=False)
     out.print(
         f"{facts['n_texts']} texts, {facts['n_tokens']} tokens, {facts['n_classes']} classes, "
         f"{'centered' if facts['center'] else 'uncentered'} moments, {facts['seconds']:.1f} s. The excess loss is "
-        f"the loss added by predicting from the k_v next-token directions alone. {last}",
+        "the loss added by predicting from the k_v next-token directions alone; the interval is for its value "
+        f"without noise. {_about_intervals(report)}",
         highlight=False,
     )
+
+
+def _about_intervals(report: ScoreReport) -> str:
+    """Say which quantities have no interval, and why."""
+    from ntps_utils.theory.uncertainty import MIN_TEXTS_PER_FEATURE
+
+    facts = report.provenance
+    sentences = []
+    if any(row.excess_loss_low is None for row in report):
+        why = "S is regularized" if facts["ridge"] or facts["shrinkage"] else "too few texts, or V has all directions"
+        sentences.append(f"An excess loss without an interval: {why}.")
+    ratio = facts["n_texts"] / facts["n_features"]
+    if facts["jackknife"]:
+        sentences.append("± is one standard error over texts.")
+    if ratio < MIN_TEXTS_PER_FEATURE:
+        sentences.append(
+            f"The scores have no intervals: with {ratio:.1f} texts for each feature these would be wrong; "
+            f"{MIN_TEXTS_PER_FEATURE} are needed."
+        )
+    elif facts["jackknife"]:
+        sentences.append("Intervals of the scores are in the JSON file.")
+    else:
+        sentences.append("For intervals of the scores, add --jackknife 10.")
+    return " ".join(sentences)
 
 
 def print_controls(report: ScoreReport) -> None:

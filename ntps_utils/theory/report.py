@@ -15,7 +15,7 @@ from ntps_utils.theory.controls import SCORES, control_scores
 from ntps_utils.theory.layer_moments import LayerMoments
 from ntps_utils.theory.linear import Array
 from ntps_utils.theory.score import ControlScores, NumericalWarning, ScoreRow, Subspaces, Width, subspaces
-from ntps_utils.theory.uncertainty import excess_loss_test, jackknife_interval
+from ntps_utils.theory.uncertainty import MIN_TEXTS_PER_FEATURE, excess_loss_test, jackknife_interval
 
 if TYPE_CHECKING:  # torch is needed for moments of several layers, not for the scores of one
     from ntps_utils.theory.moments import Moments
@@ -218,7 +218,7 @@ def score_layer(
             subspaces(_merge([*parts[:i], *parts[i + 1 :]]).layer(layer), layer=layer, **options)
             for i in range(len(parts))
         ]
-    return [replace(row, **_jackknife(row, without_one)) for row in rows], grid
+    return [replace(row, **_jackknife(row, without_one, total.n_texts, solved.d)) for row in rows], grid
 
 
 def _noise_of_excess_loss(moments: LayerMoments, solved: Subspaces, k_v: int) -> dict[str, Any]:
@@ -235,7 +235,7 @@ def _noise_of_excess_loss(moments: LayerMoments, solved: Subspaces, k_v: int) ->
     }
 
 
-def _jackknife(row: ScoreRow, without_one: Sequence[Subspaces]) -> dict[str, Any]:
+def _jackknife(row: ScoreRow, without_one: Sequence[Subspaces], n_texts: int, d: int) -> dict[str, Any]:
     """Standard errors and intervals of a row, from the solutions without each group of texts."""
     values: dict[str, list[float]] = {name: [] for name in (*SCORES, "excess_loss")}
     for solved in without_one:
@@ -245,10 +245,11 @@ def _jackknife(row: ScoreRow, without_one: Sequence[Subspaces]) -> dict[str, Any
         values["ntps_task"].append(float(solved.ntps_task[i]))
         values["excess_loss"].append(float(solved.excess_loss[i]))
     found: dict[str, float] = {}
+    has_intervals = n_texts >= MIN_TEXTS_PER_FEATURE * d
     for name, replicates in values.items():
         interval = jackknife_interval(getattr(row, name), replicates, low=0.0, high=1.0)
         found[f"{name}_se"] = interval.se
-        if name in SCORES:
+        if name in SCORES and has_intervals:
             found |= {f"{name}_low": interval.low, f"{name}_high": interval.high}
     return found
 

@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     from ntps_utils.theory.moments import Moments
 
 
+MIN_TEXTS_PER_FEATURE = 20
+"""With fewer texts, jackknife intervals of scores contain the true score too rarely (book, chapter 3)."""
+
+
 @dataclass(frozen=True)
 class ExcessLossTest:
     """Test that V loses nothing, and an interval for the excess loss.
