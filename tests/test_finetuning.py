@@ -20,6 +20,7 @@ from ntps_utils.models.finetuning import (
     _FinetuneRun,
     attention_projections,
     finetune,
+    first_order_drop,
     randomly_initialized,
 )
 from ntps_utils.models.loading import CausalModel, load_model
@@ -343,3 +344,41 @@ def test_randomly_initialized_model_learns(model):
     train, test = load_texts("lab/tense").head(400), load_texts("lab/tense", "test").head(300)
     config = replace(QUICK, method="full", max_steps=60, warm_head=False, learning_rates=(3e-3,))
     assert finetune(fresh, train, test, config).accuracy > 0.75
+
+
+@pytest.mark.parametrize("method", ["lora", "frozen"])
+def test_first_order_drop_is_exact_for_small_steps(task, method):
+    model = load_model("lab/XS", dtype="float64")
+    config = replace(QUICK, method=method, warm_head=False)
+    result = first_order_drop(model, task[0].head(120), config, steps=(1e-1, 1e-2))
+    errors = np.abs(np.array(result.ratios) - 1)
+    assert errors[1] < 0.05
+    assert errors[1] < 0.2 * errors[0]  # the error is of the order of the step
+    assert (result.adapters > 0) == (method == "lora")
+    assert result.drops[1] == pytest.approx(1e-2 * (result.head + result.adapters), rel=0.05)
+
+
+def test_first_order_drop_is_the_quadratic_form_of_the_tangent_kernel(model, task):
+    """|g|^2 = r^T K r / n^2 with K = J J^T from the gradients of every class score of every text."""
+    data = task[0].head(12)
+    config = replace(QUICK, warm_head=False)
+    found = first_order_drop(model, data, config)
+    run = _FinetuneRun(model, 2, replace(config, validation=0.0))
+    run.body.eval()
+    logits = torch.cat([run._classify(run._pool([ids])) for ids in tokenize(model, data).ids])
+    residuals = torch.softmax(logits, 1).detach() - torch.nn.functional.one_hot(torch.as_tensor(data.labels), 2)
+    n_head = sum(p.numel() for p in run.head.parameters())
+    rows = []
+    for value in logits.flatten():
+        gradients = torch.autograd.grad(value, run.trainable, retain_graph=True, allow_unused=True)
+        rows.append(
+            torch.cat(
+                [
+                    (torch.zeros_like(p) if g is None else g).flatten()
+                    for p, g in zip(run.trainable, gradients, strict=True)
+                ]
+            )
+        )
+    J, r = torch.stack(rows).double(), residuals.flatten().double()
+    for part, value in ((J[:, :-n_head], found.adapters), (J[:, -n_head:], found.head)):
+        assert float(r @ (part @ part.T) @ r) / 12**2 == pytest.approx(value, rel=1e-3)

@@ -19,6 +19,7 @@ from ntps_utils.models.transferability import (
     h_score,
     headroom,
     knn_accuracy,
+    linearize,
     linearized_gain,
     logme,
 )
@@ -221,3 +222,32 @@ def test_linearized_gain_needs_a_model_and_enough_texts(lab_features):
         linearized_gain(random_features(40, 5, 2, 1.0))
     with pytest.raises(ValueError, match="at least 12 texts, got 8"):
         linearized_gain(lab_features("topic", 8))
+
+
+def test_alignment_is_one_for_labels_without_relation(lab_features):
+    """Residuals of random labels have nothing to do with the tangent kernel; those of a learnable task do."""
+    data = lab_features("topic", 300)
+    rng = np.random.default_rng(0)
+    aligned = linearize(data).alignment
+    unrelated = [linearize(replace(data, labels=rng.permutation(data.labels))).alignment for _ in range(3)]
+    assert np.mean(unrelated) == pytest.approx(1.0, abs=0.5)
+    assert aligned > 2 * np.mean(unrelated)
+
+
+def test_sketched_kernel_estimates_the_exact_one(lab_features):
+    data = lab_features("topic", 40)
+    directions = np.random.default_rng(0).normal(size=(1, data.features.shape[1]))
+    ids = data.ids[:40]
+    exact = _adapter_gradients(data.model, ids, directions, 8, 10**9, 32, seed=0)[:, 0]
+    r = torch.as_tensor(np.random.default_rng(1).normal(size=40)) + 1.0
+    true = float((r @ exact).square().sum())
+    errors = []
+    for sketch in (4, 32):
+        values = []
+        for seed in range(8):
+            sketched = _adapter_gradients(data.model, ids, directions, 8, sketch, 32, seed=seed)[:, 0]
+            width = data.model.dimension / min(sketch, data.model.dimension)
+            values.append(float((r @ sketched).square().sum()) * width)
+        errors.append(np.mean(np.abs(np.array(values) / true - 1)))
+    assert errors[1] < errors[0]
+    assert errors[1] < 0.5

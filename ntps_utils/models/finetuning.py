@@ -508,6 +508,105 @@ def finetune(
     )
 
 
+@dataclass(frozen=True)
+class FirstOrderDrop:
+    """Fall of the training loss in one small step of gradient descent from the start of a run.
+
+    Attributes
+    ----------
+    loss : float
+        Cross-entropy of the training texts at the start, in nats.
+    head, adapters : float
+        Squared norm of its gradient with respect to the head and to the other trained weights. A step
+        of size e lowers the loss by ``e * (head + adapters)`` up to terms of order e squared.
+    steps : tuple of float
+        Step sizes that were taken.
+    drops : tuple of float
+        Fall of the loss in each of them.
+    """
+
+    loss: float
+    head: float
+    adapters: float
+    steps: tuple[float, ...]
+    drops: tuple[float, ...]
+
+    @property
+    def ratios(self) -> tuple[float, ...]:
+        """Fall of the loss divided by its prediction; tends to 1 as the step tends to 0."""
+        return tuple(
+            drop / (step * (self.head + self.adapters)) for step, drop in zip(self.steps, self.drops, strict=True)
+        )
+
+
+def first_order_drop(
+    model: CausalModel,
+    train: TextDataset,
+    config: FinetuneConfig | None = None,
+    *,
+    steps: Sequence[float] = (),
+    max_length: int | None = None,
+) -> FirstOrderDrop:
+    r"""Predict the fall of the loss in a small step, and split it into head and adapters.
+
+    Parameters
+    ----------
+    model : CausalModel
+        The model to start from; it is not changed.
+    train : TextDataset
+    config : FinetuneConfig, optional
+        Settings of the run whose start is examined; all texts are used for training.
+    steps : sequence of float
+        Sizes of steps to take, each from the start, for comparison.
+    max_length : int, optional
+        Tokens after which a text is truncated; by default the limit of the model.
+
+    Returns
+    -------
+    FirstOrderDrop
+
+    Notes
+    -----
+    With J the gradients of the class scores with respect to all trained weights, r the residuals
+    (probabilities minus labels) and n texts, the gradient of the mean loss is
+    :math:`g = J^\\top r / n`, and a step :math:`-e g` lowers it by :math:`e |g|^2 + O(e^2)`, where
+    :math:`|g|^2 = r^\\top K r / n^2` with the tangent kernel :math:`K = J J^\\top`. K is the sum of the
+    kernels of head and adapters. Where B is zero, A has no gradient.
+
+    Examples
+    --------
+    >>> from ntps_utils.models.datasets import load_texts
+    >>> from ntps_utils.models.loading import load_model
+    >>> data = load_texts("lab/tense").head(100)
+    >>> found = first_order_drop(load_model("lab/XS", dtype="float32"), data, steps=(1e-3,))
+    >>> bool(abs(found.ratios[0] - 1) < 0.05)
+    True
+    """
+    config = replace(config or FinetuneConfig(), validation=0.0, lora_dropout=0.0)
+    ids = tokens_of(model, train, None, max_length).ids
+    rows, targets = np.arange(len(train)), torch.as_tensor(train.labels, device=model.model.device)
+    run = _FinetuneRun(model, train.n_classes, config)
+    run.prepare(ids, train.labels, rows, None)
+
+    def loss() -> float:
+        with torch.no_grad():
+            return run._evaluate(ids, rows, targets)[1]
+
+    run.body.eval()
+    for parameter in run.trainable:
+        parameter.grad = None
+    for start in range(0, len(rows), max(64, config.batch_size)):
+        run._backward(rows[start : start + max(64, config.batch_size)], ids, targets, len(rows))
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in run.trainable]
+    n_head = len(list(run.head.parameters()))
+    squares = [float(g.double().square().sum()) for g in gradients]
+    before, drops = loss(), []
+    for step in steps:
+        run.restore([value - step * gradient for value, gradient in zip(run.start, gradients, strict=True)])
+        drops.append(before - loss())
+    return FirstOrderDrop(before, sum(squares[-n_head:]), sum(squares[:-n_head]), tuple(steps), tuple(drops))
+
+
 def randomly_initialized(model: CausalModel, *, seed: int = 0) -> CausalModel:
     """Create a model of the same architecture with random weights, for a baseline trained from scratch.
 
@@ -676,8 +775,10 @@ class _FinetuneRun:
         attempt.last_weights = self._weights() if keep_last else []
         return attempt
 
-    def _backward(self, rows: NDArray[np.intp], ids: Sequence[Sequence[int]], targets: torch.Tensor) -> float:
-        """Compute the gradients of the mean loss of some rows, and return the loss."""
+    def _backward(
+        self, rows: NDArray[np.intp], ids: Sequence[Sequence[int]], targets: torch.Tensor, n: int | None = None
+    ) -> float:
+        """Add the gradients of the mean loss of some rows (or their share of the mean over n), and return the loss."""
         total = 0.0
         parts: list[Any] = [rows]
         if self.cached is None:
@@ -685,7 +786,7 @@ class _FinetuneRun:
         for part in parts:
             index = torch.as_tensor(np.asarray(part))
             pooled = self.cached[index] if self.cached is not None else self._pool([ids[i] for i in part])
-            loss = cross_entropy(self._classify(pooled), targets[index], reduction="sum") / len(rows)
+            loss = cross_entropy(self._classify(pooled), targets[index], reduction="sum") / (n or len(rows))
             loss.backward()
             total += loss.item()
         return total

@@ -287,6 +287,8 @@ def linearized_gain(
 ) -> float:
     """Estimate the gain in accuracy from LoRA by a first-order expansion around the frozen model.
 
+    See :func:`linearize`, of whose result this is the accuracy.
+
     Parameters
     ----------
     data : FrozenFeatures
@@ -312,15 +314,85 @@ def linearized_gain(
     Raises
     ------
     ValueError
+        See :func:`linearize`.
+
+    Examples
+    --------
+    >>> from ntps_utils.models.datasets import load_texts
+    >>> from ntps_utils.models.extraction import extract, tokenize
+    >>> from ntps_utils.models.loading import load_model
+    >>> model, texts = load_model("lab/XS"), load_texts("lab/topic").head(40)
+    >>> features = extract(model, texts, layers="last", features="last").features[3]
+    >>> gain = linearized_gain(FrozenFeatures(features, texts.labels, model, tokenize(model, texts).ids))
+    >>> -1 <= gain <= 1
+    True
+    """
+    return linearize(
+        data,
+        rank=rank,
+        sketch=sketch,
+        n_directions=n_directions,
+        max_texts=max_texts,
+        penalties=penalties,
+        batch_size=batch_size,
+    ).accuracy
+
+
+@dataclass(frozen=True)
+class Linearization:
+    """What the first-order expansion of LoRA gains on texts that it was not fitted to.
+
+    Attributes
+    ----------
+    accuracy : float
+        Accuracy of the linearized model minus that of the probe.
+    cross_entropy : float
+        Cross-entropy of the probe minus that of the linearized model, in nats.
+    alignment : float
+        Squared gradient of the loss with respect to the adapters, as a multiple of its mean over
+        permutations of the residuals among texts. Near 1, the residuals of the probe have nothing
+        to do with the directions that the adapters can move: a first step of LoRA gains nothing.
+    """
+
+    accuracy: float
+    cross_entropy: float
+    alignment: float
+
+
+def linearize(
+    data: FrozenFeatures,
+    *,
+    rank: int = 8,
+    sketch: int = 16,
+    n_directions: int = N_DIRECTIONS,
+    max_texts: int = MAX_TEXTS,
+    penalties: Sequence[float] = (1e-4, 1e-3, 1e-2, 1e-1),
+    batch_size: int = 32,
+) -> Linearization:
+    r"""Fit the first-order expansion of LoRA around the frozen model, and test it on a third of the texts.
+
+    Parameters
+    ----------
+    data, rank, sketch, n_directions, max_texts, penalties, batch_size
+        See :func:`linearized_gain`.
+
+    Returns
+    -------
+    Linearization
+
+    Raises
+    ------
+    ValueError
         If there is no model or no token ids, there are fewer than 12 texts, or the texts to
         fit have one class.
 
     Notes
     -----
     With adapters ``B A`` on the query, key and value projections, A random and B zero, the
-    class scores are linear in B near the start. Their gradients with respect to B, along
+    class scores are linear in B near the start. Their gradients J with respect to B, along
     the leading directions of a probe's class weights, are the features of a logistic model
-    whose offset is the probe.
+    whose offset is the probe. With residuals r (probabilities minus labels) and the tangent
+    kernel :math:`K = J J^\top`, the squared gradient of the mean loss is :math:`r^\top K r / n^2`.
 
     References
     ----------
@@ -333,8 +405,7 @@ def linearized_gain(
     >>> from ntps_utils.models.loading import load_model
     >>> model, texts = load_model("lab/XS"), load_texts("lab/topic").head(40)
     >>> features = extract(model, texts, layers="last", features="last").features[3]
-    >>> gain = linearized_gain(FrozenFeatures(features, texts.labels, model, tokenize(model, texts).ids))
-    >>> -1 <= gain <= 1
+    >>> linearize(FrozenFeatures(features, texts.labels, model, tokenize(model, texts).ids)).alignment > 0
     True
     """
     if data.model is None or data.ids is None:
@@ -360,9 +431,15 @@ def linearized_gain(
     number_of_class = {label: i for i, label in enumerate(probe.classes.tolist())}
     classes = np.array([number_of_class.get(label, -1) for label in y.tolist()])
     model = _GradientModel(gradients, torch.as_tensor(offset), torch.as_tensor(mixing), classes)
-    penalty = model.choose_penalty(training_rows, penalties, data.seed)
-    weights = model.fit(training_rows, penalty)
-    return model.accuracy(test_rows, weights) - model.accuracy(test_rows)
+    by_accuracy, by_loss = (
+        model.fit(training_rows, model.choose_penalty(training_rows, penalties, data.seed, measure))
+        for measure in (model.accuracy, lambda rows, weights: -model.cross_entropy(rows, weights))
+    )
+    return Linearization(
+        accuracy=model.accuracy(test_rows, by_accuracy) - model.accuracy(test_rows),
+        cross_entropy=model.cross_entropy(test_rows) - model.cross_entropy(test_rows, by_loss),
+        alignment=model.alignment(test_rows, data.seed),
+    )
 
 
 def _split(labels: Labels, seed: int) -> tuple[Rows, Rows]:
@@ -432,18 +509,41 @@ class _GradientModel:
             solver.step(loss)  # type: ignore[no-untyped-call]
         return weights.detach()
 
-    def choose_penalty(self, rows: Rows, penalties: Sequence[float], seed: int) -> float:
-        """The penalty with the best cross-validated accuracy; the largest one in a tie."""
+    def cross_entropy(self, rows: Rows, weights: torch.Tensor | None = None) -> float:
+        """Cross-entropy on the rows whose class the probe knows; without weights, that of the probe."""
+        rows = rows[self.classes[rows] >= 0]
+        scores = self.offset[rows] if weights is None else self.scores(rows, weights)
+        return float(cross_entropy(scores, torch.as_tensor(self.classes[rows])))
+
+    def alignment(self, rows: Rows, seed: int, n_permutations: int = 50) -> float:
+        """Squared gradient of the probe's loss, relative to its mean over permutations of the residuals."""
+        rows = rows[self.classes[rows] >= 0]
+        classes = torch.as_tensor(self.classes[rows])
+        residuals = torch.softmax(self.offset[rows], 1) - torch.nn.functional.one_hot(classes, self.offset.shape[1])
+        weights = residuals @ self.mixing  # (rows, q)
+        gradients, rng = self.gradients[rows], np.random.default_rng(seed)
+        orders = [np.arange(len(rows)), *(rng.permutation(len(rows)) for _ in range(n_permutations))]
+        squares = [float(torch.einsum("nq,nqp->p", weights[order], gradients).square().sum()) for order in orders]
+        return squares[0] / max(float(np.mean(squares[1:])), 1e-300)
+
+    def choose_penalty(
+        self,
+        rows: Rows,
+        penalties: Sequence[float],
+        seed: int,
+        measure: Callable[[Rows, torch.Tensor], float],
+    ) -> float:
+        """The penalty with the best cross-validated measure; the largest one in a tie."""
         classes = self.classes[rows]
         n_folds = min(3, int(np.bincount(classes).min()))
         if n_folds < 2:
             return sorted(penalties)[len(penalties) // 2]
         folds = list(StratifiedKFold(n_folds, shuffle=True, random_state=seed).split(rows, classes))
 
-        def validation_accuracy(penalty: float) -> float:
-            return float(np.mean([self.accuracy(rows[b], self.fit(rows[a], penalty)) for a, b in folds]))
+        def validated(penalty: float) -> float:
+            return float(np.mean([measure(rows[b], self.fit(rows[a], penalty)) for a, b in folds]))
 
-        return max(sorted(penalties, reverse=True), key=validation_accuracy)
+        return max(sorted(penalties, reverse=True), key=validated)
 
 
 @contextmanager
