@@ -44,6 +44,7 @@ from IPython.display import HTML, Markdown
 from myst_nb import glue
 from scipy.stats import spearmanr
 
+from ntps_utils.evidence.records import load_record
 from ntps_utils.notebook import provenance_note
 from ntps_utils.plotting import (
     COLORS,
@@ -168,6 +169,36 @@ warnings.simplefilter(
 # $\Delta_k = \sum_{i \le k} \beta_i (1 - c_i) - \sum_{i>k} \beta_i c_i$. The first sum lies between $\beta_k m$ and $\beta_1 m$, the second between
 # $\beta_{\min} m$ and $\beta_{k+1} m$. ∎
 #
+# With the Euclidean distances in place of the white ones, as in (d), the same holds with $\lambda_{\min} \|U_k\|_F^2 (1 - \mathrm{NTPS}_{k,k})$ below and $\lambda_{\max} \|U_k\|_F^2 (1 -
+# \mathrm{NTPS}_{k,k})$ above in place of $k\,(1 - \mathrm{NTPS}_{S,k})$, where $U_k$ are the first $k$ perception directions and $\mathrm{NTPS}_{k,k}$ is their score. The paper's theorem is about encoders of equal width; the constants in (d)
+# and here are ours.
+#
+# ## Sharper bounds, from the angles
+#
+# (c) and (d) use one number for the angles and two for the rest. With all principal angles, much less room is left.
+#
+# **(f) All angles in the metric of the loss.** Let $s_1 \le \dots \le s_r$ be the eigenvalues of $\tilde U^\top (I - \tilde P_V) \tilde U$, the squared sines of the principal angles between $U$ and $V$ in white
+# coordinates. Then
+#
+# $$
+# \sum_{i=1}^r \beta_i\, s_i \;\le\; \Delta(V) \;\le\; \sum_{i=1}^r \beta_i\, s_{r+1-i} .
+# $$ (eq-angles)
+#
+# *Proof.* $\Delta(V) = \tr(D M)$ with $D = \mathrm{diag}(\beta_1, \dots, \beta_r)$ and $M = \tilde U^\top (I - \tilde P_V) \tilde U$. The trace of a product of two symmetric matrices with given eigenvalues is largest when both have the
+# same eigenvectors in the same order, and smallest in the opposite order (von Neumann). ∎ Both ends are attained: turn each $\tilde u_i$ by its own angle out of the span of $V$, the angles in one order or in the other.
+#
+# **(g) The Euclidean score with restricted constants.** The eigenvalues of $S$ enter (d) only through the ratio of two squared distances of the same vector to $V$, and only for vectors in the span of $U$. Let $M_E = U^\top (I - P_V) U$ be the Euclidean
+# counterpart of $M$, and $\mu_{\min}, \mu_{\max}$ the extreme generalized eigenvalues of $(M, M_E)$ on the range of $M_E$. Then
+#
+# $$
+# \beta_r\, \mu_{\min}\, \|U\|_F^2\, (1 - \mathrm{NTPS}) \;\le\; \Delta(V) \;\le\; \beta_1\, \mu_{\max}\, \|U\|_F^2\, (1 - \mathrm{NTPS}) ,
+# $$ (eq-restricted)
+#
+# and $\mu_{\min}, \mu_{\max}$ lie between the extreme eigenvalues of $S$ on the span of $U$ and $V$.
+#
+# *Proof.* For $u = Uc$ the squared distances are $c^\top M c$ and $c^\top M_E c$, so $\mu_{\min}\, \tr M_E \le \tr M \le \mu_{\max}\, \tr M_E$, and $\tr M_E = \|U\|_F^2 (1 - \mathrm{NTPS})$. Bound the $\beta_i$ as in (c). The remainders $u - Va$ lie in the
+# span of $U$ and $V$, so the proof of (d) on that span bounds the ratios. ∎
+#
 # **If $S$ is singular**, everything happens on its range: whiten with the eigenvectors that are kept, and read the distances in (d) after projecting on
 # that range. The code does so and reports the effective rank.
 #
@@ -197,8 +228,8 @@ glue("max_condition", float(checks["condition"].max()), display=False)
 
 # %% [markdown]
 # Identity (a) agrees with the measured excess loss to {glue:text}`worst:.0e` of $\tr B$ over {glue:text}`n_problems` problems with condition numbers up to
-# {glue:text}`max_condition:.0e`. The bounds (c) and (d), and (e) in the {glue:text}`below_r` problems with $k_v < r$, were violated {glue:text}`violations`
-# times.
+# {glue:text}`max_condition:.0e`. The bounds (c), (d), (f) and (g), and both of (e) in the {glue:text}`below_r` problems with $k_v < r$, were violated {glue:text}`violations`
+# times; (f) was never wider than (c), nor (g) than (d).
 
 # %% tags=["hide-input"]
 lossy = checks[(checks["excess"] > 1e-9) & (checks["lower"] > 0)]
@@ -339,7 +370,204 @@ glue("gap_metric_at_million", float(big["gap metric"].median()), display=False)
 # At $\kappa(S) = 10^6$ the Euclidean upper bound lies
 # {glue:text}`gap_at_million:.0f` times above the excess loss in the median problem here; the metric-matched one, with all $\beta$ equal,
 # {glue:text}`gap_metric_at_million:.2f` times. An upper bound above $\tr B$ is empty, since the excess loss can never be larger than that.
-# What it comes to for a model of yours, the last two columns of `ntps score` tell.
+# What it comes to for a model of yours, the JSON file of `ntps score` tells.
+#
+# ## All bounds on one axis
+#
+# Random problems, and three real language models that read movie reviews (764 texts of sst2, last layer, half of all directions, centered; recorded). Each bar spans a lower and an upper bound, the dot is the excess loss.
+
+# %% tags=["hide-input"]
+BOUNDS = {
+    "Euclidean (d)": ("lower", "upper", COLORS["euclidean"]),
+    "restricted (g)": (
+        "lower_restricted",
+        "upper_restricted",
+        COLORS["autoregressive"],
+    ),
+    "metric (c)": ("lower_metric", "upper_metric", COLORS["metric"]),
+    "angles (f)": ("lower_angles", "upper_angles", COLORS["task"]),
+}
+real = load_record("real_models")["models"]
+several = checks[
+    (checks["excess"] > 1e-9) & (checks["lower"] > 0) & (checks["r"] > 1)
+]
+subjects = {"random problems\n(medians)": several.median(numeric_only=True)}
+for name, facts in real.items():
+    row = facts["scores"]["centered"]
+    ends = {
+        f"{end}{kind}": row[f"{end}_bound{kind}"]
+        for end in ("lower", "upper")
+        for kind in ("", "_restricted", "_metric", "_angles")
+    }
+    subjects[name] = {"excess": row["excess_loss"], **ends}
+    subjects[name] = {k: v / row["trace_b"] for k, v in subjects[name].items()}
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "For random problems and three language models, four horizontal bars each: the Euclidean bounds span many orders of magnitude, the restricted ones fewer, the metric ones and those by angles nearly meet at the excess loss."}, "figure": {"caption": "What each bound leaves open. Lower to upper bound as shares of tr B, with the excess loss (dots). Two classes have one perception direction after centering, so that for the three models (c), (f) and (g) are exact.", "name": "fig-all-bounds"}}
+figure, (ax,) = panels(1, height=3.8)
+for i, values in enumerate(subjects.values()):
+    for j, (kind, (low, high, color)) in enumerate(BOUNDS.items()):
+        at = i + 0.17 * (j - 1.5)
+        ax.plot(
+            [max(values[low], 1e-8), max(values[high], 1e-8)],
+            [at, at],
+            lw=4,
+            solid_capstyle="butt",
+            color=color,
+            marker="|",
+            ms=9,
+            label=kind if i == 0 else None,
+        )
+    ax.plot(values["excess"], i, "o", color=COLORS["exact"], ms=5, zorder=5)
+ax.axvline(1, color=COLORS["other"], lw=0.8)
+ax.set(xscale="log", xlabel="share of tr B", yticks=range(len(subjects)))
+ax.set_yticklabels(subjects)
+ax.invert_yaxis()
+_ = ax.legend(fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
+
+# %% tags=["remove-cell"]
+glue(
+    "room_euclidean",
+    float((several["upper"] / several["lower"]).median()),
+    display=False,
+)
+glue(
+    "room_restricted",
+    float((several["upper_restricted"] / several["lower_restricted"]).median()),
+    display=False,
+)
+glue(
+    "room_metric",
+    float((several["upper_metric"] / several["lower_metric"]).median()),
+    display=False,
+)
+glue(
+    "room_angles",
+    float((several["upper_angles"] / several["lower_angles"]).median()),
+    display=False,
+)
+worst_real = max(subjects[name]["upper"] / subjects[name]["excess"] for name in real)
+glue("room_real", float(worst_real), display=False)
+
+# %% [markdown]
+# In the median random problem the ratio of upper to lower bound is {glue:text}`room_euclidean:.0f` for (d), {glue:text}`room_restricted:.1f` for (g), {glue:text}`room_metric:.1f` for (c) and {glue:text}`room_angles:.1f` for (f).
+# For the language models the Euclidean upper bound (d) lies up to {glue:text}`room_real:.0e` times above the excess loss. All of it is for understanding: the excess loss itself is known.
+#
+# ## How sure is the excess loss?
+#
+# $\Delta$ is exact for the texts that it was computed from. Their labels are noisy, and noise can be explained by any direction: with $\rho$ the rank of $S$, $k$ directions kept and N texts, labels without any relation to the
+# features have an excess loss of about $\sigma^2 (\rho - k) / N$. The identity says more. $\Delta$ is what the features outside $V$ explain beyond $V$, so it is the numerator of the F test of two nested linear models,
+#
+# $$
+# F = \frac{\Delta / (\rho - k)}{L^* / (N - 1 - \rho)} .
+# $$ (eq-f)
+#
+# If $V$ loses nothing, F has the F distribution with $\rho - k$ and $N - 1 - \rho$ degrees of freedom (exactly for two classes and normal errors). A noncentral distribution gives an interval for the excess loss without noise, and $\Delta - (\rho - k)\,
+# L^* / (N - 1 - \rho)$ is free of its mean ({func}`ntps_utils.theory.uncertainty.excess_loss_test`). The other way is to ask texts that the encoders have not seen ({func}`ntps_utils.theory.uncertainty.held_out_loss`): five groups, each in turn
+# left out, from moments alone. For the three models (recorded):
+
+# %%
+lines = []
+for name, facts in real.items():
+    row, y = facts["scores"]["centered"], facts["held_out"]["0.0"]["trace_y"]
+    held = facts["held_out"]["0.1"]
+    share = {
+        "these texts": row["excess_loss"],
+        "without noise": row["excess_loss_debiased"],
+        "95%, low": row["excess_loss_low"],
+        "95%, high": row["excess_loss_high"],
+        "held out": held["loss_v"] - held["loss"],
+    }
+    lines.append(
+        {"model": name}
+        | {k: np.nan if v is None else v / y for k, v in share.items()}
+        | {"p": row["excess_loss_p"]}
+    )
+sure = pd.DataFrame(lines).set_index("model")
+sure.round(3)
+
+# %% tags=["remove-cell"]
+big = sure.iloc[:2] if len(sure) < 3 else sure
+glue(
+    "sure_noise_low",
+    float((sure["these texts"] - sure["without noise"]).min()),
+    display=False,
+)
+glue(
+    "sure_noise_high",
+    float((sure["these texts"] - sure["without noise"]).max()),
+    display=False,
+)
+glue("sure_held_low", float(sure["held out"].min()), display=False)
+glue("sure_held_high", float(sure["held out"].max()), display=False)
+
+# %% [markdown]
+# As shares of the variance of the labels. Noise alone contributes {glue:text}`sure_noise_low:.2f` to {glue:text}`sure_noise_high:.2f` to the excess loss on these texts. The last column is the loss that V adds on texts left out, both predictors with a ridge of a tenth of the mean variance: {glue:text}`sure_held_low:+.3f` to
+# {glue:text}`sure_held_high:+.3f`. A negative value says that V predicts *better* than all features there, because fewer directions overfit less.
+#
+# And the scores? They have no such formula; `ntps score --jackknife 10` leaves out each of ten groups of texts in turn. How often does the interval from it contain the true score? We simulate texts and labels with known populations (recorded; 1,000 problems for each point):
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Coverage of nominal 95% intervals against the number of texts for each feature: that of the excess loss is near or above 95% throughout, those of the three scores rise from about one half to about nine tenths at twenty texts for each feature."}, "figure": {"caption": "Intervals of scores need many texts. Left: how often nominal 95% intervals contain the true value. Right: mean error of the score itself.", "name": "fig-coverage"}}
+coverage = load_record("coverage")
+simulated = pd.DataFrame(coverage["rows"])
+figure, (left, right) = panels(2, height=3.2)
+for quantity, color in (
+    ("ntps uncentered", COLORS["euclidean"]),
+    ("ntps_metric centered", COLORS["metric"]),
+    ("ntps_task centered", COLORS["task"]),
+    ("excess loss", COLORS["exact"]),
+):
+    part = simulated[simulated["quantity"] == quantity]
+    left.plot(
+        part["ratio"], part["coverage"], "o-", ms=4, color=color, label=quantity
+    )
+    if quantity != "excess loss":
+        right.plot(part["ratio"], part["bias"], "o-", ms=4, color=color)
+left.axhline(0.95, color=COLORS["other"], lw=0.8)
+right.axhline(0.0, color=COLORS["other"], lw=0.8)
+left.set(
+    xscale="log", xlabel="texts for each feature", ylabel="coverage", ylim=(0, 1.03)
+)
+right.set(
+    xscale="log", xlabel="texts for each feature", ylabel="mean error of the score"
+)
+_ = left.legend(fontsize=9)
+
+# %% tags=["remove-cell"]
+most = simulated[simulated["ratio"] == simulated["ratio"].max()].set_index(
+    "quantity"
+)
+five = simulated[simulated["ratio"] == 5.0].set_index("quantity")
+glue(
+    "cover_most",
+    float(
+        most.loc[
+            ["ntps uncentered", "ntps_metric centered", "ntps_task centered"],
+            "coverage",
+        ].min()
+    ),
+    display=False,
+)
+glue(
+    "cover_five",
+    float(
+        five.loc[
+            ["ntps uncentered", "ntps_metric centered", "ntps_task centered"],
+            "coverage",
+        ].min()
+    ),
+    display=False,
+)
+glue(
+    "cover_excess",
+    float(simulated[simulated["quantity"] == "excess loss"]["coverage"].min()),
+    display=False,
+)
+glue("bias_five", float(five.loc["ntps uncentered", "bias"]), display=False)
+glue("n_simulated", int(simulated["n"].max()), display=False)
+
+# %% [markdown]
+# The interval of the excess loss covers at least {glue:text}`cover_excess:.0%`. Those of the scores do not: {glue:text}`cover_five:.0%` at five texts for each feature, {glue:text}`cover_most:.0%` at the largest number. The reason is in the right panel: noise in the labels tilts $U = S^{-1} C \cdots$ towards directions of small variance, which V prefers too,
+# so that few texts raise the paper's score ({glue:text}`bias_five:+.2f` at five texts for each feature). The tool therefore prints intervals of scores from twenty texts for each feature on, and otherwise says why there are none.
 #
 # ## See it: turn the subspace
 #
@@ -602,6 +830,8 @@ glue("planted_range", float(np.ptp(mirrored, axis=0).max()), display=False)
 # ## Summary
 #
 # - $\Delta(V) = \tr((I - \tilde P_V) B)$: the excess loss is known exactly, from the same moments as the score.
+# - With all angles the bounds nearly meet; with the ratios of distances on the span of $U$ alone, the Euclidean bound gains orders of magnitude.
+# - The excess loss has an F test and an interval; scores need about twenty texts for each feature before an interval means anything.
 # - Task-weighted: no constants. Metric-matched: loose by $\beta_1/\beta_r$. Euclidean (the paper's): loose by $\kappa(S)\,\beta_1/\beta_r$.
 # - A high Euclidean score can go with a large loss, and a low one with none.
 # - For a given pair of subspaces the first two survive any change of features; the third survives rotations and scaling.
@@ -666,6 +896,38 @@ glue("planted_range", float(np.ptp(mirrored, axis=0).max()), display=False)
 # :class: dropdown
 # The missing weights $1 - c_i \in [0, 1]$ add up to $m = r (1 - \mathrm{NTPS}_S)$. The sum $\sum_i \beta_i (1 - c_i)$ is largest when they sit on the largest $\beta_i$: $\sum_{i \le \lfloor m \rfloor} \beta_i + (m - \lfloor m \rfloor)\,
 # \beta_{\lfloor m \rfloor + 1}$. It improves on $\beta_1 m$ as soon as $m > 1$ and the $\beta_i$ differ. In code: `np.interp(m, range(r + 1), np.r_[0, beta.cumsum()])`.
+# ```
+#
+# ```{exercise} When the angles decide
+# :label: ex-3-6
+# Two perception directions with $\beta = (3, 1)$ and squared sines $(0.1, 0.5)$. Give the bounds (c) and (f). Draw or describe a $V$ that attains the upper end of (f).
+# ```
+#
+# ```{solution} ex-3-6
+# :class: dropdown
+# $r(1 - \mathrm{NTPS}_S) = 0.6$, so (c) says $0.6 \le \Delta \le 1.8$. (f) says $3 \cdot 0.1 + 1 \cdot 0.5 = 0.8 \le \Delta \le 3 \cdot 0.5 + 1 \cdot 0.1 = 1.6$. For the upper end, $V$ misses half of $\tilde u_1$ and a tenth of
+# $\tilde u_2$: with $e_1, e_2$ orthogonal to both, $\tilde v_1 = \sqrt{0.5}\, \tilde u_1 + \sqrt{0.5}\, e_1$ and $\tilde v_2 = \sqrt{0.9}\, \tilde u_2 + \sqrt{0.1}\, e_2$.
+# ```
+#
+# ```{exercise} One direction, no room
+# :label: ex-3-7
+# A task with two classes has one perception direction once the moments are centered. Show that (c), (f) and (g) are then equalities, whatever $\kappa(S)$ is, and that (d) is not.
+# ```
+#
+# ```{solution} ex-3-7
+# :class: dropdown
+# With $r = 1$, $\beta_1 = \beta_r$, and there is one sine: (c) and (f) both say $\Delta = \beta_1 s_1$. $M$ and $M_E$ are numbers, so $\mu_{\min} = \mu_{\max} = M / M_E$ and (g) says $\Delta = \beta_1 M$. In (d) the constants still differ by $\kappa(S)$.
+# ```
+#
+# ```{exercise} Noise that looks like a loss
+# :label: ex-3-8
+# 600 texts in two balanced classes ($\tr Y = 0.5$ after centering), 400 features, labels by tossing a coin, V with 200 directions. What excess loss do you expect on these texts, and what after debiasing? What would you conclude from an excess loss of 0.17?
+# ```
+#
+# ```{solution} ex-3-8
+# :class: dropdown
+# Each direction explains $\tr Y / (N - 1) = 0.5 / 599$ of pure noise in the mean, so $\Delta \approx 200 \cdot 0.5 / 599 = 0.167$. The residual loss is $L^* \approx 0.5 \cdot 199 / 599 = 0.166$ with $N - 1 - \rho = 199$ degrees of freedom; the debiased value is
+# $0.167 - 200 \cdot 0.166 / 199 \approx 0$, and F is about 1. An excess loss of 0.17 is what a coin gives.
 # ```
 
 # %% tags=["remove-input"]

@@ -47,7 +47,7 @@ from IPython.display import Markdown
 from myst_nb import glue
 
 from ntps_utils.evidence.cost import model_size
-from ntps_utils.evidence.tables import load_bench, load_real_models
+from ntps_utils.evidence.records import load_record
 from ntps_utils.lab import TASKS
 from ntps_utils.models.datasets import load_texts
 from ntps_utils.models.extraction import extract
@@ -208,7 +208,7 @@ glue("spread", float(reference["Euclidean"].std()), display=False)
 # follows was recorded on {glue:text}`real_texts` film reviews of at most 64 tokens (`python -m book.tools.real_models`), together with stories260K, a Llama of 260 thousand parameters.
 
 # %%
-real = load_real_models()
+real = load_record("real_models")
 rows = {}
 for name, facts in real["models"].items():
     fetchable = "GGUF" in facts["origin"]
@@ -358,7 +358,7 @@ pd.DataFrame(costs, columns=columns).set_index("shape").round(3)
 # textbook loop (a text at a time, a position at a time), with random weights.
 
 # %%
-bench = load_bench()
+bench = load_record("bench_cpu")
 measured = pd.DataFrame(bench["extraction"]).T
 shown = [
     "d",

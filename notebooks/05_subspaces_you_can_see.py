@@ -42,7 +42,7 @@ import seaborn as sns
 from IPython.display import Markdown
 from myst_nb import glue
 
-from ntps_utils.evidence.tables import load_real_models
+from ntps_utils.evidence.records import load_record
 from ntps_utils.lab import TASKS, WORLD
 from ntps_utils.models.datasets import load_texts
 from ntps_utils.models.extraction import extract
@@ -216,7 +216,7 @@ glue("n_view_texts", len(data), display=False)
 # The same picture of words for two real language models that read film reviews (recorded, see {doc}`chapter 4 <04_extraction>`). Nobody told us the causes here; the groups are parts of speech, and words of praise and of blame.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Words in the first two autoregressive coordinates of the last layer of smollm2 on the left and gemma on the right, colored by group: function words and punctuation lie apart from nouns; words of praise and of blame are mixed."}, "figure": {"caption": "Words of real models by what may follow them. Mean features of words in the first two autoregressive coordinates of the last layer, colored by group.", "name": "fig-real-words"}}
-real = load_real_models()["models"]
+real = load_record("real_models")["models"]
 shown = ("smollm2-135m-instruct", "gemma-3-270m")
 figure, axes = panels(2, height=3.8)
 for ax, name in zip(axes, shown, strict=True):

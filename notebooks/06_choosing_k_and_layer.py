@@ -51,6 +51,7 @@ from ntps_utils.models.extraction import extract
 from ntps_utils.models.loading import load_model
 from ntps_utils.notebook import notebook_progress, provenance_note
 from ntps_utils.plotting import COLORS, house_style, panels, sweep_explorer
+from ntps_utils.theory.controls import control_directions, mean_random_scores
 from ntps_utils.theory.released import released_ntps
 from ntps_utils.theory.score import subspaces
 
@@ -71,9 +72,8 @@ last = model.n_layers - 1
 
 # %%
 shown = max(pairs, key=lambda pair: pair[0].n_classes)[0]
-solved = subspaces(
-    extract(model, shown, layers=(last,)).moments.layer(last), layer=last
-)
+moments = extract(model, shown, layers=(last,)).moments.layer(last)
+solved = subspaces(moments, layer=last)
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Two heat maps over k_v and k_u: the Euclidean score on the left and the metric-matched score on the right. Both rise with k_v; the metric-matched one rises much sooner for the first perception directions."}, "figure": {"caption": "Every width at once. Euclidean (left) and metric-matched score (right) of the last layer for all pairs of widths.", "name": "fig-landscape"}}
 figure, axes = panels(2, height=2.8, sharey=True)
@@ -97,7 +97,54 @@ _ = figure.colorbar(image, ax=axes, label="score")
 
 # %% [markdown]
 # Along $k_v$ a score can only rise: a larger subspace contains the smaller one. So "the best k" for a target cannot be the k where the score is highest; it is whatever k orders the
-# tasks as the target happens to. Layer by layer, at half of the directions:
+# tasks as the target happens to.
+#
+# How much of the rise is due to next-token prediction? Beside the score we draw the mean score of subspaces with the same construction and a random target, for every $k_v$ at once
+# ({func}`ntps_utils.theory.controls.mean_random_scores`), and the score of the leading principal components of S. The distance to the random line is the **net score**.
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Two panels over k_v. The score and the mean score of random targets rise together, close to each other; the score of the principal components stays near zero in the Euclidean panel and rises early in the metric-matched one."}, "figure": {"caption": "The net score is the distance between the first two lines. Euclidean (left) and metric-matched score (right) with all perception directions, of next-token directions, of directions with the same construction and a random target, and of principal components.", "name": "fig-net-landscape"}}
+widths = np.arange(1, solved.rank_v + 1)
+chance = mean_random_scores(solved, widths)
+components = solved.with_subspace(control_directions(moments, solved)["pca_s"])
+figure, axes = panels(2, height=2.8, sharey=True)
+for ax, (column, title), color, expected in zip(
+    axes,
+    {"ntps": "Euclidean", "ntps_metric": "metric-matched"}.items(),
+    (COLORS["euclidean"], COLORS["metric"]),
+    chance.T[:2],
+    strict=True,
+):
+    own, other = (getattr(one, column)[-1] for one in (solved, components))
+    ax.plot(widths, own, color=color, lw=2, label="next token")
+    ax.plot(
+        widths, expected, color=COLORS["other"], lw=2, ls="--", label="random target"
+    )
+    ax.plot(
+        np.arange(1, len(other) + 1),
+        other,
+        color=COLORS["exact"],
+        lw=1,
+        label="PCA of S",
+    )
+    ax.set(title=title, xlabel="$k_v$")
+axes[0].set_ylabel("score")
+_ = axes[0].legend(fontsize=9)
+
+# %% tags=["remove-cell"]
+middle = solved.width(0.5) - 1
+net = np.array([solved.ntps[-1], solved.ntps_metric[-1]]).T - chance[:, :2]
+glue("net_task", shown.name.removeprefix("lab/"), display=False)
+glue("net_euclidean", float(net[middle, 0]), display=False)
+glue("net_metric", float(net[middle, 1]), display=False)
+glue("gross_euclidean", float(solved.ntps[-1, middle]), display=False)
+glue("pca_euclidean", float(components.ntps[-1, middle]), display=False)
+glue("pca_metric", float(components.ntps_metric[-1, middle]), display=False)
+
+# %% [markdown]
+# On *{glue:text}`net_task`* at half of the directions the Euclidean score is {glue:text}`gross_euclidean:.2f` and its net score {glue:text}`net_euclidean:+.2f`; that of the metric-matched score is {glue:text}`net_metric:+.2f`. Principal components
+# score {glue:text}`pca_euclidean:.2f` and {glue:text}`pca_metric:.2f`. So most of the height of the landscape on the left is due to the construction of V. Chapter 7 asks which of these lines follows the accuracy of a probe.
+#
+# Layer by layer, at half of the directions:
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Three panels of lines over layers, one line for each task in grey and the mean in color, for the Euclidean, metric-matched and task-weighted scores at half of the autoregressive directions."}, "figure": {"caption": "Scores by layer. Each thin line is a task, the thick one their mean, at half of the autoregressive directions; layer 0 is the embeddings.", "name": "fig-by-layer"}}
 figure, axes = panels(3, height=2.8, sharey=True)

@@ -30,8 +30,13 @@ n_texts = 500
 n_random = 300
 tune_model = "lab/XS"
 tune_steps = 200
+first_model = "lab/S"
+first_texts = 600
+first_step = 0.01
 
 # %% tags=["hide-input"]
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 from IPython.display import Markdown
@@ -41,15 +46,18 @@ from ntps_utils.evidence.statistics import predict_held_out, spearman
 from ntps_utils.evidence.tables import load_recorded, load_reported
 from ntps_utils.lab import TASKS
 from ntps_utils.models.datasets import load_texts
-from ntps_utils.models.extraction import extract
+from ntps_utils.models.extraction import extract, tokenize
 from ntps_utils.models.finetuning import (
     FinetuneConfig,
     finetune,
+    first_order_drop,
     randomly_initialized,
 )
 from ntps_utils.models.loading import load_model
+from ntps_utils.models.transferability import FrozenFeatures, linearize
 from ntps_utils.notebook import provenance_note
 from ntps_utils.plotting import COLORS, house_style, panels
+from ntps_utils.theory.controls import control_scores
 from ntps_utils.theory.score import subspaces
 
 house_style()
@@ -62,52 +70,69 @@ KINDS = {
 # %% [markdown]
 # ## How should I read a magnitude?
 #
-# Against what a subspace of the same width would score if it had nothing to do with prediction. For each task of the lab we replace V by random subspaces of half of the features and score them by the same formula.
+# Against what other subspaces of the same width score on the same task. The comparison must keep what has nothing to do with prediction. The first $k$ columns of V are $A_0^{-1/2}$ times an orthonormal
+# matrix, *whatever* the target is; only this matrix depends on the next token. So the random control is $A_0^{-1/2} Z$ with Z random and orthonormal ({func}`ntps_utils.theory.controls.random_control`). Beside it stand
+# the leading principal components of S, and V made from the symmetric half of $A_1$, which does not know the order of the feature vectors. For each task of the lab, at half of the features:
 
 # %%
 model = load_model(model_name)
 last = model.n_layers - 1
 names = [t for t in TASKS if t != "random"]
-rng = np.random.default_rng(seed)
-solved = {}
+solved, lines = {}, []
 for name in names:
     data = load_texts(f"lab/{name}").head(n_texts)
     moments = extract(model, data, layers=(last,)).moments.layer(last)
-    solved[name] = subspaces(moments, layer=last)
-lines = []
-for name, s in solved.items():
-    row = s.row(s.width(s.d // 2))
-    U = s.U
-    share = []
-    for _ in range(n_random):
-        Q = np.linalg.qr(rng.normal(size=(s.d, s.d // 2)))[0]
-        share.append((np.linalg.norm(Q.T @ U) / np.linalg.norm(U)) ** 2)
-    low, high = np.quantile(share, [0.025, 0.975])
-    lines.append((name, row.ntps, row.ntps_task, low, high))
+    s = solved[name] = subspaces(moments, layer=last)
+    k = s.width(s.d // 2)
+    row = s.row(k)
+    found = control_scores(moments, s, k, n_draws=n_random, seed=seed)
+    row = replace(row, controls=found)
+    low, high = row.control("random").range()
+    others = [row.control(c).ntps for c in ("pca_s", "symmetric")]
+    lines.append(
+        (name, row.ntps, low, high, row.net(), *others, row.ntps_task, k / s.d)
+    )
 magnitude = pd.DataFrame(
-    lines, columns=["task", "NTPS", "task-weighted", "random, 2.5%", "random, 97.5%"]
+    lines,
+    columns=[
+        "task",
+        "NTPS",
+        "random, low",
+        "random, high",
+        "net NTPS",
+        "PCA of S",
+        "symmetric",
+        "task-weighted",
+        "k / d",
+    ],
 ).set_index("task")
-magnitude.round(2)
+magnitude.drop(columns="k / d").round(2)
 
 # %% tags=["remove-cell"]
 inside = magnitude["NTPS"].between(
-    magnitude["random, 2.5%"], magnitude["random, 97.5%"]
+    magnitude["random, low"], magnitude["random, high"]
 )
 glue("mag_inside", int(inside.sum()), display=False)
 glue("mag_all", len(magnitude), display=False)
 glue(
     "mag_below",
-    int((magnitude["NTPS"] < magnitude["random, 2.5%"]).sum()),
+    int((magnitude["NTPS"] < magnitude["random, low"]).sum()),
     display=False,
 )
-glue("mag_low", float(magnitude["random, 2.5%"].min()), display=False)
-glue("mag_high", float(magnitude["random, 97.5%"].max()), display=False)
+glue("mag_mean", float(magnitude["NTPS"].mean()), display=False)
+glue("mag_net", float(magnitude["net NTPS"].mean()), display=False)
+glue("mag_net_low", float(magnitude["net NTPS"].min()), display=False)
+glue("mag_net_high", float(magnitude["net NTPS"].max()), display=False)
+glue("mag_pca", float(magnitude["PCA of S"].mean()), display=False)
+glue("mag_symmetric", float(magnitude["symmetric"].mean()), display=False)
+glue("mag_chance", float(magnitude["k / d"].mean()), display=False)
 
 # %% [markdown]
-# A random half of the features scores between {glue:text}`mag_low:.2f` and {glue:text}`mag_high:.2f` in nearly all draws; {glue:text}`mag_inside` of {glue:text}`mag_all` tasks lie inside their random range, and
-# {glue:text}`mag_below` below it. So V is not a random subspace for these tasks: both sides share the directions in which features are large. Being above the random range is the least one can ask, and it does not say which
-# of two tasks is better served (chapter 7). The task-weighted score has a scale of its own: 0.8 means that keeping only these $k$ directions loses a fifth of
-# what a linear probe could explain ({eq}`eq-identity`), in units that a user knows.
+# The mean NTPS is {glue:text}`mag_mean:.2f`, far above the {glue:text}`mag_chance:.2f` of a uniformly random half of the features. But {glue:text}`mag_inside` of {glue:text}`mag_all` tasks lie inside the range of
+# subspaces with the same construction and a random target, and {glue:text}`mag_below` below it: the net score is {glue:text}`mag_net:+.2f` in the mean ({glue:text}`mag_net_low:+.2f` to {glue:text}`mag_net_high:+.2f`). The half with
+# the *largest* variance scores {glue:text}`mag_pca:.2f`. So a high NTPS says that U and V share the directions in which the features vary *little*: $U = S^{-1} C \cdots$ and $V = A_0^{-1/2} \cdots$ both divide by a
+# variance, and divide most where it is small. The symmetric half of $A_1$ scores {glue:text}`mag_symmetric:.2f`, about as much as the whole. Read the net score, and compare tasks under one model; the task-weighted score has a scale of its
+# own: 0.8 means that keeping only these $k$ directions loses a fifth of what a linear probe could explain ({eq}`eq-identity`).
 #
 # ## Which $k$, which layer?
 #
@@ -308,6 +333,79 @@ glue("why_scratch", float((why["LoRA"] - why["from scratch"]).mean()), display=F
 # %% [markdown]
 # On *{glue:text}`why_task`* LoRA and all weights differ by {glue:text}`why_apart:.2f` in accuracy, on the other tasks by at most {glue:text}`why_same:.2f`; LoRA is ahead of training from scratch by {glue:text}`why_scratch:.2f` in the mean. What a score would have to predict is what *any* finetuning can add to frozen features.
 #
+# ## What does the first step of LoRA gain?
+#
+# LoRA starts with $B = 0$, so that the adapters change nothing at first. Let $r$ be the residuals of the head (probabilities minus labels, for n texts), $J$ the gradients of the class scores with respect to all trained weights, and $K = J J^\top$ the
+# *tangent kernel*.
+#
+# :::{admonition} First-order drop
+# :class: important
+# A step of size $e$ of gradient descent lowers the mean cross-entropy by
+#
+# $$
+# e\, \frac{r^\top K r}{n^2} + O(e^2), \qquad K = K_{\text{head}} + K_{\text{adapters}} .
+# $$ (eq-first-order)
+#
+# *Proof.* The gradient of the mean loss is $g = J^\top r / n$, and a step $-e\,g$ changes a smooth loss by $-e\,|g|^2 + O(e^2)$ with $|g|^2 = r^\top J J^\top r / n^2$. $J$ consists of the columns of the head and those of the adapters, so $K$ is the sum
+# of their kernels. Where $B = 0$ the matrices $A$ have no gradient. ∎
+# :::
+#
+# Once the head is at its optimum, what LoRA gains at first order is the part of the adapters. If the residuals are orthogonal to $K_{\text{adapters}}$, the first step gains nothing, and learning, if it happens, must leave the region where the model is
+# linear in its weights. We compute the drop for every task of a lab model, take one small step to check it ({func}`ntps_utils.models.finetuning.first_order_drop`), and fit the linearized model to two thirds of the texts
+# ({func}`ntps_utils.models.transferability.linearize`, from sketched gradients): how much cross-entropy does it gain on the others? Beside it, the accuracy that LoRA gained (recorded, chapter 9).
+
+# %%
+first = load_model(first_model, dtype="float32")
+recorded = load_recorded("lab").query("model == @first_model").set_index("dataset")
+lines = []
+for name in TASKS:
+    data = load_texts(f"lab/{name}").head(first_texts)
+    config = FinetuneConfig(r=8, seed=seed)
+    drop = first_order_drop(first, data, config, steps=(first_step,))
+    ids = tokenize(first, data)
+    x = extract(first, data, layers="last", features="last", tokens=ids).features
+    fit = linearize(
+        FrozenFeatures(x[first.n_layers - 1], data.labels, first, ids.ids)
+    )
+    lines.append(
+        {
+            "task": name,
+            "drop, head": drop.head,
+            "drop, adapters": drop.adapters,
+            "actual / predicted": drop.ratios[0],
+            "linearized gain, nats": fit.cross_entropy,
+            "LoRA gain, points": 100 * recorded.loc[f"lab/{name}", "gain"],
+        }
+    )
+steps = pd.DataFrame(lines).set_index("task")
+steps.sort_values("linearized gain, nats").map("{:.3g}".format)
+
+# %% tags=["remove-cell"]
+learned = steps.drop(index="random")
+glue("step_size", first_step, display=False)
+glue("step_low", float(steps["actual / predicted"].min()), display=False)
+glue("step_high", float(steps["actual / predicted"].max()), display=False)
+positive = learned["linearized gain, nats"] > 0.01
+glue("step_positive", int(positive.sum()), display=False)
+glue("step_all", len(learned), display=False)
+glue(
+    "step_failed_gain",
+    float(learned.loc[~positive, "LoRA gain, points"].max()),
+    display=False,
+)
+glue(
+    "step_failed_task",
+    str(learned.loc[~positive, "LoRA gain, points"].idxmax()),
+    display=False,
+)
+rho = spearman(learned["linearized gain, nats"], learned["LoRA gain, points"])
+glue("step_rho", float(rho), display=False)
+
+# %% [markdown]
+# A step of {glue:text}`step_size` lowers the loss by {glue:text}`step_low:.3f` to {glue:text}`step_high:.3f` of the prediction, and the ratio tends to one as the step shrinks (a test). The linearized model gains more than 0.01 nats on {glue:text}`step_positive` of {glue:text}`step_all` tasks and
+# nothing on the others: *agreement*, *order* and their like fail at first order, as the orthogonality predicts. Yet LoRA gains most on one of these, {glue:text}`step_failed_gain:.0f` points on *{glue:text}`step_failed_task`*: it learns
+# after a plateau, far from where it started. The rank correlation of the linearized gain with the gain of LoRA is {glue:text}`step_rho:.2f`. What a first-order theory can say about LoRA, it says exactly; what people want to know lies beyond it here.
+#
 # ## Is it the pretraining, or something that goes along with it?
 #
 # Two controls, made in the lab because there they can be. *Checkpoints*: the same architecture, data and order of data, stopped early or never started. *A shuffled corpus*: the same documents with their words in random order, so that the same words
@@ -375,7 +473,7 @@ for column, key in {"ntps": "e", "ntps_metric": "m", "ntps_task": "t"}.items():
 #
 # ## Summary
 #
-# - A magnitude means something against random subspaces of the same width, or in units of loss.
+# - A magnitude means something against subspaces of the same construction with a random target (the net score), or in units of loss.
 # - The setting moves a score as much as the task does, so it has to be fixed first.
 # - Bounds with $\kappa(S)$ in them are too wide to matter on real features; the exact excess loss is free.
 # - Controls on pretraining are cheap where the world is made.
@@ -389,7 +487,7 @@ for column, key in {"ntps": "e", "ntps_metric": "m", "ntps_task": "t"}.items():
 #
 # ```{solution} ex-14-1
 # :class: dropdown
-# The score is an average over the columns of U, weighted by squared length. With one direction it is a single squared cosine, a Beta variable with mean $k/d$; an average over several nearly independent ones varies less.
+# The score is an average over the columns of U, weighted by squared length. With one direction it is a single squared cosine; an average over several nearly independent ones varies less.
 # ```
 #
 # ```{exercise}
@@ -410,6 +508,18 @@ for column, key in {"ntps": "e", "ntps_metric": "m", "ntps_task": "t"}.items():
 # ```{solution} ex-14-3
 # :class: dropdown
 # As a statement of form: it shows that the excess loss vanishes when the score is 1 and cannot vanish when it is 0 and S is well conditioned. That licenses looking at the score at all; it does not license reading numbers off the bound.
+# ```
+#
+# ```{exercise}
+# :label: ex-14-4
+# The label is the product of two independent fair signs $a$ and $b$, both readable from the features. Which residuals has the best linear head? Suppose that the gradients of the class score with respect to the adapters are, for each text, linear in
+# $1, a, b$. What does the first step gain, and what must change in the model before LoRA can learn the task?
+# ```
+#
+# ```{solution} ex-14-4
+# :class: dropdown
+# $ab$ is uncorrelated with $1$, $a$ and $b$, so the best head predicts one half for every text and the residuals are $\pm\tfrac12$ with the sign of $-ab$. Their mean product with $1$, $a$ and $b$ is zero: $J^\top r = 0$ in the limit of many texts, and the first step gains nothing
+# from head or adapters. Features that contain the product $ab$ have to be built first; the gradient becomes non-zero only with $B \ne 0$, through terms of second order. This is the plateau in a training curve.
 # ```
 
 # %% tags=["remove-input"]

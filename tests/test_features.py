@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ntps_utils.evidence.tables import load_real_models
+from ntps_utils.evidence.records import load_record
 from ntps_utils.models.datasets import load_texts
 from ntps_utils.models.extraction import hidden_states, tokenize
 from ntps_utils.models.features import layer_facts
@@ -74,7 +74,7 @@ def test_held_out_share_is_lower_than_the_share_of_the_same_texts():
 
 
 def test_recorded_real_models_are_complete():
-    recorded = load_real_models()
+    recorded = load_record("real_models")
     assert "provenance" in recorded
     for name, facts in recorded["models"].items():
         layers = facts["layers"]
@@ -90,7 +90,7 @@ def test_recorded_real_models_are_complete():
 def test_real_model_has_the_recorded_loss(name):
     if not fetched_file(name).is_file():
         pytest.skip(f"{name} is not here: ntps models fetch {name}")
-    facts = load_real_models()["models"][name]
+    facts = load_record("real_models")["models"][name]
     model = load_model(name, dtype="float32")
     assert model.fingerprint == facts["fingerprint"]
     assert paragraph_loss(model) == pytest.approx(facts["paragraph_loss"], abs=0.01)

@@ -5,8 +5,7 @@
 Extraction is compared with the bare forward pass of the same batches in the same precision,
 with a loop over texts and positions, and with a loop over texts with dense triangular
 matrices, as in the released script. The scores at all widths are compared with pseudo-inverse
-projections at 19 widths. With ``--model``, a real model reads short and long texts, and its
-scores from float32 products are compared with those from float64 products.
+projections at 19 widths. With ``--model``, a real model reads short and long texts.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import scipy.linalg
 import torch
 import typer
 from numpy.typing import NDArray
@@ -337,32 +337,40 @@ def bench_model(
     } | {f"{name}_ratio": statistics.median(one[name] / one["forward"] for one in times) for name in list(ways)[1:]}
 
 
-def bench_precision(model: CausalModel, data: TextDataset, max_length: int) -> dict[str, Any]:
-    """Compare the scores from float32 products with those from float64 products of the same features.
+def bench_bfloat16(name: str, data: TextDataset, max_length: int, device: str) -> dict[str, Any]:
+    """Compare the scores from forward passes in bfloat16 with those from float32.
 
     Parameters
     ----------
-    model : CausalModel
+    name : str
+        Name of the model.
     data : TextDataset
         With more texts than the model has features.
     max_length : int
         Tokens after which a text is truncated.
+    device : str
+        Device of PyTorch, such as "cpu" or "cuda".
 
     Returns
     -------
     dict
-        For each layer the largest difference of a score (Euclidean, metric-matched, task-weighted)
-        at half of all directions, and the largest over layers.
+        Largest difference over layers of each score at half of all directions, and in the last layer.
     """
-    single, double = (
-        extract(model, data, max_length=max_length, precision=precision).moments for precision in ("float32", "float64")
-    )
-    differences = []
-    for layer in range(model.n_layers):
-        rows = [subspaces(moments.layer(layer)).row(model.dimension // 2) for moments in (single, double)]
-        scores = np.array([[row.ntps, row.ntps_metric, row.ntps_task] for row in rows])
-        differences.append(float(np.abs(scores[0] - scores[1]).max()))
-    return {"n_texts": len(data), "score_difference": max(differences), "by_layer": differences}
+    rows = []
+    for dtype in ("float32", "bfloat16"):
+        model = load_model(name, device=device, dtype=dtype)
+        moments = extract(model, data, max_length=max_length, precision="float32").moments
+        solved = [subspaces(moments.layer(layer)) for layer in moments.layers]
+        rows.append([one.row(one.d // 2) for one in solved])
+    differences = {
+        score: [abs(getattr(a, score) - getattr(b, score)) for a, b in zip(*rows, strict=True)]
+        for score in ("ntps", "ntps_metric", "ntps_task")
+    }
+    return {
+        "n_texts": len(data),
+        "largest": {score: max(values) for score, values in differences.items()},
+        "last_layer": {score: values[-1] for score, values in differences.items()},
+    }
 
 
 def joined_texts(data: TextDataset, n: int, n_joined: int) -> TextDataset:
@@ -419,6 +427,15 @@ def bench_scores(d: int, n_texts: int, repeats: int) -> dict[str, Any]:
             V = solved.V[:, : max(1, round(share * solved.rank_v))]
             np.linalg.norm(V @ (np.linalg.pinv(V) @ solved.U)) ** 2 / np.linalg.norm(solved.U) ** 2
 
+    def textbook_scores() -> None:
+        scipy.linalg.eigh(moments.A1 @ moments.A1.T, moments.A0)
+        scipy.linalg.eigh(moments.C @ moments.C.T, moments.S)
+        projections()
+
+    def all_scores() -> None:
+        fresh = solve()
+        _ = fresh.ntps, fresh.ntps_metric, fresh.ntps_task, fresh.excess_loss
+
     times = [(seconds(projections, "cpu"), seconds(grids, "cpu")) for _ in range(repeats)]
     return {
         "d": d,
@@ -427,10 +444,15 @@ def bench_scores(d: int, n_texts: int, repeats: int) -> dict[str, Any]:
         "grids_seconds": statistics.median(g for _, g in times),
         "ratio_to_projections": statistics.median(g / p for p, g in times),
         "solve_seconds": seconds(solve, "cpu"),
+        "ratio_to_textbook": statistics.median(
+            seconds(textbook_scores, "cpu") / seconds(all_scores, "cpu") for _ in range(repeats)
+        ),
     }
 
 
-def bench_models(names: list[str], data: str | None, device: str, n_texts: int, repeats: int, out: Path) -> None:
+def bench_models(
+    names: list[str], data: str | None, device: str, n_texts: int, repeats: int, bfloat16: bool, out: Path
+) -> None:
     """Measure real models on short and on long texts, and write the results."""
     if data is None:
         raise typer.BadParameter("A real model reads texts: give a dataset with --data.")
@@ -445,10 +467,11 @@ def bench_models(names: list[str], data: str | None, device: str, n_texts: int, 
             typer.echo(f"{name}, {kind} texts, on {device} ...", err=True)
             rows[f"{name} {kind}"] = bench_model(model, texts, max_length, 64, repeats)
             typer.echo(json.dumps(rows[f"{name} {kind}"], indent=1))
-        typer.echo(f"{name}, precision ...", err=True)
-        precision = bench_precision(model, dataset.head(model.dimension + 124), 64)
-        rows[f"{name} precision"] = precision
-        typer.echo(f"largest difference of a score: {precision['score_difference']:.1e}")
+        rows[f"{name} scores"] = bench_scores(model.dimension, 1000, repeats)
+        if bfloat16:
+            typer.echo(f"{name}, bfloat16 ...", err=True)
+            rows[f"{name} bfloat16"] = bench_bfloat16(name, dataset.head(model.dimension + 124), 64, device)
+            typer.echo(json.dumps(rows[f"{name} bfloat16"], indent=1))
     where = torch.cuda.get_device_name() if device.startswith("cuda") else f"{torch.get_num_threads()} CPU threads"
     write_json(out, {"models": rows, "provenance": provenance(device=where, repeats=repeats, data=dataset.name)})
 
@@ -462,11 +485,12 @@ def main(
     longest: Annotated[int, typer.Option(help="Number of tokens of the longest text.")] = 128,
     batch_size: Annotated[int, typer.Option(help="Number of texts in a forward pass.")] = 32,
     repeats: Annotated[int, typer.Option(help="Number of measurements, of which the median counts.")] = 3,
+    bfloat16: Annotated[bool, typer.Option(help="Also compare scores from bfloat16 and float32 passes.")] = False,
     out: Annotated[Path, typer.Option(help="JSON file to write.")] = Path("runs/bench.json"),
 ) -> None:
     """Measure the cost of extraction and scores."""
     if model:
-        bench_models(model, data, device, n_texts, repeats, out)
+        bench_models(model, data, device, n_texts, repeats, bfloat16, out)
         return
     shapes = shape or ["Qwen2-0.5B"]
     unknown = [name for name in shapes if name not in SHAPES]

@@ -8,7 +8,9 @@ list are kept, with their coordinates.
 
 from __future__ import annotations
 
+import json
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +20,7 @@ import typer
 from ntps_utils._utils.files import write_json
 from ntps_utils._utils.provenance import provenance
 from ntps_utils.models.datasets import TextDataset, as_dataset
-from ntps_utils.models.extraction import extract, tokenize
+from ntps_utils.models.extraction import extract, hidden_states, random_groups, tokenize
 from ntps_utils.models.features import layer_facts
 from ntps_utils.models.loading import CausalModel, load_model, paragraph_loss
 from ntps_utils.models.projection import (
@@ -27,9 +29,12 @@ from ntps_utils.models.projection import (
     perception_coordinates,
     word_features,
 )
+from ntps_utils.theory.report import score_layer
 from ntps_utils.theory.score import NumericalWarning, subspaces
+from ntps_utils.theory.uncertainty import held_out_loss
 
-MAX_LENGTH = 64
+MAX_LENGTH, N_GROUPS, N_SHUFFLED = 64, 5, 200
+RIDGES = (0.0, 0.001, 0.01, 0.1)
 WORDS = {
     "determiner": "the a an this that these some every his her its their",
     "pronoun": "he she it they we you who which",
@@ -105,6 +110,78 @@ def record(model: CausalModel, train: TextDataset, test: TextDataset) -> dict[st
     }
 
 
+def record_scores(model: CausalModel, train: TextDataset) -> dict[str, Any]:
+    """Compute scores, bounds, intervals and controls of the last layer, and what the order of words changes.
+
+    Parameters
+    ----------
+    model : CausalModel
+    train : TextDataset
+
+    Returns
+    -------
+    dict
+        ``scores``, the fields of :class:`ntps_utils.theory.score.ScoreRow` at half of all directions,
+        uncentered and centered; ``held_out``, losses by cross-fitting over five groups of texts, for
+        several ridges; and ``word_order``, see :func:`word_order`.
+    """
+    last = model.n_layers - 1
+    groups = random_groups(len(train), N_GROUPS, 0)
+    parts = extract(model, train, layers=last, groups=groups, max_length=MAX_LENGTH).parts
+    k = model.dimension // 2
+    rows = {
+        name: asdict(score_layer(parts, last, [k], controls=True, center=center)[0][0])
+        for name, center in (("uncentered", False), ("centered", True))
+    }
+    held_out = {str(ridge): asdict(held_out_loss(parts, last, k, ridge=ridge)) for ridge in RIDGES}
+    return {"scores": rows, "held_out": held_out, "word_order": word_order(model, train.head(N_SHUFFLED))}
+
+
+def word_order(model: CausalModel, data: TextDataset, seed: int = 0) -> dict[str, dict[str, float]]:
+    """Measure how far shuffling changes the two halves of A1 in the last layer.
+
+    Parameters
+    ----------
+    model : CausalModel
+    data : TextDataset
+    seed : int
+        Random seed of the permutations.
+
+    Returns
+    -------
+    dict of str to dict of str to float
+        For "features" (the feature vectors of a text are shuffled) and "tokens" (its tokens are
+        shuffled, and the model reads the result): Frobenius norm of the change of the symmetric and
+        of the antisymmetric half, divided by the norm of that half.
+    """
+    rng = np.random.default_rng(seed)
+    ids = [row for row in tokenize(model, data, MAX_LENGTH).ids if len(row) > 1]
+    first = 1 if all(row[0] == ids[0][0] for row in ids) else 0  # a BOS stays in front
+    orders = [[*range(first), *(first + rng.permutation(len(row) - first))] for row in ids]
+
+    def features(rows: list[list[int]]) -> list[Any]:
+        return [hidden_states(model, [row])[-1][0].double().numpy() for row in rows]
+
+    plain = features(ids)
+    changed = {
+        "features": [x[order] for x, order in zip(plain, orders, strict=True)],
+        "tokens": features([[row[i] for i in order] for row, order in zip(ids, orders, strict=True)]),
+    }
+
+    def halves(texts: list[Any]) -> list[Any]:
+        A1 = sum(np.cumsum(x, axis=0)[:-1].T @ x[1:] for x in texts)
+        return [(A1 + A1.T) / 2, (A1 - A1.T) / 2]
+
+    before = halves(plain)
+    return {
+        name: {
+            half: float(np.linalg.norm(after - own) / np.linalg.norm(own))
+            for half, own, after in zip(("symmetric", "antisymmetric"), before, halves(texts), strict=True)
+        }
+        for name, texts in changed.items()
+    }
+
+
 def _show(message: str, done: int, total: int) -> None:
     if done % max(1, total // 10) == 0:
         typer.echo(message, err=True)
@@ -115,6 +192,9 @@ def main(
     data: Annotated[str, typer.Option(help="Dataset that the models read.")],
     n_texts: Annotated[int, typer.Option(help="Number of texts for moments and directions.")] = 764,
     n_test: Annotated[int, typer.Option(help="Number of the texts after them, for held-out shares.")] = 300,
+    only_scores: Annotated[
+        bool, typer.Option(help="Renew scores, held-out losses and the effect of word order, and keep the rest.")
+    ] = False,
     out: Annotated[Path, typer.Option(help="JSON file to write.")] = Path("ntps_utils/data/recorded/real_models.json"),
 ) -> None:
     """Record facts about real language models."""
@@ -128,11 +208,14 @@ def main(
         dataset.labels[test_rows],
         dataset.label_names,
     )
-    facts: dict[str, Any] = {}
+    train = dataset.head(n_texts)
+    facts: dict[str, Any] = json.loads(out.read_text())["models"] if only_scores else {}
     for name in models:
         typer.echo(name, err=True)
-        model = load_model(name, dtype="float32")
-        facts[Path(name).name] = record(model, dataset.head(n_texts), test) | {"model": Path(name).name}
+        model, short = load_model(name, dtype="float32"), Path(name).name
+        if not only_scores:
+            facts[short] = record(model, train, test) | {"model": short}
+        facts[short] |= record_scores(model, train)
         write_json(out, {"models": facts, "provenance": provenance(data=dataset.name, max_length=MAX_LENGTH)})
 
 

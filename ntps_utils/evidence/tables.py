@@ -435,30 +435,3 @@ def load_text_sizes() -> pd.DataFrame:
     2
     """
     return pd.read_csv(data_file("text_sizes.csv"), index_col="dataset")
-
-
-def load_bench() -> dict[str, Any]:
-    """Load the recorded timings of ``make bench``.
-
-    Returns
-    -------
-    dict
-        ``extraction`` by shape, ``scores``, ``provenance``.
-    """
-    return dict(json.loads(data_file("recorded/bench_cpu.json").read_text("utf-8")))
-
-
-def load_real_models() -> dict[str, Any]:
-    """Load the recorded facts about real language models.
-
-    Returns
-    -------
-    dict
-        ``models``, by name, see ``book/tools/real_models.py``; and ``provenance``.
-
-    Examples
-    --------
-    >>> sorted(load_real_models()["models"])
-    ['gemma-3-270m', 'smollm2-135m-instruct', 'stories260K']
-    """
-    return dict(json.loads(data_file("recorded/real_models.json").read_text("utf-8")))

@@ -1,0 +1,44 @@
+"""Measurements that were recorded for the book, other than tables of cells: timings, simulations, real models.
+
+This module needs neither torch nor pandas.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Literal, get_args
+
+from ntps_utils._utils.files import data_file
+from ntps_utils._utils.validation import check_choice
+
+Record = Literal["bench_cpu", "bench_models", "coverage", "real_models"]
+
+
+def load_record(name: Record) -> dict[str, Any]:
+    """Load a recorded measurement that ships with the library.
+
+    Parameters
+    ----------
+    name : {"bench_cpu", "bench_models", "coverage", "real_models"}
+        ``bench_cpu``: timings of models with random weights (``make bench``). ``bench_models``:
+        timings of real models (``python -m book.tools.bench --model ...``). ``coverage``: how often
+        intervals contain the true score (``python -m book.tools.coverage``). ``real_models``: layers,
+        words, scores and held-out losses of real models (``python -m book.tools.real_models``).
+
+    Returns
+    -------
+    dict
+        The measurement, and ``provenance``.
+
+    Raises
+    ------
+    ValueError
+        If there is no such record.
+
+    Examples
+    --------
+    >>> sorted(load_record("real_models")["models"])
+    ['gemma-3-270m', 'smollm2-135m-instruct', 'stories260K']
+    """
+    check_choice("name", name, get_args(Record))
+    return dict(json.loads(data_file(f"recorded/{name}.json").read_text("utf-8")))
