@@ -84,7 +84,7 @@ faults: $(STAMP)  ## kill long-running work 200 times at random moments and chec
 	$(BIN)/python -m tests.faults --times 200 --out runs/faults.json
 
 fuzz: $(STAMP)  ## test every statement of the theory on 10,000 random problems (half an hour)
-	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -q -m hypothesis tests/test_linear.py tests/test_moments.py tests/test_score.py --junitxml runs/fuzz.xml
+	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -q -m hypothesis tests/test_linear.py tests/test_moments.py tests/test_score.py tests/test_controls.py tests/test_uncertainty.py --junitxml runs/fuzz.xml
 
 mutate: $(STAMP)  ## change the core in small ways and count the changes that no test detects (an hour)
 	test -x _build/mutate/bin/python || $(PYTHON) -m venv _build/mutate

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import scipy.linalg
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ntps_utils.theory.controls import (
@@ -50,7 +50,6 @@ def reference(moments, V, center):
     )
 
 
-@settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 10**6), k=st.integers(1, 11), center=st.booleans())
 def test_controls_are_those_of_their_definitions(seed, k, center):
     moments = problem(seed)
@@ -72,7 +71,6 @@ def test_controls_are_those_of_their_definitions(seed, k, center):
         )
 
 
-@settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 10**6), scale=st.floats(0.01, 100.0), k=st.integers(1, 12))
 def test_mean_of_random_scores_is_exact_for_round_prefix_sums(seed, scale, k):
     """If A0 is a multiple of the identity, the span of Z is uniform, and each direction is kept with k / d."""
@@ -142,7 +140,6 @@ def test_symmetric_control_is_next_token_where_order_does_not_matter():
     assert found["symmetric"].ntps == pytest.approx(solved.ntps[-1, 4])
 
 
-@settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 10**6))
 def test_metric_scores_of_the_random_control_do_not_change_with_the_coordinates(seed):
     moments = problem(seed)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -41,7 +41,6 @@ def residual_sum(X: np.ndarray, Y: np.ndarray) -> float:
     return float(np.sum((Y - X @ np.linalg.lstsq(X, Y, rcond=None)[0]) ** 2))
 
 
-@settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10**6), k=st.integers(1, 5))
 def test_f_is_that_of_nested_least_squares(seed, k):
     n, d = 40, 7
@@ -74,7 +73,6 @@ def test_uncentered_moments_are_a_model_without_intercept():
     assert test.df_residual == pytest.approx(n - d)
 
 
-@settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10**6))
 def test_two_classes_count_as_one_target(seed):
     texts = features(seed, 60, 6)
@@ -99,7 +97,7 @@ def test_interval_covers_the_excess_loss_without_noise(n_targets, effect):
     signal = means @ weights if effect else means @ V @ rng.normal(size=(k, n_targets))
     truth = (residual_sum(means @ V, signal) - residual_sum(means, signal)) / n
     covered, p_values, debiased = [], [], []
-    for _ in range(600):
+    for _ in range(300):
         moments = with_targets(bare, means, signal + rng.normal(size=(n, n_targets)) @ mix)
         test = excess_loss_test(moments, subspaces(moments, center=True), k)
         covered.append(test.low <= truth + 1e-9 and truth <= test.high)
@@ -107,11 +105,11 @@ def test_interval_covers_the_excess_loss_without_noise(n_targets, effect):
         debiased.append(test.debiased)
     # Where nothing is lost, the lower end is zero for 97.5%. For several targets the interval is conservative.
     assert 0.925 <= np.mean(covered) <= (0.99 if n_targets == 1 else 1.0)
-    assert np.mean(debiased) == pytest.approx(truth, abs=4 * np.std(debiased) / 600**0.5)
+    assert np.mean(debiased) == pytest.approx(truth, abs=4 * np.std(debiased) / 300**0.5)
     if effect:
         assert np.mean(np.array(p_values) < 0.05) > 0.3
     else:
-        assert abs(np.mean(np.array(p_values) < 0.05) - 0.05) < 0.03
+        assert abs(np.mean(np.array(p_values) < 0.05) - 0.05) < 0.04
         assert stats.kstest(p_values, "uniform").pvalue > (1e-3 if n_targets == 1 else 1e-6)
 
 
@@ -128,7 +126,6 @@ def test_excess_loss_test_refuses_what_it_cannot_say():
         excess_loss_test(moments, subspaces(moments, center=True), 3, level=95)
 
 
-@settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 10**6), n_classes=st.integers(2, 4), k=st.integers(0, 3))
 def test_score_statistic_is_that_of_the_information_matrix(seed, n_classes, k):
     n, d = 50, 5
@@ -165,7 +162,6 @@ def test_score_test_has_its_level_for_labels_without_information():
         softmax_score_test(real, subspaces(real, center=True))
 
 
-@settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 10**6), n_groups=st.integers(2, 6), k=st.integers(1, 6))
 def test_held_out_losses_are_those_of_refits(seed, n_groups, k):
     n, d = 60, 6
