@@ -324,7 +324,7 @@ class Passes:
         return Passes(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(Passes)))
 
 
-def finetuning_passes(config: FinetuneConfig, n_train: int, n_test: int) -> Passes:
+def finetuning_passes(config: FinetuneConfig, n_train: int, n_test: int, *, features_given: bool = False) -> Passes:
     """Count the passes of a finetuning run without early stopping.
 
     Parameters
@@ -332,6 +332,8 @@ def finetuning_passes(config: FinetuneConfig, n_train: int, n_test: int) -> Pass
     config : FinetuneConfig
     n_train, n_test : int
         Number of training and test texts.
+    features_given : bool
+        Whether the features of the frozen model are known.
 
     Returns
     -------
@@ -342,8 +344,8 @@ def finetuning_passes(config: FinetuneConfig, n_train: int, n_test: int) -> Pass
     frozen = config.method == "frozen"
     n_validation = round(config.validation * n_train)
     n_rates = len(config.learning_rates)
-    texts = float(n_test)
-    if frozen or config.warm_head:
+    texts = 0.0 if frozen and features_given else float(n_test)
+    if (frozen or config.warm_head) and not features_given:
         texts += n_train
     if n_validation and not frozen:
         texts += n_rates * (len(config.evaluations()) + config.warm_head) * n_validation
@@ -396,7 +398,8 @@ def experiment_passes(texts: TextSize, settings: ExperimentConfig) -> Passes:
     if settings.lora is None:
         return passes
     for config in (settings.frozen, settings.lora):
-        passes += finetuning_passes(config, texts.n_train, texts.n_test)
+        given = settings.dtype == "float32"  # else the frozen weights of LoRA may have another type
+        passes += finetuning_passes(config, texts.n_train, texts.n_test, features_given=given)
     return passes + Passes(texts.n_train, texts.n_train / EXTRACTION_BATCH, 0.0, 0.0)  # scores after LoRA
 
 

@@ -155,4 +155,7 @@ def experiment_settings(rate: float, seed: int = 0) -> ExperimentConfig:
         n_train=N_TRAIN,
         n_test=N_TEST,
         max_length=MAX_LENGTH,
+        controls=True,
+        test_last_step=True,
+        seed=seed,
     )

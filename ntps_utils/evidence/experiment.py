@@ -9,20 +9,28 @@ import os
 import time
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Self
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.special import logsumexp
 
-from ntps_utils._utils.validation import check_choice, check_integer, check_number
+from ntps_utils._utils.validation import check_choice, check_flag, check_integer, check_number
 from ntps_utils.models.datasets import TextDataset, load_texts
 from ntps_utils.models.extraction import Extraction, Tokens, extract, tokenize
-from ntps_utils.models.finetuning import FinetuneConfig, finetune
+from ntps_utils.models.finetuning import CurvePoint, FinetuneConfig, finetune
 from ntps_utils.models.loading import AUTO_FLOAT64_PARAMETERS, CausalModel
-from ntps_utils.models.probes import chance_adjusted, linear_probe, logistic_probe, warn_of_shared_texts
+from ntps_utils.models.probes import (
+    LogisticProbe,
+    chance_adjusted,
+    linear_probe,
+    logistic_probe,
+    warn_of_shared_texts,
+)
 from ntps_utils.models.transferability import TRANSFERABILITY_SCORES, FrozenFeatures
+from ntps_utils.theory.controls import control_directions, control_scores
 from ntps_utils.theory.score import NumericalWarning, subspaces
 
 SCORES = ("ntps", "ntps_metric", "ntps_task")
@@ -54,6 +62,14 @@ class ExperimentConfig:
         limit of the model.
     dtype : {"float32", "float64", "bfloat16", "float16"}
         Type of the weights in the forward passes.
+    controls : bool
+        Also score the control subspaces of the last layer (:mod:`ntps_utils.theory.controls`), on
+        the training and on the test texts, before and after LoRA, and report the test R-squared of
+        a linear probe on each subspace.
+    test_last_step : bool
+        Also classify the test texts after the last step of LoRA.
+    shuffle_labels : bool
+        Finetune on permuted training labels: a control for what finetuning does without a task.
     seed : int
         Random seed for folds and random projections. The finetuning runs have seeds of their own.
 
@@ -91,6 +107,9 @@ class ExperimentConfig:
     n_test: int | None = None
     max_length: int | None = None
     dtype: str = "float32"
+    controls: bool = False
+    test_last_step: bool = False
+    shuffle_labels: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -101,6 +120,8 @@ class ExperimentConfig:
         check_integer("n_test", self.n_test, 1, optional=True)
         check_integer("max_length", self.max_length, 2, optional=True)
         check_choice("dtype", self.dtype, ("float32", "float64", "bfloat16", "float16"))
+        for name in ("controls", "test_last_step", "shuffle_labels"):
+            check_flag(name, getattr(self, name))
         check_integer("seed", self.seed, 0)
 
     def texts(self, dataset: str) -> tuple[TextDataset, TextDataset]:
@@ -172,6 +193,11 @@ class ProbeResult:
         Chance-adjusted test accuracy, see :func:`ntps_utils.models.probes.chance_adjusted`.
     mse, train_mse : float
         Squared error per text of the linear probe, on the test and the training texts.
+    r2 : float or None
+        Share of the variance of the test targets that the linear probe explains.
+    cross_entropy_skill : float or None
+        One minus the cross-entropy of the logistic probe on the test texts, divided by that of the
+        class frequencies of the training texts; None if a test text has a class without a training text.
     """
 
     accuracy: float
@@ -179,6 +205,8 @@ class ProbeResult:
     adjusted_accuracy: float
     mse: float
     train_mse: float
+    r2: float | None = None
+    cross_entropy_skill: float | None = None
 
 
 @dataclass(frozen=True)
@@ -203,6 +231,13 @@ class ScoreSetting:
         Part of it that is lost if only V is kept.
     trace_y : float
         Second moment (or variance) of the targets, tr Y.
+    split : {"train", "test"}
+        Texts that the moments come from.
+    subspace : str
+        "next_token", or one of ``ntps_utils.theory.controls.CONTROLS``.
+    r2 : float or None
+        Share of the variance of the test targets that a linear probe on the subspace explains; None
+        if it was not computed.
     """
 
     layer: int
@@ -215,6 +250,9 @@ class ScoreSetting:
     trace_b: float
     excess_loss: float
     trace_y: float
+    split: str = "train"
+    subspace: str = "next_token"
+    r2: float | None = None
 
     @property
     def explained(self) -> float:
@@ -246,6 +284,16 @@ class FinetuneComparison:
         Training steps of the selected LoRA checkpoint.
     frozen_seconds, lora_seconds : float
         Duration of the two finetuning runs.
+    frozen_cross_entropy, lora_cross_entropy : float or None
+        On the test texts, in nats.
+    last_accuracy, last_cross_entropy : float or None
+        Of LoRA after its last step; None if it was not computed.
+    base_dtype : str
+        Type of the frozen weights during LoRA.
+    frozen_curve, lora_curve : tuple of CurvePoint
+        Evaluations on the validation split.
+    frozen_predictions, lora_predictions : tuple of int
+        Predicted class of each test text; empty unless ``test_last_step`` is set.
     """
 
     frozen_accuracy: float
@@ -255,6 +303,35 @@ class FinetuneComparison:
     n_steps: int
     frozen_seconds: float
     lora_seconds: float
+    frozen_cross_entropy: float | None = None
+    lora_cross_entropy: float | None = None
+    last_accuracy: float | None = None
+    last_cross_entropy: float | None = None
+    base_dtype: str = "float32"
+    frozen_curve: tuple[CurvePoint, ...] = ()
+    lora_curve: tuple[CurvePoint, ...] = ()
+    frozen_predictions: tuple[int, ...] = ()
+    lora_predictions: tuple[int, ...] = ()
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Create a comparison from dictionaries and lists.
+
+        Parameters
+        ----------
+        values : mapping
+            Fields by name, with curves as lists of dictionaries.
+
+        Returns
+        -------
+        FinetuneComparison
+        """
+        curves = {
+            name: tuple(CurvePoint(**point) for point in values.get(name, ()))
+            for name in ("frozen_curve", "lora_curve")
+        }
+        predictions = {name: tuple(values.get(name, ())) for name in ("frozen_predictions", "lora_predictions")}
+        return cls(**{**values, **curves, **predictions})
 
     @property
     def gain(self) -> float:
@@ -323,7 +400,8 @@ class ExperimentResult:
         dict
             Input of :meth:`from_dict`.
         """
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        values: dict[str, Any] = _with_lists(asdict(self))
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -346,7 +424,7 @@ class ExperimentResult:
                 "transferability": {
                     name: TransferabilityValue(**part) for name, part in values["transferability"].items()
                 },
-                "finetuning": None if finetuning is None else FinetuneComparison(**finetuning),
+                "finetuning": None if finetuning is None else FinetuneComparison.from_dict(finetuning),
                 "scores_after": tuple(ScoreSetting(**part) for part in values["scores_after"]),
                 "warnings": tuple(values["warnings"]),
             }
@@ -381,6 +459,8 @@ class ExperimentResult:
                 f"mse_{place}": probe.mse,
                 f"mse_train_{place}": probe.train_mse,
             }
+            more = {f"r2_{place}": probe.r2, f"cross_entropy_skill_{place}": probe.cross_entropy_skill}
+            row |= {name: value for name, value in more.items() if value is not None}
         for name, score in self.transferability.items():
             row |= {f"transfer_{name}": score.value, f"transfer_{name}_seconds": score.seconds}
         if (tuned := self.finetuning) is not None:
@@ -394,7 +474,21 @@ class ExperimentResult:
                 "lora_seconds": tuned.lora_seconds,
                 "frozen_seconds": tuned.frozen_seconds,
             }
+            more = {
+                "frozen_cross_entropy": tuned.frozen_cross_entropy,
+                "lora_cross_entropy": tuned.lora_cross_entropy,
+                "last": tuned.last_accuracy,
+                "last_cross_entropy": tuned.last_cross_entropy,
+            }
+            row |= {name: value for name, value in more.items() if value is not None}
         return row | {"seconds": self.seconds}
+
+
+def _with_lists(value: Any) -> Any:
+    """Convert tuples to lists, as JSON has them, also inside dictionaries."""
+    if isinstance(value, dict):
+        return {name: _with_lists(one) for name, one in value.items()}
+    return [_with_lists(one) for one in value] if isinstance(value, (list, tuple)) else value
 
 
 def n_threads(n_parameters: int = 0, n_processes: int = 1) -> int:
@@ -460,7 +554,16 @@ def middle_and_last(n_layers: int) -> dict[str, int]:
     return dict(zip(PLACES, (n_layers // 2, n_layers - 1), strict=True))
 
 
-def score_extraction(extraction: Extraction, spectrum: float) -> tuple[ScoreSetting, ...]:
+def score_extraction(
+    extraction: Extraction,
+    spectrum: float,
+    *,
+    split: str = "train",
+    controls: bool = False,
+    test: Extraction | None = None,
+    labels: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None,
+    seed: int = 0,
+) -> tuple[ScoreSetting, ...]:
     """Compute all scores at each extracted layer, with both centerings and both widths of V.
 
     Parameters
@@ -468,6 +571,17 @@ def score_extraction(extraction: Extraction, spectrum: float) -> tuple[ScoreSett
     extraction : Extraction
     spectrum : float
         Fraction of the autoregressive spectrum of the second width, in (0, 1].
+    split : {"train", "test"}
+        What to note as the origin of the texts.
+    controls : bool
+        Also score the control subspaces at half of the features of the last layer.
+    test : Extraction, optional
+        Features of other texts. With it, probes on each subspace are fitted to ``extraction`` and
+        tested there, for the last layer with centered moments at half of the features.
+    labels : tuple of two arrays, optional
+        Class numbers of the texts of ``extraction`` and of ``test``.
+    seed : int
+        Random seed for the random control.
 
     Returns
     -------
@@ -482,6 +596,7 @@ def score_extraction(extraction: Extraction, spectrum: float) -> tuple[ScoreSett
     """
     settings = []
     moments = extraction.moments
+    last = moments.layers[-1]
     for layer in moments.layers:
         for center in CENTERINGS:
             with warnings.catch_warnings():
@@ -494,21 +609,62 @@ def score_extraction(extraction: Extraction, spectrum: float) -> tuple[ScoreSett
             }
             for rule, k_v in widths.items():
                 row = solved.row(k_v)
-                settings.append(
-                    ScoreSetting(
-                        layer=layer,
-                        centered=center,
-                        rule=rule,
-                        k_v=k_v,
-                        ntps=row.ntps,
-                        ntps_metric=row.ntps_metric,
-                        ntps_task=row.ntps_task,
-                        trace_b=row.trace_b,
-                        excess_loss=row.excess_loss,
-                        trace_y=solved.trace_y,
-                    )
+                own = ScoreSetting(
+                    layer=layer,
+                    centered=center,
+                    rule=rule,
+                    k_v=k_v,
+                    ntps=row.ntps,
+                    ntps_metric=row.ntps_metric,
+                    ntps_task=row.ntps_task,
+                    trace_b=row.trace_b,
+                    excess_loss=row.excess_loss,
+                    trace_y=solved.trace_y,
+                    split=split,
                 )
+                primary = controls and layer == last and rule == "half"
+                directions = {"next_token": solved.V}
+                if primary:
+                    directions |= control_directions(moments.layer(layer), solved)
+                r2 = {}
+                if primary and center and test is not None and labels is not None:
+                    pair = extraction.features[layer], test.features[layer]
+                    r2 = {name: _subspace_r2(V[:, :k_v], *pair, *labels) for name, V in directions.items()}
+                settings.append(replace(own, r2=r2.get("next_token")))
+                if primary:
+                    settings += [
+                        replace(
+                            own,
+                            subspace=one.control,
+                            k_v=one.k_v,
+                            ntps=one.ntps,
+                            ntps_metric=one.ntps_metric,
+                            ntps_task=one.ntps_task,
+                            excess_loss=row.trace_b * (1.0 - one.ntps_task),
+                            r2=r2.get(one.control),
+                        )
+                        for one in control_scores(moments.layer(layer), solved, k_v, seed=seed)
+                    ]
     return tuple(settings)
+
+
+def _subspace_r2(
+    V: NDArray[np.float64],
+    x: NDArray[np.float64],
+    x_test: NDArray[np.float64],
+    y: NDArray[np.int64],
+    y_test: NDArray[np.int64],
+) -> float:
+    """Test R-squared of a linear probe on the span of V."""
+    Q = np.linalg.qr(V)[0]
+    n_classes = int(max(y.max(), y_test.max())) + 1
+    return _r2(linear_probe(x @ Q, y, x_test @ Q, y_test, n_classes=n_classes).test_mse, y_test)
+
+
+def _r2(mse: float, y_test: NDArray[np.int64]) -> float:
+    """One minus a squared error per text divided by the variance of one-hot targets."""
+    shares = np.bincount(y_test) / len(y_test)
+    return float(1.0 - mse / (1.0 - np.sum(shares**2)))
 
 
 def run_experiment(
@@ -558,9 +714,18 @@ def run_experiment(
         extract(model, part, layers=layers, features=layers, batch_size=EXTRACTION_BATCH, tokens=tokens)
         for part, tokens in ((train, train_tokens), (test, test_tokens))
     )
-    scores = score_extraction(extraction, settings.spectrum)
-    score_seconds = time.perf_counter() - started
     y, y_test = train.labels[extraction.row_indices], test.labels[test_extraction.row_indices]
+    scores = score_extraction(
+        extraction,
+        settings.spectrum,
+        controls=settings.controls,
+        test=test_extraction,
+        labels=(y, y_test),
+        seed=settings.seed,
+    )
+    score_seconds = time.perf_counter() - started
+    if settings.controls:
+        scores += score_extraction(test_extraction, settings.spectrum, split="test", controls=True, seed=settings.seed)
     probes = {
         place: _probe(extraction.features[layer], y, test_extraction.features[layer], y_test, train, settings.seed)
         for place, layer in places.items()
@@ -576,7 +741,16 @@ def run_experiment(
     finetuning: FinetuneComparison | None = None
     scores_after: tuple[ScoreSetting, ...] = ()
     if settings.lora is not None:
-        finetuning, scores_after = _compare_finetuning(model, train, test, train_tokens, test_tokens, y_test, settings)
+        last = places["last"]
+        finetuning, scores_after = _compare_finetuning(
+            model,
+            train,
+            test,
+            train_tokens,
+            test_tokens,
+            (extraction.features[last], test_extraction.features[last]),
+            settings,
+        )
     return ExperimentResult(
         model=model.name,
         dataset=train.name,
@@ -614,7 +788,27 @@ def _probe(
         adjusted_accuracy=chance_adjusted(logistic.test_accuracy, y_test),
         mse=linear.test_mse,
         train_mse=linear.train_mse,
+        r2=_r2(linear.test_mse, y_test),
+        cross_entropy_skill=_cross_entropy_skill(logistic, x, x_test, y, y_test),
     )
+
+
+def _cross_entropy_skill(
+    probe: LogisticProbe,
+    x: NDArray[np.float64],
+    x_test: NDArray[np.float64],
+    y: NDArray[np.int64],
+    y_test: NDArray[np.int64],
+) -> float | None:
+    if not np.isin(y_test, probe.classes).all():
+        return None
+    scale = x.std(0)
+    scale[scale == 0.0] = 1.0
+    scores = (x_test - x.mean(0)) / scale @ probe.weights.T + probe.biases
+    columns = np.searchsorted(probe.classes, y_test)
+    log_p = scores[np.arange(len(scores)), columns] - logsumexp(scores, axis=1)
+    prior = np.log(np.bincount(y, minlength=int(y_test.max()) + 1) / len(y))[y_test]
+    return float(1.0 - log_p.mean() / prior.mean())
 
 
 def _transferability(features: FrozenFeatures) -> dict[str, TransferabilityValue]:
@@ -632,26 +826,55 @@ def _compare_finetuning(
     test: TextDataset,
     train_tokens: Tokens,
     test_tokens: Tokens,
-    y_test: NDArray[np.int64],
+    features: tuple[NDArray[np.float64], NDArray[np.float64]],
     settings: ExperimentConfig,
 ) -> tuple[FinetuneComparison, tuple[ScoreSetting, ...]]:
     """LoRA against a head on frozen features, and the scores after LoRA."""
+    assert settings.lora is not None
+    if settings.shuffle_labels:
+        order = np.random.default_rng(settings.seed).permutation(len(train))
+        train = replace(train, labels=train.labels[order])
+    complete = len(features[0]) == len(train) and len(features[1]) == len(test)
     frozen, lora = (
-        finetune(model, train, test, config, train_tokens=train_tokens, test_tokens=test_tokens)
+        finetune(
+            model,
+            train,
+            test,
+            config,
+            train_tokens=train_tokens,
+            test_tokens=test_tokens,
+            features=features if complete else None,
+            test_last_step=settings.test_last_step and config.method == "lora",
+        )
         for config in (settings.frozen, settings.lora)
     )
     layers = tuple(dict.fromkeys(middle_and_last(model.n_layers).values()))
-    after = extract(lora.model, train, layers=layers, batch_size=EXTRACTION_BATCH, tokens=train_tokens)
+    after = score_extraction(
+        extract(lora.model, train, layers=layers, batch_size=EXTRACTION_BATCH, tokens=train_tokens), settings.spectrum
+    )
+    if settings.controls:
+        on_test = extract(lora.model, test, layers=layers, batch_size=EXTRACTION_BATCH, tokens=test_tokens)
+        after += score_extraction(on_test, settings.spectrum, split="test", controls=True, seed=settings.seed)
+    last = lora.last_step
     comparison = FinetuneComparison(
         frozen_accuracy=frozen.accuracy,
         lora_accuracy=lora.accuracy,
-        lora_adjusted_accuracy=chance_adjusted(lora.accuracy, y_test),
+        lora_adjusted_accuracy=chance_adjusted(lora.accuracy, test.labels),
         learning_rate=lora.learning_rate,
         n_steps=lora.n_steps,
         frozen_seconds=frozen.seconds,
         lora_seconds=lora.seconds,
+        frozen_cross_entropy=frozen.test.cross_entropy,
+        lora_cross_entropy=lora.test.cross_entropy,
+        last_accuracy=None if last is None else last.accuracy,
+        last_cross_entropy=None if last is None else last.cross_entropy,
+        base_dtype=lora.base_dtype,
+        frozen_curve=frozen.curve,
+        lora_curve=lora.curve,
+        frozen_predictions=tuple(map(int, frozen.predictions)) if settings.test_last_step else (),
+        lora_predictions=tuple(map(int, lora.predictions)) if settings.test_last_step else (),
     )
-    return comparison, score_extraction(after, settings.spectrum)
+    return comparison, after
 
 
 def cell_frame(results: Iterable[ExperimentResult]) -> pd.DataFrame:
@@ -669,7 +892,9 @@ def cell_frame(results: Iterable[ExperimentResult]) -> pd.DataFrame:
     return pd.DataFrame([result.to_row() for result in results])
 
 
-def score_frame(results: Iterable[ExperimentResult], when: Literal["before", "after"] = "before") -> pd.DataFrame:
+def score_frame(
+    results: Iterable[ExperimentResult], when: Literal["before", "after"] = "before", *, controls: bool = False
+) -> pd.DataFrame:
     """Tabulate scores, one row per cell, layer, centering and width.
 
     Parameters
@@ -677,11 +902,14 @@ def score_frame(results: Iterable[ExperimentResult], when: Literal["before", "af
     results : iterable of ExperimentResult
     when : {"before", "after"}
         Scores before or after LoRA.
+    controls : bool
+        Include the rows of control subspaces and of test texts.
 
     Returns
     -------
     DataFrame
-        ``model``, ``dataset``, ``place`` and the fields of :class:`ScoreSetting`.
+        ``model``, ``dataset``, ``place`` and the fields of :class:`ScoreSetting`; without ``controls``
+        not those that tell controls and splits apart.
 
     Raises
     ------
@@ -699,5 +927,10 @@ def score_frame(results: Iterable[ExperimentResult], when: Literal["before", "af
         last_layer = max(score.layer for score in scores)
         for score in scores:
             place = "last" if score.layer == last_layer else "middle"
-            rows.append({"model": result.model, "dataset": result.dataset, "place": place, **asdict(score)})
+            values = asdict(score)
+            if not controls:
+                if (values.pop("split"), values.pop("subspace")) != ("train", "next_token"):
+                    continue
+                values.pop("r2")
+            rows.append({"model": result.model, "dataset": result.dataset, "place": place, **values})
     return pd.DataFrame(rows)
