@@ -423,7 +423,7 @@ def cell_cost(size: ModelSize, texts: TextSize, settings: ExperimentConfig, spee
     >>> speed = Speed(1e14, 1e14, 1e-4, 1e-4, 1e-7, 1e-8, 1e-9)
     >>> texts = TextSize(n_train=3000, n_test=1500, n_classes=2, mean_tokens=30, longest=60)
     >>> cell_cost(model_size("Llama-3-8B"), texts, ExperimentConfig(), speed).duration
-    '14 min'
+    '13 min'
     """
     passes, length = experiment_passes(texts, settings), texts.mean_tokens
     forward = forward_flops(size, passes.texts * length, length)
