@@ -142,7 +142,7 @@ glue("pca_metric", float(components.ntps_metric[-1, middle]), display=False)
 
 # %% [markdown]
 # On *{glue:text}`net_task`* at half of the directions the Euclidean score is {glue:text}`gross_euclidean:.2f` and its net score {glue:text}`net_euclidean:+.2f`; that of the metric-matched score is {glue:text}`net_metric:+.2f`. Principal components
-# score {glue:text}`pca_euclidean:.2f` and {glue:text}`pca_metric:.2f`. So most of the height of the landscape on the left is due to the construction of V. Chapter 7 asks which of these lines follows the accuracy of a probe.
+# score {glue:text}`pca_euclidean:.2f` and {glue:text}`pca_metric:.2f`. So most of the height of the landscape on the left is due to the construction of V. On the right, next-token directions are far above random targets, and principal components above both: they hold what is worth knowing about the labels in fewer directions. Chapter 7 asks which of these lines follows the accuracy of a probe.
 #
 # Layer by layer, at half of the directions:
 

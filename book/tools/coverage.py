@@ -9,6 +9,7 @@ ratio of texts to features, problems are drawn from several populations.
 
 from __future__ import annotations
 
+import json
 import warnings
 from dataclasses import dataclass
 from functools import reduce
@@ -28,7 +29,7 @@ from ntps_utils.theory.uncertainty import excess_loss_test, jackknife_interval
 
 OUT = Path("ntps_utils/data/recorded/coverage.json")
 D, N_CLASSES, K_V, N_GROUPS = 24, 3, 12, 10
-RATIOS = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
+RATIOS = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)
 SCORES = ("ntps", "ntps_metric", "ntps_task")
 
 
@@ -138,12 +139,14 @@ def main(
     n_populations: Annotated[int, typer.Option(help="Populations that they come from.")] = 20,
     out: Annotated[Path, typer.Option(help="JSON file to write.")] = OUT,
 ) -> None:
-    """Simulate coverage and record it."""
+    """Simulate coverage for the ratios that the file does not contain, and record it."""
     warnings.simplefilter("ignore", NumericalWarning)
     populations = [Population.draw(seed) for seed in range(n_populations)]
     truths = [true_scores(population, 1000 + seed) for seed, population in enumerate(populations)]
-    rows: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = json.loads(out.read_text())["rows"] if out.is_file() else []
     for ratio in RATIOS:
+        if any(row["ratio"] == ratio and row["n"] >= n_problems for row in rows):
+            continue
         n = round(ratio * D)
         results: dict[str, list[list[float]]] = {}
         for i in range(n_problems):

@@ -722,7 +722,7 @@ class ScoreRow:
         Jackknife standard errors over texts; None if they were not computed.
     ntps_low, ntps_high, ntps_metric_low, ntps_metric_high, ntps_task_low, ntps_task_high : float or None
         95% confidence intervals from the jackknife, see
-        :func:`ntps_utils.theory.uncertainty.jackknife_interval`; None with fewer than 20 texts for each feature.
+        :func:`ntps_utils.theory.uncertainty.jackknife_interval`; None with fewer than 50 texts for each feature.
     controls : tuple of ControlScores
         Scores of the control subspaces, see :mod:`ntps_utils.theory.controls`; empty if they were
         not computed.

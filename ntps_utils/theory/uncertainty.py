@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ntps_utils.theory.moments import Moments
 
 
-MIN_TEXTS_PER_FEATURE = 20
+MIN_TEXTS_PER_FEATURE = 50
 """With fewer texts, jackknife intervals of scores contain the true score too rarely (book, chapter 3)."""
 
 
