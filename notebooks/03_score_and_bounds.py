@@ -506,7 +506,7 @@ glue("sure_held_high", float(sure["held out"].max()), display=False)
 #
 # And the scores? They have no such formula; `ntps score --jackknife 10` leaves out each of ten groups of texts in turn. How often does the interval from it contain the true score? We simulate texts and labels with known populations (recorded; 1,000 problems for each point):
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Coverage of nominal 95% intervals against the number of texts for each feature: that of the excess loss is near or above 95% throughout, those of the three scores rise from about one half at one text for each feature to about nine tenths at one hundred."}, "figure": {"caption": "Intervals of scores need many texts. Left: how often nominal 95% intervals contain the true value. Right: mean error of the score itself.", "name": "fig-coverage"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Coverage of nominal 95% intervals against the number of texts for each feature: that of the excess loss is near or above 95% throughout, those of the three scores rise from about one half at one text for each feature to almost nine tenths at fifty."}, "figure": {"caption": "Intervals of scores need many texts. Left: how often nominal 95% intervals contain the true value. Right: mean error of the score itself.", "name": "fig-coverage"}}
 coverage = load_record("coverage")
 simulated = pd.DataFrame(coverage["rows"])
 figure, (left, right) = panels(2, height=3.2)

@@ -29,7 +29,7 @@ from ntps_utils.theory.uncertainty import excess_loss_test, jackknife_interval
 
 OUT = Path("ntps_utils/data/recorded/coverage.json")
 D, N_CLASSES, K_V, N_GROUPS = 24, 3, 12, 10
-RATIOS = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)
+RATIOS = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0)
 SCORES = ("ntps", "ntps_metric", "ntps_task")
 
 
