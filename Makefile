@@ -54,7 +54,7 @@ quick: $(STAMP)  ## run the tests that take less than a minute together
 	HYPOTHESIS_PROFILE=quick $(BIN)/python -m pytest -n auto -m "not slow and not browser and not dask and not hub" $(OPTIONS)
 
 test: $(STAMP)  ## run all tests, and the examples in docstrings
-	$(BIN)/python -m pytest -n auto --dist loadgroup $(OPTIONS)
+	$(BIN)/python -m pytest -n auto --dist loadscope $(OPTIONS)
 
 light:  ## install the wheel without extras in an environment of its own, and test it there
 	rm -rf _build/light

@@ -504,7 +504,7 @@ glue("sure_held_high", float(sure["held out"].max()), display=False)
 # As shares of the variance of the labels. Noise alone contributes {glue:text}`sure_noise_low:.2f` to {glue:text}`sure_noise_high:.2f` to the excess loss on these texts. The last column is the loss that V adds on texts left out, both predictors with a ridge of a tenth of the mean variance: {glue:text}`sure_held_low:+.3f` to
 # {glue:text}`sure_held_high:+.3f`. A negative value says that V predicts *better* than all features there, because fewer directions overfit less.
 #
-# And the scores? They have no such formula; `ntps score --jackknife 10` leaves out each of ten groups of texts in turn. How often does the interval from it contain the true score? We simulate texts and labels with known populations (recorded; 1,000 problems for each point):
+# And the scores? They have no such formula; `ntps score --jackknife 10` leaves out each of ten groups of texts in turn. How often does the interval from it contain the true score? We simulate texts and labels with known populations (recorded; {glue:text}`n_simulated` problems for each point):
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Coverage of nominal 95% intervals against the number of texts for each feature: that of the excess loss is near or above 95% throughout, those of the three scores rise from about one half at one text for each feature to almost nine tenths at fifty."}, "figure": {"caption": "Intervals of scores need many texts. Left: how often nominal 95% intervals contain the true value. Right: mean error of the score itself.", "name": "fig-coverage"}}
 coverage = load_record("coverage")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 # Threads do not speed up small matrices, and slow them down eightfold on a busy machine.
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -26,6 +26,26 @@ settings.register_profile("long", parent=settings.get_profile("default"), max_ex
 settings.register_profile("quick", parent=settings.get_profile("default"), max_examples=20)
 settings.register_profile("mutation", parent=settings.get_profile("default"), max_examples=12, derandomize=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+TOGETHER = ("tests/test_site.py", "tests/test_benchmark.py")
+"""Files whose tests run in one process: one builds the site once, the other starts clusters on all cores."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Send the tests of each of these files to one process, and every other test to the next free one.
+
+    xdist's own ``--dist loadgroup`` does not see the groups of tests under pytest 9.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return file if file in TOGETHER else nodeid
+
+    return Scheduling(config, log) if config.getvalue("dist") == "loadscope" else None
+
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"

@@ -217,7 +217,6 @@ def test_a_killed_benchmark_continues(tmp_path):
 # -- on a cluster --------------------------------------------------------------------
 
 
-@pytest.mark.xdist_group("cluster")
 @pytest.mark.dask
 def test_cells_of_killed_workers_run_again(cluster, undisturbed, tmp_path):
     """The first two workers that start a cell are killed; the results equal those of one process."""
@@ -237,7 +236,6 @@ def test_cells_of_killed_workers_run_again(cluster, undisturbed, tmp_path):
     assert len(compare(stored_cells(store), stored_cells(undisturbed))) == 0
 
 
-@pytest.mark.xdist_group("cluster")
 @pytest.mark.dask
 def test_failed_cells_are_recorded_and_repeated(cluster, one_class, tmp_path):
     store, states = Store(tmp_path / "cells"), {}
@@ -264,7 +262,6 @@ def test_failed_cells_are_recorded_and_repeated(cluster, one_class, tmp_path):
     assert len(failures_of(store)) == 0
 
 
-@pytest.mark.xdist_group("cluster")
 @pytest.mark.dask
 def test_workers_of_another_version_are_refused(cluster, monkeypatch, tmp_path):
     other = benchmark.made_by() | {"code": "another"}
@@ -273,7 +270,6 @@ def test_workers_of_another_version_are_refused(cluster, monkeypatch, tmp_path):
     assert "This worker has another version of this library" in outcome.failures[0].error
 
 
-@pytest.mark.xdist_group("cluster")
 @pytest.mark.dask
 def test_a_killed_client_leaves_finished_cells_and_no_worker(undisturbed, tmp_path):
     script = tmp_path / "client.py"

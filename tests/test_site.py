@@ -20,8 +20,6 @@ from book.tools import browser, site_extension
 from book.tools import refresh as book
 from tests.conftest import ROOT
 
-pytestmark = pytest.mark.xdist_group("site")  # one process builds the site
-
 REPOSITORY = "https://github.com/owner/ntps"
 PAGES = browser.pages()
 WRITTEN = [name for name in PAGES if not name.startswith("book/api/")]  # the others are all generated in the same way

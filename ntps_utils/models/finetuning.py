@@ -569,8 +569,8 @@ def first_order_drop(
     -----
     With J the gradients of the class scores with respect to all trained weights, r the residuals
     (probabilities minus labels) and n texts, the gradient of the mean loss is
-    :math:`g = J^\\top r / n`, and a step :math:`-e g` lowers it by :math:`e |g|^2 + O(e^2)`, where
-    :math:`|g|^2 = r^\\top K r / n^2` with the tangent kernel :math:`K = J J^\\top`. K is the sum of the
+    :math:`g = J^\top r / n`, and a step :math:`-e g` lowers it by :math:`e |g|^2 + O(e^2)`, where
+    :math:`|g|^2 = r^\top K r / n^2` with the tangent kernel :math:`K = J J^\top`. K is the sum of the
     kernels of head and adapters. Where B is zero, A has no gradient.
 
     Examples
