@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ntps_utils.models.loading import CausalModel
 
 settings.register_profile(
-    "default", deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    "default", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 settings.register_profile("long", parent=settings.get_profile("default"), max_examples=10_000)
 settings.register_profile("quick", parent=settings.get_profile("default"), max_examples=20)

@@ -79,6 +79,7 @@ def test_base_of_an_adapter_is_found_by_name_path_or_option(tiny_model, tmp_path
         load_model(folder, base_model=tiny_model)
 
 
+@pytest.mark.slow
 def test_adapters_of_the_finetuning_are_models(tmp_path):
     base = load_model("lab/XS", dtype="float32")
     config = FinetuneConfig(max_steps=3, eval_steps=3, r=2)

@@ -101,6 +101,7 @@ def test_training_is_the_same_with_and_without_the_callback(parts, tmp_path):
     assert torch.equal(*weights)
 
 
+@pytest.mark.slow
 def test_adapters_and_a_classification_head_are_scored(parts, tmp_path):
     peft = pytest.importorskip("peft")
     folder, tokenizer, data = parts

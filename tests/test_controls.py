@@ -78,6 +78,7 @@ def test_mean_of_random_scores_is_exact_for_round_prefix_sums(seed, scale, k):
     assert mean_random_scores(subspaces(moments), [k])[0, 0] == pytest.approx(k / 12, abs=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("center", [False, True])
 @pytest.mark.parametrize("k", [3, 20, 37])
 def test_mean_of_the_random_control_is_that_of_its_draws(center, k):
@@ -99,6 +100,7 @@ def test_mean_of_the_random_control_is_that_of_its_draws(center, k):
     assert (row.ntps_sd, row.ntps_metric_sd, row.ntps_task_sd) == pytest.approx(sds, rel=0.35)
 
 
+@pytest.mark.slow
 def test_error_of_the_mean_falls_with_the_number_of_features():
     errors = []
     for d in (8, 64):
@@ -111,6 +113,7 @@ def test_error_of_the_mean_falls_with_the_number_of_features():
     assert errors[1] < max(0.005, errors[0] / 2)
 
 
+@pytest.mark.slow
 def test_a_random_target_scores_inside_the_range():
     """With a random A1 the autoregressive directions are the random control itself."""
     inside = 0

@@ -249,6 +249,7 @@ def test_costs_increase_with_the_model_and_are_divided_among_workers():
     assert durations == ["3.2 s", "89 s", "1.6 min", "88 min", "1.5 h", "11 h", "2,780 h"]
 
 
+@pytest.mark.slow
 def test_the_speed_of_another_device_can_be_given():
     size = cost.model_size("Llama-3-8B")
     speed = cost.measure_speed(size, GPU, flops=2e14, least_seconds=0.05)

@@ -31,6 +31,7 @@ def facts(model, data):
     return layer_facts(model, data, batch_size=16)
 
 
+@pytest.mark.slow
 def test_facts_equal_their_definitions(model, data, facts):
     ids = tokenize(model, data).ids
     for layer in range(model.n_layers):

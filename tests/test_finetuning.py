@@ -78,6 +78,7 @@ def test_lora_learns_a_task_that_frozen_features_do_not_show(model):
     assert linear_probe(merged[:250], test.labels[:250], merged[250:], test.labels[250:]).test_accuracy > 0.6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["lora", "frozen"])
 def test_curve_and_last_step_are_those_of_shorter_runs(model, task, method):
     config = replace(
@@ -112,6 +113,7 @@ def test_without_patience_training_goes_on_to_the_last_step(model, task):
     assert finetune(model, *task, replace(flat, early_stopping_patience=None)).curve[-1].step == 9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["lora", "frozen"])
 def test_given_features_replace_forward_passes(model, task, method):
     found = [extract(model, data, layers="last", features="last") for data in task]
@@ -162,6 +164,7 @@ def test_without_a_validation_split_the_last_step_is_used(model, task):
     ) == (32, 32.0, 1, 5000)
 
 
+@pytest.mark.slow
 def test_adapter_is_saved_and_loaded_by_peft(model, task, tmp_path):
     result = finetune(model, *task, QUICK, keep_adapter=True)
     result.adapter.save_pretrained(tmp_path)
@@ -358,6 +361,7 @@ def test_first_order_drop_is_exact_for_small_steps(task, method):
     assert result.drops[1] == pytest.approx(1e-2 * (result.head + result.adapters), rel=0.05)
 
 
+@pytest.mark.slow
 def test_first_order_drop_is_the_quadratic_form_of_the_tangent_kernel(model, task):
     """|g|^2 = r^T K r / n^2 with K = J J^T from the gradients of every class score of every text."""
     data = task[0].head(12)

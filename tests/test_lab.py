@@ -440,6 +440,7 @@ def test_recorded_loss_of_the_smallest_model_is_reproduced():
     assert loss == pytest.approx(ladder.manifest()["XS"]["checkpoints"]["4000"]["validation_loss"], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_verify_compares_weights_and_rejects_other_runs(tmp_path, monkeypatch):
     tiny = {"XS": SMALL}
     monkeypatch.setattr(ladder, "LADDER", tiny)

@@ -224,6 +224,7 @@ def test_linearized_gain_needs_a_model_and_enough_texts(lab_features):
         linearized_gain(lab_features("topic", 8))
 
 
+@pytest.mark.slow
 def test_alignment_is_one_for_labels_without_relation(lab_features):
     """Residuals of random labels have nothing to do with the tangent kernel; those of a learnable task do."""
     data = lab_features("topic", 300)
@@ -234,6 +235,7 @@ def test_alignment_is_one_for_labels_without_relation(lab_features):
     assert aligned > 2 * np.mean(unrelated)
 
 
+@pytest.mark.slow
 def test_sketched_kernel_estimates_the_exact_one(lab_features):
     data = lab_features("topic", 40)
     directions = np.random.default_rng(0).normal(size=(1, data.features.shape[1]))

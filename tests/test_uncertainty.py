@@ -147,6 +147,7 @@ def test_score_statistic_is_that_of_the_information_matrix(seed, n_classes, k):
     assert test.df == (d - k) * (n_classes - 1)
 
 
+@pytest.mark.slow
 def test_score_test_has_its_level_for_labels_without_information():
     texts = features(0, 200, 8)
     means = np.stack([x.mean(0) for x in texts])
