@@ -51,7 +51,7 @@ pdf: $(STAMP)  ## print the built site to _build/ntps.pdf; needs Chromium
 
 # -n auto starts one process for each core; OPTIONS adds options of pytest, such as OPTIONS="-x --durations=20".
 quick: $(STAMP)  ## run the tests that take less than a minute together
-	HYPOTHESIS_PROFILE=quick $(BIN)/python -m pytest -n auto -m "not slow and not browser and not dask and not hub" $(OPTIONS)
+	HYPOTHESIS_PROFILE=quick $(BIN)/python -m pytest tests -n auto -m "not slow and not browser and not dask and not hub" $(OPTIONS)
 
 test: $(STAMP)  ## run all tests, and the examples in docstrings
 	$(BIN)/python -m pytest -n auto --dist loadscope $(OPTIONS)
