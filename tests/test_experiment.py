@@ -256,7 +256,7 @@ def test_shuffled_labels_leave_nothing_to_learn():
     assert result.finetuning.lora_accuracy < 0.35
 
 
-def test_declared_settings_are_those_of_the_page():
+def test_declared_settings_are_fixed():
     assert len(DATASETS) == 27
     assert not set(PILOTS) & set(DATASETS)
     assert sorted(run_order()) == sorted(DATASETS)

@@ -22,15 +22,16 @@ from numpy.typing import NDArray
 
 from ntps_utils._utils.files import write_json
 from ntps_utils._utils.provenance import provenance
+from ntps_utils.theory.controls import SCORES
 from ntps_utils.theory.layer_moments import LayerMoments
 from ntps_utils.theory.moments import Moments
 from ntps_utils.theory.score import NumericalWarning, subspaces
 from ntps_utils.theory.uncertainty import excess_loss_test, jackknife_interval
+from ntps_utils.theory.verification import least_squares_loss
 
 OUT = Path("ntps_utils/data/recorded/coverage.json")
 D, N_CLASSES, K_V, N_GROUPS = 24, 3, 12, 10
 RATIOS = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0)
-SCORES = ("ntps", "ntps_metric", "ntps_task")
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,14 +114,11 @@ def one_problem(population: Population, truth: dict[str, float], n: int, seed: i
     except ValueError:
         return found
     means = np.stack([text.mean(0) for text in texts])
-    true = _loss(means @ solved.V[:, :K_V], p) - _loss(means, p)
+    x = np.column_stack([np.ones(n), means])
+    kept = np.column_stack([np.ones(n), means @ solved.V[:, :K_V]])
+    true = least_squares_loss(kept, p, np.eye(K_V + 1), n) - least_squares_loss(x, p, np.eye(D + 1), n)
     found["excess loss"] = [float(test.low <= true <= test.high), test.high - test.low, test.debiased - true]
     return found
-
-
-def _loss(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
-    x = np.column_stack([np.ones(len(x)), x])
-    return float(np.sum((y - x @ np.linalg.lstsq(x, y, rcond=None)[0]) ** 2) / len(x))
 
 
 def true_scores(population: Population, seed: int) -> dict[str, float]:

@@ -29,6 +29,7 @@ from ntps_utils.models.projection import (
     perception_coordinates,
     word_features,
 )
+from ntps_utils.theory.layer_moments import LayerMoments
 from ntps_utils.theory.report import score_layer
 from ntps_utils.theory.score import NumericalWarning, subspaces
 from ntps_utils.theory.uncertainty import held_out_loss
@@ -169,7 +170,7 @@ def word_order(model: CausalModel, data: TextDataset, seed: int = 0) -> dict[str
     }
 
     def halves(texts: list[Any]) -> list[Any]:
-        A1 = sum(np.cumsum(x, axis=0)[:-1].T @ x[1:] for x in texts)
+        A1 = LayerMoments.from_texts(texts, np.ones((len(texts), 1))).A1
         return [(A1 + A1.T) / 2, (A1 - A1.T) / 2]
 
     before = halves(plain)

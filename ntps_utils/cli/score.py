@@ -162,7 +162,7 @@ def score_command(
     Prints one row per layer and width k_v: the paper's score (NTPS), the
     metric-matched and the task-weighted score, the loss that the features can
     explain (tr B), and the excess loss of a linear predictor that uses only the
-    next-token subspace, with its bounds.
+    next-token subspace, with a 95% interval. A second table scores control subspaces.
     """
     with guarded(models=True):
         if centre is not None:
@@ -272,6 +272,6 @@ def print_controls(report: ScoreReport) -> None:
     out.print(table)
     out.print(
         "random: 95% range for next-token directions with a random target; net: NTPS minus their mean. PCA: directions "
-        "of largest variance. symmetric: without the order of the tokens.",
+        "of largest variance. symmetric: from the half of A1 that ignores the order of the feature vectors.",
         highlight=False,
     )

@@ -1,7 +1,7 @@
 """The declared experiment: models, datasets, their order, and the settings of every run.
 
-These values were fixed before the first analyzed cell; the page "The experiment, declared"
-of the book shows them. The pilots choose the learning rate of each model, and nothing else.
+No cell of it has been analyzed yet. The pilots choose the learning rate of each model, and nothing
+else.
 """
 
 from __future__ import annotations

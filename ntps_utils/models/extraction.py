@@ -727,9 +727,8 @@ def length_batches(
     order = sorted(rows, key=lambda row: len(ids[row]))
     lengths = np.array([len(ids[row]) for row in order])
     cost, first = np.zeros(len(order) + 1), np.zeros(len(order) + 1, dtype=int)
-    for end in range(
-        1, len(order) + 1
-    ):  # the best division of the texts before `end`; its last batch begins at `first`
+    # cost[end] is that of the best division of the first `end` texts, whose last batch begins at first[end].
+    for end in range(1, len(order) + 1):
         longest = lengths[end - 1]
         size = max(1, min(batch_size, end, batch_tokens // max(1, longest)))
         starts = np.arange(end - size, end)
