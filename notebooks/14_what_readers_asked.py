@@ -58,7 +58,7 @@ from ntps_utils.models.loading import load_model
 from ntps_utils.models.transferability import FrozenFeatures, linearize
 from ntps_utils.notebook import provenance_note
 from ntps_utils.plotting import COLORS, house_style, panels
-from ntps_utils.theory.controls import control_scores
+from ntps_utils.theory.controls import control_directions, control_scores
 from ntps_utils.theory.score import subspaces
 
 house_style()
@@ -86,7 +86,8 @@ for name in names:
     s = solved[name] = subspaces(moments, layer=last)
     k = s.width(s.d // 2)
     row = s.row(k)
-    found = control_scores(moments, s, k, n_draws=n_random, seed=seed)
+    directions = control_directions(moments, s)
+    found = control_scores(s, directions, k, n_draws=n_random, seed=seed)
     row = replace(row, controls=found)
     low, high = row.control("random").range()
     others = [row.control(c).ntps for c in ("pca_s", "symmetric")]

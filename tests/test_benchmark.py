@@ -422,10 +422,10 @@ def test_a_terminal_shows_a_table_of_states(monkeypatch):
 QUICK_COMMAND = """
 from ntps_utils.cli.main import app
 from ntps_utils.models.probes import logistic_probe
-from ntps_utils.models.transferability import linearized_gain
+from ntps_utils.models.transferability import linearize
 
 logistic_probe.__kwdefaults__ |= {"strengths": (0.1,), "n_folds": 2}
-linearized_gain.__kwdefaults__ |= {"penalties": (0.1,), "n_directions": 1}
+linearize.__kwdefaults__ |= {"penalties": (0.1,), "n_directions": 1}
 app()
 """
 """The command ``ntps`` without the search for regularization, which takes most of the time of small cells."""

@@ -18,10 +18,14 @@ from ntps_utils.theory.controls import (
     random_control,
 )
 from ntps_utils.theory.layer_moments import LayerMoments
-from ntps_utils.theory.score import ControlScores, subspaces
+from ntps_utils.theory.score import ControlScores, Subspaces, subspaces
 from ntps_utils.theory.synthetic import planted_problem
 
 pytestmark = pytest.mark.filterwarnings("ignore::ntps_utils.theory.score.NumericalWarning")
+
+
+def all_controls(moments: LayerMoments, solved: Subspaces, k_v: int, n_draws: int) -> tuple[ControlScores, ...]:
+    return control_scores(solved, control_directions(moments, solved), k_v, n_draws=n_draws)
 
 
 def problem(seed: int, d: int = 12, n_texts: int = 300, n_classes: int = 3) -> LayerMoments:
@@ -54,7 +58,7 @@ def reference(moments, V, center):
 def test_controls_are_those_of_their_definitions(seed, k, center):
     moments = problem(seed)
     solved = subspaces(moments, center=center)
-    found = {row.control: row for row in control_scores(moments, solved, k, n_draws=2)}
+    found = {row.control: row for row in all_controls(moments, solved, k, n_draws=2)}
     assert tuple(found) == CONTROLS
     S = moments.center().S if center else moments.S
     symmetric = (moments.A1 + moments.A1.T) / 2
@@ -130,7 +134,7 @@ def test_a_random_target_scores_inside_the_range():
 
 def test_all_directions_score_one():
     moments = problem(0)
-    for row in control_scores(moments, subspaces(moments), 12, n_draws=2):
+    for row in all_controls(moments, subspaces(moments), 12, n_draws=2):
         assert (row.ntps, row.ntps_metric, row.ntps_task) == pytest.approx((1, 1, 1))
 
 
@@ -139,7 +143,7 @@ def test_symmetric_control_is_next_token_where_order_does_not_matter():
     moments = problem(3)
     moments = replace(moments, A1=(moments.A1 + moments.A1.T) / 2)
     solved = subspaces(moments)
-    found = {row.control: row for row in control_scores(moments, solved, 5, n_draws=2)}
+    found = {row.control: row for row in all_controls(moments, solved, 5, n_draws=2)}
     assert found["symmetric"].ntps == pytest.approx(solved.ntps[-1, 4])
 
 
@@ -160,7 +164,7 @@ def test_metric_scores_of_the_random_control_do_not_change_with_the_coordinates(
 def test_singular_moments_have_controls():
     moments = planted_problem(0, d=20, n_texts=12).moments()
     solved = subspaces(moments)
-    for row in control_scores(moments, solved, 15, n_draws=3):
+    for row in all_controls(moments, solved, 15, n_draws=3):
         assert 0.0 <= row.ntps <= 1.0 + 1e-9
     assert {name: V.shape[0] for name, V in control_directions(moments, solved).items()} == dict.fromkeys(
         ("pca_s", "pca_a0", "symmetric"), 20
@@ -173,7 +177,7 @@ def test_ranges_and_settings():
     moments = problem(0)
     solved = subspaces(moments)
     with pytest.raises(ValueError, match="k_v must be an integer of at least 1"):
-        control_scores(moments, solved, 0)
+        control_scores(solved, {}, 0)
     with pytest.raises(ValueError, match="n_draws must be an integer of at least 2"):
         random_control(solved, 3, n_draws=1)
     assert random_control(solved, 3, seed=1) == random_control(solved, 3, seed=1)

@@ -22,7 +22,9 @@ from tests.conftest import ROOT
 
 REPOSITORY = "https://github.com/owner/ntps"
 PAGES = browser.pages()
-WRITTEN = [name for name in PAGES if not name.startswith("book/api/")]  # the others are all generated in the same way
+WRITTEN = [name for name in PAGES if not name.startswith("book/api/")]
+API_EXAMPLE = "book/api/lab"
+"""One page of the API; axe needs 20 seconds for each of these pages, which are all generated in the same way."""
 CHAPTERS = book.chapters()
 
 
@@ -140,7 +142,9 @@ STILL = "() => Promise.all(document.getAnimations().map(a => a.finished.catch(()
 class Visit:
     """An open page, with a list of the errors in its console and of its failed requests."""
 
-    def __init__(self, chromium: Any, address: str, name: str, width: int = 1280, scheme: str = "light") -> None:
+    def __init__(
+        self, chromium: Any, address: str, name: str, query: str = "", width: int = 1280, scheme: str = "light"
+    ) -> None:
         self.context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
         self.page = self.context.new_page()
         self.errors: list[str] = []
@@ -154,7 +158,7 @@ class Visit:
                 None if r.url.startswith((address, "data:", "blob:")) else self.errors.append(f"external: {r.url}")
             ),
         )
-        self.page.goto(f"{address}/{name}.html")
+        self.page.goto(f"{address}/{name}.html{query}")
         self.page.evaluate(browser.READY)
         self.page.evaluate(STILL)
 
@@ -199,7 +203,8 @@ def test_pages_open_without_errors(chromium, address, name):
         )
         assert all(width > 0 and alt for width, alt in images), images
         assert visit.errors == []
-        assert serious(page) == []
+        if name in WRITTEN or name == API_EXAMPLE:
+            assert serious(page) == []
 
 
 @pytest.mark.browser
@@ -241,8 +246,8 @@ def test_keys_scroll_figures_on_narrow_screens_only(chromium, address):
 
 @pytest.mark.browser
 def test_search_finds_pages(chromium, address):
-    with Visit(chromium, address, "search") as visit:
-        visit.page.goto(f"{address}/search.html?q=excess+loss")
+    # A second goto() would abort a request of the first page, which counts as a failed request.
+    with Visit(chromium, address, "search", query="?q=excess+loss") as visit:
         results = visit.page.locator("#search-results li")
         results.first.wait_for(timeout=20_000)
         visit.page.wait_for_function(

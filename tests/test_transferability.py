@@ -164,14 +164,14 @@ def test_linearized_gain_of_random_labels_is_small(lab_features):
     assert linearized_gain(lab_features("random", 600)) < 0.1
 
 
-def test_linearized_gain_runs_without_dropout_and_restores_the_mode(dropout_model, tiny_data):
+def test_the_linearization_runs_without_dropout_and_restores_the_mode(dropout_model, tiny_data):
     data = load_texts(tiny_data)
     tokens = tokenize(dropout_model, data)
     x = np.random.default_rng(0).normal(size=(len(data), dropout_model.dimension))
 
     def gain() -> float:
         features = FrozenFeatures(x, data.labels, dropout_model, tokens.ids)
-        return linearized_gain(features, rank=2, sketch=4, penalties=(1e-2,))
+        return linearize(features, rank=2, sketch=4, penalties=(1e-2,)).accuracy
 
     def gradients() -> torch.Tensor:
         return _adapter_gradients(dropout_model, tokens.ids, np.eye(2, 16), 2, 4, 32, 0)
@@ -217,7 +217,7 @@ def test_invalid_frozen_features_are_refused(features, labels, ids, message):
         FrozenFeatures(features, labels, ids=ids)
 
 
-def test_linearized_gain_needs_a_model_and_enough_texts(lab_features):
+def test_the_linearization_needs_a_model_and_enough_texts(lab_features):
     with pytest.raises(ValueError, match="needs the model and the token ids"):
         linearized_gain(random_features(40, 5, 2, 1.0))
     with pytest.raises(ValueError, match="at least 12 texts, got 8"):

@@ -22,10 +22,9 @@ from numpy.typing import NDArray
 
 from ntps_utils._utils.files import write_json
 from ntps_utils._utils.provenance import provenance
-from ntps_utils.theory.controls import SCORES
 from ntps_utils.theory.layer_moments import LayerMoments
 from ntps_utils.theory.moments import Moments
-from ntps_utils.theory.score import NumericalWarning, subspaces
+from ntps_utils.theory.score import SCORES, NumericalWarning, subspaces
 from ntps_utils.theory.uncertainty import excess_loss_test, jackknife_interval
 from ntps_utils.theory.verification import least_squares_loss
 

@@ -31,17 +31,17 @@ from ntps_utils.models.datasets import TextDataset
 from ntps_utils.models.finetuning import FinetuneConfig, attention_projections
 from ntps_utils.models.loading import model_config, registered_models
 from ntps_utils.models.probes import logistic_probe
-from ntps_utils.models.transferability import headroom, linearized_gain
+from ntps_utils.models.transferability import headroom, linearize
 from ntps_utils.theory.moments import Moments
 from ntps_utils.theory.score import subspaces
 
-_LINEARIZED: dict[str, Any] = linearized_gain.__kwdefaults__ or {}
+_LINEARIZED: dict[str, Any] = linearize.__kwdefaults__ or {}
 LINEARIZED_TEXTS: int = _LINEARIZED["max_texts"]
 LINEARIZED_BATCH: int = _LINEARIZED["batch_size"]
 LINEARIZED_GRADIENTS: int = _LINEARIZED["n_directions"]
 """Backward passes over each of these texts; one costs as much as a forward pass."""
 
-FROZEN_PROBES = len(PLACES) + len((headroom, linearized_gain))
+FROZEN_PROBES = len(PLACES) + len((headroom, linearize))
 """Logistic probes of an experiment without finetuning: at both layers, and in two transferability scores."""
 
 N_SOLVES = len(PLACES) * len(CENTERINGS)
@@ -390,7 +390,8 @@ def experiment_passes(texts: TextSize, settings: ExperimentConfig) -> Passes:
     Returns
     -------
     Passes
-        A backward pass of the linearized gain counts as a forward pass.
+        A backward pass of the linearization counts as a forward pass. With ``test_last_step`` the
+        test texts count twice; where the last step is the chosen checkpoint, one pass is enough.
     """
     n_all, n_linearized = texts.n_train + texts.n_test, min(texts.n_train, LINEARIZED_TEXTS)
     linearized = float(n_linearized * (1 + LINEARIZED_GRADIENTS))
@@ -400,7 +401,8 @@ def experiment_passes(texts: TextSize, settings: ExperimentConfig) -> Passes:
     for config in (settings.frozen, settings.lora):
         given = settings.dtype == "float32"  # else the frozen weights of LoRA may have another type
         passes += finetuning_passes(config, texts.n_train, texts.n_test, features_given=given)
-    return passes + Passes(texts.n_train, texts.n_train / EXTRACTION_BATCH, 0.0, 0.0)  # scores after LoRA
+    n_after = texts.n_train + (settings.controls + settings.test_last_step) * texts.n_test
+    return passes + Passes(n_after, n_after / EXTRACTION_BATCH, 0.0, 0.0)
 
 
 def cell_cost(size: ModelSize, texts: TextSize, settings: ExperimentConfig, speed: Speed) -> Cost:

@@ -33,7 +33,6 @@ from ntps_utils.models.transferability import TRANSFERABILITY_SCORES, FrozenFeat
 from ntps_utils.theory.controls import control_directions, control_scores
 from ntps_utils.theory.score import NumericalWarning, subspaces
 
-SCORES = ("ntps", "ntps_metric", "ntps_task")
 PLACES = ("middle", "last")
 """The two layers of an experiment, see :func:`middle_and_last`."""
 CENTERINGS = (False, True)
@@ -623,13 +622,14 @@ def score_extraction(
                     split=split,
                 )
                 primary = controls and layer == last and rule == "half"
-                directions = {"next_token": solved.V}
-                if primary:
-                    directions |= control_directions(moments.layer(layer), solved)
+                directions = control_directions(moments.layer(layer), solved) if primary else {}
                 r2 = {}
                 if primary and center and test is not None and labels is not None:
                     pair = extraction.features[layer], test.features[layer]
-                    r2 = {name: _subspace_r2(V[:, :k_v], *pair, *labels) for name, V in directions.items()}
+                    r2 = {
+                        name: _subspace_r2(V[:, :k_v], *pair, *labels)
+                        for name, V in {"next_token": solved.V, **directions}.items()
+                    }
                 settings.append(replace(own, r2=r2.get("next_token")))
                 if primary:
                     settings += [
@@ -643,7 +643,7 @@ def score_extraction(
                             excess_loss=row.trace_b * (1.0 - one.ntps_task),
                             r2=r2.get(one.control),
                         )
-                        for one in control_scores(moments.layer(layer), solved, k_v, seed=seed)
+                        for one in control_scores(solved, directions, k_v, seed=seed)
                     ]
     return tuple(settings)
 

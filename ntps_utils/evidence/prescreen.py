@@ -18,7 +18,7 @@ from ntps_utils._utils.provenance import provenance
 from ntps_utils._utils.validation import check_integer, check_number
 from ntps_utils.evidence.cost import duration as duration
 from ntps_utils.evidence.cost import finetuning_cost
-from ntps_utils.evidence.experiment import SCORES, ExperimentConfig, middle_and_last, score_extraction
+from ntps_utils.evidence.experiment import ExperimentConfig, middle_and_last, score_extraction
 from ntps_utils.evidence.statistics import GainRegressor, HeldOut, HeldOutPerformance, predict_held_out
 from ntps_utils.evidence.tables import load_recorded
 from ntps_utils.models.datasets import TextDataset, as_dataset
@@ -26,6 +26,7 @@ from ntps_utils.models.extraction import extract, tokenize
 from ntps_utils.models.loading import CausalModel, as_model
 from ntps_utils.models.probes import warn_of_shared_texts
 from ntps_utils.models.transferability import TRANSFERABILITY_SCORES, FrozenFeatures
+from ntps_utils.theory.score import SCORES
 
 PREDICTORS = (*SCORES, "explained", *(f"transfer_{name}" for name in TRANSFERABILITY_SCORES))
 """Columns that the gain is predicted from; all of them are computed before finetuning."""

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ntps_utils.evidence.experiment import EXTRACTION_BATCH, SCORES
+from ntps_utils.evidence.experiment import EXTRACTION_BATCH
 from ntps_utils.models.datasets import TextDataset
 from ntps_utils.models.extraction import extract
 from ntps_utils.models.loading import CausalModel
 from ntps_utils.models.probes import chance_adjusted, logistic_probe
 from ntps_utils.theory.layer_moments import LayerMoments
 from ntps_utils.theory.linear import Array
-from ntps_utils.theory.score import NumericalWarning, subspaces
+from ntps_utils.theory.score import SCORES, NumericalWarning, subspaces
 
 FRACTIONS = tuple(np.round(np.arange(1, 20) / 20, 2).tolist())
 """Widths of V as fractions of the number of autoregressive directions."""

@@ -275,36 +275,15 @@ def _one_hot(labels: Labels) -> Array:
     return np.eye(classes.max() + 1)[classes]
 
 
-def linearized_gain(
-    data: FrozenFeatures,
-    *,
-    rank: int = 8,
-    sketch: int = 16,
-    n_directions: int = N_DIRECTIONS,
-    max_texts: int = MAX_TEXTS,
-    penalties: Sequence[float] = (1e-4, 1e-3, 1e-2, 1e-1),
-    batch_size: int = 32,
-) -> float:
+def linearized_gain(data: FrozenFeatures) -> float:
     """Estimate the gain in accuracy from LoRA by a first-order expansion around the frozen model.
 
-    See :func:`linearize`, of whose result this is the accuracy.
+    It is the accuracy in the result of :func:`linearize`, with its default options.
 
     Parameters
     ----------
     data : FrozenFeatures
         With ``model`` and ``ids``. The model is in evaluation mode (no dropout) meanwhile.
-    rank : int
-        Rank of the adapters.
-    sketch : int
-        Number of random projections of the gradient of each module's output.
-    n_directions : int
-        Largest number of directions of the probe's class weights, one backward pass each.
-    max_texts : int
-        Number of texts to use, the first ones.
-    penalties : sequence of float
-        Ridge penalties to choose from, by cross-validation on the texts to fit.
-    batch_size : int
-        Texts in a forward pass.
 
     Returns
     -------
@@ -327,15 +306,7 @@ def linearized_gain(
     >>> -1 <= gain <= 1
     True
     """
-    return linearize(
-        data,
-        rank=rank,
-        sketch=sketch,
-        n_directions=n_directions,
-        max_texts=max_texts,
-        penalties=penalties,
-        batch_size=batch_size,
-    ).accuracy
+    return linearize(data).accuracy
 
 
 @dataclass(frozen=True)
@@ -373,8 +344,20 @@ def linearize(
 
     Parameters
     ----------
-    data, rank, sketch, n_directions, max_texts, penalties, batch_size
-        See :func:`linearized_gain`.
+    data : FrozenFeatures
+        With ``model`` and ``ids``. The model is in evaluation mode (no dropout) meanwhile.
+    rank : int
+        Rank of the adapters.
+    sketch : int
+        Number of random projections of the gradient of each module's output.
+    n_directions : int
+        Largest number of directions of the probe's class weights, one backward pass each.
+    max_texts : int
+        Number of texts to use, the first ones.
+    penalties : sequence of float
+        Ridge penalties to choose from, by cross-validation on the texts to fit.
+    batch_size : int
+        Texts in a forward pass.
 
     Returns
     -------
@@ -410,11 +393,11 @@ def linearize(
     """
     if data.model is None or data.ids is None:
         raise ValueError(
-            "linearized_gain needs the model and the token ids: FrozenFeatures(features, labels, model, ids)."
+            "The linearization needs the model and the token ids: FrozenFeatures(features, labels, model, ids)."
         )
     n = min(len(data), max_texts)
     if n < MIN_TEXTS:
-        raise ValueError(f"linearized_gain needs at least {MIN_TEXTS} texts, got {n}.")
+        raise ValueError(f"The linearization needs at least {MIN_TEXTS} texts, got {n}.")
     x, y, ids = data.features[:n], data.labels[:n], data.ids[:n]
     training_rows, test_rows = _split(y, data.seed)
     with warnings.catch_warnings():

@@ -14,7 +14,7 @@ the target only, and the **net score** is the score minus the mean score of ``ra
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import scipy.linalg
@@ -29,20 +29,18 @@ from ntps_utils.theory.score import ControlScores, Subspaces
 CONTROLS = ("pca_s", "pca_a0", "symmetric", "random")
 """Names of the controls."""
 
-SCORES = ("ntps", "ntps_metric", "ntps_task")
-
 
 def control_scores(
-    moments: LayerMoments, solved: Subspaces, k_v: int, *, n_draws: int = 20, seed: int = 0
+    solved: Subspaces, directions: Mapping[str, Array], k_v: int, *, n_draws: int = 20, seed: int = 0
 ) -> tuple[ControlScores, ...]:
     """Compute the scores of every control at one width.
 
     Parameters
     ----------
-    moments : LayerMoments
-        The moments that ``solved`` comes from, not centered.
     solved : Subspaces
         Result of :func:`ntps_utils.theory.score.subspaces`, in ascending or descending order of U.
+    directions : mapping of str to (d, m) float64
+        Result of :func:`control_directions`, which is the same for all widths.
     k_v : int
         Width of the subspaces. A control of smaller rank has as many directions as it can.
     n_draws : int
@@ -53,7 +51,7 @@ def control_scores(
     Returns
     -------
     tuple of ControlScores
-        In the order of ``CONTROLS``.
+        Those of ``directions``, and "random".
 
     Raises
     ------
@@ -66,13 +64,13 @@ def control_scores(
     >>> from ntps_utils.theory.synthetic import planted_problem
     >>> moments = planted_problem(0, d=10, n_texts=400).moments()
     >>> solved = subspaces(moments, center=True)
-    >>> [(c.control, round(c.ntps_task, 1)) for c in control_scores(moments, solved, 5)]
+    >>> directions = control_directions(moments, solved)
+    >>> [(c.control, round(c.ntps_task, 1)) for c in control_scores(solved, directions, 5)]
     [('pca_s', 1.0), ('pca_a0', 1.0), ('symmetric', 1.0), ('random', 0.6)]
     """
     check_integer("k_v", k_v, 1)
-    fixed = control_directions(moments, solved)
     rows = []
-    for name, V in fixed.items():
+    for name, V in directions.items():
         k = min(k_v, V.shape[1])
         rows.append(ControlScores(name, k, *_scores(solved, V, k)))
     return (*rows, random_control(solved, k_v, n_draws=n_draws, seed=seed))
@@ -83,8 +81,10 @@ def control_directions(moments: LayerMoments, solved: Subspaces) -> dict[str, Ar
 
     Parameters
     ----------
-    moments, solved
-        See :func:`control_scores`.
+    moments : LayerMoments
+        The moments that ``solved`` comes from, not centered.
+    solved : Subspaces
+        Result of :func:`ntps_utils.theory.score.subspaces`.
 
     Returns
     -------

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from ntps_utils.theory.controls import SCORES, control_scores
+from ntps_utils.theory.controls import control_directions, control_scores
 from ntps_utils.theory.layer_moments import LayerMoments
 from ntps_utils.theory.linear import Array
-from ntps_utils.theory.score import ControlScores, NumericalWarning, ScoreRow, Subspaces, Width, subspaces
+from ntps_utils.theory.score import SCORES, ControlScores, NumericalWarning, ScoreRow, Subspaces, Width, subspaces
 from ntps_utils.theory.uncertainty import MIN_TEXTS_PER_FEATURE, excess_loss_test, jackknife_interval
 
 if TYPE_CHECKING:  # torch is needed for moments of several layers, not for the scores of one
@@ -208,7 +208,8 @@ def score_layer(
     rows = [solved.row(k) for k in dict.fromkeys(solved.width(k) for k in k_v)]
     rows = [replace(row, **_noise_of_excess_loss(moments, solved, row.k_v)) for row in rows]
     if controls:
-        rows = [replace(row, controls=control_scores(moments, solved, row.k_v)) for row in rows]
+        directions = control_directions(moments, solved)
+        rows = [replace(row, controls=control_scores(solved, directions, row.k_v)) for row in rows]
     grid = ScoreGrid(**{f.name: getattr(solved, f.name) for f in fields(ScoreGrid)})
     if len(parts) < 3:
         return rows, grid

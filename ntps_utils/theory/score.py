@@ -46,6 +46,9 @@ from ntps_utils.theory.linear import (
 Width = int | float
 Shrinkage = float | Literal["ledoit-wolf"]
 
+SCORES = ("ntps", "ntps_metric", "ntps_task")
+"""Names of the scores: Euclidean, metric-matched and task-weighted."""
+
 # Relative cut-off for the rank of Y: targets whose correlation is closer to one count as one target.
 RCOND_TARGETS = 1e-10
 
