@@ -54,7 +54,7 @@ from myst_nb import glue
 
 from ntps_utils.evidence import cost
 from ntps_utils.evidence.benchmark import failures_of, plan_benchmark, run_benchmark
-from ntps_utils.evidence.declared import experiment_settings
+from ntps_utils.evidence.declared import planned_runs, run_settings
 from ntps_utils.evidence.experiment import GPU, ExperimentConfig
 from ntps_utils.evidence.records import load_record
 from ntps_utils.evidence.store import Store
@@ -214,7 +214,7 @@ solves = [
     row["ratio_to_textbook"] for row in bench.values() if "ratio_to_textbook" in row
 ]
 glue("real_scores", float(np.median(solves)), display=False)
-declared = experiment_settings(1e-3)
+declared = run_settings(planned_runs()[0], {planned_runs()[0].model: 1e-3})
 passes = cost.experiment_passes(cost.TextSize(2000, 1000, 2, 25.0, 64), declared)
 cell_tokens = 25 * (passes.texts + cost.STEP_PASSES["lora"] * passes.step_texts)
 glue("real_cell_tokens", float(cell_tokens), display=False)

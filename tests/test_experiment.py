@@ -13,7 +13,6 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.preprocessing import StandardScaler
 
-from ntps_utils.evidence.declared import DATASETS, PILOTS, experiment_settings, run_order
 from ntps_utils.evidence.experiment import (
     GPU,
     PLACES,
@@ -254,15 +253,3 @@ def test_shuffled_labels_leave_nothing_to_learn():
     result = run_experiment(load_model("lab/XS", dtype="float32"), *settings.texts("lab/topic"), settings)
     assert result.probes["last"].accuracy > 0.5  # the probe sees the true labels
     assert result.finetuning.lora_accuracy < 0.35
-
-
-def test_declared_settings_are_fixed():
-    assert len(DATASETS) == 27
-    assert not set(PILOTS) & set(DATASETS)
-    assert sorted(run_order()) == sorted(DATASETS)
-    assert run_order()[:3] == ("logical_fallacy", "semantic_relations", "medical")
-    settings = experiment_settings(1e-3, seed=1)
-    assert settings.lora.learning_rates == (1e-3,)
-    assert settings.lora.early_stopping_patience is None
-    assert settings.lora.evaluations() == (8, 15, 30, 75, 150, 225, 300)
-    assert (settings.n_train, settings.n_test, settings.max_length, settings.lora.seed) == (2000, 1000, 64, 1)

@@ -101,6 +101,11 @@ def test_curve_and_last_step_are_those_of_shorter_runs(model, task, method):
     assert last.curve[-1].cross_entropy == pytest.approx(losses[-1], rel=1e-4)
     if last.n_steps == 12:
         assert np.mean(last.predictions == result.last_step.predictions) > 0.99
+    # Evaluations do not change the training: with one evaluation, the checkpoint is the last step.
+    end = finetune(model, *task, replace(config, validation=0.2, eval_steps=12, warm_head=True), test_last_step=True)
+    for name, value in end.last_model.model.state_dict().items():
+        assert torch.equal(value, result.last_model.model.state_dict()[name])
+    assert (result.last_model is result.model) == (result.n_steps == 12)
     logits_accuracy = np.mean(result.last_step.predictions == task[1].labels)
     assert result.last_step.accuracy == pytest.approx(logits_accuracy)
 

@@ -25,7 +25,7 @@ from ntps_utils.models.extraction import extract, tokenize
 from ntps_utils.models.finetuning import finetune
 from ntps_utils.models.loading import load_model
 
-OUT = Path("book/recorded/pilots.json")
+OUT = Path("ntps_utils/data/recorded/pilots.json")
 N_TEST = 100  # finetuning classifies test texts; the choice does not use them
 
 

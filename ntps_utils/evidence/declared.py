@@ -1,20 +1,34 @@
-"""The declared experiment: models, datasets, their order, and the settings of every run.
+"""The declared experiment: its runs, their order and settings, and what was recorded of them.
 
-No cell of it has been analyzed yet. The pilots choose the learning rate of each model, and nothing
-else.
+The plan is fixed before the first analyzed run. The pilots choose the learning rate of each
+finetuned model, and nothing else.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
-from ntps_utils.evidence.experiment import ExperimentConfig
-from ntps_utils.models.finetuning import FinetuneConfig
+from ntps_utils._utils.files import data_file, write_text
+from ntps_utils.evidence.experiment import ExperimentConfig, ExperimentResult
+from ntps_utils.evidence.records import load_record
+from ntps_utils.models.finetuning import PAPER_FINETUNING, FinetuneConfig
+
+Kind = Literal["lora", "shuffled", "scores", "paper"]
 
 FINETUNED_MODELS = ("gemma-3-270m", "smollm2-135m-instruct")
 """Models that are finetuned."""
+
+UNTRAINED = "smollm2-135m-instruct (untrained)"
+"""The twin of a finetuned model with random weights."""
+
+SCORED_MODELS = ("stories260K", "prose-S", "prose-M", UNTRAINED)
+"""Models that are scored and probed only."""
 
 PILOTS = ("customer_reviews", "csabstruct")
 """Datasets on which learning rates are chosen; they enter no analysis."""
@@ -57,6 +71,34 @@ EVALUATIONS = (8, 15, 30, 75, 150, 225, 300)
 """Training steps that are evaluated, besides step 0: trial runs of these lengths can be read off."""
 PILOT_RATES = (1e-3, 3e-4)
 """Learning rates that the pilots compare."""
+RUNS = "recorded/experiment.jsonl"
+N_FIRST, N_SEEDED, N_SHUFFLED, N_PAPER = 15, 10, 5, 2
+"""Datasets, from the start of the order, that are finetuned on first, finetuned on with a second
+seed, with shuffled labels, and with the settings of the paper's script."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A planned run.
+
+    Attributes
+    ----------
+    kind : {"lora", "shuffled", "scores", "paper"}
+        LoRA and a frozen head, besides scores, controls and probes; the same with permuted training
+        labels; scores, controls and probes only; LoRA with the settings of the paper's script.
+    model, dataset : str
+        Names.
+    seed : int
+        Random seed of finetuning and folds.
+    """
+
+    kind: Kind
+    model: str
+    dataset: str
+    seed: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.model} on {self.dataset}, seed {self.seed}"
 
 
 def run_order() -> tuple[str, ...]:
@@ -130,32 +172,157 @@ def frozen_settings(seed: int = 0) -> FinetuneConfig:
     return replace(lora_settings(1e-3, seed), method="frozen", learning_rates=(1e-2, 3e-3, 1e-3, 3e-4))
 
 
-def experiment_settings(rate: float, seed: int = 0) -> ExperimentConfig:
-    """Return the settings of a cell with LoRA.
+def planned_runs() -> tuple[Run, ...]:
+    """List all runs in their order.
+
+    Returns
+    -------
+    tuple of Run
+        LoRA on the first 15 datasets; shuffled labels on five; LoRA on the other datasets; a second
+        seed on ten; the paper's settings on two. Both models of a dataset run before the next dataset.
+        The runs without finetuning come last, because they can be run at any time.
+
+    Examples
+    --------
+    >>> [str(run) for run in planned_runs()[:2]]  # doctest: +NORMALIZE_WHITESPACE
+    ['lora: gemma-3-270m on logical_fallacy, seed 0', 'lora: smollm2-135m-instruct on logical_fallacy, seed 0']
+    """
+    order = run_order()
+    blocks: list[tuple[Kind, tuple[str, ...], tuple[str, ...], int]] = [
+        ("lora", FINETUNED_MODELS, order[:N_FIRST], 0),
+        ("shuffled", FINETUNED_MODELS, order[:N_SHUFFLED], 0),
+        ("lora", FINETUNED_MODELS, order[N_FIRST:], 0),
+        ("lora", FINETUNED_MODELS, order[:N_SEEDED], 1),
+        ("paper", FINETUNED_MODELS[:1], order[:N_PAPER], 0),
+        ("scores", SCORED_MODELS, order, 0),
+    ]
+    return tuple(
+        Run(kind, model, dataset, seed)
+        for kind, models, datasets, seed in blocks
+        for dataset in datasets
+        for model in models
+    )
+
+
+def chosen_rates() -> dict[str, float]:
+    """Choose the learning rate of each finetuned model from the recorded pilots.
+
+    Returns
+    -------
+    dict of str to float
+        Of the two rates, the one whose lowest validation cross-entropy is lower, as a mean over the
+        pilot datasets. A model whose pilots are not complete is left out.
+
+    Examples
+    --------
+    >>> set(chosen_rates().values()) <= set(PILOT_RATES)
+    True
+    """
+    runs = load_record("pilots")["runs"]
+    chosen = {}
+    for model in FINETUNED_MODELS:
+        found = {(run["dataset"], run["rate"]): run["best_cross_entropy"] for run in runs if run["model"] == model}
+        if len(found) == len(PILOTS) * len(PILOT_RATES):
+            chosen[model] = min(PILOT_RATES, key=lambda rate: sum(found[dataset, rate] for dataset in PILOTS))
+    return chosen
+
+
+def run_settings(run: Run, rates: Mapping[str, float]) -> ExperimentConfig:
+    """Return the settings of a planned run.
 
     Parameters
     ----------
-    rate : float
-        Learning rate of the model, chosen on the pilots.
-    seed : int
-        Random seed of the finetuning runs.
+    run : Run
+    rates : mapping of str to float
+        Learning rates by model, see :func:`chosen_rates`.
 
     Returns
     -------
     ExperimentConfig
 
+    Raises
+    ------
+    ValueError
+        If the run finetunes a model whose learning rate is not chosen.
+
     Examples
     --------
-    >>> experiment_settings(1e-3).n_train
-    2000
+    >>> run_settings(Run("scores", "stories260K", "rte"), {}).lora is None
+    True
     """
-    return ExperimentConfig(
-        lora=lora_settings(rate, seed),
-        frozen=frozen_settings(seed),
-        n_train=N_TRAIN,
-        n_test=N_TEST,
-        max_length=MAX_LENGTH,
-        controls=True,
-        test_last_step=True,
-        seed=seed,
+    common = ExperimentConfig(
+        lora=None, n_train=N_TRAIN, n_test=N_TEST, max_length=MAX_LENGTH, controls=True, seed=run.seed
     )
+    if run.kind == "scores":
+        return common
+    frozen = frozen_settings(run.seed)
+    if run.kind == "paper":
+        return replace(common, lora=replace(PAPER_FINETUNING, seed=run.seed), frozen=frozen, test_last_step=True)
+    if run.model not in rates:
+        raise ValueError(
+            f"No learning rate is chosen for {run.model}, only for: {', '.join(rates) or 'none'}. Run its pilots: "
+            "python -m book.tools.pilots."
+        )
+    return replace(
+        common,
+        lora=lora_settings(rates[run.model], run.seed),
+        frozen=frozen,
+        test_last_step=True,
+        shuffle_labels=run.kind == "shuffled",
+    )
+
+
+@dataclass(frozen=True)
+class RecordedRun:
+    """A run, its result, and what produced it.
+
+    Attributes
+    ----------
+    run : Run
+    result : ExperimentResult
+    provenance : mapping
+        Settings, versions, machine, hash of the code, dates of start and end.
+    """
+
+    run: Run
+    result: ExperimentResult
+    provenance: Mapping[str, Any]
+
+
+def recorded_runs(file: Path | None = None) -> tuple[RecordedRun, ...]:
+    """Load the runs that are recorded.
+
+    Parameters
+    ----------
+    file : Path, optional
+        File of :func:`write_runs`; by default the one that ships with the library.
+
+    Returns
+    -------
+    tuple of RecordedRun
+        In the order in which they ran.
+
+    Examples
+    --------
+    >>> len({recorded.run for recorded in recorded_runs()}) == len(recorded_runs())
+    True
+    """
+    path = data_file(RUNS) if file is None else file
+    return tuple(
+        RecordedRun(Run(**record["run"]), ExperimentResult.from_dict(record["result"]), record["provenance"])
+        for record in map(json.loads, path.read_text("utf-8").splitlines())
+    )
+
+
+def write_runs(runs: tuple[RecordedRun, ...], file: Path) -> None:
+    """Write runs as JSON lines, one line for each; the file is complete or unchanged.
+
+    Parameters
+    ----------
+    runs : tuple of RecordedRun
+    file : Path
+    """
+    records = (
+        {"run": asdict(one.run), "provenance": dict(one.provenance), "result": one.result.to_dict()} for one in runs
+    )
+    write_text(file, "".join(f"{json.dumps(record, allow_nan=False)}\n" for record in records))

@@ -66,7 +66,8 @@ class ExperimentConfig:
         the training and on the test texts, before and after LoRA, and report the test R-squared of
         a linear probe on each subspace.
     test_last_step : bool
-        Also classify the test texts after the last step of LoRA.
+        Also classify the test texts after the last step of LoRA, and compute the scores after LoRA
+        there, as the released script does, instead of at the chosen checkpoint.
     shuffle_labels : bool
         Finetune on permuted training labels: a control for what finetuning does without a task.
     seed : int
@@ -849,11 +850,12 @@ def _compare_finetuning(
         for config in (settings.frozen, settings.lora)
     )
     layers = tuple(dict.fromkeys(middle_and_last(model.n_layers).values()))
+    tuned = lora.last_model or lora.model
     after = score_extraction(
-        extract(lora.model, train, layers=layers, batch_size=EXTRACTION_BATCH, tokens=train_tokens), settings.spectrum
+        extract(tuned, train, layers=layers, batch_size=EXTRACTION_BATCH, tokens=train_tokens), settings.spectrum
     )
     if settings.controls:
-        on_test = extract(lora.model, test, layers=layers, batch_size=EXTRACTION_BATCH, tokens=test_tokens)
+        on_test = extract(tuned, test, layers=layers, batch_size=EXTRACTION_BATCH, tokens=test_tokens)
         after += score_extraction(on_test, settings.spectrum, split="test", controls=True, seed=settings.seed)
     last = lora.last_step
     comparison = FinetuneComparison(

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 from ntps_utils._utils.files import data_file
 from ntps_utils._utils.validation import check_choice
 
-Record = Literal["bench_cpu", "bench_models", "coverage", "real_models"]
+Record = Literal["bench_cpu", "bench_models", "coverage", "pilots", "real_models"]
 
 
 def load_record(name: Record) -> dict[str, Any]:
@@ -19,16 +19,17 @@ def load_record(name: Record) -> dict[str, Any]:
 
     Parameters
     ----------
-    name : {"bench_cpu", "bench_models", "coverage", "real_models"}
+    name : {"bench_cpu", "bench_models", "coverage", "pilots", "real_models"}
         ``bench_cpu``: timings of models with random weights (``make bench``). ``bench_models``:
         timings of real models (``python -m book.tools.bench --model ...``). ``coverage``: how often
-        intervals contain the true score (``python -m book.tools.coverage``). ``real_models``: layers,
+        intervals contain the true score (``python -m book.tools.coverage``). ``pilots``: finetuning
+        runs that choose learning rates (``python -m book.tools.pilots``). ``real_models``: layers,
         words, scores and held-out losses of real models (``python -m book.tools.real_models``).
 
     Returns
     -------
     dict
-        The measurement, and ``provenance``.
+        The measurement, and its provenance.
 
     Raises
     ------

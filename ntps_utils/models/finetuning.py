@@ -279,6 +279,8 @@ class FinetuneResult:
         Classes of the test texts at the chosen checkpoint.
     last_step : Classification or None
         Classes of the test texts after the last training step, if ``test_last_step`` was set.
+    last_model : CausalModel or None
+        The model after the last training step, with adapters merged, if ``test_last_step`` was set.
     curve : tuple of CurvePoint
         Evaluations under the chosen learning rate.
     validation_accuracy : float or None
@@ -301,6 +303,7 @@ class FinetuneResult:
     model: CausalModel
     test: Classification
     last_step: Classification | None
+    last_model: CausalModel | None
     curve: tuple[CurvePoint, ...]
     validation_accuracy: float | None
     learning_rate: float
@@ -415,7 +418,7 @@ def finetune(
         the last layer of ``extract(..., features="last")``, to avoid computing them again. They are
         ignored where the frozen weights are converted to bfloat16.
     test_last_step : bool
-        Also classify the test texts after the last training step.
+        Also return the model after the last training step, and its classes of the test texts.
     keep_adapter : bool
         Return the unmerged LoRA adapter too.
     progress : callable, optional
@@ -484,19 +487,22 @@ def finetune(
             stacklevel=2,
         )
     best = max(finite, key=lambda attempt: attempt.score)
-    last_step = None
-    if test_last_step:
+    is_last = best.n_steps == best.curve[-1].step
+    last_step, last_model = None, None
+    if test_last_step and not is_last:
         run.restore(best.last_weights)
-        last_step = run.classify(test_ids, test.labels)
+        last_step, last_model = run.classify(test_ids, test.labels), run.merged(keep=True)
     run.restore(best.weights)
-    chosen = last_step if test_last_step and best.n_steps == best.curve[-1].step else None
-    classified = chosen or run.classify(test_ids, test.labels)
+    classified = run.classify(test_ids, test.labels)
     adapter = copy.deepcopy(run.body) if keep_adapter and config.method == "lora" else None
     merged = run.merged()
+    if test_last_step and is_last:
+        last_step, last_model = classified, merged
     return FinetuneResult(
         model=merged,
         test=classified,
         last_step=last_step,
+        last_model=last_model,
         curve=tuple(best.curve),
         validation_accuracy=next((p.accuracy for p in best.curve if p.step == best.n_steps), None),
         learning_rate=best.rate,
@@ -836,9 +842,9 @@ class _FinetuneRun:
             for parameter, value in zip(self.trainable, weights, strict=True):
                 parameter.copy_(value)
 
-    def merged(self) -> CausalModel:
-        """The finetuned model, in the type of the original one."""
-        body = self.body
+    def merged(self, *, keep: bool = False) -> CausalModel:
+        """The finetuned model, in the type of the original one. Unless the run is kept, it cannot go on."""
+        body = copy.deepcopy(self.body) if keep else self.body
         if self.config.method == "lora":
             if self.dtype == torch.bfloat16:  # merge into the weights of the source, which have all digits
                 body = _with_adapters(copy.deepcopy(self.source.model).float(), self.config)

@@ -1,0 +1,132 @@
+"""The declared experiment: its plan and settings, and what is recorded of it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from book.tools import experiment as tool
+from ntps_utils.evidence import declared
+from ntps_utils.evidence.declared import (
+    DATASETS,
+    FINETUNED_MODELS,
+    PILOT_RATES,
+    PILOTS,
+    SCORED_MODELS,
+    Run,
+    chosen_rates,
+    planned_runs,
+    recorded_runs,
+    run_order,
+    run_settings,
+    write_runs,
+)
+from ntps_utils.evidence.experiment import ExperimentConfig, run_experiment
+from ntps_utils.models.finetuning import PAPER_FINETUNING, FinetuneConfig
+from ntps_utils.models.loading import load_model
+
+RATES = dict.fromkeys(FINETUNED_MODELS, 1e-3)
+
+
+def test_datasets_and_their_order_are_fixed():
+    assert len(DATASETS) == 27
+    assert not set(PILOTS) & set(DATASETS)
+    assert sorted(run_order()) == sorted(DATASETS)
+    assert run_order()[:3] == ("logical_fallacy", "semantic_relations", "medical")
+
+
+def test_every_dataset_is_finetuned_on_by_both_models_before_the_next():
+    runs = planned_runs()
+    assert len(set(runs)) == len(runs)
+    first = [run for run in runs if run.kind == "lora" and run.seed == 0]
+    assert [run.dataset for run in first[::2]] == [run.dataset for run in first[1::2]] == list(run_order())
+    assert {run.model for run in first[::2]} == {FINETUNED_MODELS[0]}
+    assert runs[:30] == tuple(first[:30])
+    shuffled, seeded = ({run.dataset for run in runs if condition(run)} for condition in (
+        lambda run: run.kind == "shuffled", lambda run: run.seed == 1))  # fmt: skip
+    assert (shuffled, seeded) == (set(run_order()[:5]), set(run_order()[:10]))
+    assert {run.model for run in runs if run.kind == "scores"} == set(SCORED_MODELS)
+
+
+def test_settings_are_fixed():
+    settings = run_settings(Run("lora", FINETUNED_MODELS[0], "rte", seed=1), RATES)
+    assert settings.lora.learning_rates == (1e-3,)
+    assert settings.lora.early_stopping_patience is None
+    assert settings.lora.evaluations() == (8, 15, 30, 75, 150, 225, 300)
+    assert (settings.n_train, settings.n_test, settings.max_length, settings.lora.seed) == (2000, 1000, 64, 1)
+    assert (settings.controls, settings.test_last_step, settings.shuffle_labels) == (True, True, False)
+    shuffled = run_settings(Run("shuffled", FINETUNED_MODELS[0], "rte", seed=1), RATES)
+    assert shuffled == replace(settings, shuffle_labels=True)
+    paper = run_settings(Run("paper", FINETUNED_MODELS[0], "rte"), {})
+    assert paper.lora == PAPER_FINETUNING
+    assert run_settings(Run("scores", "prose-S", "rte"), {}).lora is None
+
+
+def test_runs_without_a_chosen_rate_are_refused():
+    with pytest.raises(ValueError, match="No learning rate is chosen for gemma-3-270m, only for: none"):
+        run_settings(Run("lora", "gemma-3-270m", "rte"), {})
+
+
+def test_rates_are_those_of_the_lower_mean_loss_of_complete_pilots(monkeypatch):
+    losses = {"gemma-3-270m": (0.5, 0.4, 0.3, 0.6), "smollm2-135m-instruct": (0.1, 0.2, 0.4, 0.2)}
+    keys = [(dataset, rate) for dataset in PILOTS for rate in PILOT_RATES]
+    runs = [
+        {"model": model, "dataset": dataset, "rate": rate, "best_cross_entropy": loss}
+        for model, values in losses.items()
+        for (dataset, rate), loss in zip(keys, values, strict=True)
+    ]
+    monkeypatch.setattr(declared, "load_record", lambda name: {"runs": runs})
+    assert chosen_rates() == {"gemma-3-270m": 1e-3, "smollm2-135m-instruct": 3e-4}
+    del runs[0]
+    assert chosen_rates() == {"smollm2-135m-instruct": 3e-4}
+
+
+def test_recorded_runs_are_planned_runs_with_the_declared_settings():
+    plan = planned_runs()
+    rates = chosen_rates()
+    for one in recorded_runs():
+        assert one.run in plan
+        assert (one.result.model, one.result.dataset) == (one.run.model, one.run.dataset)
+        expected = json.loads(json.dumps(run_settings(one.run, rates), default=vars))
+        assert one.provenance["settings"] == expected
+        assert one.provenance["started"] <= one.provenance["date"]
+        if (tuned := one.result.finetuning) is not None and one.run.kind == "lora":
+            assert [point.step for point in tuned.lora_curve] == [0, 8, 15, 30, 75, 150, 225, 300]
+
+
+def test_runs_are_read_as_they_were_written(tmp_path):
+    settings = ExperimentConfig(lora=None, n_train=40, n_test=20, controls=True)
+    result = run_experiment(load_model("lab/XS", dtype="float32"), *settings.texts("lab/tense"), settings)
+    runs = tuple(
+        declared.RecordedRun(Run("scores", "lab/XS", "lab/tense", seed), result, {"date": "2026-01-01"})
+        for seed in range(2)
+    )
+    write_runs(runs, tmp_path / "runs.jsonl")
+    assert recorded_runs(tmp_path / "runs.jsonl") == runs
+
+
+@pytest.mark.slow
+def test_the_tool_records_each_run_once_and_continues(tiny_data, tmp_path, monkeypatch):
+    lora = FinetuneConfig(max_steps=2, eval_steps=(1,), r=1, early_stopping_patience=None)
+    monkeypatch.setattr(declared, "lora_settings", lambda rate, seed=0: replace(lora, seed=seed))
+    plan = (Run("lora", "lab/XS", "tiny-data"), Run("scores", "lab/XS", "tiny-data"))
+    monkeypatch.setattr(tool, "planned_runs", lambda: plan)
+    monkeypatch.setattr(tool, "chosen_rates", lambda: {"lab/XS": 1e-3})
+    data, out = tmp_path / "data", tmp_path / "runs.jsonl"
+    data.mkdir()
+    (data / "tiny-data").symlink_to(tiny_data)
+    app = typer.Typer()
+    app.command()(tool.main)
+    command = ["--data", str(data), "--out", str(out), "--device", "cpu"]
+    assert CliRunner().invoke(app, [*command, "--limit", "1"]).exit_code == 0
+    (first,) = recorded_runs(out)
+    assert (first.run, first.result.dataset) == (plan[0], "tiny-data")
+    assert first.provenance["settings"]["lora"]["max_steps"] == 2
+    outcome = CliRunner().invoke(app, command)
+    assert "1/1 scores: lab/XS on tiny-data, seed 0" in outcome.output
+    assert [one.run for one in recorded_runs(out)] == list(plan)
+    assert recorded_runs(out)[0] == first
