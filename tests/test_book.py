@@ -117,6 +117,7 @@ def package_root(tmp_path: Path) -> Path:
 MODELS, LAB = {"data/models.toml"}, {"data/lab/XS/model"}
 CSV, CELLS = {"data/recorded/lab_cells.csv"}, {"data/recorded/lab_cells.csv", "data/recorded/lab_cells.json"}
 IMPORT = "from ntps_utils._utils.files import asset_text, data_file\n"
+RECORDS = "from ntps_utils.evidence.records import load_record\n"
 
 
 @pytest.mark.parametrize(
@@ -133,7 +134,10 @@ IMPORT = "from ntps_utils._utils.files import asset_text, data_file\n"
         (f"{IMPORT}asset_text('one.html')", {"assets/one.html"}),
         ("from ntps_utils._utils.files import data_file as d\nd('models.toml')", MODELS),
         ("from ntps_utils._utils import files\nfiles.data_file('models.toml')", MODELS),
+        (f"{RECORDS}load_record('lab_cells')", {"data/recorded/lab_cells.json"}),
+        (f"{RECORDS}load_record(name)", {"data/recorded/lab_cells.json"}),
         ("def data_file(name): ...\ndata_file('models.toml')", set()),
+        (f"{IMPORT}def load_record(name): return data_file(f'recorded/{{name}}.json')", set()),
     ],
 )
 def test_package_files_are_found_from_the_calls_that_read_them(package_root, code, files):
@@ -171,7 +175,10 @@ def test_library_reads_package_files_only_through_its_two_functions():
 
 def test_every_call_that_reads_package_files_matches_a_file():
     modules = [path for path in (ROOT / "ntps_utils").rglob("*.py") if path.name != "files.py"]
-    readers = [path for path in modules if re.search(r"\b(data_file|asset_text)\(", path.read_text())]
+    readers = [
+        path for path in modules if re.search(r"(?<!def )\b(data_file|asset_text|load_record)\(", path.read_text())
+    ]
+    readers.remove(ROOT / "ntps_utils/evidence/records.py")  # it reads what its callers name
     assert len(readers) > 3
     assert all(book.files_read(path) for path in readers)
 

@@ -10,7 +10,7 @@ import typer
 from typer.testing import CliRunner
 
 from book.tools import experiment as tool
-from ntps_utils.evidence import declared
+from ntps_utils.evidence import declared, runs
 from ntps_utils.evidence.declared import (
     DATASETS,
     FINETUNED_MODELS,
@@ -18,14 +18,12 @@ from ntps_utils.evidence.declared import (
     PILOTS,
     SCORED_MODELS,
     Run,
-    chosen_rates,
     planned_runs,
-    recorded_runs,
     run_order,
     run_settings,
-    write_runs,
 )
 from ntps_utils.evidence.experiment import ExperimentConfig, run_experiment
+from ntps_utils.evidence.runs import RecordedRun, chosen_rates, recorded_runs, write_runs
 from ntps_utils.models.finetuning import PAPER_FINETUNING, FinetuneConfig
 from ntps_utils.models.loading import load_model
 
@@ -40,16 +38,16 @@ def test_datasets_and_their_order_are_fixed():
 
 
 def test_every_dataset_is_finetuned_on_by_both_models_before_the_next():
-    runs = planned_runs()
-    assert len(set(runs)) == len(runs)
-    first = [run for run in runs if run.kind == "lora" and run.seed == 0]
+    plan = planned_runs()
+    assert len(set(plan)) == len(plan)
+    first = [run for run in plan if run.kind == "lora" and run.seed == 0]
     assert [run.dataset for run in first[::2]] == [run.dataset for run in first[1::2]] == list(run_order())
     assert {run.model for run in first[::2]} == {FINETUNED_MODELS[0]}
-    assert runs[:30] == tuple(first[:30])
-    shuffled, seeded = ({run.dataset for run in runs if condition(run)} for condition in (
+    assert plan[:30] == tuple(first[:30])
+    shuffled, seeded = ({run.dataset for run in plan if condition(run)} for condition in (
         lambda run: run.kind == "shuffled", lambda run: run.seed == 1))  # fmt: skip
     assert (shuffled, seeded) == (set(run_order()[:5]), set(run_order()[:10]))
-    assert {run.model for run in runs if run.kind == "scores"} == set(SCORED_MODELS)
+    assert {run.model for run in plan if run.kind == "scores"} == set(SCORED_MODELS)
 
 
 def test_settings_are_fixed():
@@ -74,14 +72,14 @@ def test_runs_without_a_chosen_rate_are_refused():
 def test_rates_are_those_of_the_lower_mean_loss_of_complete_pilots(monkeypatch):
     losses = {"gemma-3-270m": (0.5, 0.4, 0.3, 0.6), "smollm2-135m-instruct": (0.1, 0.2, 0.4, 0.2)}
     keys = [(dataset, rate) for dataset in PILOTS for rate in PILOT_RATES]
-    runs = [
+    pilots = [
         {"model": model, "dataset": dataset, "rate": rate, "best_cross_entropy": loss}
         for model, values in losses.items()
         for (dataset, rate), loss in zip(keys, values, strict=True)
     ]
-    monkeypatch.setattr(declared, "load_record", lambda name: {"runs": runs})
+    monkeypatch.setattr(runs, "load_record", lambda name: {"runs": pilots})
     assert chosen_rates() == {"gemma-3-270m": 1e-3, "smollm2-135m-instruct": 3e-4}
-    del runs[0]
+    del pilots[0]
     assert chosen_rates() == {"smollm2-135m-instruct": 3e-4}
 
 
@@ -101,12 +99,11 @@ def test_recorded_runs_are_planned_runs_with_the_declared_settings():
 def test_runs_are_read_as_they_were_written(tmp_path):
     settings = ExperimentConfig(lora=None, n_train=40, n_test=20, controls=True)
     result = run_experiment(load_model("lab/XS", dtype="float32"), *settings.texts("lab/tense"), settings)
-    runs = tuple(
-        declared.RecordedRun(Run("scores", "lab/XS", "lab/tense", seed), result, {"date": "2026-01-01"})
-        for seed in range(2)
+    written = tuple(
+        RecordedRun(Run("scores", "lab/XS", "lab/tense", seed), result, {"date": "2026-01-01"}) for seed in range(2)
     )
-    write_runs(runs, tmp_path / "runs.jsonl")
-    assert recorded_runs(tmp_path / "runs.jsonl") == runs
+    write_runs(written, tmp_path / "runs.jsonl")
+    assert recorded_runs(tmp_path / "runs.jsonl") == written
 
 
 @pytest.mark.slow

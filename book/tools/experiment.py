@@ -19,17 +19,9 @@ import typer
 
 from ntps_utils._utils.provenance import provenance
 from ntps_utils.evidence.benchmark import made_by
-from ntps_utils.evidence.declared import (
-    UNTRAINED,
-    RecordedRun,
-    Run,
-    chosen_rates,
-    planned_runs,
-    recorded_runs,
-    run_settings,
-    write_runs,
-)
+from ntps_utils.evidence.declared import UNTRAINED, Run, planned_runs, run_settings
 from ntps_utils.evidence.experiment import n_cores, run_experiment
+from ntps_utils.evidence.runs import RecordedRun, chosen_rates, recorded_runs, write_runs
 from ntps_utils.models.finetuning import randomly_initialized
 from ntps_utils.models.loading import CausalModel, load_model
 

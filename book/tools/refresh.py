@@ -38,8 +38,8 @@ from ntps_utils._utils.provenance import code_of, sources
 KEY = "ntps"
 """Entry of a notebook's metadata that records how it was made."""
 
-READERS = {"asset_text": "assets", "data_file": "data"}
-"""Functions of the library that read package files, and the folder in the package that they read from."""
+READERS = {"asset_text": "assets/{}", "data_file": "data/{}", "load_record": "data/recorded/{}.json"}
+"""Functions of the library that read package files, and what they read for an argument."""
 
 
 class BookError(ValueError):
@@ -99,7 +99,7 @@ def dependencies(source: Path, root: Path = ROOT) -> list[Path]:
 
 
 def files_read(path: Path, root: Path = ROOT) -> set[Path]:
-    """Return the package files that a module reads through ``asset_text`` and ``data_file``.
+    """Return the package files that a module reads through the functions in ``READERS``.
 
     Parameters
     ----------
@@ -112,9 +112,12 @@ def files_read(path: Path, root: Path = ROOT) -> set[Path]:
     -------
     set of Path
         Files that match the arguments of the calls: a replacement field of an f-string matches
-        any text, a folder all files in it, and any other expression all files.
+        any text, a folder all files in it, and any other expression all files. None for a module
+        that defines one of the functions: what it reads depends on the calls in other modules.
     """
     tree = ast.parse(path.read_text("utf-8"))
+    if any(isinstance(node, ast.FunctionDef) and node.name in READERS for node in tree.body):
+        return set()
     readers = {
         alias.asname or alias.name: READERS[alias.name]
         for node in ast.walk(tree)
@@ -126,15 +129,15 @@ def files_read(path: Path, root: Path = ROOT) -> set[Path]:
     files = set[Path]()
     for node in ast.walk(tree):
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
-            folder = readers.get(node.id)
+            template = readers.get(node.id)
         elif isinstance(node, ast.Attribute):
-            folder = READERS.get(node.attr)
+            template = READERS.get(node.attr)
         else:
             continue
-        if folder is not None:
+        if template is not None:
             call = calls.get(node)  # without one, the function is passed on, and its argument is not known
-            pattern = _file_pattern(call.args[0]) if call is not None and call.args else "*"
-            base = root / "ntps_utils" / folder
+            pattern = template.format(_file_pattern(call.args[0]) if call is not None and call.args else "*")
+            base = root / "ntps_utils"
             files |= {
                 file
                 for file in base.rglob("*")

@@ -1,4 +1,4 @@
-"""The declared experiment: its runs, their order and settings, and what was recorded of them.
+"""The declared experiment: its runs, their order and settings.
 
 The plan is fixed before the first analyzed run. The pilots choose the learning rate of each
 finetuned model, and nothing else.
@@ -6,17 +6,13 @@ finetuned model, and nothing else.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
-from ntps_utils._utils.files import data_file, write_text
-from ntps_utils.evidence.experiment import ExperimentConfig, ExperimentResult
-from ntps_utils.evidence.records import load_record
+from ntps_utils.evidence.experiment import ExperimentConfig
 from ntps_utils.models.finetuning import PAPER_FINETUNING, FinetuneConfig
 
 Kind = Literal["lora", "shuffled", "scores", "paper"]
@@ -71,7 +67,6 @@ EVALUATIONS = (8, 15, 30, 75, 150, 225, 300)
 """Training steps that are evaluated, besides step 0: trial runs of these lengths can be read off."""
 PILOT_RATES = (1e-3, 3e-4)
 """Learning rates that the pilots compare."""
-RUNS = "recorded/experiment.jsonl"
 N_FIRST, N_SEEDED, N_SHUFFLED, N_PAPER = 15, 10, 5, 2
 """Datasets, from the start of the order, that are finetuned on first, finetuned on with a second
 seed, with shuffled labels, and with the settings of the paper's script."""
@@ -204,29 +199,6 @@ def planned_runs() -> tuple[Run, ...]:
     )
 
 
-def chosen_rates() -> dict[str, float]:
-    """Choose the learning rate of each finetuned model from the recorded pilots.
-
-    Returns
-    -------
-    dict of str to float
-        Of the two rates, the one whose lowest validation cross-entropy is lower, as a mean over the
-        pilot datasets. A model whose pilots are not complete is left out.
-
-    Examples
-    --------
-    >>> set(chosen_rates().values()) <= set(PILOT_RATES)
-    True
-    """
-    runs = load_record("pilots")["runs"]
-    chosen = {}
-    for model in FINETUNED_MODELS:
-        found = {(run["dataset"], run["rate"]): run["best_cross_entropy"] for run in runs if run["model"] == model}
-        if len(found) == len(PILOTS) * len(PILOT_RATES):
-            chosen[model] = min(PILOT_RATES, key=lambda rate: sum(found[dataset, rate] for dataset in PILOTS))
-    return chosen
-
-
 def run_settings(run: Run, rates: Mapping[str, float]) -> ExperimentConfig:
     """Return the settings of a planned run.
 
@@ -234,7 +206,7 @@ def run_settings(run: Run, rates: Mapping[str, float]) -> ExperimentConfig:
     ----------
     run : Run
     rates : mapping of str to float
-        Learning rates by model, see :func:`chosen_rates`.
+        Learning rates by model, see :func:`ntps_utils.evidence.runs.chosen_rates`.
 
     Returns
     -------
@@ -270,59 +242,3 @@ def run_settings(run: Run, rates: Mapping[str, float]) -> ExperimentConfig:
         test_last_step=True,
         shuffle_labels=run.kind == "shuffled",
     )
-
-
-@dataclass(frozen=True)
-class RecordedRun:
-    """A run, its result, and what produced it.
-
-    Attributes
-    ----------
-    run : Run
-    result : ExperimentResult
-    provenance : mapping
-        Settings, versions, machine, hash of the code, dates of start and end.
-    """
-
-    run: Run
-    result: ExperimentResult
-    provenance: Mapping[str, Any]
-
-
-def recorded_runs(file: Path | None = None) -> tuple[RecordedRun, ...]:
-    """Load the runs that are recorded.
-
-    Parameters
-    ----------
-    file : Path, optional
-        File of :func:`write_runs`; by default the one that ships with the library.
-
-    Returns
-    -------
-    tuple of RecordedRun
-        In the order in which they ran.
-
-    Examples
-    --------
-    >>> len({recorded.run for recorded in recorded_runs()}) == len(recorded_runs())
-    True
-    """
-    path = data_file(RUNS) if file is None else file
-    return tuple(
-        RecordedRun(Run(**record["run"]), ExperimentResult.from_dict(record["result"]), record["provenance"])
-        for record in map(json.loads, path.read_text("utf-8").splitlines())
-    )
-
-
-def write_runs(runs: tuple[RecordedRun, ...], file: Path) -> None:
-    """Write runs as JSON lines, one line for each; the file is complete or unchanged.
-
-    Parameters
-    ----------
-    runs : tuple of RecordedRun
-    file : Path
-    """
-    records = (
-        {"run": asdict(one.run), "provenance": dict(one.provenance), "result": one.result.to_dict()} for one in runs
-    )
-    write_text(file, "".join(f"{json.dumps(record, allow_nan=False)}\n" for record in records))
