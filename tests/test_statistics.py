@@ -24,6 +24,7 @@ from ntps_utils.evidence.statistics import (
     partial_spearman,
     pooled_partial_spearman,
     pooled_rank_correlation,
+    pooled_rank_difference,
     predict_held_out,
     rank_correlation,
     skip_decision,
@@ -136,6 +137,31 @@ def test_pooled_correlation_averages_groups_and_resamples_points_jointly():
     assert (once.low, once.high, once.p) == pytest.approx((thrice.low, thrice.high, thrice.p))
     with pytest.raises(ValueError, match="of the same shape"):
         pooled_rank_correlation(x, y[:2])
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_clusters_are_resampled_as_a_whole(seed):
+    rng = np.random.default_rng(seed)
+    x, other, y = rng.integers(0, 6, size=(3, 2, 9)).astype(float)  # with ties
+    clusters = np.array(["a", "b", "a", "c", "d", "e", "e", "e", "f"])
+    members = [np.flatnonzero(clusters == name) for name in np.unique(clusters)]
+    draws = np.random.default_rng(seed).integers(0, len(members), size=(150, len(members)))
+    rows = [np.concatenate([members[i] for i in draw]) for draw in draws]
+
+    def pooled(a, columns) -> float:
+        with np.errstate(invalid="ignore"):
+            return float(np.mean([one_rho(u[columns], v[columns]) for u, v in zip(a, y, strict=True)]))
+
+    options = {"clusters": clusters, "n_resamples": 150, "seed": seed}
+    result = pooled_rank_correlation(x, y, **options)
+    boot = np.array([pooled(x, row) for row in rows])
+    assert (result.low, result.high) == pytest.approx(np.nanquantile(boot, [0.025, 0.975]), abs=1e-9)
+    difference = pooled_rank_difference(x, other, y, **options)
+    boot = np.array([pooled(x, row) - pooled(other, row) for row in rows])
+    assert difference.value == pytest.approx(pooled(x, np.arange(9)) - pooled(other, np.arange(9)))
+    assert (difference.low, difference.high) == pytest.approx(np.nanquantile(boot, [0.025, 0.975]), abs=1e-9)
+    with pytest.raises(ValueError, match="at least three different ones"):
+        pooled_rank_correlation(x, y, clusters=["a"] * 9)
 
 
 @pytest.mark.slow

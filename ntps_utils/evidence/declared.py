@@ -60,6 +60,11 @@ DATASETS = (
 )
 """Analyzed datasets, by name."""
 
+CLUSTERS = {"rotten_tomatoes": "movie sentences", "sst2": "movie sentences"} | {
+    name: "tweets" for name in DATASETS if name.startswith("tweet_")
+}
+"""Clusters of datasets with a common source; every other dataset is a cluster of its own."""
+
 ORDER_SEED = 20251125
 N_TRAIN, N_TEST, MAX_LENGTH = 2000, 1000, 64
 MAX_STEPS = 300

@@ -310,7 +310,13 @@ class MaxStatisticTest:
 
 
 def pooled_rank_correlation(
-    x: ArrayLike, y: ArrayLike, *, n_resamples: int = 5000, level: float = 0.95, seed: int = 0
+    x: ArrayLike,
+    y: ArrayLike,
+    *,
+    clusters: ArrayLike | None = None,
+    n_resamples: int = 5000,
+    level: float = 0.95,
+    seed: int = 0,
 ) -> RankCorrelation:
     """Average Spearman's rho over groups that share their points.
 
@@ -321,6 +327,9 @@ def pooled_rank_correlation(
     ----------
     x, y : (groups, n) array_like
         Column j is the same point, such as a task, in every group; at least three points.
+    clusters : (n,) array_like, optional
+        Label of the cluster of each point. Clusters are resampled as a whole, for example datasets
+        with a common source; by default every point is a cluster.
     n_resamples, level, seed
         See :func:`rank_correlation`.
 
@@ -332,7 +341,7 @@ def pooled_rank_correlation(
     Raises
     ------
     ValueError
-        If the shapes differ, or there are fewer than three points.
+        If the shapes differ, or there are fewer than three points or clusters.
 
     Examples
     --------
@@ -340,28 +349,114 @@ def pooled_rank_correlation(
     >>> round(pooled_rank_correlation(x, y).rho, 3)
     0.8
     """
+    x, y = _same_groups(x, y)
+    rng, n = np.random.default_rng(seed), x.shape[1]
+    rho = float(_pooled_spearman(x, y, np.ones((1, n)))[0])
+    resampled = _pooled_spearman(x, y, _cluster_counts(clusters, n, n_resamples, rng))
+    low, high = np.nanquantile(resampled, [(1 - level) / 2, (1 + level) / 2])
+    permutations = rng.permuted(np.tile(np.arange(n), (n_resamples, 1)), axis=1)
+    with np.errstate(invalid="ignore"):
+        null = np.mean(
+            [
+                _row_correlations(stats.rankdata(a)[None], stats.rankdata(b)[permutations])
+                for a, b in zip(x, y, strict=True)
+            ],
+            axis=0,
+        )
+    return RankCorrelation(rho, float(low), float(high), _two_sided_p(rho, null), n)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """An estimate with the ends of its bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def pooled_rank_difference(
+    x: ArrayLike,
+    other: ArrayLike,
+    y: ArrayLike,
+    *,
+    clusters: ArrayLike | None = None,
+    n_resamples: int = 5000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Estimate:
+    """Estimate by how much x is more correlated with y than another quantity is, over groups.
+
+    Parameters
+    ----------
+    x, other, y : (groups, n) array_like
+        See :func:`pooled_rank_correlation`.
+    clusters, n_resamples, level, seed
+        See :func:`pooled_rank_correlation`. The resamples are the same for both correlations.
+
+    Returns
+    -------
+    Estimate
+        Mean Spearman's rho of x and y minus that of ``other`` and y.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ, or there are fewer than three points or clusters.
+
+    Examples
+    --------
+    >>> y = [[1, 2, 3, 4, 5, 6]]
+    >>> round(pooled_rank_difference([[1, 2, 3, 4, 6, 5]], [[6, 2, 1, 3, 5, 4]], y).value, 3)
+    0.914
+    """
+    x, y = _same_groups(x, y)
+    other, _ = _same_groups(other, y)
+    n = x.shape[1]
+    counts = np.vstack([np.ones((1, n)), _cluster_counts(clusters, n, n_resamples, np.random.default_rng(seed))])
+    differences = _pooled_spearman(x, y, counts) - _pooled_spearman(other, y, counts)
+    low, high = np.nanquantile(differences[1:], [(1 - level) / 2, (1 + level) / 2])
+    return Estimate(float(differences[0]), float(low), float(high))
+
+
+def _same_groups(x: ArrayLike, y: ArrayLike) -> tuple[Array, Array]:
     x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
     if x.ndim != 2 or x.shape != y.shape or x.shape[1] < 3:
         raise ValueError(
             f"x and y must be arrays of the same shape (groups, n) with n at least 3; got {x.shape} and {y.shape}."
         )
-    rng, n = np.random.default_rng(seed), x.shape[1]
+    return x, y
 
-    def pooled(columns: Index, permuted: Index) -> Array:
-        with np.errstate(invalid="ignore"):
-            each = [
-                _row_correlations(stats.rankdata(a[columns], axis=1), stats.rankdata(b[permuted], axis=1))
-                for a, b in zip(x, y, strict=True)
-            ]
-        return np.mean(each, axis=0)
 
-    identity = np.arange(n)[None]
-    rho = float(pooled(identity, identity)[0])
-    resamples = rng.integers(0, n, size=(n_resamples, n))
-    low, high = np.nanquantile(pooled(resamples, resamples), [(1 - level) / 2, (1 + level) / 2])
-    permutations = rng.permuted(np.tile(np.arange(n), (n_resamples, 1)), axis=1)
-    null = pooled(np.broadcast_to(identity, permutations.shape), permutations)
-    return RankCorrelation(rho, float(low), float(high), _two_sided_p(rho, null), n)
+def _cluster_counts(clusters: ArrayLike | None, n: int, n_resamples: int, rng: np.random.Generator) -> Array:
+    """How often each of n points occurs in each resample of clusters, (n_resamples, n)."""
+    labels = np.arange(n) if clusters is None else np.unique(np.asarray(clusters), return_inverse=True)[1]
+    n_clusters = int(labels.max()) + 1
+    if len(labels) != n or n_clusters < 3:
+        raise ValueError(f"clusters must have a label for each of {n} points, and at least three different ones.")
+    drawn = rng.integers(0, n_clusters, size=(n_resamples, n_clusters))
+    counts = np.zeros((n_resamples, n_clusters))
+    np.add.at(counts, (np.arange(n_resamples)[:, None], drawn), 1.0)
+    return counts[:, labels]
+
+
+def _pooled_spearman(x: Array, y: Array, counts: Array) -> Array:
+    """Mean over groups of Spearman's rho of samples that contain each point ``counts`` times, (samples,)."""
+    return np.asarray(np.mean([_weighted_spearman(a, b, counts) for a, b in zip(x, y, strict=True)], axis=0))
+
+
+def _weighted_spearman(x: Array, y: Array, counts: Array) -> Array:
+    n = counts.sum(1, keepdims=True)
+
+    def ranks(values: Array) -> Array:
+        """Mid-ranks in each sample, centered."""
+        below = (values[:, None] > values) + 0.5 * (values[:, None] == values)
+        ranked = counts @ below.T
+        return np.asarray(ranked - np.sum(counts * ranked, 1, keepdims=True) / n)
+
+    a, b = ranks(x), ranks(y)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.sum(counts * a * b, 1) / np.sqrt(np.sum(counts * a**2, 1) * np.sum(counts * b**2, 1)))
 
 
 def max_statistic_test(
