@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
+from book.tools import datasets, power
+from book.tools import declared as pages
 from book.tools import experiment as tool
 from ntps_utils.evidence import declared, runs
 from ntps_utils.evidence.declared import (
@@ -23,7 +26,9 @@ from ntps_utils.evidence.declared import (
     run_settings,
 )
 from ntps_utils.evidence.experiment import ExperimentConfig, run_experiment
+from ntps_utils.evidence.records import load_record
 from ntps_utils.evidence.runs import RecordedRun, chosen_rates, recorded_runs, write_runs
+from ntps_utils.models.datasets import as_dataset
 from ntps_utils.models.finetuning import PAPER_FINETUNING, FinetuneConfig
 from ntps_utils.models.loading import load_model
 
@@ -127,3 +132,36 @@ def test_the_tool_records_each_run_once_and_continues(tiny_data, tmp_path, monke
     assert "1/1 scores: lab/XS on tiny-data, seed 0" in outcome.output
     assert [one.run for one in recorded_runs(out)] == list(plan)
     assert recorded_runs(out)[0] == first
+
+
+def test_what_the_page_says_about_power_is_true():
+    confirms = {(r["target"], r["n_datasets"], r["rho"]): r["confirms"] for r in load_record("power")["rows"]}
+    for target in ("accuracy", "gain"):
+        assert confirms[target, 15, 0.3] < 0.3
+        assert 0.4 < confirms[target, 15, 0.5] < 0.6
+        assert 0.75 < confirms[target, 27, 0.5] < 0.95
+        assert confirms[target, 27, 0.3] < 0.5
+    refutes = {(r["target"], r["n_datasets"], r["rho"]): r["refutes"] for r in load_record("power")["rows"]}
+    assert refutes["accuracy", 27, 0.5] < 0.2
+
+
+def test_tables_of_the_page_list_all_datasets_and_pilots():
+    tables = pages.tables()
+    for name in (*DATASETS, *PILOTS):
+        assert f"| {name} |" in tables["datasets"]
+    assert re.findall(r"^\| \d+ \| (\w+) \|", tables["order"], re.M) == list(run_order())
+    assert tables["pilots"].count("(chosen)") == 2 * len(chosen_rates())
+
+
+def test_power_simulation_finds_strong_correlations_only():
+    strong, none = (power.simulate("gain", 27, rho, 20)["confirms"] for rho in (0.9, 0.0))
+    assert (strong, none) == (1.0, pytest.approx(0.0, abs=0.15))
+
+
+def test_bag_of_words_finds_words_and_nothing_else():
+    texts = [f"{word} film number {i}" for i in range(60) for word in ("good", "bad")]
+    train = as_dataset((texts, [i % 2 for i in range(120)]))
+    test = as_dataset((["a good one", "a bad one"] * 20, [0, 1] * 20))
+    assert datasets.bag_of_words(train, test) == 1.0
+    order = as_dataset((["a good one", "good one a"] * 20, [0, 1] * 20))
+    assert datasets.bag_of_words(train, order) <= 0.5

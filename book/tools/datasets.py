@@ -1,6 +1,6 @@
 """Measure the real datasets of the declared experiment: sizes, classes, and what a bag of words reaches.
 
-    python -m book.tools.datasets --data FOLDER
+python -m book.tools.datasets --data FOLDER
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ import papermill
 import yaml
 from nbformat import NotebookNode
 
-from book.tools import ROOT
+from book.tools import ROOT, declared
 from ntps_utils._utils.files import write_json, write_text
 from ntps_utils._utils.provenance import code_of, sources
 
@@ -570,7 +570,7 @@ def prepare(root: Path = ROOT) -> None:
     """
     for source in chapters(root):
         write_text(root / "book" / "students" / f"{source.stem}.ipynb", nbformat.writes(student(source)) + "\n")
-    for name, text in (("timings", timings(root)), ("attacks", attacks(root))):
+    for name, text in {"timings": timings(root), "attacks": attacks(root), **declared.tables()}.items():
         write_text(root / "book" / "generated" / f"{name}.md", text)
 
 

@@ -1,0 +1,107 @@
+"""Markdown tables of the declared experiment, for its page in the book."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import pandas as pd
+
+from ntps_utils._utils.files import data_file
+from ntps_utils.evidence.declared import CLUSTERS, FINETUNED_MODELS, PILOTS, planned_runs, run_order
+from ntps_utils.evidence.records import load_record
+from ntps_utils.evidence.runs import chosen_rates, recorded_runs
+
+
+def tables() -> dict[str, str]:
+    """Return the tables by name of their file.
+
+    Returns
+    -------
+    dict of str to str
+    """
+    return {"datasets": datasets(), "order": order(), "pilots": pilots(), "power": power()}
+
+
+def datasets() -> str:
+    """Return task, size, bag of words, source and license of every dataset."""
+    sources = pd.read_csv(data_file("real_datasets.csv")).set_index("dataset")
+    rows = []
+    for row in load_record("datasets")["datasets"]:
+        source = sources.loc[row["dataset"]]
+        link = f"[{source['source'].removeprefix('https://github.com/')}]({source['source']}/tree/{source['commit']})"
+        rows.append(
+            (
+                row["dataset"],
+                f"{source['task']} ({source['citation']})",
+                f"{row['n_train']:,} / {row['n_test']:,}",
+                row["n_classes"],
+                f"{row['majority']:.2f}",
+                f"{row['words']:.0f}",
+                f"{row['bag_of_words']:.2f}",
+                link,
+                source["license"],
+            )
+        )
+    headings = (
+        "dataset", "task", "texts", "classes", "majority", "words", "bag of words", "source", "license there",
+    )  # fmt: skip
+    return _table(headings, rows)
+
+
+def order() -> str:
+    """Return the datasets in the order of the runs, with the day of each recorded run."""
+    days = {one.run: one.provenance["started"][:16].replace("T", " ") for one in recorded_runs()}
+    planned = planned_runs()
+    rows = []
+    for i, dataset in enumerate(run_order(), 1):
+        others = [
+            label
+            for label, kind, seed in (("seed 1", "lora", 1), ("shuffled labels", "shuffled", 0), ("paper", "paper", 0))
+            if any((run.kind, run.dataset, run.seed) == (kind, dataset, seed) for run in planned)
+        ]
+        started = [
+            next((days[r] for r in days if (r.kind, r.model, r.dataset, r.seed) == ("lora", m, dataset, 0)), "")
+            for m in FINETUNED_MODELS
+        ]
+        rows.append((i, dataset, CLUSTERS.get(dataset, ""), ", ".join(others), *started))
+    return _table(("", "dataset", "cluster", "further runs", *FINETUNED_MODELS), rows)
+
+
+def pilots() -> str:
+    """Return the pilots and the learning rates that they chose."""
+    chosen = chosen_rates()
+    rows = [
+        (
+            run["model"],
+            run["dataset"],
+            f"{run['rate']:g}{' (chosen)' if chosen.get(run['model']) == run['rate'] else ''}",
+            f"{run['curve'][0]['cross_entropy']:.3f}",
+            f"{run['best_cross_entropy']:.3f}",
+            run["best_step"],
+        )
+        for run in sorted(
+            load_record("pilots")["runs"], key=lambda r: (r["model"], PILOTS.index(r["dataset"]), -r["rate"])
+        )
+    ]
+    return _table(("model", "dataset", "learning rate", "loss at step 0", "lowest loss", "at step"), rows)
+
+
+def power() -> str:
+    """Return how often simulated experiments confirm or refute."""
+    rows = [
+        (
+            row["target"],
+            row["n_datasets"],
+            f"{row['rho']:g}",
+            f"{100 * row['confirms']:.0f}%",
+            f"{100 * row['refutes']:.0f}%",
+        )
+        for row in load_record("power")["rows"]
+    ]
+    return _table(("target", "datasets", "true correlation", "confirmed", "printed size refuted"), rows)
+
+
+def _table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    lines = [f"| {' | '.join(headings)} |", f"|{' --- |' * len(headings)}"]
+    lines += [f"| {' | '.join(map(str, row))} |" for row in rows]
+    return "\n".join([*lines, ""])
