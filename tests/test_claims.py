@@ -1,0 +1,202 @@
+"""Claims are judged by the declared rules: planted effects are found, and absent ones are not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+
+from ntps_utils.evidence import claims
+from ntps_utils.evidence.claims import (
+    Claim,
+    added_skill,
+    finetuned_table,
+    finished_datasets,
+    judge,
+    regret,
+    rises,
+    setting_of,
+    wide,
+)
+from ntps_utils.evidence.declared import FINETUNED_MODELS, Run, run_order
+from ntps_utils.evidence.experiment import (
+    ExperimentResult,
+    FinetuneComparison,
+    ProbeResult,
+    ScoreSetting,
+    TransferabilityValue,
+)
+from ntps_utils.evidence.runs import RecordedRun
+from ntps_utils.evidence.statistics import spearman
+
+SUBSPACES = ("next_token", "pca_s", "pca_a0", "symmetric", "random")
+
+
+def scores(values: dict[str, float], split: str) -> list[ScoreSetting]:
+    return [
+        ScoreSetting(3, centered, "half", 4, value, value, value, 1.0, 0.1, 2.0, split, name)
+        for name, value in values.items()
+        for centered in (False, True)
+    ]
+
+
+def recorded(run: Run, ntps: float, pca: float, accuracy: float, gain: float, rise: float) -> RecordedRun:
+    before = dict.fromkeys(SUBSPACES, pca) | {"next_token": ntps}
+    probe = ProbeResult(accuracy, accuracy, accuracy, 0.1, 0.1, accuracy, accuracy)
+    result = ExperimentResult(
+        run.model, run.dataset, "w", "t", 100, 50, 2, 8, 10, 0.5,
+        probes={"middle": probe, "last": probe},
+        scores=(*scores(before, "train"), *scores(before, "test")),
+        transferability={"headroom": TransferabilityValue(0.3, 0.0)},
+        score_seconds=1.0,
+        seconds=2.0,
+        finetuning=FinetuneComparison(0.5, 0.5 + gain, 0.5, 1e-3, 300, 1.0, 1.0, 0.7, 0.7 - gain),
+        scores_after=tuple(scores({"next_token": ntps + rise}, "test")),
+    )  # fmt: skip
+    return RecordedRun(run, result, {})
+
+
+def experiment(effect: float, n: int = 20, seed: int = 0, rise: float = 0.1) -> tuple[RecordedRun, ...]:
+    """Runs in which NTPS explains accuracy and gain by a share ``effect`` of their standard deviation."""
+    rng = np.random.default_rng(seed)
+    runs = []
+    for i, dataset in enumerate(run_order()[:n]):
+        common = rng.normal()
+        for model in FINETUNED_MODELS:
+            x = common + 0.3 * rng.normal()
+            y, z = (effect * x + np.sqrt(1 - effect**2) * rng.normal() for _ in range(2))
+            values = (0.5 + 0.05 * x, 0.5 + 0.05 * rng.normal(), 0.5 + 0.1 * y, 0.1 - 0.02 * z)
+            runs.append(recorded(Run("lora", model, dataset), *values, rise + 0.003 * rng.normal()))
+            if i < 5:
+                runs.append(recorded(Run("shuffled", model, dataset), *values, 0.003 * rng.normal()))
+    return tuple(runs)
+
+
+@pytest.fixture(scope="module")
+def strong() -> tuple[RecordedRun, ...]:
+    return experiment(0.97)
+
+
+@pytest.mark.slow
+def test_planted_effects_are_found(strong):
+    found = {claim.name: claim for claim in judge(strong, n_resamples=1000)}
+    assert {name: claim.verdict for name, claim in found.items()} == dict.fromkeys(
+        ("(iii)", "(iv)", "(v)", "(vi)"), "held"
+    )
+    assert found["(v)"].estimates["correlation"].value < -0.7
+
+
+@pytest.mark.slow
+def test_absent_effects_are_not_found():
+    verdicts = {claim.name: claim.verdict for claim in judge(experiment(0.0, n=27, rise=0.0), n_resamples=1000)}
+    assert "held" not in verdicts.values()
+    assert verdicts["(iv)"] == "not held"
+    assert verdicts["(vi)"] in ("not held", "open")
+
+
+@pytest.mark.slow
+def test_estimates_are_those_of_their_definitions(strong):
+    table = finetuned_table(strong)
+    by_model = [part for _, part in table.groupby("model")]
+    (iii, iv, v, vi) = judge(strong, n_resamples=200)
+    assert iii.estimates["correlation"].value == pytest.approx(
+        np.mean([spearman(part["ntps"], part["accuracy"]) for part in by_model])
+    )
+    assert iii.estimates["more than principal components"].value == pytest.approx(
+        np.mean([spearman(p["ntps"], p["accuracy"]) - spearman(p["ntps_pca_s"], p["accuracy"]) for p in by_model])
+    )
+    changes = rises(strong)
+    assert len(changes) == 10
+    for model, part in changes.groupby("model"):
+        paired = stats.ttest_rel(part["rise"], part["shuffled"])
+        interval = paired.confidence_interval(0.95)
+        assert (iv.estimates[model].low, iv.estimates[model].high) == pytest.approx((interval.low, interval.high))
+    assert v.estimates["correlation"].value == pytest.approx(
+        np.mean([spearman(part["ntps"], part["gain"]) for part in by_model])
+    )
+    kept = [part.nsmallest(10, "ntps")["gain"].mean() for part in by_model]
+    best = [part.nlargest(10, "gain")["gain"].mean() for part in by_model]
+    assert vi.estimates["regret"].value == pytest.approx(np.mean(best) - np.mean(kept))
+
+
+@pytest.mark.slow
+def test_adjusted_p_values_are_those_of_holm(strong):
+    found = judge(strong, n_resamples=200)
+    expected = multipletests([claim.p for claim in found], method="holm")[1]
+    assert [claim.p_adjusted for claim in found] == pytest.approx(expected)
+    p_values = np.random.default_rng(0).uniform(0, 0.1, 7)
+    assert claims._holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1])
+
+
+@pytest.mark.parametrize(
+    ("confirmed", "refuted", "p", "verdict"),
+    [
+        ((True, True), False, 0.01, "held"),
+        ((True, True), False, 0.2, "partly held"),
+        ((True, False), True, 0.01, "partly held"),
+        ((False, True), True, 0.01, "open"),
+        ((False, False), True, 0.01, "not held"),
+        ((False, False), False, 0.01, "open"),
+    ],
+)
+def test_verdicts_follow_the_declared_rules(confirmed, refuted, p, verdict):
+    assert Claim("(x)", "", {}, confirmed, refuted, p, p).verdict == verdict
+
+
+def test_too_few_datasets_are_refused(strong):
+    few = experiment(0.9, n=14)
+    with pytest.raises(ValueError, match="14 datasets are finished; the declared analysis needs at least 15"):
+        judge(few)
+    half = tuple(one for one in strong if one.run != Run("lora", FINETUNED_MODELS[1], run_order()[0]))
+    assert finished_datasets(half) == run_order()[1:20]
+    assert set(finetuned_table(half)["dataset"]) == set(run_order()[1:20])
+    without = tuple(one for one in strong if one.run.kind == "lora")
+    with pytest.raises(ValueError, match="has shuffled labels on 0 finished datasets"):
+        judge(without, n_resamples=50)
+
+
+def test_scores_are_selected_by_setting(strong):
+    values = strong[0].result.scores
+    found = setting_of(values, centered=True, split="test", subspace="pca_s")
+    assert (found.centered, found.split, found.subspace) == (True, "test", "pca_s")
+    with pytest.raises(ValueError, match="There are 2 scores of pca_s on test texts"):
+        setting_of((*values, found), centered=True, split="test", subspace="pca_s")
+
+
+def test_wide_tables_are_in_the_declared_order(strong):
+    table = finetuned_table(strong).sample(frac=1, random_state=0)
+    values = wide(table, "gain")
+    row = table[(table["model"] == FINETUNED_MODELS[1]) & (table["dataset"] == run_order()[3])]
+    assert values[1, 3] == row["gain"].item()
+
+
+def test_added_skill_of_the_gain_itself_is_large_and_of_noise_is_not():
+    rng = np.random.default_rng(1)
+    gain = rng.normal(size=40)
+    table = pd.DataFrame(
+        {"gain": gain, "cluster": np.repeat(np.arange(20), 2), "a": gain, "b": rng.normal(size=40), "c": 0.0}
+    )
+    assert added_skill(table, ["c", "a"], ["c"], n_resamples=200).low > 0.9
+    assert added_skill(table, ["c", "b"], ["c"], n_resamples=200).low < 0.0
+
+
+def test_regret_is_zero_for_the_gain_and_largest_for_its_opposite():
+    gain = np.random.default_rng(0).normal(size=(2, 9))
+    assert regret(-gain, gain) == pytest.approx(0.0)
+    worst = [np.sort(row)[-5:].mean() - np.sort(row)[:5].mean() for row in gain]
+    assert regret(gain, gain) == pytest.approx(np.mean(worst))
+
+
+def test_a_row_has_net_scores_and_gains_in_three_units(strong):
+    one = next(r for r in strong if r.run.kind == "lora")
+    (row,) = finetuned_table(strong)[
+        lambda t: (t["model"] == one.run.model) & (t["dataset"] == one.run.dataset)
+    ].to_dict("records")
+    assert row["ntps_net"] == pytest.approx(row["ntps"] - row["ntps_random"])
+    assert row["gain_errors"] == pytest.approx(row["gain"] / 0.5)
+    assert row["gain_cross_entropy"] == pytest.approx(row["gain"])
+    assert replace(one.result.finetuning).gain == row["gain"]
