@@ -26,6 +26,7 @@ from ntps_utils.evidence.statistics import (
     pooled_rank_correlation,
     pooled_rank_difference,
     predict_held_out,
+    predict_left_out,
     rank_correlation,
     skip_decision,
     spearman,
@@ -450,3 +451,9 @@ def test_skip_decision_accepts_lists_of_integers():
     for skip, gain in (([], []), ([True], [1, 2])):
         with pytest.raises(ValueError, match="must have the same length"):
             skip_decision(skip, gain, gain)
+
+
+def test_left_out_predictions_are_those_with_intervals():
+    rng = np.random.default_rng(0)
+    x, y, groups = rng.normal(size=(24, 2)), rng.normal(size=24), np.repeat(np.arange(8), 3)
+    assert predict_left_out(x, y, groups) == pytest.approx(predict_held_out(x, y, groups, n_resamples=9).predicted)

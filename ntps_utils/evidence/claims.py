@@ -20,7 +20,7 @@ from ntps_utils.evidence.statistics import (
     Estimate,
     pooled_rank_correlation,
     pooled_rank_difference,
-    predict_held_out,
+    predict_left_out,
 )
 from ntps_utils.theory.linear import Array
 
@@ -355,7 +355,7 @@ def added_skill(
     """
     gain, groups = table["gain"].to_numpy(dtype=float), table["cluster"].to_list()
     errors = [
-        np.abs(predict_held_out(table[list(names)].to_numpy(dtype=float), gain, groups, n_resamples=9).predicted - gain)
+        np.abs(predict_left_out(table[list(names)].to_numpy(dtype=float), gain, groups) - gain)
         for names in (predictors, floor)
     ]
     sums = np.array([pd.Series(values).groupby(table["cluster"].to_numpy()).sum() for values in errors])

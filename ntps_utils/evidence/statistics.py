@@ -746,6 +746,28 @@ class HeldOut:
     performance: HeldOutPerformance
 
 
+def predict_left_out(x: ArrayLike, y: ArrayLike, groups: Sequence[Any]) -> Array:
+    """Predict the gains of every group by the regression of the other groups, without intervals.
+
+    Parameters
+    ----------
+    x, y, groups
+        See :func:`predict_held_out`, whose predictions these are.
+
+    Returns
+    -------
+    (n,) float64
+
+    Examples
+    --------
+    >>> predict_left_out(np.arange(6.0)[:, None], np.arange(6.0), [1, 1, 2, 2, 3, 3]).round().tolist()
+    [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
+    """
+    x = _predictors(x)
+    template = GainRegressor()._template(x.shape[1])
+    return np.asarray(cross_val_predict(template, x, np.asarray(y, dtype=float), groups=groups, cv=LeaveOneGroupOut()))
+
+
 def predict_held_out(
     x: ArrayLike,
     y: ArrayLike,
