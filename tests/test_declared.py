@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from book.tools import datasets, power
 from book.tools import declared as pages
 from book.tools import experiment as tool
+from ntps_utils.cli.main import app
 from ntps_utils.evidence import declared, runs
 from ntps_utils.evidence.declared import (
     DATASETS,
@@ -121,14 +122,14 @@ def test_the_tool_records_each_run_once_and_continues(tiny_data, tmp_path, monke
     data, out = tmp_path / "data", tmp_path / "runs.jsonl"
     data.mkdir()
     (data / "tiny-data").symlink_to(tiny_data)
-    app = typer.Typer()
-    app.command()(tool.main)
+    command_line = typer.Typer()
+    command_line.command()(tool.main)
     command = ["--data", str(data), "--out", str(out), "--device", "cpu"]
-    assert CliRunner().invoke(app, [*command, "--limit", "1"]).exit_code == 0
+    assert CliRunner().invoke(command_line, [*command, "--limit", "1"]).exit_code == 0
     (first,) = recorded_runs(out)
     assert (first.run, first.result.dataset) == (plan[0], "tiny-data")
     assert first.provenance["settings"]["lora"]["max_steps"] == 2
-    outcome = CliRunner().invoke(app, command)
+    outcome = CliRunner().invoke(command_line, command)
     assert "1/1 scores: lab/XS on tiny-data, seed 0" in outcome.output
     assert [one.run for one in recorded_runs(out)] == list(plan)
     assert recorded_runs(out)[0] == first
@@ -165,3 +166,47 @@ def test_bag_of_words_finds_words_and_nothing_else():
     assert datasets.bag_of_words(train, test) == 1.0
     order = as_dataset((["a good one", "good one a"] * 20, [0, 1] * 20))
     assert datasets.bag_of_words(train, order) <= 0.5
+
+
+@pytest.fixture
+def recorded_lab_run(tiny_data, tmp_path, monkeypatch):
+    """A recorded run of lab/XS on a dataset in ``tmp_path``."""
+    lora = FinetuneConfig(max_steps=2, eval_steps=(1,), r=1, early_stopping_patience=None)
+    monkeypatch.setattr(declared, "lora_settings", lambda rate, seed=0: replace(lora, seed=seed))
+    monkeypatch.setattr(runs, "chosen_rates", lambda: {"lab/XS": 1e-3})
+    (tmp_path / "tiny-data").symlink_to(tiny_data)
+    one = runs.make_run(
+        Run("lora", "lab/XS", "tiny-data"), runs.load_declared_model("lab/XS"), tmp_path, {"lab/XS": 1e-3}
+    )
+    monkeypatch.setattr(runs, "recorded_runs", lambda: (one,))
+    return one
+
+
+@pytest.mark.slow
+def test_a_recorded_run_can_be_repeated(recorded_lab_run, tmp_path, monkeypatch):
+    command = ["results", "repeat", "lab/XS", "tiny-data", "--data", str(tmp_path), "--device", "cpu"]
+    outcome = CliRunner().invoke(app, command)
+    assert outcome.exit_code == 0, outcome.output
+    assert "0 differ by more than their tolerance" in outcome.output
+    table = runs.repeat_run("lab/XS", "tiny-data", tmp_path, device="cpu")
+    assert table["equal"].all()
+    assert {"frozen_accuracy", "lora_accuracy", "probe last", "validation loss, step 2"} <= set(table["value"])
+    assert not runs.repeat_run("lab/XS", "tiny-data", tmp_path, lora=False)["value"].str.contains("lora").any()
+    result = recorded_lab_run.result
+    wrong = replace(result, finetuning=replace(result.finetuning, lora_accuracy=result.finetuning.lora_accuracy + 0.1))
+    monkeypatch.setattr(runs, "recorded_runs", lambda: (replace(recorded_lab_run, result=wrong),))
+    outcome = CliRunner().invoke(app, command)
+    assert outcome.exit_code == 1
+    assert "1 differ by more than their tolerance" in outcome.output
+    with pytest.raises(ValueError, match="The training texts differ"):
+        runs.differences(result, replace(result, texts="other"))
+    outcome = CliRunner().invoke(app, [*command[:3], "rte", *command[4:]])
+    assert outcome.exit_code == 2
+    assert "No run of lab/XS on rte is recorded. Recorded: lab/XS on tiny-data." in " ".join(outcome.output.split())
+
+
+def test_the_untrained_twin_has_the_architecture_and_other_weights(monkeypatch):
+    monkeypatch.setattr(runs, "UNTRAINED", "lab/XS (untrained)")
+    model, twin = (runs.load_declared_model(name, device="cpu") for name in ("lab/XS", "lab/XS (untrained)"))
+    assert (twin.name, twin.dimension, twin.n_layers) == ("lab/XS (untrained)", model.dimension, model.n_layers)
+    assert twin.fingerprint != model.fingerprint

@@ -8,22 +8,16 @@ can be interrupted and started again.
 
 from __future__ import annotations
 
-import time
-import warnings
-from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 import typer
 
-from ntps_utils._utils.provenance import provenance
-from ntps_utils.evidence.benchmark import made_by
-from ntps_utils.evidence.declared import UNTRAINED, Run, planned_runs, run_settings
-from ntps_utils.evidence.experiment import n_cores, run_experiment
-from ntps_utils.evidence.runs import RecordedRun, chosen_rates, recorded_runs, write_runs
-from ntps_utils.models.finetuning import randomly_initialized
-from ntps_utils.models.loading import CausalModel, load_model
+from ntps_utils.evidence.declared import planned_runs
+from ntps_utils.evidence.experiment import n_cores
+from ntps_utils.evidence.runs import chosen_rates, load_declared_model, make_run, recorded_runs, write_runs
+from ntps_utils.models.loading import CausalModel
 
 OUT = Path("ntps_utils/data/recorded/experiment.jsonl")
 
@@ -47,31 +41,10 @@ def main(
     for i, run in enumerate(missing[:limit], 1):
         typer.echo(f"{i}/{len(missing)} {run}", err=True)
         if run.model not in loaded:
-            loaded[run.model] = _load(run.model, paths, device)
-        recorded = (*recorded, _record(run, loaded[run.model], data, rates))
+            loaded[run.model] = load_declared_model(run.model, path=paths.get(run.model), device=device)
+        recorded = (*recorded, make_run(run, loaded[run.model], data, rates))
         write_runs(recorded, out)
         typer.echo(f"  {recorded[-1].result.seconds / 60:.1f} min", err=True)
-
-
-def _load(name: str, paths: dict[str, str], device: str) -> CausalModel:
-    if name == UNTRAINED:
-        return randomly_initialized(_load(name.removesuffix(" (untrained)"), paths, device))
-    return replace(load_model(paths.get(name, name), device=device, dtype="float32"), name=name)
-
-
-def _record(run: Run, model: CausalModel, data: Path, rates: dict[str, float]) -> RecordedRun:
-    settings = run_settings(run, rates)
-    started = time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        result = run_experiment(model, *settings.texts(str(data / run.dataset)), settings)
-    messages = {str(w.message) for w in caught if w.category.__module__.startswith("ntps_utils")}
-    facts: dict[str, Any] = {"settings": asdict(settings), "device": str(model.model.device), "started": started}
-    return RecordedRun(
-        run,
-        replace(result, dataset=run.dataset, warnings=tuple(sorted(messages))),
-        provenance(**facts, code=made_by()["code"]),
-    )
 
 
 if __name__ == "__main__":

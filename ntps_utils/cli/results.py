@@ -79,6 +79,37 @@ def export_command(
         out.print(f"Wrote {n_cells} cells to {file}.", highlight=False, markup=False)
 
 
+@app.command("repeat")
+def repeat_command(
+    model: Annotated[str, typer.Argument(help="Name of the model in the declared experiment.")],
+    dataset: Annotated[str, typer.Argument(help="Name of the dataset.")],
+    data: Annotated[Path, typer.Option(help="Folder with a folder for each dataset.")],
+    lora: Annotated[bool, typer.Option("--lora/--no-lora", help="Finetune too.")] = True,
+    path: Annotated[str | None, typer.Option(help="Folder of the model, if it has no registered name.")] = None,
+    device: options.Device = "auto",
+) -> None:
+    """Make a recorded run of the declared experiment again, and compare. The exit status is 1 if it differs."""
+    with guarded(models=True):
+        import torch
+
+        from ntps_utils.evidence.experiment import n_cores
+        from ntps_utils.evidence.runs import repeat_run
+
+        torch.set_num_threads(n_cores())
+        table = repeat_run(model, dataset, data, lora=lora, path=path, device=device)
+        shown = new_table()
+        for heading in ("value", "recorded", "now", "tolerance"):
+            shown.add_column(heading)
+        for row in table.sort_values("equal").itertuples(index=False):
+            style = "" if row.equal else "bold red"
+            shown.add_row(row.value, f"{row.one:.4f}", f"{row.two:.4f}", f"{row.tolerance:g}", style=style)
+        out.print(shown)
+        n_different = int((~table["equal"]).sum())
+        out.print(f"{len(table)} values, {n_different} differ by more than their tolerance.")
+    if n_different:
+        raise typer.Exit(1)
+
+
 def _cell_text(value: Any) -> str:
     if isinstance(value, float):
         return "" if value != value else f"{value:.3f}"
