@@ -319,7 +319,7 @@ glue("n_half", n_problems // 2, display=False)
 # ### Order of features, order of words
 #
 # The features of a language model are *contextual*: $x_t$ depends on all words up to $t$. Shuffling the feature vectors of a text is therefore not the same as shuffling its words, after which the model computes other features. For real models
-# reading movie reviews (recorded; 200 texts of sst2, last layer), the relative change of each half of $A_1$ in the Frobenius norm:
+# reading movie reviews (recorded; sst2, last layer), the relative change of each half of $A_1$ in the Frobenius norm:
 
 # %%
 real = load_record("real_models")["models"]

@@ -374,7 +374,7 @@ glue("gap_metric_at_million", float(big["gap metric"].median()), display=False)
 #
 # ## All bounds on one axis
 #
-# Random problems, and three real language models that read movie reviews (764 texts of sst2, last layer, half of all directions, centered; recorded). Each bar spans a lower and an upper bound, the dot is the excess loss.
+# Random problems, and three real language models that read movie reviews (sst2, last layer, half of all directions, centered; recorded). Each bar spans a lower and an upper bound, the dot is the excess loss.
 
 # %% tags=["hide-input"]
 BOUNDS = {
@@ -593,7 +593,7 @@ HTML(subspace_explorer(condition=25.0))
 
 # %% tags=["hide-input"]
 def plane(theta, phi, kappa):
-    """NTPS, excess and Euclidean bounds (shares of tr B) for V and u at these angles, S = diag(1, 1/kappa)."""
+    """NTPS, excess, Euclidean bounds (shares of tr B); S = diag(1, 1/kappa)."""
     S = np.array([1.0, 1.0 / kappa])
     v, u = (
         np.array([np.cos(theta), np.sin(theta)]),

@@ -139,10 +139,22 @@ glue("net_metric", float(net[middle, 1]), display=False)
 glue("gross_euclidean", float(solved.ntps[-1, middle]), display=False)
 glue("pca_euclidean", float(components.ntps[-1, middle]), display=False)
 glue("pca_metric", float(components.ntps_metric[-1, middle]), display=False)
+share = chance[middle, 0] / solved.ntps[-1, middle]
+glue("chance_share", float(100 * share), display=False)
+heights = pd.Series(
+    {
+        "next-token directions": solved.ntps_metric[-1, middle],
+        "random targets": chance[middle, 1],
+        "principal components": components.ntps_metric[-1, middle],
+    }
+)
+glue("chance_metric", float(chance[middle, 1]), display=False)
+glue("gross_metric", float(solved.ntps_metric[-1, middle]), display=False)
+glue("highest_metric", str(heights.idxmax()), display=False)
 
 # %% [markdown]
 # On *{glue:text}`net_task`* at half of the directions the Euclidean score is {glue:text}`gross_euclidean:.2f` and its net score {glue:text}`net_euclidean:+.2f`; that of the metric-matched score is {glue:text}`net_metric:+.2f`. Principal components
-# score {glue:text}`pca_euclidean:.2f` and {glue:text}`pca_metric:.2f`. So most of the height of the landscape on the left is due to the construction of V. On the right, next-token directions are far above random targets, and principal components above both: they hold what is worth knowing about the labels in fewer directions. Chapter 7 asks which of these lines follows the accuracy of a probe.
+# score {glue:text}`pca_euclidean:.2f` and {glue:text}`pca_metric:.2f`. On the left, the mean score of random targets is {glue:text}`chance_share:.0f`% of the score: this part of the height is due to the construction of V. On the right, next-token directions score {glue:text}`gross_metric:.2f`, random targets {glue:text}`chance_metric:.2f`; the highest of the three are {glue:text}`highest_metric`. Chapter 7 asks which of these lines follows the accuracy of a probe.
 #
 # Layer by layer, at half of the directions:
 

@@ -393,7 +393,7 @@ glue("largest_change", largest, display=False)
 
 # %% tags=["hide-input"]
 def twins(n):
-    """First sentences, each with a second one that says the same and one that does not."""
+    """First sentences, each with a second one that repeats it and one that does not."""
     rng, pairs = random.Random(seed), {}
     while len(pairs) < n:
         doc = WORLD.document(rng)
