@@ -45,7 +45,7 @@ from ntps_utils.evidence.statistics import (
     predict_held_out,
     skip_decision,
 )
-from ntps_utils.evidence.tables import load_recorded, load_reported, recorded_on
+from ntps_utils.evidence.tables import load_paper_cells, load_recorded, recorded_on
 from ntps_utils.notebook import provenance_note
 from ntps_utils.plotting import (
     COLORS,
@@ -380,7 +380,7 @@ HTML(
 # The same exercise on the 96 released cells ({doc}`10_the_papers_numbers`), with what is in them: the NTPS that was chosen for the gain, and the headroom of the frozen head on test texts.
 
 # %% tags=["hide-input"]
-reported = load_reported()
+reported = load_paper_cells()
 paper = {
     label: predict_held_out(
         reported[columns].to_numpy(),

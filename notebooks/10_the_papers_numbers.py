@@ -27,7 +27,7 @@
 #
 # **The paper says** {cite}`cheng2025ntps` that NTPS goes along with the accuracy and the error of linear probes (Figure 2), and with the gain of LoRA
 # finetuning (Figure 3), over 12 datasets and 8 models. **The code does** little but read the 96 cells that were released with the paper
-# ({func}`ntps_utils.evidence.tables.load_reported`) and compute; where a cause is in doubt, the lab re-enacts it. **We find** that all 24 printed coefficients follow from the cells; that NTPS and the LoRA
+# ({func}`ntps_utils.evidence.tables.load_paper_cells`) and compute; where a cause is in doubt, the lab re-enacts it. **We find** that all 24 printed coefficients follow from the cells; that NTPS and the LoRA
 # gain are *negatively* related; and that twelve points, with the setting chosen afterwards, leave more room than two decimals suggest.
 #
 # What follows are statements about released numbers. They took work to make and courage to release; without them nobody could check anything.
@@ -66,8 +66,8 @@ from ntps_utils.evidence.sweep import sweep
 from ntps_utils.evidence.tables import (
     TARGETS,
     as_plotted,
-    load_printed_coefficients,
-    load_reported,
+    load_paper_cells,
+    load_paper_coefficients,
     tie_orders,
 )
 from ntps_utils.lab import TASKS, WORLD
@@ -88,7 +88,7 @@ house_style()
 # held-out texts.
 
 # %%
-cells, printed = load_reported(), load_printed_coefficients()
+cells, printed = load_paper_cells(), load_paper_coefficients()
 by_model = dict(list(cells.groupby("model", sort=False)))
 short = {model: model.split("/")[1].replace("Meta-", "") for model in by_model}
 mine = pd.DataFrame(

@@ -44,7 +44,7 @@ from myst_nb import glue
 
 from ntps_utils.evidence.records import load_record
 from ntps_utils.evidence.statistics import predict_held_out, spearman
-from ntps_utils.evidence.tables import load_recorded, load_reported
+from ntps_utils.evidence.tables import load_paper_cells, load_recorded
 from ntps_utils.lab import TASKS
 from ntps_utils.models.datasets import load_texts
 from ntps_utils.models.extraction import extract, tokenize
@@ -233,7 +233,7 @@ for label in ("lab", "real"):
             seed=seed,
         ).performance
         lines.append((label, kind, h.skill, h.skill_low, h.skill_high))
-r = load_reported()
+r = load_paper_cells()
 h = predict_held_out(
     r[["ntps_vs_accuracy"]].to_numpy(),
     r["probe_train_accuracy"].to_numpy(),

@@ -29,9 +29,9 @@ from ntps_utils.evidence.tables import (
     cell_table,
     compare,
     export,
-    load_printed_coefficients,
+    load_paper_cells,
+    load_paper_coefficients,
     load_recorded,
-    load_reported,
     record,
     recorded_provenance,
     score_table,
@@ -190,7 +190,7 @@ def test_export_writes_parquet_with_nested_scores(store, tmp_path):
 
 
 def test_reported_table_has_96_cells():
-    cells = load_reported()
+    cells = load_paper_cells()
     assert len(cells) == 96
     assert cells.groupby("model")["dataset"].nunique().eq(12).all()
     assert cells["model"].nunique() == 8
@@ -201,11 +201,11 @@ def test_reported_table_has_96_cells():
 
 
 @pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("model", load_printed_coefficients().index)
+@pytest.mark.parametrize("model", load_paper_coefficients().index)
 def test_printed_coefficients_are_reproduced(model, target):
     """To two decimals; one coefficient depends on the order of two equal MSEs."""
-    x, y = as_plotted(load_reported().query("model == @model"), target)
-    printed = load_printed_coefficients().loc[model, target]
+    x, y = as_plotted(load_paper_cells().query("model == @model"), target)
+    printed = load_paper_coefficients().loc[model, target]
     if y.is_unique:
         assert round(spearman(x, y), 2) == printed
     else:
@@ -215,17 +215,17 @@ def test_printed_coefficients_are_reproduced(model, target):
 
 
 def test_reported_ntps_and_gain_are_negatively_correlated_within_each_model():
-    for _, cells in load_reported().groupby("model"):
+    for _, cells in load_paper_cells().groupby("model"):
         assert spearman(cells["ntps_vs_gain"], cells["gain"]) < 0
 
 
 def test_unknown_targets_are_refused():
     with pytest.raises(ValueError, match="target must be 'mse', 'accuracy' or 'gain', got 'loss'"):
-        as_plotted(load_reported(), "loss")
+        as_plotted(load_paper_cells(), "loss")
 
 
 def test_reported_table_matches_its_source():
     source = SHARED / "paper_reported" / "cells.csv"
     if not source.is_file():
         pytest.skip("The source of the reported cells is not available.")
-    pd.testing.assert_frame_equal(load_reported()[pd.read_csv(source).columns], pd.read_csv(source))
+    pd.testing.assert_frame_equal(load_paper_cells()[pd.read_csv(source).columns], pd.read_csv(source))

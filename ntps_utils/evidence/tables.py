@@ -308,7 +308,7 @@ TARGETS = ("mse", "accuracy", "gain")
 """What the paper correlates NTPS with: Figure 2 (two panels) and Figure 3."""
 
 
-def load_reported() -> pd.DataFrame:
+def load_paper_cells() -> pd.DataFrame:
     """Load the 96 cells (8 models x 12 datasets) behind Figures 2 and 3 of arXiv:2505.17169.
 
     Transcribed from the numbers released with the paper (repository Yu-AngCheng/NTPS,
@@ -330,7 +330,7 @@ def load_reported() -> pd.DataFrame:
 
     Examples
     --------
-    >>> load_reported().groupby("model").size().unique().tolist()
+    >>> load_paper_cells().groupby("model").size().unique().tolist()
     [12]
     """
     cells = pd.read_csv(data_file("reported_cells.csv"))
@@ -339,7 +339,7 @@ def load_reported() -> pd.DataFrame:
     return cells
 
 
-def load_printed_coefficients() -> pd.DataFrame:
+def load_paper_coefficients() -> pd.DataFrame:
     """Load the 24 Spearman coefficients printed in Figures 2 and 3 of the paper.
 
     Returns
@@ -349,7 +349,7 @@ def load_printed_coefficients() -> pd.DataFrame:
 
     Examples
     --------
-    >>> load_printed_coefficients().shape
+    >>> load_paper_coefficients().shape
     (8, 3)
     """
     printed = pd.read_csv(data_file("reported_coefficients.csv"))
@@ -363,7 +363,7 @@ def as_plotted(cells: pd.DataFrame, target: str) -> tuple[pd.Series, pd.Series]:
     Parameters
     ----------
     cells : DataFrame
-        Table as returned by :func:`load_reported`.
+        Table as returned by :func:`load_paper_cells`.
     target : {"mse", "accuracy", "gain"}
 
     Returns
