@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from ntps_utils.models.loading import CausalModel
 
 settings.register_profile(
-    "default", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    "default", deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 settings.register_profile("long", parent=settings.get_profile("default"), max_examples=10_000)
-settings.register_profile("quick", parent=settings.get_profile("default"), max_examples=20)
+settings.register_profile("quick", parent=settings.get_profile("default"), max_examples=10)
 settings.register_profile("mutation", parent=settings.get_profile("default"), max_examples=12, derandomize=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 

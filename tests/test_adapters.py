@@ -34,6 +34,7 @@ def save_adapter(base: CausalModel, folder: Path, targets: tuple[str, ...] = ("q
         return adapted.get_base_model().base_model(input_ids=torch.tensor([[1, 2, 3]])).last_hidden_state
 
 
+@pytest.mark.slow
 def test_adapters_are_merged_into_their_base(tiny_model, tmp_path):
     expected = save_adapter(load_model(tiny_model), tmp_path / "adapter")
     lm = load_model(tmp_path / "adapter", dtype="float32")

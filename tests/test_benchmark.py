@@ -168,6 +168,7 @@ def test_any_error_of_a_cell_leaves_the_others_running(monkeypatch, tmp_path):
     assert [dataset for _, dataset in outcome.rows] == ["lab/tense"]
 
 
+@pytest.mark.slow
 def test_texts_that_differ_from_the_plan_are_refused(tmp_path):
     cell = plan_benchmark(["lab/XS"], ["lab/tense"], SETTINGS, Store(tmp_path)).cells[0]
     changed = replace(cell, key=cell.key | {"texts": ["0" * 16, "1" * 16]})

@@ -163,6 +163,7 @@ def test_modules_behind_public_names_are_dependencies(package_root, code):
     }
 
 
+@pytest.mark.slow
 def test_library_reads_package_files_only_through_its_two_functions():
     """Otherwise a change of a package file would not make the chapters that show it stale."""
     for path in (ROOT / "ntps_utils").rglob("*.py"):

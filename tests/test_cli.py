@@ -235,6 +235,7 @@ def test_extraction_options_are_passed_on(tmp_path):
 # lab
 
 
+@pytest.mark.slow
 def test_pretraining_on_a_corpus(tmp_path):
     text = tmp_path / "text.txt"
     text.write_text("one two three four five six seven eight nine ten\n" * 800)

@@ -102,6 +102,7 @@ def test_recorded_runs_are_planned_runs_with_the_declared_settings():
             assert [point.step for point in tuned.lora_curve] == [0, 8, 15, 30, 75, 150, 225, 300]
 
 
+@pytest.mark.slow
 def test_runs_are_read_as_they_were_written(tmp_path):
     settings = ExperimentConfig(lora=None, n_train=40, n_test=20, controls=True)
     result = run_experiment(load_model("lab/XS", dtype="float32"), *settings.texts("lab/tense"), settings)

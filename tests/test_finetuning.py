@@ -185,6 +185,7 @@ def test_learning_rate_is_chosen_on_the_validation_split(model, task):
     assert result.learning_rate == 1e-2
 
 
+@pytest.mark.slow
 def test_diverging_learning_rates_are_excluded(model, task):
     config = replace(QUICK, method="full", max_steps=10)
     with pytest.warns(FinetuneWarning, match=r"diverged for the learning rates \[1e\+30\], which were excluded"):
@@ -241,6 +242,7 @@ def test_evaluations_exclude_dropout_and_restore_the_mode(dropout_model):
     assert all(m.training for m in run.body.modules())
 
 
+@pytest.mark.slow
 def test_given_tokens_replace_tokenization(model, task):
     train, test = task
     config = replace(QUICK, max_steps=5)

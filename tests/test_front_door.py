@@ -108,6 +108,7 @@ def same(report, reference):
     return True
 
 
+@pytest.mark.slow
 def test_layers_as_lists_integers_and_words(reference):
     assert same(ntps.score_model("lab/XS", "lab/topic", layers=-1, max_texts=80), reference)
     assert same(ntps.score_model("lab/XS", "lab/topic", layers=[3, -1], max_texts=80), reference)
@@ -115,11 +116,13 @@ def test_layers_as_lists_integers_and_words(reference):
     assert [row.layer for row in both] == [0, 3]
 
 
+@pytest.mark.slow
 def test_a_width_as_a_number(reference):
     assert same(ntps.score_model("lab/XS", "lab/topic", layers=-1, k_v=0.5, max_texts=80), reference)
     assert ntps.score_model("lab/XS", "lab/topic", layers=-1, k_v=7, max_texts=80).rows[0].k_v == 7
 
 
+@pytest.mark.slow
 def test_a_loaded_model_with_its_tokenizer(reference):
     lm = ntps.load_model("lab/XS")
     assert same(ntps.score_model((lm.model, lm.tokenizer), "lab/topic", layers=-1, max_texts=80), reference)
@@ -130,6 +133,7 @@ def test_a_loaded_model_with_its_tokenizer(reference):
         ntps.score_model(5, "lab/topic")
 
 
+@pytest.mark.slow
 def test_texts_and_labels_in_memory(texts, reference):
     datasets = pytest.importorskip("datasets")
     words, labels = texts

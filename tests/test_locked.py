@@ -51,6 +51,7 @@ def stamp(folder: Path) -> str:
     return make(folder, "--eval", "stamp:;@echo $(STAMP)", "stamp").stdout.strip()
 
 
+@pytest.mark.slow
 def test_simultaneous_builds_run_one_after_the_other(checkout):
     builds = [
         subprocess.Popen(["make", "book"], cwd=checkout, env=ENVIRONMENT, stdout=-1, stderr=-1, text=True)

@@ -79,6 +79,7 @@ def assert_same(a: Moments, b: Moments, rtol: float = 1e-12):
         np.testing.assert_allclose(x, y, rtol=rtol, atol=rtol * (1 + np.abs(x).max()), err_msg=name)
 
 
+@pytest.mark.slow
 @given(seeds, st.data())
 def test_batching_order_and_padding_do_not_change_the_moments(seed, data):
     problem = random_problem(seed)

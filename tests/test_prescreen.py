@@ -90,6 +90,7 @@ def test_loaded_objects_give_the_same_prediction(case, tmp_path):
     assert p.gain == prescreen(model, data, calibration=file).gain
 
 
+@pytest.mark.slow
 def test_cells_of_the_same_dataset_are_excluded_by_name_and_by_content(case, tmp_path):
     model, data = case
     cells = pd.read_csv(calibration(tmp_path / "c.csv", informative=True))

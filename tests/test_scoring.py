@@ -171,5 +171,6 @@ def test_scores_do_not_depend_on_threads_and_batches(lab_scores, dtype, toleranc
         np.testing.assert_allclose(lab_scores(dtype, n_threads, batch_size), reference, atol=tolerance)
 
 
+@pytest.mark.slow
 def test_scores_in_single_precision_are_those_in_double_precision(lab_scores):
     np.testing.assert_allclose(lab_scores("float32"), lab_scores("float64"), atol=1e-4)
