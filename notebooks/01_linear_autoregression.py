@@ -168,8 +168,9 @@ direction = by_hand.V[:, 0] / by_hand.V[0, 0]
 # A_1 A_1^\top v_i = \gamma_i\, A_0\, v_i .
 # $$ (eq-ar-eig)
 #
-# :::{admonition} Result
-# :class: important
+# :::{prf:theorem} Best encoder for the next token
+# :label: thm-autoregression
+#
 # The best encoder of width $k$ spans the $k$ **leading generalized eigenvectors of $(A_1 A_1^\top, A_0)$**, and its loss is
 # $\ell_k = \tr G' - \gamma_1 - \dots - \gamma_k$.
 # The encoders of all widths are nested: the best one of width $k+1$ adds one direction to the best one of width $k$.

@@ -104,8 +104,9 @@ warnings.simplefilter(
 # **Step 5: how many.** The rank of $B$ is that of $C$, at most $c$. Call it $r$. Beyond $r$ directions all $\beta_i$ are zero:
 # there is nothing left to gain, and *which* directions one adds is arbitrary.
 #
-# :::{admonition} Result
-# :class: important
+# :::{prf:theorem} Best encoder for the labels
+# :label: thm-perception
+#
 # The best encoder of width $k \le r$ spans $u_i = S^{-1/2} \tilde u_i$, $i \le k$, the leading generalized eigenvectors of
 # $(C C^\top, S)$. Its loss is $\tr Y - \beta_1 - \dots - \beta_k$. From all features together the best loss is
 #

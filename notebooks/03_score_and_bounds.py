@@ -60,6 +60,7 @@ from ntps_utils.theory.synthetic import (
     planted_problem,
     random_problem,
 )
+from ntps_utils.theory.uncertainty import excess_loss_test, softmax_score_test
 from ntps_utils.theory.verification import check_bounds
 
 house_style()
@@ -112,25 +113,34 @@ warnings.simplefilter(
 # L(V) = \tr Y - \tr\big(\tilde P_V B\big), \qquad L^* = \tr Y - \tr B .
 # $$
 #
-# :::{admonition} (a) Exact identity
-# :class: important
+# :::{prf:theorem} (a) Exact identity
+# :label: thm-identity
+#
 # $$
 # \Delta(V) = \tr\big((I - \tilde P_V) B\big) = \sum_{i=1}^{r} \beta_i \big(1 - \|\tilde P_V \tilde u_i\|^2\big) .
 # $$ (eq-identity)
+#
 # The excess loss is a weighted sum of squared sines, measured in white coordinates. Nothing has been estimated or bounded.
 # :::
 #
 # ## Three scores, three pairs of bounds
 #
-# **(b) Task-weighted score.** Divide {eq}`eq-identity` by $\tr B$:
+# :::{prf:corollary} (b) Task-weighted score
+# :label: thm-task
+#
+# Divide {eq}`eq-identity` by $\tr B$:
 #
 # $$
 # \mathrm{wNTPS} = \frac{\tr(\tilde P_V B)}{\tr B}, \qquad \Delta(V) = \tr B \,\big(1 - \mathrm{wNTPS}\big) .
 # $$
+# :::
 #
 # It is the share of what *all* features explain that $V$ explains too, $R^2(V) / R^2(\text{all})$. There is no constant left to discuss.
 #
-# **(c) Metric-matched score.** Count all perception directions alike:
+# :::{prf:theorem} (c) Metric-matched score
+# :label: thm-metric
+#
+# Count all perception directions alike:
 #
 # $$
 # \mathrm{NTPS}_S = \frac1r \sum_{i=1}^r \|\tilde P_V \tilde u_i\|^2,
@@ -139,22 +149,34 @@ warnings.simplefilter(
 # $$
 # \beta_r\, r\, (1 - \mathrm{NTPS}_S) \;\le\; \Delta(V) \;\le\; \beta_1\, r\, (1 - \mathrm{NTPS}_S) .
 # $$ (eq-metric)
+# :::
 #
-# *Proof.* In {eq}`eq-identity` replace each $\beta_i$ by the smallest, or by the largest. ∎
+# :::{prf:proof}
+# In {eq}`eq-identity` replace each $\beta_i$ by the smallest, or by the largest. ∎
+# :::
 #
-# **(d) The paper's Euclidean score.** With $\lambda_{\min}, \lambda_{\max}$ the extreme eigenvalues of $S$,
+# :::{prf:theorem} (d) The paper's Euclidean score
+# :label: thm-euclidean
+#
+# With $\lambda_{\min}, \lambda_{\max}$ the extreme eigenvalues of $S$,
 #
 # $$
 # \beta_r\, \lambda_{\min}\, \|U\|_F^2\, (1 - \mathrm{NTPS}) \;\le\; \Delta(V) \;\le\; \beta_1\, \lambda_{\max}\, \|U\|_F^2\, (1 - \mathrm{NTPS}) .
 # $$ (eq-euclidean)
+# :::
 #
-# *Proof.* The squared sine is a squared distance. Since $\|\tilde u_i\| = 1$,
+# :::{prf:proof}
+# The squared sine is a squared distance. Since $\|\tilde u_i\| = 1$,
 # $1 - \|\tilde P_V \tilde u_i\|^2 = \min_a \|\tilde u_i - \tilde V a\|^2 = \min_a\, (u_i - V a)^\top S\, (u_i - V a)$. For every vector $w$,
 # $\lambda_{\min}\|w\|^2 \le w^\top S w \le \lambda_{\max} \|w\|^2$, and so the minimum lies between $\lambda_{\min}$ and $\lambda_{\max}$ times
 # $\min_a \|u_i - V a\|^2 = \|u_i\|^2 - \|P_V u_i\|^2$. Sum over $i$: $\sum_i \big(\|u_i\|^2 - \|P_V u_i\|^2\big) = \|U\|_F^2 (1 -
 # \mathrm{NTPS})$. Then bound the $\beta_i$ as in (c). ∎
+# :::
 #
-# **(e) Against the best encoder of the same width.** If $k = \dim V < r$, no encoder of that width can reach $L^*$, and it is fairer to compare with
+# :::{prf:theorem} (e) Against the best encoder of the same width
+# :label: thm-rank-k
+#
+# If $k = \dim V < r$, no encoder of that width can reach $L^*$, and it is fairer to compare with
 # the best one, which keeps $\beta_1, \dots, \beta_k$. Let $\Delta_k = \sum_{i\le k} \beta_i - \tr(\tilde P_V B)$ and
 # $\mathrm{NTPS}_{S,k} = \frac1k \sum_{i \le k} \|\tilde P_V \tilde u_i\|^2$. Then
 #
@@ -163,11 +185,14 @@ warnings.simplefilter(
 # $$ (eq-rank-k)
 #
 # where $\beta_{\min}$ is the smallest eigenvalue of $B$, zero if $r < d$.
+# :::
 #
-# *Proof.* Complete $\tilde u_1, \dots, \tilde u_d$ to an orthonormal basis of eigenvectors of $B$ and let $c_i = \|\tilde P_V \tilde u_i\|^2$. Then $\sum_i c_i =
+# :::{prf:proof}
+# Complete $\tilde u_1, \dots, \tilde u_d$ to an orthonormal basis of eigenvectors of $B$ and let $c_i = \|\tilde P_V \tilde u_i\|^2$. Then $\sum_i c_i =
 # \tr \tilde P_V = k$, so what the first $k$ miss, the others have: $\sum_{i\le k} (1 - c_i) = \sum_{i > k} c_i = k(1 - \mathrm{NTPS}_{S,k}) =: m$. Now
 # $\Delta_k = \sum_{i \le k} \beta_i (1 - c_i) - \sum_{i>k} \beta_i c_i$. The first sum lies between $\beta_k m$ and $\beta_1 m$, the second between
 # $\beta_{\min} m$ and $\beta_{k+1} m$. ∎
+# :::
 #
 # With the Euclidean distances in place of the white ones, as in (d), the same holds with $\lambda_{\min} \|U_k\|_F^2 (1 - \mathrm{NTPS}_{k,k})$ below and $\lambda_{\max} \|U_k\|_F^2 (1 -
 # \mathrm{NTPS}_{k,k})$ above in place of $k\,(1 - \mathrm{NTPS}_{S,k})$, where $U_k$ are the first $k$ perception directions and $\mathrm{NTPS}_{k,k}$ is their score. The paper's theorem is about encoders of equal width; the constants in (d)
@@ -177,17 +202,28 @@ warnings.simplefilter(
 #
 # (c) and (d) use one number for the angles and two for the rest. With all principal angles, much less room is left.
 #
-# **(f) All angles in the metric of the loss.** Let $s_1 \le \dots \le s_r$ be the eigenvalues of $\tilde U^\top (I - \tilde P_V) \tilde U$, the squared sines of the principal angles between $U$ and $V$ in white
+# :::{prf:theorem} (f) All angles in the metric of the loss
+# :label: thm-angles
+#
+# Let $s_1 \le \dots \le s_r$ be the eigenvalues of $\tilde U^\top (I - \tilde P_V) \tilde U$, the squared sines of the principal angles between $U$ and $V$ in white
 # coordinates. Then
 #
 # $$
 # \sum_{i=1}^r \beta_i\, s_i \;\le\; \Delta(V) \;\le\; \sum_{i=1}^r \beta_i\, s_{r+1-i} .
 # $$ (eq-angles)
 #
-# *Proof.* $\Delta(V) = \tr(D M)$ with $D = \mathrm{diag}(\beta_1, \dots, \beta_r)$ and $M = \tilde U^\top (I - \tilde P_V) \tilde U$. The trace of a product of two symmetric matrices with given eigenvalues is largest when both have the
-# same eigenvectors in the same order, and smallest in the opposite order (von Neumann). ∎ Both ends are attained: turn each $\tilde u_i$ by its own angle out of the span of $V$, the angles in one order or in the other.
+# Both ends are attained.
+# :::
 #
-# **(g) The Euclidean score with restricted constants.** The eigenvalues of $S$ enter (d) only through the ratio of two squared distances of the same vector to $V$, and only for vectors in the span of $U$. Let $M_E = U^\top (I - P_V) U$ be the Euclidean
+# :::{prf:proof}
+# $\Delta(V) = \tr(D M)$ with $D = \mathrm{diag}(\beta_1, \dots, \beta_r)$ and $M = \tilde U^\top (I - \tilde P_V) \tilde U$. The trace of a product of two symmetric matrices with given eigenvalues is largest when both have the
+# same eigenvectors in the same order, and smallest in the opposite order (von Neumann). To attain the ends, turn each $\tilde u_i$ by its own angle out of the span of $V$, the angles in one order or in the other. ∎
+# :::
+#
+# :::{prf:theorem} (g) The Euclidean score with restricted constants
+# :label: thm-restricted
+#
+# The eigenvalues of $S$ enter (d) only through the ratio of two squared distances of the same vector to $V$, and only for vectors in the span of $U$. Let $M_E = U^\top (I - P_V) U$ be the Euclidean
 # counterpart of $M$, and $\mu_{\min}, \mu_{\max}$ the extreme generalized eigenvalues of $(M, M_E)$ on the range of $M_E$. Then
 #
 # $$
@@ -195,9 +231,12 @@ warnings.simplefilter(
 # $$ (eq-restricted)
 #
 # and $\mu_{\min}, \mu_{\max}$ lie between the extreme eigenvalues of $S$ on the span of $U$ and $V$.
+# :::
 #
-# *Proof.* For $u = Uc$ the squared distances are $c^\top M c$ and $c^\top M_E c$, so $\mu_{\min}\, \tr M_E \le \tr M \le \mu_{\max}\, \tr M_E$, and $\tr M_E = \|U\|_F^2 (1 - \mathrm{NTPS})$. Bound the $\beta_i$ as in (c). The remainders $u - Va$ lie in the
+# :::{prf:proof}
+# For $u = Uc$ the squared distances are $c^\top M c$ and $c^\top M_E c$, so $\mu_{\min}\, \tr M_E \le \tr M \le \mu_{\max}\, \tr M_E$, and $\tr M_E = \|U\|_F^2 (1 - \mathrm{NTPS})$. Bound the $\beta_i$ as in (c). The remainders $u - Va$ lie in the
 # span of $U$ and $V$, so the proof of (d) on that span bounds the ratios. ∎
+# :::
 #
 # **If $S$ is singular**, everything happens on its range: whiten with the eigenvectors that are kept, and read the distances in (d) after projecting on
 # that range. The code does so and reports the effective rank.
@@ -503,6 +542,66 @@ glue("sure_held_high", float(sure["held out"].max()), display=False)
 # %% [markdown]
 # As shares of the variance of the labels. Noise alone contributes {glue:text}`sure_noise_low:.2f` to {glue:text}`sure_noise_high:.2f` to the excess loss on these texts. The last column is the loss that V adds on texts left out, both predictors with a ridge of a tenth of the mean variance: {glue:text}`sure_held_low:+.3f` to
 # {glue:text}`sure_held_high:+.3f`. A negative value says that V predicts *better* than all features there, because fewer directions overfit less.
+#
+# Probes are mostly trained with cross-entropy instead of squares. The same moments answer the same question there.
+#
+# :::{prf:theorem} (h) Score test of softmax regression
+# :label: thm-score-test
+#
+# Let $q$ be the shares of the classes, and $S$ and $C$ centered moments of $N$ texts. At the point where no feature has a weight, Rao's score statistic {cite}`rao1948` of softmax regression with intercepts is
+#
+# $$
+# N\, \tr\!\big( C^\top S^{-1} C \; \mathrm{diag}(q)^{-1} \big) ,
+# $$ (eq-score-test)
+#
+# and tends to a chi-square with $\rho\,(c - 1)$ degrees of freedom if the labels do not depend on the features.
+# :::
+#
+# :::{prf:proof}
+# The log likelihood of weights $w_j$ and intercepts $a_j$ is $\sum_n \big[ a_{y_n} + w_{y_n}^\top x_n - \log \sum_j \exp(a_j + w_j^\top x_n) \big]$. With all weights zero the fitted probabilities are $q$, so the gradient with respect to $w_j$ is
+# $\sum_n (y_{nj} - q_j)\, x_n = N C_j$ in centered moments, and the information of the weights, once the intercepts are fitted, is $N\, (\mathrm{diag}(q) - q q^\top) \otimes S$. Each row of $C$ adds up to zero over the classes, and on such vectors the inverse of
+# $\mathrm{diag}(q) - q q^\top$ is $\mathrm{diag}(q)^{-1}$. The quadratic form of the gradient in the inverse information is {eq}`eq-score-test`. ∎
+# :::
+#
+# It is $\tr B$ with targets divided by the root of their share: rare classes count more. The part of it outside $V$ tests whether the other features add anything ({func}`ntps_utils.theory.uncertainty.softmax_score_test`). We draw labels in two ways on the
+# features of one random problem: without any relation to the features, and from softmax regression on one direction outside $V$. How often does each test find something at the level of 5%?
+
+# %%
+base = planted_problem(seed, d=12, n_texts=400)
+found = subspaces(base.moments(), center=True)
+z = base.means - base.means.mean(0)
+outside = z @ found.V[:, -1] / (z @ found.V[:, -1]).std()
+generator = np.random.default_rng(seed)
+rates = []
+for strength in (0.0, 0.25):
+    logits = strength * np.outer(outside, [-1.0, 0.0, 1.0])
+    p_values = []
+    for _ in range(n_problems // 10):
+        noise = generator.gumbel(size=logits.shape)
+        labels = np.eye(3)[(logits + noise).argmax(1)]
+        drawn = Problem(base.texts, labels).moments()
+        fit = subspaces(drawn, center=True)
+        p_values.append(
+            (
+                excess_loss_test(drawn, fit, 6).p_value,
+                softmax_score_test(drawn, fit, 6).p_value,
+            )
+        )
+    rates.append((np.array(p_values) < 0.05).mean(0))
+pd.DataFrame(
+    rates,
+    index=["labels without relation", "labels from outside V"],
+    columns=["F test (squares)", "score test (cross-entropy)"],
+).map("{:.0%}".format)
+
+# %% tags=["remove-cell"]
+glue("level_squares", float(100 * rates[0][0]), display=False)
+glue("level_entropy", float(100 * rates[0][1]), display=False)
+glue("power_squares", float(100 * rates[1][0]), display=False)
+glue("power_entropy", float(100 * rates[1][1]), display=False)
+
+# %% [markdown]
+# Without a relation, the tests find one in {glue:text}`level_squares:.1f`% and {glue:text}`level_entropy:.1f`% of the draws; with one, in {glue:text}`power_squares:.0f`% and {glue:text}`power_entropy:.0f`%.
 #
 # And the scores? They have no such formula; `ntps score --jackknife 10` leaves out each of ten groups of texts in turn. How often does the interval from it contain the true score? We simulate texts and labels with known populations (recorded; {glue:text}`n_simulated` problems for each point):
 

@@ -371,15 +371,18 @@ glue("why_scratch", float((why["LoRA"] - why["from scratch"]).mean()), display=F
 # LoRA starts with $B = 0$, so that the adapters change nothing at first. Let $r$ be the residuals of the head (probabilities minus labels, for n texts), $J$ the gradients of the class scores with respect to all trained weights, and $K = J J^\top$ the
 # *tangent kernel*.
 #
-# :::{admonition} First-order drop
-# :class: important
+# :::{prf:theorem} First-order drop
+# :label: thm-first-order
+#
 # A step of size $e$ of gradient descent lowers the mean cross-entropy by
 #
 # $$
 # e\, \frac{r^\top K r}{n^2} + O(e^2), \qquad K = K_{\text{head}} + K_{\text{adapters}} .
 # $$ (eq-first-order)
+# :::
 #
-# *Proof.* The gradient of the mean loss is $g = J^\top r / n$, and a step $-e\,g$ changes a smooth loss by $-e\,|g|^2 + O(e^2)$ with $|g|^2 = r^\top J J^\top r / n^2$. $J$ consists of the columns of the head and those of the adapters, so $K$ is the sum
+# :::{prf:proof}
+# The gradient of the mean loss is $g = J^\top r / n$, and a step $-e\,g$ changes a smooth loss by $-e\,|g|^2 + O(e^2)$ with $|g|^2 = r^\top J J^\top r / n^2$. $J$ consists of the columns of the head and those of the adapters, so $K$ is the sum
 # of their kernels. Where $B = 0$ the matrices $A$ have no gradient. ∎
 # :::
 #
