@@ -76,7 +76,9 @@ def cache_folder() -> Path:
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Provide a temporary path in the folder of ``path`` that replaces it if the block succeeds.
 
-    Missing folders are created. If the block raises, ``path`` stays as it was.
+    Missing folders are created. If the block raises, ``path`` stays as it was. A link stays, and the
+    file that it points to is replaced. A device or a pipe cannot be replaced; the contents are
+    written to it.
 
     Parameters
     ----------
@@ -107,7 +109,17 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     b'abc'
     """
     path = Path(path)
+    if _is_special(path):
+        with _write_errors(path), tempfile.TemporaryDirectory() as folder:
+            temporary = Path(folder) / f"contents{path.suffix}"
+            temporary.touch()
+            yield temporary
+            with open(temporary, "rb") as source, open(path, "wb") as target:
+                shutil.copyfileobj(source, target)
+        return
     with _write_errors(path):
+        if path.is_symlink():
+            path = path.resolve()
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
         os.close(handle)
@@ -220,6 +232,11 @@ def _write_errors(path: Path) -> Iterator[None]:
         raise OSError(f"{path} could not be written: {reason}.") from error
 
 
+def _is_special(path: Path) -> bool:
+    """Whether a path is something other than a file or a folder, such as a device or a pipe."""
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
@@ -252,7 +269,11 @@ def check_writable(path: str | Path, *, make_folders: bool = True) -> None:
     path = Path(path).absolute()
     if path.is_dir():
         raise ValueError(f"Cannot write {path}: it is a folder.")
-    folder = path.parent
+    if _is_special(path):
+        if not os.access(path, os.W_OK):
+            raise ValueError(f"Cannot write {path}: permission denied.")
+        return
+    folder = path.resolve().parent
     while make_folders and not folder.exists() and folder != folder.parent:
         folder = folder.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK):

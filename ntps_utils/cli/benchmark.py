@@ -172,13 +172,13 @@ def benchmark_command(
             for cell, (model, dataset) in aliases.items()
             if cell in benchmark.rows
         ]
-        _print_results(results, lora)
-        if record_prefix is not None and results:
+        if record_prefix is not None and results:  # before printing, which a closed pipe ends
             from ntps_utils.evidence.tables import record
 
             command = f"ntps benchmark --models {','.join(model_places)} --datasets {','.join(dataset_places)}"
             record(results, record_prefix, settings, command, weights={r.model: r.weights for r in results})
             err.print(f"Wrote tables and provenance to {record_prefix}_*.", highlight=False, markup=False)
+        _print_results(results, lora)
         _print_warnings(results)
         failures = [
             replace(failure, model=model, dataset=dataset)

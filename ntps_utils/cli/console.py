@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from ntps_utils import EXTRAS
-from ntps_utils._utils.files import write_text
+from ntps_utils._utils.files import check_writable, write_text
 
 out = Console(width=None if sys.stdout.isatty() else max(100, Console().width))  # a pipe has no width of its own
 err = Console(stderr=True)
@@ -28,6 +28,13 @@ INSTALL_MODELS = "pip install 'ntps-utils[models]'"
 QUIET_LOGGERS = ("transformers", "datasets", "huggingface_hub", "httpx")
 QUIET_ENVIRONMENT = {"TOKENIZERS_PARALLELISM": "true", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
 """Variables for worker processes; tokenizers would otherwise warn after a fork."""
+
+
+def replace_unencodable() -> None:
+    """Print characters that a stream cannot encode as question marks, such as those of a file name."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
 
 
 def note(message: object) -> None:
@@ -158,7 +165,49 @@ def new_table(title: str | None = None, **options: Any) -> Table:
     )
 
 
+STANDARD_OUTPUT = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
+"""Names of files that mean the standard output."""
+
+
+@contextmanager
+def output_files(*paths: Path | None) -> Iterator[None]:
+    """Check that files can be written later; if one is the standard output, tables go to the error stream.
+
+    Parameters
+    ----------
+    *paths : Path or None
+        Files that :func:`save` writes in the block; None is ignored.
+
+    Raises
+    ------
+    ValueError
+        If a file cannot be written, or two of them are the standard output.
+    """
+    given = [path for path in paths if path is not None]
+    to_standard_output = [path for path in given if str(path) in STANDARD_OUTPUT]
+    if len(to_standard_output) > 1:
+        raise ValueError("Only one file can be written to the standard output; give names to the others.")
+    for path in given:
+        if path not in to_standard_output:
+            check_writable(path, make_folders=False)
+    if not to_standard_output:
+        yield
+        return
+    out.file = sys.stderr
+    try:
+        yield
+    finally:
+        out.file = None  # type: ignore[assignment]  # the current standard output
+
+
 def save(path: Path, text: str) -> None:
-    """Write a text file, completely or not at all, and print its path on the error stream."""
+    """Write a text file, completely or not at all, and print its path on the error stream.
+
+    "-" and the like are the standard output.
+    """
+    if str(path) in STANDARD_OUTPUT:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+        return
     write_text(path, text + "\n")
     err.print(f"Wrote {path}.", highlight=False, markup=False, soft_wrap=True)

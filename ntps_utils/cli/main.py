@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 import ntps_utils
 from ntps_utils.cli import datasets, lab, models, results
 from ntps_utils.cli.benchmark import benchmark_command
-from ntps_utils.cli.console import guarded, note, out
+from ntps_utils.cli.console import guarded, note, out, replace_unencodable
 from ntps_utils.cli.doctor import doctor_command
 from ntps_utils.cli.prescreen import prescreen_command
 from ntps_utils.cli.score import score_command
@@ -50,6 +50,7 @@ def main(
     ] = False,
 ) -> None:
     """Next Token Perception Score: does next-token prediction learn what your task needs?"""
+    replace_unencodable()
 
 
 def renamed(command: Callable[P, R], old: str, new: str) -> Callable[P, R]:

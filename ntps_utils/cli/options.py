@@ -47,6 +47,8 @@ LabelColumn = Annotated[str, typer.Option(help="Name of the column of labels in 
 TrustRemoteCode = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run Python code from the model's repository.")
 ]
-JsonFile = Annotated[Path | None, typer.Option("--json", help="Also write the results to this JSON file.")]
+JsonFile = Annotated[
+    Path | None, typer.Option("--json", help="Also write the results to this JSON file; - is the standard output.")
+]
 HtmlFile = Annotated[Path | None, typer.Option("--html", help="Also write a report to this HTML file.")]
 Store = Annotated[Path, typer.Option(help="Folder of the stored results.")]

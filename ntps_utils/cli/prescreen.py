@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ntps_utils._utils.files import check_writable
 from ntps_utils.cli import options
-from ntps_utils.cli.console import guarded, new_table, out, progress_callback, save
+from ntps_utils.cli.console import guarded, new_table, out, output_files, progress_callback, save
 
 if TYPE_CHECKING:
     from ntps_utils.evidence.prescreen import PrescreenReport
@@ -49,9 +48,7 @@ def prescreen_command(
     runs on other datasets. The answer includes how certain the prediction is,
     and whether any predictor is better than the mean gain.
     """
-    with guarded(models=True):
-        for file in filter(None, (json_file, html_file)):
-            check_writable(file, make_folders=False)
+    with guarded(models=True), output_files(json_file, html_file):
         from ntps_utils.evidence.prescreen import prescreen
 
         with progress_callback() as progress:
@@ -72,11 +69,11 @@ def prescreen_command(
                 trust_remote_code=trust_remote_code,
                 progress=progress,
             )
-        print_prescreen(result)
-        if json_file is not None:
+        if json_file is not None:  # before printing, which a closed pipe ends
             save(json_file, result.to_json())
         if html_file is not None:
             save(html_file, result.to_html())
+        print_prescreen(result)
 
 
 def print_prescreen(result: PrescreenReport) -> None:

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ntps_utils._utils.files import check_writable
 from ntps_utils.cli import options
-from ntps_utils.cli.console import guarded, new_table, note, out, progress_callback, save
+from ntps_utils.cli.console import guarded, new_table, note, out, output_files, progress_callback, save
 
 if TYPE_CHECKING:
     from ntps_utils.theory.report import ScoreReport
@@ -164,14 +163,12 @@ def score_command(
     explain (tr B), and the excess loss of a linear predictor that uses only the
     next-token subspace, with a 95% interval. A second table scores control subspaces.
     """
-    with guarded(models=True):
+    with guarded(models=True), output_files(json_file):
         if centre is not None:
             note("--centre and --no-centre are now --center and --no-center.")
             center = centre
         widths = parse_widths(k_v or ["0.5"])
         intensity = parse_shrinkage(shrinkage)
-        if json_file is not None:
-            check_writable(json_file, make_folders=False)
         from ntps_utils.models.scoring import score_model
 
         with progress_callback() as progress:
@@ -202,9 +199,9 @@ def score_command(
                 trust_remote_code=trust_remote_code,
                 progress=progress,
             )
-        print_report(report)
-        if json_file is not None:
+        if json_file is not None:  # before printing, which a closed pipe ends
             save(json_file, report.to_json())
+        print_report(report)
 
 
 def print_report(report: ScoreReport) -> None:
