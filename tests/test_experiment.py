@@ -160,6 +160,8 @@ def test_rows_without_lora_have_no_finetuning_columns(result):
         ("controls", 1, "controls must be True or False, got 1"),
         ("test_last_step", None, "test_last_step must be"),
         ("shuffle_labels", "yes", "shuffle_labels must be"),
+        ("text_column", "", "text_column must be a name, got ''"),
+        ("label_column", 3, "label_column must be a name, got 3"),
         ("seed", -1, "seed must be an integer of at least 0"),
     ],
 )

@@ -73,7 +73,7 @@ def test_columns_are_selected_by_name(tmp_path):
         ("text,label\nx,-1\ny,0\n", "row 1: the label is -1"),
         ("text,label\nx,1\ny,\n", "row 2: the label is ''"),
         ("text,label\n", "no rows"),
-        ("text;label\nx;1\n", "no column 'label'"),
+        ("text:label\nx:1\n", "no column 'label'; it has text:label"),
         ("", "could not be read"),
     ],
 )
@@ -87,7 +87,7 @@ def test_invalid_csv_is_refused(tmp_path, content, message):
 def test_float_labels_are_refused(tmp_path):
     path = tmp_path / "d.parquet"
     pd.DataFrame({"text": ["x", "y"], "label": [0.5, 1.0]}).to_parquet(path)
-    with pytest.raises(HubError, match=r"label is 0\.5"):
+    with pytest.raises(HubError, match=r"row 1: the label is the number 0\.5, not a class"):
         load_texts(path)
 
 

@@ -117,3 +117,15 @@ def check_flag(name: str, value: Any) -> None:
     """
     if not isinstance(value, bool):
         raise ValueError(f"{name} must be True or False, got {value!r}.")
+
+
+def check_name(name: str, value: Any) -> None:
+    """Raise unless a setting is a string with at least one character.
+
+    Raises
+    ------
+    ValueError
+        If ``value`` is anything else.
+    """
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"{name} must be a name, got {value!r}.")

@@ -69,9 +69,9 @@ def parse_names(text: str, option: str, paper: Collection[str] = ()) -> dict[str
     {'lab/S': 'lab/S', 'mine': 'runs/model'}
     """
     places: dict[str, str] = {}
-    parts = [part for p in text.split(",") if (part := p.strip())]
+    parts = [text] if text and Path(text).exists() else [part for p in text.split(",") if (part := p.strip())]
     for part in parts:
-        alias, _, place = part.partition("=")
+        alias, _, place = (part, "", "") if Path(part).exists() else part.partition("=")
         if alias != PAPER_NAMES and alias in places:
             raise ValueError(f"{option} contains {alias!r} twice; give each name once.")
         if alias != PAPER_NAMES:
@@ -119,6 +119,8 @@ def benchmark_command(
     max_length: Annotated[int | None, options.max_length_option("set by the profile")] = None,
     lora: Annotated[bool, typer.Option("--lora/--no-lora", help="Also finetune, or only score and probe.")] = True,
     seed: Annotated[int, options.seed_option("folds, random projections, batches, heads and adapters")] = 0,
+    text_column: options.TextColumn = "text",
+    label_column: options.LabelColumn = "label",
     trust_remote_code: options.TrustRemoteCode = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the missing cells and their estimated cost, and run nothing.")
@@ -147,7 +149,11 @@ def benchmark_command(
         dataset_places = parse_names(datasets, "--datasets", registry("datasets"))
         check_integer("--jobs", jobs, 1)
         check_integer("--retries", retries, 0)
-        settings = _settings(profile, n_train, n_test, max_length, lora, seed)
+        settings = replace(
+            _settings(profile, n_train, n_test, max_length, lora, seed),
+            text_column=text_column,
+            label_column=label_column,
+        )
         if record_prefix is not None:
             check_writable(record_prefix)
         if dry_run:

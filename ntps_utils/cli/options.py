@@ -42,7 +42,7 @@ Dtype = Annotated[
         "and otherwise the dtype of the checkpoint."
     ),
 ]
-TextColumn = Annotated[str, typer.Option(help="Name of the column of texts in a file.")]
+TextColumn = Annotated[str, typer.Option(help="Name of the column of texts; several, separated by commas, are joined.")]
 LabelColumn = Annotated[str, typer.Option(help="Name of the column of labels in a file.")]
 TrustRemoteCode = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run Python code from the model's repository.")

@@ -10,6 +10,7 @@ import time
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -17,9 +18,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import logsumexp
 
-from ntps_utils._utils.validation import check_choice, check_flag, check_integer, check_number
+from ntps_utils._utils.validation import check_choice, check_flag, check_integer, check_name, check_number
+from ntps_utils.models._hub import HubError
 from ntps_utils.models.datasets import TextDataset, load_texts
-from ntps_utils.models.extraction import Extraction, Tokens, extract, tokenize
+from ntps_utils.models.extraction import Extraction, ExtractionWarning, Tokens, extract, tokenize
 from ntps_utils.models.finetuning import CurvePoint, FinetuneConfig, finetune
 from ntps_utils.models.loading import AUTO_FLOAT64_PARAMETERS, CausalModel
 from ntps_utils.models.probes import (
@@ -70,6 +72,8 @@ class ExperimentConfig:
         there, as the released script does, instead of at the chosen checkpoint.
     shuffle_labels : bool
         Finetune on permuted training labels: a control for what finetuning does without a task.
+    text_column, label_column : str
+        Columns of files, see :func:`ntps_utils.models.datasets.load_texts`.
     seed : int
         Random seed for folds and random projections. The finetuning runs have seeds of their own.
 
@@ -110,6 +114,8 @@ class ExperimentConfig:
     controls: bool = False
     test_last_step: bool = False
     shuffle_labels: bool = False
+    text_column: str = "text"
+    label_column: str = "label"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -122,6 +128,8 @@ class ExperimentConfig:
         check_choice("dtype", self.dtype, ("float32", "float64", "bfloat16", "float16"))
         for name in ("controls", "test_last_step", "shuffle_labels"):
             check_flag(name, getattr(self, name))
+        for name in ("text_column", "label_column"):
+            check_name(name, getattr(self, name))
         check_integer("seed", self.seed, 0)
 
     def texts(self, dataset: str) -> tuple[TextDataset, TextDataset]:
@@ -136,13 +144,26 @@ class ExperimentConfig:
         -------
         train, test : TextDataset
 
+        Raises
+        ------
+        HubError
+            If they cannot be loaded, or the dataset is a single file, which has no texts to test on.
+
         Examples
         --------
         >>> train, test = ExperimentConfig(n_train=100, n_test=50).texts("lab/topic")
         >>> len(train), len(test)
         (100, 50)
         """
-        train, test = load_texts(dataset, "train"), load_texts(dataset, "test")
+        if Path(dataset).is_file():
+            raise HubError(
+                f"{dataset} is a single file, but an experiment needs texts to train on and others to test on; give a "
+                "folder with train.csv and test.csv."
+            )
+        train, test = (
+            load_texts(dataset, split, text_column=self.text_column, label_column=self.label_column)
+            for split in ("train", "test")
+        )
         return (
             train if self.n_train is None else train.head(self.n_train),
             test if self.n_test is None else test.head(self.n_test),
@@ -708,7 +729,7 @@ def run_experiment(
     max_length = settings.max_length
     if max_length is not None and model.max_length is not None:
         max_length = min(max_length, model.max_length)
-    train_tokens, test_tokens = (tokenize(model, part, max_length) for part in (train, test))
+    (train, train_tokens), (test, test_tokens) = (_with_tokens(model, part, max_length) for part in (train, test))
     places = middle_and_last(model.n_layers)
     layers = tuple(dict.fromkeys(places.values()))
     extraction, test_extraction = (
@@ -771,6 +792,21 @@ def run_experiment(
         finetuning=finetuning,
         scores_after=scores_after,
     )
+
+
+def _with_tokens(model: CausalModel, data: TextDataset, max_length: int | None) -> tuple[TextDataset, Tokens]:
+    """The texts that have a token, and their tokens."""
+    tokens = tokenize(model, data, max_length)
+    rows = [row for row, ids in enumerate(tokens.ids) if ids]
+    if rows and len(rows) < len(data):
+        warnings.warn(
+            f"{len(data) - len(rows)} of {len(data)} texts of {data.name}/{data.split} have no token and are left out.",
+            ExtractionWarning,
+            stacklevel=3,
+        )
+        data = data.select(rows)
+        tokens = tokenize(model, data, max_length)
+    return data, tokens
 
 
 def _probe(

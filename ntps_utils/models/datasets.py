@@ -1,8 +1,9 @@
 """Load labeled texts by name, from local files, or from objects in memory.
 
 A dataset is a name from ``data/datasets.toml``, a Hub id, a local folder with one file for
-each split, a CSV, Parquet or JSONL file, a task of the lab ("lab/topic"), a pair
-(texts, labels), a DataFrame, or a ``datasets.Dataset``.
+each split (also compressed, in parts as on the Hub, or as written by ``save_to_disk``), a CSV,
+TSV, Parquet, JSON or JSONL file, a task of the lab ("lab/topic"), a pair (texts, labels), a
+DataFrame, or a ``datasets.Dataset``.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,11 +26,26 @@ from ntps_utils import lab
 from ntps_utils._utils.names import suggestion
 from ntps_utils._utils.validation import check_integer
 from ntps_utils.models._hub import HubError, first_line, hub_connection, registry
+from ntps_utils.models._tables import (
+    KINDS,
+    PAIR,
+    TABLES,
+    check_quotes,
+    column,
+    read_table,
+    read_tables,
+    split_files,
+    table_kind,
+    table_stem,
+)
 
-SUFFIXES = (".csv", ".parquet", ".jsonl")
 LAB = "lab/"
 PARQUET = "refs/convert/parquet"  # branch of the Hub's conversion of every public dataset
 MAX_CLASS_NUMBER = 1000  # larger class numbers need a dataset of a tenth as many rows
+
+
+class DatasetWarning(UserWarning):
+    """Texts or labels are likely to be misread."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,6 +146,26 @@ class TextDataset:
         check_integer("the number of texts", n, 1)
         return replace(self, texts=self.texts[:n], labels=self.labels[:n])
 
+    def select(self, rows: Sequence[int]) -> TextDataset:
+        """Select rows.
+
+        Parameters
+        ----------
+        rows : sequence of int
+            Indices of rows, from 0.
+
+        Returns
+        -------
+        TextDataset
+
+        Examples
+        --------
+        >>> TextDataset("reviews", "train", ["good", "bad"], [1, 0], ["negative", "positive"]).select([1]).texts
+        ('bad',)
+        """
+        index = np.asarray(rows, dtype=np.intp)
+        return replace(self, texts=tuple(self.texts[i] for i in index), labels=self.labels[index])
+
 
 def registered_datasets() -> dict[str, dict[str, Any]]:
     """Load the entries of ``data/datasets.toml``.
@@ -198,7 +236,7 @@ def as_dataset(
         texts, labels = (list(part) for part in dataset)
         if len(texts) != len(labels):
             raise HubError(f"{len(texts)} texts need as many labels; got {len(labels)} labels.")
-        numbers, label_names = _encode([_plain(label) for label in labels], None, "texts")
+        numbers, label_names = _encode(labels, None, "texts")
         return _dataset("texts", split, texts, numbers, label_names)
     raise TypeError(
         "A dataset must be a name, a file or folder, a pair (texts, labels), a DataFrame, a datasets.Dataset or a "
@@ -209,9 +247,9 @@ def as_dataset(
 def _from_frame(
     frame: pd.DataFrame, name: str, split: str, names: Sequence[str] | None, text_column: str, label_column: str
 ) -> TextDataset:
-    raw = [_plain(label) for label in _column(frame, label_column, f"The {name}")]
+    raw = column(frame, label_column, f"The {name}")
     labels, label_names = _encode(raw, names, f"The {name}")
-    return _dataset(name, split, _column(frame, text_column, f"The {name}"), labels, label_names)
+    return _dataset(name, split, column(frame, text_column, f"The {name}"), labels, label_names)
 
 
 def _plain(label: Any) -> Any:
@@ -229,11 +267,12 @@ def load_texts(
     dataset : str or Path
         A registered name, a task of the lab ("lab/topic"), a Hub id ("owner/name"), a
         folder with ``train.csv`` or the like (and optionally ``label_names.json``), or a
-        single file.
+        single file. The separator of a CSV file may be a comma, a semicolon, a tab or a bar.
     split : str
         Name of the split. Ignored for a single file.
     text_column, label_column : str
-        Column names of a file or of a Hub dataset that is not registered.
+        Column names of a file or of a Hub dataset that is not registered. Several text columns,
+        separated by commas, are joined by a space: "premise,hypothesis".
 
     Returns
     -------
@@ -254,17 +293,21 @@ def load_texts(
     if path.is_dir():
         return _from_folder(path, split, text_column, label_column)
     if path.is_file():
-        frame = _read_file(path)
-        labels, names = _encode(_column(frame, label_column, str(path)), None, str(path))
-        return _dataset(path.stem, "all", _column(frame, text_column, str(path)), labels, names)
+        frame = read_table(path, [*text_column.split(","), label_column])
+        raw, texts = column(frame, label_column, str(path)), column(frame, text_column, str(path))
+        if table_kind(path) in (".csv", ".tsv"):
+            check_quotes(texts, raw, str(path))
+        labels, names = _encode(raw, None, str(path))
+        return _dataset(table_stem(path), "all", texts, labels, names)
     name = str(dataset)
     if name.startswith(LAB):
         return _from_lab(name, split)
     entries = registered_datasets()
     if name in entries:
         return _from_hub(name, split, entries[name])
-    if name.count("/") == 1 and not name.startswith((".", "/")) and path.suffix not in SUFFIXES:
-        entry = {"hub": name, "text": f"{{{text_column}}}", "label": label_column, "splits": {split: split}}
+    if name.count("/") == 1 and not name.startswith((".", "/")) and path.suffix not in KINDS:
+        template = PAIR.join(f"{{{part.strip()}}}" for part in text_column.split(","))
+        entry = {"hub": name, "text": template, "label": label_column, "splits": {split: split}}
         return _from_hub(name, split, entry)
     hint = suggestion(name, entries)
     raise HubError(f"There is no dataset {name!r}: not a file or folder, a registered name, or a Hub id. {hint}")
@@ -284,27 +327,61 @@ def _from_lab(name: str, split: str) -> TextDataset:
 
 
 def _from_folder(folder: Path, split: str, text_column: str, label_column: str) -> TextDataset:
-    files = {p.stem: p for p in sorted(folder.iterdir()) if p.suffix.lower() in SUFFIXES}
+    if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
+        return _from_disk(folder, split, text_column, label_column)
+    files = split_files(folder)
     if split not in files:
-        names_present = ", ".join(p.name for p in files.values()) or "no CSV, Parquet or JSONL file"
+        names_present = ", ".join(path.name for paths in files.values() for path in paths) or f"no {TABLES} file"
         raise HubError(f"{folder} has no split {split!r}; it has {names_present}.")
-    frame = _read_file(files[split])
-    raw = _column(frame, label_column, str(files[split]))
+    columns = [*text_column.split(","), label_column]
+    frame, where = read_tables(files[split], columns), str(files[split][0])
+    raw, texts = column(frame, label_column, where), column(frame, text_column, where)
+    if table_kind(files[split][0]) in (".csv", ".tsv"):
+        check_quotes(texts, raw, where)
     names_file = folder / "label_names.json"
-    names: Sequence[str] | None = None
+    names: list[str] | None
     if names_file.is_file():
-        try:
-            names = json.loads(names_file.read_text("utf-8"))
-        except ValueError:
-            names = None
-        if not isinstance(names, list):
-            raise HubError(f"{names_file} must contain a JSON list of class names in label order.")
-    elif not _are_integers(raw):
-        # All splits share one numbering of the classes.
-        other_splits = [_column(_read_file(p), label_column, str(p)) for s, p in files.items() if s != split]
-        names = sorted({str(label) for column in [raw, *other_splits] for label in column})
-    labels, names = _encode(raw, names, str(files[split]))
-    return _dataset(folder.name, split, _column(frame, text_column, str(files[split])), labels, names)
+        names = _names_in(names_file)
+    else:  # all splits share one numbering of the classes
+        others = [read_tables(paths, columns) for name, paths in files.items() if name != split]
+        labels_of_others = [frame[label_column].tolist() for frame in others if label_column in frame.columns]
+        names = _common_names([raw, *labels_of_others])
+    labels, label_names = _encode(raw, names, where)
+    return _dataset(folder.name, split, texts, labels, label_names)
+
+
+def _from_disk(folder: Path, split: str, text_column: str, label_column: str) -> TextDataset:
+    """What ``save_to_disk`` of the package datasets wrote."""
+    import datasets  # slow to import
+
+    try:
+        stored = datasets.load_from_disk(str(folder))
+    except Exception as error:  # damaged files raise many kinds
+        raise HubError(f"{folder} could not be read: {first_line(error)}.") from None
+    data = as_dataset(stored, split, text_column=text_column, label_column=label_column)
+    return replace(data, name=folder.name)
+
+
+def _names_in(file: Path) -> list[str]:
+    try:
+        names = json.loads(file.read_text("utf-8-sig"))
+    except ValueError:
+        names = None
+    if not isinstance(names, list):
+        raise HubError(f"{file} must contain a JSON list of class names in label order.")
+    return names
+
+
+def _common_names(columns: Sequence[Sequence[Any]]) -> list[str] | None:
+    """Class names of several splits; None for labels that are refused anyway."""
+    labels = [_plain(label) for part in columns for label in part]
+    numbers = [_as_integer(label) for label in labels]
+    whole = [number for number in numbers if number is not None]
+    if len(whole) < len(labels):
+        return None if any(_is_missing(x) or _is_list(x) for x in labels) else sorted({str(x) for x in labels})
+    if max(whole, default=0) >= max(MAX_CLASS_NUMBER, 10 * len(whole)):
+        return None
+    return [str(i) for i in range(max(whole, default=0) + 1)]
 
 
 def _from_hub(name: str, split: str, entry: Mapping[str, Any]) -> TextDataset:
@@ -363,32 +440,8 @@ def _load_dataset(hub_id: str, split: str, revision: str | None) -> Any:
         ) from None
 
 
-def _read_file(path: Path) -> pd.DataFrame:
-    try:
-        suffix = path.suffix.lower()
-        if suffix == ".csv":
-            # "NA" and "null" are texts, not missing values.
-            frame = pd.read_csv(path, keep_default_na=False, dtype=str, encoding="utf-8")
-            if not isinstance(frame.index, pd.RangeIndex):  # pandas used the first field of each row as its index
-                raise HubError(f"{path}: the rows have more fields than the header; quote texts that contain commas.")
-            return frame
-        if suffix == ".parquet":
-            return pd.read_parquet(path)
-        if suffix == ".jsonl":
-            return pd.read_json(path, lines=True, dtype=False, encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise HubError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8.") from None
-    except HubError:
-        raise
-    except (ValueError, pd.errors.ParserError, OSError) as error:
-        raise HubError(f"{path} could not be read: {first_line(error)}.") from None
-    raise HubError(f"{path} has an unknown type {path.suffix!r}; expected one of {', '.join(SUFFIXES)}.")
-
-
-def _column(frame: pd.DataFrame, name: str, where: str) -> list[Any]:
-    if name not in frame.columns:
-        raise HubError(f"{where} has no column {name!r}; it has {', '.join(map(str, frame.columns))}.")
-    return frame[name].tolist()
+NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+SEVERAL = re.compile(r"[\[(]?\s*-?\d+(\s*[,;|]\s*-?\d+)+\s*[\])]?|\[.*\]")
 
 
 def _are_integers(labels: Sequence[Any]) -> bool:
@@ -396,54 +449,102 @@ def _are_integers(labels: Sequence[Any]) -> bool:
 
 
 def _as_integer(label: Any) -> int | None:
-    if isinstance(label, (bool, np.bool_)):
+    """A label as a class number: an integer, or a number or string with the value of one."""
+    if isinstance(label, (bool, np.bool_, int, np.integer)):
         return int(label)
-    if isinstance(label, (int, np.integer)):
-        return int(label)
-    if isinstance(label, str) and label.strip().lstrip("-").isdecimal():
+    if isinstance(label, str) and NUMBER.fullmatch(label.strip()):
+        label = float(label)
+    if isinstance(label, (float, np.floating)) and float(label).is_integer():
         return int(label)
     return None
 
 
-def _encode(raw: Sequence[Any], names: Sequence[str] | None, where: str) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-    """Class numbers and class names. Integers are class numbers; anything else is a class name."""
-    if not raw:
+def _is_missing(label: Any) -> bool:
+    return label is None or (isinstance(label, str) and label == "") or (isinstance(label, float) and label != label)
+
+
+def _is_list(label: Any) -> bool:
+    return isinstance(label, (list, tuple, set, dict, np.ndarray)) or (
+        isinstance(label, str) and SEVERAL.fullmatch(label.strip()) is not None
+    )
+
+
+def _is_decimal(label: Any) -> bool:
+    is_number = isinstance(label, (float, np.floating)) or (
+        isinstance(label, str) and NUMBER.fullmatch(label.strip()) is not None
+    )
+    return is_number and _as_integer(label) is None
+
+
+def _check_labels(raw: Sequence[Any], where: str) -> None:
+    """Raise for labels that are missing, or no classes."""
+    if not len(raw):
         raise HubError(f"{where} has no rows.")
-    for row, label in enumerate(raw):
-        if label is None or label == "" or (isinstance(label, float) and not label.is_integer()):
-            raise HubError(f"{where}, row {row + 1}: the label is {label!r}; expected a class number or a class name.")
-    if _are_integers(raw):
-        numbers = [int(label) for label in raw]
-        lowest, highest = min(numbers), max(numbers)
-        if lowest < 0:
-            raise HubError(
-                f"{where}, row {numbers.index(lowest) + 1}: the label is {lowest}; class numbers start at 0."
-            )
-        if highest >= max(MAX_CLASS_NUMBER, 10 * len(raw)):
-            raise HubError(
-                f"{where}, row {numbers.index(highest) + 1}: the label is {highest}, but there are only {len(raw)} "
-                "rows; class numbers count from 0. Convert codes to strings to use them as class names."
-            )
-        labels = np.array(numbers, dtype=np.int64)
-        n_classes = int(labels.max()) + 1
-        if names is None:
-            names = [str(i) for i in range(n_classes)]
-        if n_classes > len(names):
-            raise HubError(
-                f"{where} has the label {n_classes - 1}, but only {len(names)} class names; labels are numbers "
-                f"0 ... {len(names) - 1}."
-            )
-        return labels, tuple(map(str, names))
-    if names is None:
-        names = sorted({str(label) for label in raw})
-    number = {name: i for i, name in enumerate(names)}
-    unknown = sorted({str(label) for label in raw} - set(number))
-    if unknown:
+    for row, label in enumerate(raw, 1):
+        if _is_missing(label):
+            raise HubError(f"{where}, row {row}: the label is {label!r}; expected a class number or a class name.")
+    several = next((row for row, label in enumerate(raw, 1) if _is_list(label)), None)
+    if several is not None and all(_is_list(label) or _as_integer(label) is not None for label in raw):
         raise HubError(
-            f"{where} has labels that are not among the class names: {', '.join(unknown[:5])}; the names are "
-            f"{', '.join(names)}."
+            f"{where}, row {several}: the label {raw[several - 1]!r} holds several values. A text has one class here; "
+            "give each label a column of 0 and 1, and score one column at a time."
         )
-    return np.array([number[str(label)] for label in raw], dtype=np.int64), tuple(names)
+    if all(_as_integer(label) is not None or _is_decimal(label) for label in raw):
+        decimal = next((row for row, label in enumerate(raw, 1) if _is_decimal(label)), None)
+        if decimal is not None:
+            raise HubError(
+                f"{where}, row {decimal}: the label is the number {raw[decimal - 1]}, not a class. Cut the numbers "
+                "into classes first, for example below and above the median."
+            )
+
+
+def _encode(given: Sequence[Any], names: Sequence[str] | None, where: str) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Class numbers and class names. Integers are class numbers; anything else is a class name."""
+    raw = [_plain(label) for label in given]
+    _check_labels(raw, where)
+    numbers = [number for label in raw if (number := _as_integer(label)) is not None]
+    if len(numbers) == len(raw):
+        labels, names = _encode_numbers(numbers, names, where)
+    else:
+        names = sorted({str(label) for label in raw}) if names is None else names
+        index_of = {str(name): i for i, name in enumerate(names)}
+        unknown = sorted({str(label) for label in raw} - set(index_of))
+        if unknown:
+            raise HubError(
+                f"{where} has labels that are not among the class names: {', '.join(unknown[:5])}; the names are "
+                f"{', '.join(names)}."
+            )
+        labels = np.array([index_of[str(label)] for label in raw], dtype=np.int64)
+    counts = np.bincount(labels)
+    n_present, n_single = int(np.sum(counts > 0)), int(np.sum(counts == 1))
+    if n_present > 10 and n_single > n_present / 2:
+        warnings.warn(
+            f"{where}: {n_single} of {n_present} classes have one text each. Is the column of labels one of classes?",
+            DatasetWarning,
+            stacklevel=2,
+        )
+    return labels, tuple(map(str, names))
+
+
+def _encode_numbers(
+    numbers: Sequence[int], names: Sequence[str] | None, where: str
+) -> tuple[NDArray[np.int64], Sequence[str]]:
+    lowest, highest = min(numbers), max(numbers)
+    if lowest < 0:
+        raise HubError(f"{where}, row {numbers.index(lowest) + 1}: the label is {lowest}; class numbers start at 0.")
+    if highest >= max(MAX_CLASS_NUMBER, 10 * len(numbers)):
+        raise HubError(
+            f"{where}, row {numbers.index(highest) + 1}: the label is {highest}, but there are only {len(numbers)} "
+            "rows; class numbers count from 0. Convert codes to strings to use them as class names."
+        )
+    if names is None:
+        names = [str(i) for i in range(highest + 1)]
+    if highest >= len(names):
+        raise HubError(
+            f"{where} has the label {highest}, but only {len(names)} class names; labels are numbers "
+            f"0 ... {len(names) - 1}."
+        )
+    return np.array(numbers, dtype=np.int64), names
 
 
 def _dataset(

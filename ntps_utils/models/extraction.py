@@ -8,10 +8,13 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import reduce
+from functools import partial, reduce
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
+from weakref import WeakSet
 
 import numpy as np
 import torch
@@ -24,6 +27,7 @@ from ntps_utils._utils.diagnostics import with_reference
 from ntps_utils._utils.files import atomic_path
 from ntps_utils._utils.layers import Layers, resolve_layers
 from ntps_utils._utils.validation import check_choice, check_integer
+from ntps_utils.models._hub import first_line
 from ntps_utils.models.datasets import TextDataset
 from ntps_utils.models.loading import AUTO_FLOAT64_PARAMETERS, CausalModel, evaluation_mode
 from ntps_utils.theory.moments import TENSORS, Accumulator, Moments, check_features
@@ -171,7 +175,14 @@ def tokenize(model: CausalModel, data: TextDataset, max_length: int | None = Non
     ------
     ValueError
         If ``max_length`` is out of range, the tokenizer makes tokens that the model does
-        not know, or ``bos=True`` and the tokenizer has no such token.
+        not know, more than half of the tokens are unknown to the tokenizer, or ``bos=True`` and the
+        tokenizer has no such token.
+
+    Warns
+    -----
+    ExtractionWarning
+        If more than 5% of the tokens are unknown to the tokenizer, or a text contains the name of a
+        control token.
 
     Examples
     --------
@@ -200,6 +211,7 @@ def tokenize(model: CausalModel, data: TextDataset, max_length: int | None = Non
         ids = [[*prefix, *row] for row in ids]
     else:
         prefix = []
+    _check_tokens(model, data, ids)
     vocabulary = model.model.get_input_embeddings().num_embeddings
     largest = max((max(row) for row in ids if row), default=0)
     if largest >= vocabulary:
@@ -215,6 +227,36 @@ def tokenize(model: CausalModel, data: TextDataset, max_length: int | None = Non
         for i, row in zip(too_long, truncated, strict=True):
             ids[i] = [*prefix, *row]
     return Tokens(ids, len(too_long), max_length, _texts_fingerprint(data))
+
+
+UNKNOWN_NOTED, UNKNOWN_REFUSED = 0.05, 0.5
+"""Shares of unknown tokens above which :func:`tokenize` warns, and refuses."""
+
+
+def _check_tokens(model: CausalModel, data: TextDataset, ids: Sequence[Sequence[int]]) -> None:
+    """Warn of texts that the tokenizer cannot represent, or reads as control tokens."""
+    tokenizer = model.tokenizer
+    unknown, n_tokens = getattr(tokenizer, "unk_token_id", None), sum(map(len, ids))
+    if unknown is not None and unknown not in (tokenizer.bos_token_id, tokenizer.eos_token_id) and n_tokens:
+        share = sum(list(row).count(unknown) for row in ids) / n_tokens
+        message = f"{share:.0%} of the tokens of {data.name} are unknown to the tokenizer of {model.name}"
+        if share > UNKNOWN_REFUSED:
+            raise ValueError(f"{message}: it was made for another language or alphabet. Use another model.")
+        if share > UNKNOWN_NOTED:
+            warnings.warn(
+                f"{message}; the model sees them all as the same token {tokenizer.unk_token}.",
+                ExtractionWarning,
+                stacklevel=3,
+            )
+    for token in getattr(tokenizer, "all_special_tokens", ()):
+        n_texts = sum(token in text for text in data.texts)
+        if n_texts and len(token) > 2:
+            warnings.warn(
+                f"{n_texts} texts of {data.name} contain {token}, which the tokenizer of {model.name} reads as a "
+                "control token. Remove it if it is not meant so.",
+                ExtractionWarning,
+                stacklevel=3,
+            )
 
 
 def _texts_fingerprint(data: TextDataset) -> str:
@@ -391,6 +433,7 @@ def extract(
         "pooling": pooling,
         "process": f"{rank} of {world}",
     }
+    check_model(model)
     run = _Run.start(model, data, settings, n_groups, stream)
     file = None if checkpoint is None else Path(checkpoint)
     if file is not None and world > 1:
@@ -799,7 +842,7 @@ def hidden_states(model: CausalModel, ids: Sequence[Sequence[int]]) -> tuple[tor
 
 @torch.inference_mode()
 def _stream_hidden_states(
-    model: CausalModel, ids: Sequence[Sequence[int]], consumers: Mapping[int, Callable[[torch.Tensor], None]]
+    model: CausalModel, ids: Sequence[Sequence[int]], consumers: Mapping[int, Callable[[torch.Tensor], object]]
 ) -> None:
     """Pass the hidden states of each layer to its consumer as soon as the model has computed them.
 
@@ -807,7 +850,7 @@ def _stream_hidden_states(
     """
     blocks = _blocks(model)
 
-    def hook(consumer: Callable[[torch.Tensor], None]) -> Callable[..., None]:
+    def hook(consumer: Callable[[torch.Tensor], object]) -> Callable[..., None]:
         def consume(_: torch.nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
             consumer(arguments[0] if arguments else named["hidden_states"])
 
@@ -825,6 +868,79 @@ def _stream_hidden_states(
     finally:
         for handle in handles:
             handle.remove()
+
+
+_CHECKED: WeakSet[CausalModel] = WeakSet()
+N_CHECKED = 12  # tokens of the text that checks a model
+TOLERANCE, LOW_TOLERANCE = 1e-3, 0.05  # relative changes of a feature: 32 or 64 bits, and 16 bits
+
+
+def check_model(model: CausalModel) -> None:
+    """Raise unless the features of a token depend on it and the tokens before it alone.
+
+    Two short forward passes, once for each model: a text, and its first half.
+
+    Parameters
+    ----------
+    model : CausalModel
+
+    Raises
+    ------
+    ValueError
+        If the model reads in both directions, its hidden states differ in width, they are not the inputs
+        of its blocks, or it cannot run in its type of numbers.
+
+    Examples
+    --------
+    >>> from ntps_utils.models.loading import load_model
+    >>> check_model(load_model("lab/XS"))
+    """
+    if model in _CHECKED:
+        return
+    kind, dtype = type(model.model).__name__, str(model.model.dtype).removeprefix("torch.")
+    special = set(getattr(model.tokenizer, "all_special_ids", ()))  # tokens may be given without a tokenizer
+    n_embeddings = model.model.get_input_embeddings().num_embeddings
+    ids = list(islice((i for i in range(n_embeddings) if i not in special), N_CHECKED))
+    half, streamed = len(ids) // 2, dict[int, torch.Tensor]()
+    consumers: dict[int, Callable[[torch.Tensor], object]] = {
+        layer: partial(streamed.setdefault, layer) for layer in range(model.n_layers)
+    }
+    with evaluation_mode(model.model):
+        try:
+            whole, part = hidden_states(model, [ids]), hidden_states(model, [ids[:half]])
+        except RuntimeError as error:
+            if _is_out_of_memory(error):
+                raise
+            raise ValueError(
+                f"{model.name} ({kind}) does not run in {dtype} on {model.model.device}: {first_line(error)}. Try "
+                "another dtype, such as float32."
+            ) from None
+        widths = sorted({states.shape[-1] for states in whole})
+        if len(whole) != model.n_layers or widths != [model.dimension]:
+            raise ValueError(
+                f"{model.name} ({kind}) has {len(whole)} hidden states of the widths {widths}, where "
+                f"{model.n_layers} of the width {model.dimension} are expected. Such models are not supported."
+            )
+        tolerance = TOLERANCE if model.model.dtype in (torch.float32, torch.float64) else LOW_TOLERANCE
+        change = max(_change(one[:, :half], two) for one, two in zip(whole, part, strict=True))
+        if change > tolerance:
+            raise ValueError(
+                f"{model.name} ({kind}) is not a causal model: features change by up to {change:.1%} when tokens are "
+                "added after them. Next-token scores need a model that reads from left to right."
+            )
+        with suppress(ValueError):  # no list of blocks: such a model works with stream=False only
+            _stream_hidden_states(model, [ids], consumers)
+    if any(_change(whole[layer], states) > tolerance for layer, states in streamed.items()):
+        raise ValueError(
+            f"The hidden states that {model.name} ({kind}) returns are not the inputs of its blocks, as in Mamba and "
+            "RWKV, so that layers have no clear meaning. Such models are not supported."
+        )
+    _CHECKED.add(model)
+
+
+def _change(one: torch.Tensor, two: torch.Tensor) -> float:
+    """Largest relative change of the features of a token."""
+    return float(((one - two).norm(dim=-1) / one.norm(dim=-1).clamp_min(1e-30)).max())
 
 
 def _blocks(model: CausalModel) -> torch.nn.ModuleList:

@@ -382,6 +382,44 @@ def attention_projections(model: torch.nn.Module) -> tuple[str, ...]:
     )
 
 
+def projection_modules(model: Any, names: Sequence[str] | None = None) -> tuple[str, ...]:
+    """Find the modules that LoRA adapts, in the language model only.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        A model for text, or for text and images.
+    names : sequence of str, optional
+        Last parts of the names of the modules; by default :func:`attention_projections`.
+
+    Returns
+    -------
+    tuple of str
+        Full names.
+
+    Raises
+    ------
+    ValueError
+        If there is none.
+
+    Examples
+    --------
+    >>> from ntps_utils.models.loading import load_model
+    >>> projection_modules(load_model("lab/XS").model)[0]
+    'model.layers.0.self_attn.q_proj'
+    """
+    ends = tuple(names) if names is not None else attention_projections(model)
+    decoder = model.get_decoder() if hasattr(model, "get_decoder") else None
+    inside = {id(module) for module in (decoder if decoder is not None else model).modules()}
+    found = tuple(
+        name for name, module in model.named_modules() if name.rpartition(".")[2] in ends and id(module) in inside
+    )
+    if not found:
+        known = sorted({name.rpartition(".")[2] for name, module in model.named_modules() if id(module) in inside})
+        raise ValueError(f"{type(model).__name__} has no modules named {', '.join(ends)}; it has {', '.join(known)}.")
+    return found
+
+
 def finetune(
     model: CausalModel,
     train: TextDataset,
@@ -898,6 +936,9 @@ def _base_dtype(model: CausalModel, config: FinetuneConfig) -> torch.dtype:
 
 def _with_adapters(model: Any, config: FinetuneConfig) -> Any:
     """Insert the adapters; peft keeps them in float32."""
+    ends = list(config.target_modules or attention_projections(model))
+    inside = list(projection_modules(model, ends))
+    is_text_only = len(inside) == sum(name.rpartition(".")[2] in ends for name, _ in model.named_modules())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # peft warns about fan_in_fan_out and corrects it
         return peft.get_peft_model(
@@ -906,7 +947,7 @@ def _with_adapters(model: Any, config: FinetuneConfig) -> Any:
                 r=config.r,
                 lora_alpha=config.lora_alpha,  # type: ignore[arg-type]  # peft only divides by it
                 lora_dropout=config.lora_dropout,
-                target_modules=list(config.target_modules or attention_projections(model)),
+                target_modules=ends if is_text_only else inside,
             ),
         )
 

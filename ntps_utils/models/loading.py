@@ -11,6 +11,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from ntps_utils.models.fetch import fetched_file
 AUTO_FLOAT64_PARAMETERS = 50_000_000
 DTYPES = ("auto", "float64", "float32", "bfloat16", "float16")
 LAB = "lab/"
+LARGEST = 1e100  # features above it cannot be squared and summed
 N_SAMPLED = 64  # entries of each weight that the fingerprint of a model in memory reads
 
 
@@ -110,7 +112,7 @@ class CausalModel:
             getattr(self.model.config.get_text_config(), "max_position_embeddings", None),
             self.tokenizer.model_max_length,
         ]
-        return min((int(limit) for limit in limits if limit is not None and limit < 1e9), default=None)
+        return min((int(limit) for limit in limits if limit is not None and 2 <= limit < 1e9), default=None)
 
 
 def backbone(model: Any) -> Any:
@@ -324,12 +326,35 @@ def load_model(
             _check_complete(model, report["missing_keys"])
         fingerprint = location.fingerprint()
     quantized = bool(getattr(model, "is_quantized", False))
-    if dtype == "auto" and torch_device.type == "cpu" and model.num_parameters() <= AUTO_FLOAT64_PARAMETERS:
-        model = model if quantized else model.double()
     model = model.eval().requires_grad_(False)
+    small = model.num_parameters() <= AUTO_FLOAT64_PARAMETERS and not quantized
+    if dtype == "auto" and torch_device.type == "cpu" and small:
+        model = _in_float64(model, location.requested)
     if not quantized or model.device != torch_device:
         model = model.to(torch_device)
     return CausalModel(location.requested, model, tokenizer, fingerprint, _origin(location, model))
+
+
+class LoadingWarning(UserWarning):
+    """A model was loaded in another way than usual."""
+
+
+def _in_float64(model: Any, name: str) -> Any:
+    """The model in float64 if it runs in it, otherwise in float32, with a warning."""
+    n_embeddings = model.get_input_embeddings().num_embeddings
+    ids = torch.arange(1, 25)[None] % n_embeddings
+    model = model.double()
+    try:
+        with torch.inference_mode():
+            features = backbone(model)(input_ids=ids, use_cache=False).last_hidden_state
+        if bool((features.abs() < LARGEST).all()):
+            return model
+        reason = "features overflow"
+    except Exception as error:  # RuntimeError and others, by architecture
+        reason = first_line(error)
+    message = f"{name} ({type(model).__name__}) does not run in float64 ({reason}); float32 is used."
+    warnings.warn(message, LoadingWarning, stacklevel=3)
+    return model.float()
 
 
 def _origin(location: _ModelLocation, model: Any) -> str:
@@ -583,6 +608,11 @@ def _locate(name: str | Path, trust_remote_code: bool) -> _ModelLocation:
         _check_quantization(path)
         if not (path / "config.json").is_file():
             raise HubError(f"{name} is not a model folder: it has no config.json.")
+        if (path / "adapter_config.json").is_file():
+            raise HubError(
+                f"{name} holds a whole model and an adapter, which may be merged into it already. Move one of them "
+                "away: adapter_config.json and its weights, or config.json and the weights of the model."
+            )
         if not list(path.glob("*.safetensors")):
             raise HubError(
                 f"{name} has no safetensors weights; pickled checkpoints are not loaded. Convert them first."

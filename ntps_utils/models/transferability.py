@@ -24,7 +24,7 @@ from torch.nn.functional import cross_entropy
 
 from ntps_utils._utils.validation import check_integer
 from ntps_utils.models.extraction import mean_pool, pad_batch
-from ntps_utils.models.finetuning import attention_projections
+from ntps_utils.models.finetuning import projection_modules
 from ntps_utils.models.loading import CausalModel, evaluation_mode
 from ntps_utils.models.probes import LogisticProbe, logistic_probe
 from ntps_utils.theory.linear import Array
@@ -535,8 +535,7 @@ def _recorded_projections(network: Any) -> Iterator[dict[str, tuple[torch.Tensor
 
     Weights need no gradient: the graph of a pass starts at the embedded tokens.
     """
-    ends = attention_projections(network)
-    modules = {name: module for name, module in network.named_modules() if name.rpartition(".")[2] in ends}
+    modules = {name: network.get_submodule(name) for name in projection_modules(network)}
     records = dict.fromkeys(modules, (torch.empty(0), torch.empty(0)))
 
     def hook(name: str) -> Callable[..., None]:

@@ -1,0 +1,154 @@
+"""Read tables of texts and labels from files, and find the files of a split in a folder."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ntps_utils.models._hub import HubError, first_line
+
+KINDS = {".csv": "CSV", ".tsv": "CSV", ".parquet": "Parquet", ".jsonl": "JSON lines", ".json": "JSON"}
+COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
+SEPARATORS = (",", ";", "\t", "|")
+TABLES = "CSV, TSV, Parquet, JSON or JSONL"
+SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}")
+"""Name of one of several files of a split, as on the Hub: train-00000-of-00002."""
+PAIR = " "
+"""What joins the texts of several columns."""
+
+
+def table_kind(path: Path) -> str | None:
+    """Return the suffix of a table without that of its compression, or None for other files."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] in COMPRESSIONS:
+        suffixes.pop()
+    return suffixes[-1] if suffixes and suffixes[-1] in KINDS else None
+
+
+def table_stem(path: Path) -> str:
+    """Return the name of a table without its suffixes."""
+    kind = table_kind(path)
+    return path.stem if kind is None else path.name[: path.name.lower().rindex(kind)]
+
+
+def split_files(folder: Path) -> dict[str, list[Path]]:
+    """Find the tables in a folder by split: train.csv, or train-00000-of-00001.parquet, here or in ``data``.
+
+    Raises
+    ------
+    HubError
+        If a split has several files that are not parts of one table.
+    """
+    files: dict[str, list[Path]] = {}
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and table_kind(path) is not None:
+            stem = table_stem(path)
+            shard = SHARD.fullmatch(stem)
+            files.setdefault(shard[1] if shard else stem, []).append(path)
+    for split, paths in files.items():
+        if len(paths) > 1 and not all(SHARD.search(path.name) for path in paths):
+            names = ", ".join(path.name for path in paths)
+            raise HubError(f"{folder} has several files of the split {split!r}: {names}. Keep one of them.")
+    if not files and (folder / "data").is_dir():
+        return split_files(folder / "data")
+    return files
+
+
+def read_tables(paths: Sequence[Path], columns: Sequence[str]) -> pd.DataFrame:
+    """Read one or several files as one table."""
+    return pd.concat([read_table(path, columns) for path in paths], ignore_index=True)
+
+
+def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """Read a table.
+
+    Parameters
+    ----------
+    path : Path
+    columns : sequence of str
+        Columns that are needed. They tell the separator of a CSV file.
+
+    Raises
+    ------
+    HubError
+        If the file cannot be read; the message names it.
+    """
+    try:
+        match table_kind(path):
+            case ".csv" | ".tsv":
+                return _read_csv(path, columns)
+            case ".parquet":
+                return pd.read_parquet(path)
+            case ".jsonl":
+                return pd.read_json(path, lines=True, dtype=False, encoding="utf-8-sig")
+            case ".json":
+                try:
+                    return pd.read_json(path, dtype=False, encoding="utf-8-sig")
+                except ValueError:  # one object in each line
+                    return pd.read_json(path, lines=True, dtype=False, encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise HubError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8.") from None
+    except HubError:
+        raise
+    except (ValueError, pd.errors.ParserError, OSError, EOFError) as error:
+        raise HubError(f"{path} could not be read: {first_line(error)}.") from None
+    raise HubError(f"{path} has an unknown type {path.suffix!r}; expected {TABLES}, possibly compressed (.gz).")
+
+
+def _read_csv(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    # "NA" and "null" are texts, not missing values.
+    options: dict[str, Any] = {"keep_default_na": False, "dtype": str, "encoding": "utf-8-sig"}
+    headers = {sep: pd.read_csv(path, sep=sep, nrows=0, **options).columns for sep in SEPARATORS}
+    default = "\t" if table_kind(path) == ".tsv" else ","
+    separator = next((sep for sep, header in headers.items() if set(columns) <= set(header)), default)
+    frame = pd.read_csv(path, sep=separator, **options)
+    if not isinstance(frame.index, pd.RangeIndex):  # pandas used the first field of each row as its index
+        raise HubError(f"{path}: the rows have more fields than the header; quote texts that contain the separator.")
+    return frame
+
+
+def check_quotes(texts: Sequence[Any], labels: Sequence[Any], where: str) -> None:
+    """Refuse texts of a CSV file that contain lines which look like rows: a quotation mark was not closed.
+
+    Raises
+    ------
+    HubError
+        If a line inside a text ends in a separator and a label that other rows have.
+    """
+    known = {str(label).strip() for label in labels}
+    endings = tuple(f"{sep}{label}" for sep in SEPARATORS for label in known)
+    for row, text in enumerate(texts, 1):
+        if isinstance(text, str) and "\n" in text:
+            inside = [line for line in text.splitlines()[:-1] if line.rstrip('"\r ').endswith(endings)]
+            if inside:
+                raise HubError(
+                    f"{where}, row {row}: the text has {len(text.splitlines())} lines, and {len(inside)} of them look "
+                    "like rows of their own, so a quotation mark is probably not closed. Close it, or write a "
+                    "quotation mark inside a text twice; texts that are meant so can be stored as JSONL or Parquet."
+                )
+
+
+def column(frame: pd.DataFrame, name: str, where: str) -> list[Any]:
+    """Return a column; several names separated by commas are joined by a space, row by row.
+
+    Raises
+    ------
+    HubError
+        If there is no such column, or a part of a pair is missing.
+    """
+    if name in frame.columns:
+        return list(frame[name].tolist())
+    names = [part.strip() for part in name.split(",")]
+    for part in names:
+        if part not in frame.columns:
+            raise HubError(f"{where} has no column {part!r}; it has {', '.join(map(str, frame.columns))}.")
+    rows = list(zip(*(frame[part].tolist() for part in names), strict=True))
+    for row, parts in enumerate(rows, 1):
+        for part, text in zip(names, parts, strict=True):
+            if not isinstance(text, str):
+                raise HubError(f"{where}, row {row}: the text of the column {part!r} is missing or not a string.")
+    return [PAIR.join(parts) for parts in rows]
