@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import stat
 import subprocess
 import sys
 import threading
+import warnings
+from dataclasses import replace
 from pathlib import Path
 
+import datasets
+import numpy as np
+import pandas as pd
 import pytest
+import torch
+import transformers
+from transformers import AutoTokenizer
 from typer.testing import CliRunner
 
 from ntps_utils._utils.files import check_writable, write_text
+from ntps_utils.cli.benchmark import parse_names
 from ntps_utils.cli.main import app
+from ntps_utils.evidence.experiment import ExperimentConfig, run_experiment
+from ntps_utils.evidence.prescreen import Calibration, judge, prescreen
+from ntps_utils.evidence.statistics import HeldOutPerformance
+from ntps_utils.evidence.tables import load_recorded
+from ntps_utils.models._hub import HubError
+from ntps_utils.models.datasets import DatasetWarning, TextDataset, as_dataset, load_texts
+from ntps_utils.models.extraction import ExtractionWarning, tokenize
+from ntps_utils.models.finetuning import FinetuneConfig, projection_modules
+from ntps_utils.models.loading import load_model
+from ntps_utils.models.scoring import score_model
 
 SCORE = ["score", "lab/XS", "lab/topic", "--max-texts", "60", "--layers", "last"]
 
@@ -118,3 +138,386 @@ def test_results_reach_a_terminal_that_lacks_their_characters(tmp_path, tiny_dat
 def test_characters_that_a_terminal_lacks_are_replaced(command, encoding):
     outcome = CliRunner(charset=encoding).invoke(app, command)
     assert outcome.exit_code == 0, outcome.exception
+
+
+# -- files -------------------------------------------------------------------------
+
+ROWS = [("a good day", "yes"), ("a bad day, alas", "no"), ("nothing; at all", "no"), ("good", "yes")]
+EXPECTED = (tuple(text for text, _ in ROWS), [1, 0, 0, 1], ("no", "yes"))
+
+
+def csv_text(separator: str) -> str:
+    lines = [f"text{separator}label", *(f'"{text}"{separator}{label}' for text, label in ROWS)]
+    return "\n".join(lines) + "\n"
+
+
+def frame() -> pd.DataFrame:
+    return pd.DataFrame(ROWS, columns=["text", "label"])
+
+
+FILES = {
+    "d.csv": lambda p: p.write_text(csv_text(",")),
+    "semicolons.csv": lambda p: p.write_text(csv_text(";")),
+    "tabs.csv": lambda p: p.write_text(csv_text("\t")),
+    "bars.csv": lambda p: p.write_text(csv_text("|")),
+    "d.tsv": lambda p: p.write_text(csv_text("\t")),
+    "excel.csv": lambda p: p.write_bytes(b"\xef\xbb\xbf" + csv_text(";").replace("\n", "\r\n").encode()),
+    "d.csv.gz": lambda p: p.write_bytes(gzip.compress(csv_text(",").encode())),
+    "d.json": lambda p: p.write_text(frame().to_json(orient="records")),
+    "columns.json": lambda p: p.write_text(frame().to_json()),
+    "lines.json": lambda p: p.write_text(frame().to_json(orient="records", lines=True)),
+    "d.jsonl": lambda p: p.write_text(frame().to_json(orient="records", lines=True)),
+    "d.jsonl.gz": lambda p: p.write_bytes(gzip.compress(frame().to_json(orient="records", lines=True).encode())),
+    "d.parquet": lambda p: frame().to_parquet(p),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_of_all_kinds_hold_the_same_texts(tmp_path, name):
+    FILES[name](tmp_path / name)
+    data = load_texts(tmp_path / name)
+    assert (data.texts, data.labels.tolist(), data.label_names) == EXPECTED
+    assert data.name == name.partition(".")[0]
+
+
+def hub_clone(folder: Path) -> None:
+    (folder / "data").mkdir()
+    for i, part in enumerate((frame()[:3], frame()[3:])):
+        part.to_parquet(folder / "data" / f"train-0000{i}-of-00002.parquet")
+    frame()[::-1].to_parquet(folder / "data" / "test-00000-of-00001.parquet")
+    (folder / "README.md").write_text("---\n")
+
+
+def saved_to_disk(folder: Path) -> None:
+    parts = {"train": frame(), "test": frame()[::-1]}
+    stored = {name: datasets.Dataset.from_pandas(part, preserve_index=False) for name, part in parts.items()}
+    datasets.DatasetDict(stored).save_to_disk(str(folder))
+
+
+def mixed_kinds(folder: Path) -> None:
+    frame().to_csv(folder / "train.csv", index=False)
+    frame()[::-1].to_json(folder / "test.jsonl", orient="records", lines=True)
+    (folder / "notes.txt").write_text("not a table")
+
+
+@pytest.mark.parametrize("make", [hub_clone, saved_to_disk, mixed_kinds])
+def test_folders_of_all_kinds_hold_the_same_splits(tmp_path, make):
+    make(tmp_path)
+    data, test = load_texts(tmp_path, "train"), load_texts(tmp_path, "test")
+    assert (data.texts, data.labels.tolist(), data.label_names) == EXPECTED
+    assert test.texts == EXPECTED[0][::-1]
+    assert data.name == tmp_path.name
+    with pytest.raises(HubError, match="has no split 'dev'"):
+        load_texts(tmp_path, "dev")
+
+
+def test_two_files_of_one_split_are_refused(tmp_path):
+    for name in ("train.csv", "train.tsv"):
+        (tmp_path / name).write_text(csv_text(","))
+    with pytest.raises(HubError, match=r"several files of the split 'train': train\.csv, train\.tsv"):
+        load_texts(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["broken.csv.gz", "broken.json", "broken.parquet", "broken.jsonl"])
+def test_damaged_files_are_refused_in_one_line(tmp_path, name):
+    (tmp_path / name).write_bytes(b'{"text": [1, 2')
+    with pytest.raises(HubError, match=r"could not be read|is not UTF-8") as error:
+        load_texts(tmp_path / name)
+    assert "\n" not in str(error.value)
+
+
+def test_text_pairs_are_joined(tmp_path):
+    path = tmp_path / "pairs.csv"
+    path.write_text("premise,hypothesis,label\nIt rains.,It is wet.,1\nIt rains.,It is dry.,0\n")
+    data = load_texts(path, text_column="premise,hypothesis")
+    assert data.texts == ("It rains. It is wet.", "It rains. It is dry.")
+    with pytest.raises(HubError, match="has no column 'conclusion'; it has premise, hypothesis, label"):
+        load_texts(path, text_column="premise,conclusion")
+
+
+def test_a_quotation_mark_that_is_not_closed_is_refused(tmp_path):
+    rows = [f"a good day number {i},1" for i in range(60)]
+    rows[10] = '"' + rows[10]
+    rows[40] = '"' + rows[40]
+    (tmp_path / "quotes.csv").write_text("text,label\n" + "\n".join(rows) + "\n")
+    with pytest.raises(HubError, match=r"row 11: the text has 31 lines, and \d+ of them look like rows"):
+        load_texts(tmp_path / "quotes.csv")
+    (tmp_path / "lines.csv").write_text('text,label\n"two\nlines",1\n"one, two",0\n')
+    assert load_texts(tmp_path / "lines.csv").texts == ("two\nlines", "one, two")
+
+
+# -- labels ------------------------------------------------------------------------
+
+
+def labeled(folder: Path, kind: str, labels: list[object]) -> Path:
+    path = folder / f"d.{kind}"
+    table = pd.DataFrame({"text": [f"text {i}" for i in range(len(labels))], "label": labels})
+    writer = {"csv": table.to_csv, "parquet": table.to_parquet, "jsonl": table.to_json}[kind]
+    writer(
+        path, **({"index": False} if kind == "csv" else {"orient": "records", "lines": True} if kind == "jsonl" else {})
+    )
+    return path
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "jsonl"])
+@pytest.mark.parametrize(
+    ("labels", "numbers"),
+    [
+        ([0, 2, 1], [0, 2, 1]),
+        ([0.0, 1.0, 1.0], [0, 1, 1]),
+        ([True, False, True], [1, 0, 1]),
+        (["b", "a", "c"], [1, 0, 2]),
+    ],
+)
+def test_labels_have_the_same_numbers_in_all_files(tmp_path, kind, labels, numbers):
+    assert load_texts(labeled(tmp_path, kind, labels)).labels.tolist() == numbers
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "jsonl"])
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([3.7, 1.0, 2.0], "row 1: the label is the number 3.7, not a class"),
+        ([1, 2, 0.25], "row 3: the label is the number 0.25, not a class"),
+        ([[0, 2], [1, 3], [0, 1]], "row 1: the label .* holds several values"),
+        (["0,1", "2", "0,2"], "row 1: the label '0,1' holds several values"),
+    ],
+)
+def test_labels_that_are_no_classes_are_refused_in_all_files(tmp_path, kind, labels, message):
+    with pytest.raises(HubError, match=message):
+        load_texts(labeled(tmp_path, kind, labels))
+
+
+@pytest.mark.parametrize(("train", "test"), [([0, 1, 2], [0, 1]), ([0, 1], [0, 1, 2]), ([1, 2], [2, 1])])
+def test_all_splits_have_the_same_classes(tmp_path, train, test):
+    for split, labels in (("train", train), ("test", test)):
+        table = pd.DataFrame({"text": [f"text {i}" for i in range(len(labels))], "label": labels})
+        table.to_csv(tmp_path / f"{split}.csv", index=False)
+    one, two = load_texts(tmp_path, "train"), load_texts(tmp_path, "test")
+    assert one.label_names == two.label_names == ("0", "1", "2")
+    assert (one.labels.tolist(), two.labels.tolist()) == (train, test)
+
+
+def test_a_split_without_labels_does_not_matter_for_the_others(tmp_path):
+    frame().to_csv(tmp_path / "train.csv", index=False)
+    frame()[["text"]].to_csv(tmp_path / "test.csv", index=False)
+    assert load_texts(tmp_path).label_names == ("no", "yes")
+
+
+def test_classes_of_one_text_each_are_noted(tmp_path):
+    path = labeled(tmp_path, "csv", [f"id{i}" for i in range(30)])
+    with pytest.warns(DatasetWarning, match="30 of 30 classes have one text each. Is the column of labels one of"):
+        load_texts(path)
+
+
+def test_a_single_file_has_no_texts_to_test_on(tmp_path):
+    path = labeled(tmp_path, "csv", [0, 1] * 20)
+    with pytest.raises(HubError, match=r"d\.csv is a single file.*folder with train\.csv and test\.csv"):
+        ExperimentConfig().texts(str(path))
+    outcome = CliRunner().invoke(app, ["benchmark", "--models", "lab/XS", "--datasets", str(path)])
+    assert outcome.exit_code == 2
+    assert "is a single file" in outcome.output
+
+
+def test_paths_may_contain_separators(tmp_path):
+    for name in ("lr=1", "a,b"):
+        (tmp_path / name).mkdir()
+        assert parse_names(str(tmp_path / name), "--datasets") == {str(tmp_path / name): str(tmp_path / name)}
+    assert parse_names("x=a,y", "--datasets") == {"x": "a", "y": "y"}
+
+
+@pytest.mark.slow
+def test_a_cell_leaves_out_texts_without_tokens(tiny_model, tiny_data, tmp_path):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    tokenizer.backend_tokenizer.post_processor = None  # no token for an empty text
+    for split in ("train", "test"):
+        table = pd.read_csv(tiny_data / f"{split}.csv", dtype=str, keep_default_na=False)
+        table = table.rename(columns={"text": "body", "label": "kind"})
+        table.loc[3, "body"] = ""
+        table.to_csv(tmp_path / f"{split}.csv", index=False)
+    lora = FinetuneConfig(max_steps=2, eval_steps=1)
+    settings = ExperimentConfig(
+        lora=lora, frozen=replace(lora, method="frozen"), text_column="body", label_column="kind"
+    )
+    model = replace(load_model(tiny_model, dtype="float32"), tokenizer=tokenizer)
+    with pytest.warns(ExtractionWarning, match="1 of 90 texts of .* have no token and are left out"):
+        result = run_experiment(model, *settings.texts(str(tmp_path)), settings)
+    assert (result.n_train, result.n_test) == (89, 44)
+    assert result.finetuning is not None
+
+
+# -- texts -------------------------------------------------------------------------
+
+
+def words(share_unknown: float, n: int = 200) -> TextDataset:
+    n_unknown = round(10 * share_unknown)
+    texts = [" ".join(["w1"] * (10 - n_unknown) + ["zzz"] * n_unknown) for _ in range(n)]
+    return as_dataset((texts, [i % 2 for i in range(n)]))
+
+
+def test_unknown_tokens_are_noted_and_refused(tiny_model):
+    model = load_model(tiny_model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tokenize(model, words(0.0))
+    with pytest.warns(ExtractionWarning, match="18% of the tokens of texts are unknown to the tokenizer"):
+        tokenize(model, words(0.2))
+    with pytest.raises(ValueError, match=r"73% of the tokens of texts are unknown .* Use another model"):
+        tokenize(model, words(0.8))
+
+
+def test_control_tokens_in_texts_are_noted(tiny_model):
+    data = as_dataset((["w1 w2", "w1 <unk> w2", "<s> w1 <unk>"], [0, 1, 1]))
+    with pytest.warns(ExtractionWarning, match="2 texts of texts contain <unk>, which the tokenizer .* control token"):
+        tokenize(load_model(tiny_model), data)
+
+
+def sorted_file(folder: Path) -> Path:
+    path = folder / "sorted.csv"
+    rows = [f"{word} day number {i},{label}" for label, word in enumerate("abcd") for i in range(30)]
+    path.write_text("text,label\n" + "\n".join(rows) + "\n")
+    return path
+
+
+def test_classes_that_the_first_texts_lack_are_noted(tmp_path, tiny_model):
+    with pytest.warns(DatasetWarning, match="The first 70 texts of sorted have none of the class '3'"):
+        score_model(tiny_model, as_words(sorted_file(tmp_path)), max_texts=70, layers="last", controls=False)
+
+
+def as_words(path: Path) -> TextDataset:
+    """The same rows in words that the tokenizer of the tiny model knows."""
+    data = load_texts(path)
+    return replace(data, texts=tuple(f"w{i % 40} w{label}" for i, label in enumerate(data.labels)))
+
+
+def test_repeated_texts_are_noted(tiny_model):
+    data = as_dataset((["w1 w2", "w3 w4"] * 20, [0, 1] * 20))
+    with pytest.warns(DatasetWarning, match="95% of the texts of texts repeat others"):
+        score_model(tiny_model, data, layers="last", controls=False)
+
+
+def test_prescreening_does_not_predict_from_fewer_texts_than_features():
+    report = prescreen(load_model("lab/M", dtype="float32"), load_texts("lab/topic").head(60), calibration="lab")
+    assert report.verdict == "unknown"
+    assert any("60 texts are fewer than the 96 features" in reason for reason in report.reasons)
+
+
+def test_prescreening_does_not_decide_without_skill():
+    performance = HeldOutPerformance(0.03, -0.06, -0.35, 0.16, 0.82, 0.09)
+    facts = Calibration("x", 33, 11, (), 0.03, performance)
+    assert not facts.predicts
+    for gain, low, high, headroom in ((0.06, 0.02, 0.10, 0.46), (0.017, 0.017, 0.017, 0.017)):
+        assert judge(gain, low, high, 0.01, headroom, 0.5, facts)[0] == "unknown"
+    assert judge(0.004, 0.0, 0.005, 0.01, 0.005, 0.5, facts)[0] == "no"
+
+
+@pytest.mark.parametrize(("value", "shown"), [("150", "150"), ("-1", "-1")])
+def test_the_threshold_is_refused_in_the_units_of_the_option(value, shown):
+    outcome = CliRunner().invoke(app, ["prescreen", "lab/XS", "lab/topic", "--threshold", value])
+    assert outcome.exit_code == 2
+    assert f"--threshold must be a number in [0, 100), got {shown}" in " ".join(outcome.output.split())
+
+
+def test_a_small_calibration_is_refused_before_the_model_is_loaded(tmp_path):
+    cells = load_recorded("lab").query("dataset in ['lab/topic', 'lab/tense']")
+    cells.to_csv(tmp_path / "few_cells.csv", index=False)
+    with pytest.raises(ValueError, match=r"has too few datasets: 1, besides those that are left out\. At least 5"):
+        prescreen("no/model", load_texts("lab/topic").head(50), calibration=str(tmp_path / "few_cells.csv"))
+
+
+# -- models ------------------------------------------------------------------------
+
+
+def saved(folder: Path, config: transformers.PretrainedConfig, cls: type, tokenizer: Path) -> Path:
+    torch.manual_seed(0)
+    cls(config).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(tokenizer).save_pretrained(folder)
+    return folder
+
+
+SMALL = {"vocab_size": 60, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+UNSUPPORTED = {
+    "bert": (
+        transformers.BertLMHeadModel,
+        transformers.BertConfig(**SMALL, intermediate_size=64),
+        "not a causal model",
+    ),
+    "roberta": (
+        transformers.RobertaForMaskedLM,
+        transformers.RobertaConfig(**SMALL, intermediate_size=64),
+        "not a causal model",
+    ),
+    "bidirectional gemma": (
+        transformers.Gemma3ForCausalLM,
+        transformers.Gemma3TextConfig(
+            **SMALL, intermediate_size=64, head_dim=16, num_key_value_heads=1, use_bidirectional_attention=True
+        ),
+        "not a causal model",
+    ),
+    "opt-350m": (
+        transformers.OPTForCausalLM,
+        transformers.OPTConfig(
+            **SMALL, ffn_dim=64, word_embed_proj_dim=16, do_layer_norm_before=False, max_position_embeddings=64
+        ),
+        "hidden states of the widths",
+    ),
+    "mamba": (
+        transformers.MambaForCausalLM,
+        transformers.MambaConfig(vocab_size=60, hidden_size=32, num_hidden_layers=2, state_size=4),
+        "are not the inputs of its blocks",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNSUPPORTED)
+def test_unsupported_models_are_refused_by_name(name, tmp_path, tiny_model, tiny_data):
+    cls, config, message = UNSUPPORTED[name]
+    folder = saved(tmp_path / "m", config, cls, tiny_model)
+    with pytest.raises(ValueError, match=message) as error:
+        score_model(folder, tiny_data, dtype="float32", layers="last")
+    assert "\n" not in str(error.value)
+    assert cls.__name__.split("For")[0][:4] in str(error.value)
+
+
+def test_models_that_do_not_run_in_float64_run_in_float32(tmp_path, tiny_model, tiny_data):
+    config = transformers.MixtralConfig(
+        **SMALL, intermediate_size=64, num_key_value_heads=1, num_local_experts=2, max_position_embeddings=64
+    )
+    folder = saved(tmp_path / "moe", config, transformers.MixtralForCausalLM, tiny_model)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model = load_model(folder, device="cpu")
+    if str(model.model.dtype) == "torch.float32":
+        assert any("does not run in float64" in str(w.message) for w in caught)
+        with pytest.raises(ValueError, match=r"does not run in float64 on cpu: .* Try another dtype"):
+            score_model(folder, tiny_data, dtype="float64", device="cpu", layers="last")
+    assert len(list(score_model(folder, tiny_data, device="cpu", layers="last"))) == 1
+
+
+def test_a_model_with_a_leftover_adapter_is_refused(tmp_path, tiny_model):
+    folder = tmp_path / "merged"
+    load_model(tiny_model).model.save_pretrained(folder)
+    (folder / "adapter_config.json").write_text("{}")
+    with pytest.raises(HubError, match="holds a whole model and an adapter, which may be merged into it already"):
+        load_model(folder)
+
+
+@pytest.mark.slow
+def test_models_for_images_and_text_are_scored_and_finetuned_by_their_text_part(tmp_path, tiny_model, tiny_data):
+    text = transformers.Gemma3TextConfig(**SMALL, intermediate_size=64, head_dim=16, num_key_value_heads=1)
+    vision = transformers.SiglipVisionConfig(
+        hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=14
+    )
+    config = transformers.Gemma3Config(
+        text_config=text.to_dict(), vision_config=vision.to_dict(), mm_tokens_per_image=4, image_token_index=59
+    )
+    folder = saved(tmp_path / "vision", config, transformers.Gemma3ForConditionalGeneration, tiny_model)
+    model = load_model(folder, dtype="float32")
+    names = projection_modules(model.model)
+    assert names
+    assert not any("vision" in name for name in names)
+    lora = FinetuneConfig(max_steps=2, eval_steps=1, r=1)
+    settings = ExperimentConfig(lora=lora, frozen=replace(lora, method="frozen"))
+    result = run_experiment(model, *settings.texts(str(tiny_data)), settings)
+    assert result.finetuning is not None
+    assert np.isfinite(result.transferability["linearized"].value)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ntps_utils._utils.validation import check_number
 from ntps_utils.cli import options
 from ntps_utils.cli.console import guarded, new_table, out, output_files, progress_callback, save
 
@@ -49,6 +50,7 @@ def prescreen_command(
     and whether any predictor is better than the mean gain.
     """
     with guarded(models=True), output_files(json_file, html_file):
+        check_number("--threshold", threshold, 0.0, 100.0, open_high=True)
         from ntps_utils.evidence.prescreen import prescreen
 
         with progress_callback() as progress:

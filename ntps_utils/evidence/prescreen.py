@@ -21,7 +21,7 @@ from ntps_utils.evidence.cost import finetuning_cost
 from ntps_utils.evidence.experiment import ExperimentConfig, middle_and_last, score_extraction
 from ntps_utils.evidence.statistics import GainRegressor, HeldOut, HeldOutPerformance, predict_held_out
 from ntps_utils.evidence.tables import load_recorded
-from ntps_utils.models.datasets import TextDataset, as_dataset
+from ntps_utils.models.datasets import TextDataset, as_dataset, first_texts
 from ntps_utils.models.extraction import extract, tokenize
 from ntps_utils.models.loading import CausalModel, as_model
 from ntps_utils.models.probes import warn_of_shared_texts
@@ -45,6 +45,7 @@ LABELS = {
 """Names of the predictors for tables and figures."""
 
 LEVEL = 0.8
+MIN_DATASETS = 5  # of a calibration: one is left out in turn, and intervals come from the others
 """Nominal coverage of the intervals of the gain."""
 
 CALIBRATIONS = ("lab", "real")
@@ -318,7 +319,7 @@ def prescreen(
             f"The calibration {name} has no dataset {unknown[0]!r}, so it cannot be left out; its datasets are {known}."
         )
     data = as_dataset(dataset, "train", text_column=text_column, label_column=label_column)
-    data = data if max_texts is None else data.head(min(max_texts, len(data)))
+    data = first_texts(data, max_texts)
     if len(np.unique(data.labels)) < 2:
         raise ValueError(f"All {len(data)} texts of {data.name} have one label; at least two classes are needed.")
     if np.sum(np.bincount(data.labels) >= 2) < 2:
@@ -327,6 +328,13 @@ def prescreen(
             "two classes with two texts each; give more texts."
         )
     warn_of_shared_texts(data.texts)
+    same = (cells["dataset"] == data.name) | (cells["texts"] == data.fingerprint) | cells["dataset"].isin(leave_out)
+    used = cells[~same]
+    if (n_datasets := used["dataset"].nunique()) < MIN_DATASETS:
+        raise ValueError(
+            f"The calibration {name} has too few datasets: {n_datasets}, besides those that are left out. At least "
+            f"{MIN_DATASETS} are needed."
+        )
     lm = as_model(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
 
     def report(step: str, done: int, total: int) -> None:
@@ -363,13 +371,11 @@ def prescreen(
         report(LABELS[f"transfer_{score}"], i, len(TRANSFERABILITY_SCORES))
         predictors[f"transfer_{score}"] = function(features)
 
-    same = (cells["dataset"] == data.name) | (cells["texts"] == data.fingerprint) | cells["dataset"].isin(leave_out)
     left_out = tuple(sorted(set(cells.loc[same, "dataset"])))
-    used = cells[~same]
     facts = Calibration(
         name=name,
         n_cells=len(used),
-        n_datasets=used["dataset"].nunique(),
+        n_datasets=n_datasets,
         left_out=left_out,
         mean_gain=float(used["gain"].mean()),
         performance=calibrate(used, seed=seed).performance,
@@ -381,6 +387,13 @@ def prescreen(
     gain, low, high = (min(float(value[0]), headroom) for value in (regressor.predict(x), *interval))
     distance = float(regressor.distance(x)[0])
     verdict, reasons = judge(gain, low, high, threshold, headroom, distance, facts)
+    if len(labels) < lm.dimension:
+        reasons = (
+            *reasons,
+            f"{len(labels)} texts are fewer than the {lm.dimension} features of the model, so that a linear predictor "
+            "fits any labels, and the predictors that depend on it are at their limits. Give more texts than features.",
+        )
+        verdict = verdict if headroom < threshold else "unknown"
     assert settings.lora is not None
     return PrescreenReport(
         model=lm.name,
@@ -474,10 +487,12 @@ def judge(
             f"This case is at the edge of the calibration or outside it: {100 * distance:.0f}% of its cells are nearer "
             "to its mean. The interval may be too narrow."
         )
-    if low > threshold:
+    if not facts.predicts:
+        verdict = "unknown"
+    elif low > threshold:
         verdict = "yes"
     elif high < threshold:
         verdict = "no"
     else:
-        verdict = "open" if facts.predicts else "unknown"
+        verdict = "open"
     return verdict, tuple(reasons)

@@ -167,6 +167,72 @@ class TextDataset:
         return replace(self, texts=tuple(self.texts[i] for i in index), labels=self.labels[index])
 
 
+def first_texts(data: TextDataset, n: int | None) -> TextDataset:
+    """Select the first texts, and warn of classes that only the others have: the rows may be sorted.
+
+    Parameters
+    ----------
+    data : TextDataset
+    n : int, optional
+        Number of texts; by default all.
+
+    Returns
+    -------
+    TextDataset
+
+    Warns
+    -----
+    DatasetWarning
+        If a class is lost.
+
+    Examples
+    --------
+    >>> data = TextDataset("reviews", "train", ["good", "bad", "fine"], [1, 0, 1], ["negative", "positive"])
+    >>> len(first_texts(data, 2))
+    2
+    """
+    if n is None or n >= len(data):
+        return data
+    first = data.head(n)
+    lost = sorted(set(data.labels.tolist()) - set(first.labels.tolist()))
+    if lost:
+        names = repr(data.label_names[lost[0]]) + (f" and {len(lost) - 1} others" if len(lost) > 1 else "")
+        warnings.warn(
+            f"The first {n} texts of {data.name} have none of the class {names}. The rows may be sorted: shuffle "
+            "them, or use more texts.",
+            DatasetWarning,
+            stacklevel=3,
+        )
+    return first
+
+
+def warn_of_repeated_texts(data: TextDataset, share: float = 0.05) -> None:
+    """Warn if many texts occur more than once.
+
+    Parameters
+    ----------
+    data : TextDataset
+    share : float
+        Share of the texts above which to warn, in [0, 1].
+
+    Warns
+    -----
+    DatasetWarning
+        If the share is exceeded; the message states it.
+
+    Examples
+    --------
+    >>> warn_of_repeated_texts(TextDataset("reviews", "train", ["good", "bad"], [1, 0], ["negative", "positive"]))
+    """
+    repeated = 1.0 - len(set(data.texts)) / max(len(data), 1)
+    if repeated > share:
+        warnings.warn(
+            f"{repeated:.0%} of the texts of {data.name} repeat others. They count several times; remove duplicates.",
+            DatasetWarning,
+            stacklevel=3,
+        )
+
+
 def registered_datasets() -> dict[str, dict[str, Any]]:
     """Load the entries of ``data/datasets.toml``.
 
@@ -254,7 +320,7 @@ def _from_frame(
 
 def _plain(label: Any) -> Any:
     """A label as a Python object, from a numpy or torch scalar."""
-    return label.item() if hasattr(label, "item") else label
+    return label.item() if getattr(label, "ndim", None) == 0 else label
 
 
 def load_texts(

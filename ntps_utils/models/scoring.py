@@ -12,7 +12,7 @@ import numpy as np
 from ntps_utils._utils.layers import Layers, resolve_layers
 from ntps_utils._utils.provenance import provenance
 from ntps_utils._utils.validation import check_integer
-from ntps_utils.models.datasets import TextDataset, as_dataset
+from ntps_utils.models.datasets import TextDataset, as_dataset, first_texts, warn_of_repeated_texts
 from ntps_utils.models.extraction import extract, random_groups
 from ntps_utils.models.loading import CausalModel, as_model
 from ntps_utils.theory.estimator import as_widths, check_score_settings, score_layers
@@ -106,8 +106,8 @@ def score_model(
     check_integer("max_texts", max_texts, 1, optional=True)
     widths = as_widths(k_v)
     data = as_dataset(dataset, split, text_column=text_column, label_column=label_column)
-    if max_texts is not None:
-        data = data.head(max_texts)
+    data = first_texts(data, max_texts)
+    warn_of_repeated_texts(data)
     present = np.unique(data.labels)
     if len(present) < 2:
         raise ValueError(
