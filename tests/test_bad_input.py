@@ -178,10 +178,10 @@ CASES: dict[str, tuple[Arguments, *tuple[str, ...]]] = {
     "commas without quotes": (
         lambda m: [S, "lab/XS", m.file("a.csv", "text,label\nso, so,0\nno, no,1\n")],
         "header",
-        "commas",
+        "the separator",
     ),
-    "semicolons": (lambda m: [S, "lab/XS", m.file("a.csv", "text;label\na;0\nb;1\n")], "no column 'label'"),
-    "unknown suffix": (lambda m: [S, "lab/XS", m.file("a.txt", "text,label\na,0\n")], "'.txt'", ".csv"),
+    "colons": (lambda m: [S, "lab/XS", m.file("a.csv", "text:label\na:0\nb:1\n")], "no column 'label'"),
+    "unknown suffix": (lambda m: [S, "lab/XS", m.file("a.txt", "text,label\na,0\n")], "'.txt'", "CSV"),
     "not a Parquet file": (lambda m: [S, "lab/XS", m.file("a.parquet", "PARQUET?")], "could not be read"),
     "broken JSONL": (lambda m: [S, "lab/XS", m.file("a.jsonl", '{"text": "a", "label"\n')], "could not be read"),
     "texts are numbers": (

@@ -163,7 +163,7 @@ def test_the_command_prints_and_writes_the_report(tmp_path):
     [
         (["--calibration", "mars"], "Unknown calibration 'mars'"),
         (["--leave-out", "nothing"], "no dataset 'nothing'"),
-        (["--threshold", "-3"], "threshold must be a number in [0, 1), got -0.03"),
+        (["--threshold", "-3"], "--threshold must be a number in [0, 100), got -3"),
         (["--json", "/nowhere/x.json"], "Cannot write"),
     ],
 )
