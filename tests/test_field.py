@@ -29,10 +29,17 @@ from ntps_utils.evidence.experiment import ExperimentConfig, run_experiment
 from ntps_utils.evidence.prescreen import Calibration, judge, prescreen
 from ntps_utils.evidence.statistics import HeldOutPerformance
 from ntps_utils.evidence.tables import load_recorded
+from ntps_utils.models import finetuning
 from ntps_utils.models._hub import HubError
 from ntps_utils.models.datasets import DatasetWarning, TextDataset, as_dataset, load_texts
 from ntps_utils.models.extraction import ExtractionWarning, tokenize
-from ntps_utils.models.finetuning import FinetuneConfig, projection_modules
+from ntps_utils.models.finetuning import (
+    FinetuneConfig,
+    FinetuneWarning,
+    attention_projections,
+    finetune,
+    projection_modules,
+)
 from ntps_utils.models.loading import load_model
 from ntps_utils.models.scoring import score_model
 
@@ -521,3 +528,38 @@ def test_models_for_images_and_text_are_scored_and_finetuned_by_their_text_part(
     result = run_experiment(model, *settings.texts(str(tiny_data)), settings)
     assert result.finetuning is not None
     assert np.isfinite(result.transferability["linearized"].value)
+
+
+def test_a_model_without_known_projections_lacks_one_predictor_only(monkeypatch):
+    monkeypatch.setattr(finetuning, "ATTENTION", ())
+    settings = ExperimentConfig(lora=None, n_train=60, n_test=30)
+    model = load_model("lab/XS", dtype="float32")
+    with pytest.warns(FinetuneWarning, match="The score 'linearized' is left out: LlamaForCausalLM has no query"):
+        result = run_experiment(model, *settings.texts("lab/topic"), settings)
+    assert "linearized" not in result.transferability
+    assert "headroom" in result.transferability
+    with pytest.warns(FinetuneWarning, match="The linearized gain is left out: .* --target-modules NAME"):
+        report = prescreen(model, load_texts("lab/topic").head(120), calibration="lab")
+    assert "transfer_linearized" not in report.predictors
+    lora = FinetuneConfig(max_steps=1, target_modules=("q_proj", "v_proj"))
+    assert finetune(model, *settings.texts("lab/topic"), lora).n_trainable > 0
+    with pytest.raises(ValueError, match=r"has no modules named c_attn; it has .*q_proj"):
+        projection_modules(model.model, ("c_attn",))
+
+
+MLA = ("q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj")
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (("W_pack",), ("W_pack",)),
+        (("q_proj", "kv_a_proj_with_mqa", "kv_b_proj", "o_proj"), ("q_proj", "kv_a_proj_with_mqa", "kv_b_proj")),
+        (
+            ("q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj"),
+            ("q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj"),
+        ),
+    ],
+)
+def test_projections_of_other_families_are_known(names, expected):
+    assert attention_projections(torch.nn.ModuleDict({name: torch.nn.Linear(2, 2) for name in names})) == expected

@@ -22,7 +22,7 @@ from ntps_utils._utils.validation import check_choice, check_flag, check_integer
 from ntps_utils.models._hub import HubError
 from ntps_utils.models.datasets import TextDataset, load_texts
 from ntps_utils.models.extraction import Extraction, ExtractionWarning, Tokens, extract, tokenize
-from ntps_utils.models.finetuning import CurvePoint, FinetuneConfig, finetune
+from ntps_utils.models.finetuning import CurvePoint, FinetuneConfig, FinetuneWarning, ProjectionError, finetune
 from ntps_utils.models.loading import AUTO_FLOAT64_PARAMETERS, CausalModel
 from ntps_utils.models.probes import (
     LogisticProbe,
@@ -381,7 +381,8 @@ class ExperimentResult:
     scores : tuple of ScoreSetting
         One for each layer, centering and width.
     transferability : mapping of str to TransferabilityValue
-        By name, see ``ntps_utils.models.transferability.TRANSFERABILITY_SCORES``.
+        By name, see ``ntps_utils.models.transferability.TRANSFERABILITY_SCORES``; without those that
+        the model has no modules for.
     score_seconds : float
         Duration of tokenization, extraction and scoring.
     seconds : float
@@ -852,7 +853,11 @@ def _transferability(features: FrozenFeatures) -> dict[str, TransferabilityValue
     values = {}
     for name, score in TRANSFERABILITY_SCORES.items():
         started = time.perf_counter()
-        value = score(features)
+        try:
+            value = score(features)
+        except ProjectionError as error:
+            warnings.warn(f"The score {name!r} is left out: {error}", FinetuneWarning, stacklevel=3)
+            continue
         values[name] = TransferabilityValue(value, time.perf_counter() - started)
     return values
 

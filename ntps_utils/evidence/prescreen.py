@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from ntps_utils.evidence.statistics import GainRegressor, HeldOut, HeldOutPerfor
 from ntps_utils.evidence.tables import load_recorded
 from ntps_utils.models.datasets import TextDataset, as_dataset, first_texts
 from ntps_utils.models.extraction import extract, tokenize
+from ntps_utils.models.finetuning import FinetuneWarning, ProjectionError
 from ntps_utils.models.loading import CausalModel, as_model
 from ntps_utils.models.probes import warn_of_shared_texts
 from ntps_utils.models.transferability import TRANSFERABILITY_SCORES, FrozenFeatures
@@ -369,7 +371,11 @@ def prescreen(
     )
     for i, (score, function) in enumerate(TRANSFERABILITY_SCORES.items(), 1):
         report(LABELS[f"transfer_{score}"], i, len(TRANSFERABILITY_SCORES))
-        predictors[f"transfer_{score}"] = function(features)
+        try:
+            predictors[f"transfer_{score}"] = function(features)
+        except ProjectionError as error:
+            warnings.warn(f"The {LABELS[f'transfer_{score}']} is left out: {error}", FinetuneWarning, stacklevel=2)
+    available = [column for column in PREDICTORS if column in predictors]
 
     left_out = tuple(sorted(set(cells.loc[same, "dataset"])))
     facts = Calibration(
@@ -378,10 +384,10 @@ def prescreen(
         n_datasets=n_datasets,
         left_out=left_out,
         mean_gain=float(used["gain"].mean()),
-        performance=calibrate(used, seed=seed).performance,
+        performance=calibrate(used, available, seed=seed).performance,
     )
-    regressor = GainRegressor().fit(used[list(PREDICTORS)].to_numpy(float), used["gain"], used["dataset"])
-    x = np.array([[predictors[column] for column in PREDICTORS]])
+    regressor = GainRegressor().fit(used[available].to_numpy(float), used["gain"], used["dataset"])
+    x = np.array([[predictors[column] for column in available]])
     headroom = predictors["transfer_headroom"]
     interval = regressor.predict_interval(x, LEVEL)
     gain, low, high = (min(float(value[0]), headroom) for value in (regressor.predict(x), *interval))

@@ -40,11 +40,25 @@ from ntps_utils.models.probes import logistic_probe
 Method = Literal["lora", "full", "frozen"]
 
 # Names of the query, key and value projections by architecture; a fused projection has one name.
-ATTENTION = (("q_proj", "k_proj", "v_proj"), ("query_key_value",), ("c_attn",), ("qkv_proj",), ("Wqkv",))
+ATTENTION = (
+    ("q_proj", "k_proj", "v_proj"),
+    ("query_key_value",),
+    ("c_attn",),
+    ("qkv_proj",),
+    ("Wqkv",),
+    ("W_pack",),
+    ("wqkv",),
+    ("q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj"),
+    ("q_proj", "kv_a_proj_with_mqa", "kv_b_proj"),
+)
+
+
+class ProjectionError(ValueError):
+    """A model has no query, key and value projections of a known name."""
 
 
 class FinetuneWarning(UserWarning):
-    """The loss diverged for a learning rate."""
+    """The loss diverged for a learning rate, or a model lacks the modules that a score needs."""
 
 
 @dataclass(frozen=True)
@@ -363,7 +377,7 @@ def attention_projections(model: torch.nn.Module) -> tuple[str, ...]:
 
     Raises
     ------
-    ValueError
+    ProjectionError
         If the architecture uses none of the known names.
 
     Examples
@@ -376,9 +390,9 @@ def attention_projections(model: torch.nn.Module) -> tuple[str, ...]:
     for names in ATTENTION:
         if ends.issuperset(names):
             return names
-    raise ValueError(
+    raise ProjectionError(
         f"{type(model).__name__} has no query, key and value projections of a known name; name the modules to "
-        "adapt with FinetuneConfig(target_modules=(...))."
+        "adapt: --target-modules NAME,..., or FinetuneConfig(target_modules=(...))."
     )
 
 
