@@ -604,7 +604,7 @@ class _Run:
                 added.add(layer)
                 if layer in self.features:
                     last = self.settings["pooling"] == "last"
-                    self.features[layer][rows] = (last_token(hidden, lengths) if last else means).double().cpu()
+                    self.features[layer][rows] = (last_token(hidden, lengths) if last else means).cpu().double()
 
             return consume
 

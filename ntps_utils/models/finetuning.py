@@ -657,7 +657,7 @@ def first_order_drop(
         run._backward(rows[start : start + max(64, config.batch_size)], ids, targets, len(rows))
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in run.trainable]
     n_head = len(list(run.head.parameters()))
-    squares = [float(g.double().square().sum()) for g in gradients]
+    squares = [float(g.cpu().double().square().sum()) for g in gradients]
     before, drops = loss(), []
     for step in steps:
         run.restore([value - step * gradient for value, gradient in zip(run.start, gradients, strict=True)])

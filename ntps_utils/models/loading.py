@@ -254,7 +254,7 @@ def weights_fingerprint(model: torch.nn.Module) -> str:
     for name, weight in sorted(model.state_dict().items()):
         flat = weight.detach().flatten()
         step = max(1, flat.numel() // N_SAMPLED)
-        sample = flat[::step][:N_SAMPLED].double().cpu().numpy()
+        sample = flat[::step][:N_SAMPLED].cpu().double().numpy()
         digest.update(f"{name} {tuple(weight.shape)} ".encode() + sample.tobytes())
     return digest.hexdigest()[:16]
 

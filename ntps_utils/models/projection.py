@@ -66,7 +66,7 @@ def word_features(model: CausalModel, data: TextDataset, layer: int, batch_size:
     with evaluation_mode(model.model):
         for start in range(0, len(texts), batch_size):
             batch = texts[start : start + batch_size]
-            hidden = hidden_states(model, batch)[layer].double().cpu()
+            hidden = hidden_states(model, batch)[layer].cpu().double()
             for ids, states in zip(batch, hidden, strict=True):
                 tokens = torch.tensor(ids)
                 sums.index_add_(0, tokens, states[: len(ids)])

@@ -604,7 +604,7 @@ def _adapter_gradients(
                     for (name, (inputs, _)), gradient in zip(records.items(), output_gradients, strict=True)
                 ]
                 gradients.append(torch.cat(blocks, 1))
-            batches.append(torch.stack(gradients, 1).double().cpu())
+            batches.append(torch.stack(gradients, 1).cpu().double())
     ordered = torch.cat(batches)
     result = torch.empty_like(ordered)
     result[order] = ordered

@@ -545,7 +545,7 @@ def subspaces(
     if moments.n_texts < d and not regularized:
         message = (
             f"Layer {layer}: {moments.n_texts} texts for {d} features. S is singular and all scores are optimistic; "
-            "use more texts, or shrinkage='ledoit-wolf'."
+            "use more texts, or shrink S (shrinkage='ledoit-wolf', --shrinkage ledoit-wolf)."
         )
         _warn(with_reference("few-texts", message))
     elif white_S.rank < d or white_A.rank < d:
