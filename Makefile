@@ -2,7 +2,7 @@
 # make test     run all tests; likewise
 # make quick    run the quick tests while you work on the code
 .DEFAULT_GOAL := help
-.PHONY: help env book pdf quick test light lint check dist reproduce notebooks faults fuzz mutate audit bench lock clean
+.PHONY: help env book pdf quick test versions light lint check dist reproduce notebooks faults fuzz mutate audit bench lock clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -55,6 +55,17 @@ quick: $(STAMP)  ## run the tests that take less than a minute together
 
 test: $(STAMP)  ## run all tests, and the examples in docstrings
 	$(BIN)/python -m pytest -n auto --dist loadscope $(OPTIONS)
+
+# WHICH=lowest takes the lower bounds of pyproject.toml, WHICH=latest the newest versions that it allows.
+WHICH := lowest
+versions:  ## run the quick tests with other versions of numpy and transformers, in an environment of its own
+	rm -rf _build/versions
+	$(PYTHON) -m venv _build/versions
+	_build/versions/bin/python -m pip install --quiet --disable-pip-version-check --upgrade \
+	  $$($(PYTHON) -c 'import re, sys; text = open("pyproject.toml").read(); print(*(name + ("==" + re.search(name + r">=([\d.]+)", text)[1] if sys.argv[1] == "lowest" else "") for name in ("numpy", "transformers")))' $(WHICH)) \
+	  -e '.[dev,book,grid]'
+	HYPOTHESIS_PROFILE=quick _build/versions/bin/python -m pytest tests -n auto -m "not slow and not browser and not dask and not hub" \
+	  --deselect tests/test_packaging.py::test_running_environment_matches_the_lock $(OPTIONS)
 
 light:  ## install the wheel without extras in an environment of its own, and test it there
 	rm -rf _build/light

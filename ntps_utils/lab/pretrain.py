@@ -407,6 +407,8 @@ def save_half(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folde
         half.load_state_dict({name: tensor.detach().cpu() for name, tensor in model.state_dict().items()})
         half.half().save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
+        file = temporary / "tokenizer_config.json"  # the name that transformers 4 knows, and 5 accepts
+        write_json(file, json.loads(file.read_text("utf-8")) | {"tokenizer_class": "PreTrainedTokenizerFast"})
         (temporary / "generation_config.json").unlink(missing_ok=True)
     return half.float()
 

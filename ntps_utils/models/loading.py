@@ -139,7 +139,8 @@ def backbone(model: Any) -> Any:
         model = model.module
     if hasattr(model, "get_base_model"):  # peft
         model = model.get_base_model()
-    return model.base_model
+    body = model.base_model
+    return model.get_decoder() if body is model and hasattr(model, "get_decoder") else body  # Gemma 3, transformers 4
 
 
 @contextmanager
