@@ -137,14 +137,15 @@ def test_the_tool_records_each_run_once_and_continues(tiny_data, tmp_path, monke
 
 
 def test_what_the_page_says_about_power_is_true():
-    confirms = {(r["target"], r["n_datasets"], r["rho"]): r["confirms"] for r in load_record("power")["rows"]}
+    rows = {(r["target"], r["n_datasets"], r["rho"]): r for r in load_record("power")["rows"]}
     for target in ("accuracy", "gain"):
-        assert confirms[target, 15, 0.3] < 0.3
-        assert 0.4 < confirms[target, 15, 0.5] < 0.6
-        assert 0.75 < confirms[target, 27, 0.5] < 0.95
-        assert confirms[target, 27, 0.3] < 0.5
-    refutes = {(r["target"], r["n_datasets"], r["rho"]): r["refutes"] for r in load_record("power")["rows"]}
-    assert refutes["accuracy", 27, 0.5] < 0.2
+        assert rows[target, 15, 0.3]["above_zero"] < 0.3
+        assert 0.4 < rows[target, 15, 0.5]["above_zero"] < 0.65
+        assert rows[target, 27, 0.3]["refuted_only"] > rows[target, 27, 0.3]["above_zero"]
+    for row in rows.values():
+        assert row["above_zero"] + row["refuted_only"] + row["neither"] == pytest.approx(1.0)
+        assert row["significant"] <= row["above_zero"]
+    assert max(row["told_apart"] for row in load_record("power")["controls"]) < 0.5
 
 
 def test_tables_of_the_page_list_all_datasets_and_pilots():
@@ -155,9 +156,14 @@ def test_tables_of_the_page_list_all_datasets_and_pilots():
     assert tables["pilots"].count("(chosen)") == 2 * len(chosen_rates())
 
 
-def test_power_simulation_finds_strong_correlations_only():
-    strong, none = (power.simulate("gain", 27, rho, 20)["confirms"] for rho in (0.9, 0.0))
+def test_power_simulations_find_strong_effects_only():
+    strong, none = (power.simulate("gain", 27, rho, 20)["above_zero"] for rho in (0.9, 0.0))
     assert (strong, none) == (1.0, pytest.approx(0.0, abs=0.15))
+    different, alike = (power.simulate_control(27, rho, 0.3, 20)["told_apart"] for rho in (-0.5, 0.57))
+    assert different > 0.9 > 0.4 > alike
+    large, small = (power.simulate_rise(mean, 1.0, 500)["both_above_zero"] for mean in (5.0, 0.0))
+    assert large > 0.95 > 0.1 > small
+    assert power.simulate_rise(0.0, 1e-3, 500)["refuted"] > 0.95
 
 
 def test_bag_of_words_finds_words_and_nothing_else():

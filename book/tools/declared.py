@@ -19,7 +19,14 @@ def tables() -> dict[str, str]:
     -------
     dict of str to str
     """
-    return {"datasets": datasets(), "order": order(), "pilots": pilots(), "power": power()}
+    return {
+        "datasets": datasets(),
+        "order": order(),
+        "pilots": pilots(),
+        "power": power(),
+        "power_of_controls": power_of_controls(),
+        "power_of_rises": power_of_rises(),
+    }
 
 
 def datasets() -> str:
@@ -87,18 +94,41 @@ def pilots() -> str:
 
 
 def power() -> str:
-    """Return how often simulated experiments confirm or refute."""
+    """Return how often simulated experiments find or exclude a correlation."""
+    shown = ("above_zero", "significant", "refuted_only", "neither")
     rows = [
-        (
-            row["target"],
-            row["n_datasets"],
-            f"{row['rho']:g}",
-            f"{100 * row['confirms']:.0f}%",
-            f"{100 * row['refutes']:.0f}%",
-        )
+        (row["target"], row["n_datasets"], f"{row['rho']:g}", *(f"{100 * row[name]:.0f}%" for name in shown))
         for row in load_record("power")["rows"]
     ]
-    return _table(("target", "datasets", "true correlation", "confirmed", "printed size refuted"), rows)
+    headings = (
+        "target", "datasets", "true correlation", "interval above 0", "and p after Holm's first step",
+        "printed size excluded, interval not above 0", "neither",
+    )  # fmt: skip
+    return _table(headings, rows)
+
+
+def power_of_controls() -> str:
+    """Return how often NTPS is told from principal components."""
+    rows = [
+        (row["n_datasets"], f"{row['control']:g}", f"{row['overlap']:g}", f"{100 * row['told_apart']:.0f}%")
+        for row in load_record("power")["controls"]
+    ]
+    return _table(("datasets", "correlation of the control", "its correlation with NTPS", "difference above 0"), rows)
+
+
+def power_of_rises() -> str:
+    """Return how often a rise of NTPS is found, and excluded."""
+    rows = [
+        (
+            f"mean of {row['mean']:g} standard deviations"
+            if row["mean"]
+            else f"none, standard deviation {row['sd']:g}",
+            f"{100 * row['both_above_zero']:.0f}%",
+            "" if row["mean"] else f"{100 * row['refuted']:.0f}%",
+        )
+        for row in load_record("power")["rises"]
+    ]
+    return _table(("true rise", "both intervals above 0", "both upper ends below 0.02"), rows)
 
 
 def _table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

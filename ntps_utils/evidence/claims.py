@@ -7,19 +7,31 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ntps_utils.evidence.declared import CLUSTERS, FINETUNED_MODELS, N_FIRST, Run, run_order
+from ntps_utils._utils.validation import check_integer
+from ntps_utils.evidence.declared import (
+    CLUSTERS,
+    EXCLUDED,
+    FINETUNED_MODELS,
+    N_ANALYZED,
+    N_FIRST,
+    N_SHUFFLED,
+    Run,
+    run_order,
+)
 from ntps_utils.evidence.experiment import ExperimentResult, ScoreSetting
 from ntps_utils.evidence.runs import RecordedRun
 from ntps_utils.evidence.statistics import (
     Estimate,
+    _cluster_counts,
+    _pooled_spearman,
     pooled_rank_correlation,
-    pooled_rank_difference,
     predict_left_out,
 )
 from ntps_utils.theory.linear import Array
@@ -30,7 +42,10 @@ PRINTED_ACCURACY, PRINTED_GAIN = 0.58, -0.70
 """Mean correlations in the paper's Figures 2 (accuracy) and 3 (gain)."""
 SMALL_RISE, SMALL_SKILL, NEAR_HEADROOM = 0.02, 0.05, 0.005
 """Sizes of the declared rules: a rise of NTPS, a skill, and regret above that of headroom in accuracy."""
-SIGNIFICANT = 0.05
+SIGNIFICANT = 0.025
+"""Level of the one-sided p-values, after Holm's correction."""
+N_RESAMPLES, SEED = 5000, 0
+"""Bootstrap resamples, and permutations, of the verdicts."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +63,10 @@ class Claim:
     confirmed : tuple of bool
         The conditions of its confirmation, in the declared order, without the p-value.
     refuted : bool
-        Whether an effect of the printed size is refuted.
+        What counts against the claim, such as that an effect of the printed size is excluded.
     p : float
-        P-value; ``p_adjusted`` is corrected for the number of claims by Holm's method.
+        One-sided p-value of all conditions; ``p_adjusted`` is corrected for the number of claims by
+        Holm's method.
     p_adjusted : float
         See ``p``.
     """
@@ -70,11 +86,11 @@ class Claim:
             return "held"
         if self.confirmed[0]:
             return "partly held"
-        return "not held" if self.refuted and not any(self.confirmed) else "open"
+        return "not held" if self.refuted else "open"
 
 
 def finished_datasets(runs: Iterable[RecordedRun]) -> tuple[str, ...]:
-    """List the datasets that both finetuned models have finished, in the declared order.
+    """List the datasets that both finetuned models have finished, up to the first that they have not.
 
     Parameters
     ----------
@@ -90,7 +106,8 @@ def finished_datasets(runs: Iterable[RecordedRun]) -> tuple[str, ...]:
     ()
     """
     done = {one.run for one in runs}
-    return tuple(name for name in run_order() if all(Run("lora", model, name) in done for model in FINETUNED_MODELS))
+    order = (name for name in run_order() if name not in EXCLUDED)
+    return tuple(takewhile(lambda name: all(Run("lora", model, name) in done for model in FINETUNED_MODELS), order))
 
 
 def setting_of(
@@ -192,18 +209,34 @@ def wide(table: pd.DataFrame, column: str) -> Array:
     Returns
     -------
     (models, datasets) float64
+
+    Raises
+    ------
+    ValueError
+        If a value is not finite.
     """
     datasets = [name for name in run_order() if name in set(table["dataset"])]
     values = table.pivot(index="model", columns="dataset", values=column)
-    return values.loc[list(FINETUNED_MODELS), datasets].to_numpy(dtype=float)
+    array = values.loc[list(FINETUNED_MODELS), datasets].to_numpy(dtype=float)
+    if not np.isfinite(array).all():
+        raise ValueError(f"{column} is missing or not finite in some cells.")
+    return array
 
 
-def judge(runs: Iterable[RecordedRun], *, n_resamples: int = 5000, seed: int = 0) -> tuple[Claim, ...]:
+def judge(
+    runs: Iterable[RecordedRun],
+    n_analyzed: int | None = N_ANALYZED,
+    *,
+    n_resamples: int = N_RESAMPLES,
+    seed: int = SEED,
+) -> tuple[Claim, ...]:
     """Judge the claims (iii) to (vi) by the declared rules.
 
     Parameters
     ----------
     runs : iterable of RecordedRun
+    n_analyzed : int, optional
+        Number of datasets from the start of the order; by default the one that was set when the runs ended.
     n_resamples : int
         Number of bootstrap resamples, and of permutations.
     seed : int
@@ -216,20 +249,24 @@ def judge(runs: Iterable[RecordedRun], *, n_resamples: int = 5000, seed: int = 0
     Raises
     ------
     ValueError
-        If fewer datasets are finished than declared.
+        If the runs have not ended, or fewer datasets are finished than are to be analyzed.
 
     Examples
     --------
-    >>> judge(())
+    >>> judge((), 15)
     Traceback (most recent call last):
     ...
-    ValueError: 0 datasets are finished; the declared analysis needs at least 15.
+    ValueError: 0 datasets are finished; the analysis of 15 needs the others first.
     """
     runs = tuple(runs)
-    n = len(finished_datasets(runs))
-    if n < N_FIRST:
-        raise ValueError(f"{n} datasets are finished; the declared analysis needs at least {N_FIRST}.")
+    if n_analyzed is None:
+        raise ValueError("The runs have not ended: N_ANALYZED is not set, so that nothing is analyzed yet.")
+    check_integer("the number of analyzed datasets", n_analyzed, N_FIRST)
+    finished = finished_datasets(runs)
+    if len(finished) < n_analyzed:
+        raise ValueError(f"{len(finished)} datasets are finished; the analysis of {n_analyzed} needs the others first.")
     table = finetuned_table(runs)
+    table = table[table["dataset"].isin(finished[:n_analyzed])]
     claims = (
         _accuracy_claim(table, n_resamples, seed),
         _rise_claim(runs),
@@ -253,18 +290,45 @@ def _clusters(table: pd.DataFrame) -> list[str]:
     return [CLUSTERS.get(name, name) for name in run_order() if name in set(table["dataset"])]
 
 
+def _permutation_p(x: Array, y: Array, sign: float, n_permutations: int, seed: int) -> float:
+    """One-sided p-value of the mean Spearman coefficient; datasets are permuted in all models at once."""
+    ranks = [stats.rankdata(values, axis=1) for values in (x, y)]
+    a, b = (r - r.mean(axis=1, keepdims=True) for r in ranks)
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    if (norms == 0).any():
+        return 1.0
+    n = x.shape[1]
+    permutations = np.random.default_rng(seed).permuted(np.tile(np.arange(n), (n_permutations, 1)), axis=1)
+    null = np.mean(np.einsum("mn,mpn->mp", a, b[:, permutations]) / norms[:, None], axis=0)
+    rho = float(np.mean(np.sum(a * b, axis=1) / norms))
+    return float((1 + np.sum(sign * null >= sign * rho - 1e-12)) / (1 + n_permutations))
+
+
+def _bootstrap(samples: Array, value: float) -> tuple[Estimate, float]:
+    """Percentile interval of a resampled quantity, and the one-sided p-value against zero."""
+    samples = samples[np.isfinite(samples)]
+    if not len(samples):
+        return Estimate(value, np.nan, np.nan), 1.0
+    low, high = np.quantile(samples, [0.025, 0.975])
+    p = float((1 + np.sum(samples <= 0.0)) / (1 + len(samples)))
+    return Estimate(value, float(low), float(high)), p
+
+
 def _accuracy_claim(table: pd.DataFrame, n_resamples: int, seed: int) -> Claim:
     x, y, other = (wide(table, name) for name in ("ntps", "accuracy", "ntps_pca_s"))
-    clusters = _clusters(table)
+    clusters, n = _clusters(table), x.shape[1]
     found = pooled_rank_correlation(x, y, clusters=clusters, n_resamples=n_resamples, seed=seed)
-    difference = pooled_rank_difference(x, other, y, clusters=clusters, n_resamples=n_resamples, seed=seed)
+    counts = _cluster_counts(clusters, n, n_resamples, np.random.default_rng(seed))
+    samples = _pooled_spearman(x, y, counts) - _pooled_spearman(other, y, counts)
+    value = found.rho - float(_pooled_spearman(other, y, np.ones((1, n)))[0])
+    difference, p_difference = _bootstrap(samples, value)
     return Claim(
         "(iii)",
         "NTPS follows the accuracy of probes.",
         {"correlation": Estimate(found.rho, found.low, found.high), "more than principal components": difference},
         (found.low > 0.0, difference.low > 0.0),
         found.high < PRINTED_ACCURACY,
-        found.p,
+        max(_permutation_p(x, y, 1.0, n_resamples, seed), p_difference),
     )
 
 
@@ -296,16 +360,16 @@ def rises(runs: Iterable[RecordedRun]) -> pd.DataFrame:
 
 def _rise_claim(runs: Sequence[RecordedRun]) -> Claim:
     table = rises(runs)
+    declared = [name for name in run_order() if name not in EXCLUDED][:N_SHUFFLED]
     estimates, p_values = {}, []
     for model in FINETUNED_MODELS:
-        part = table[table["model"] == model]
+        part = table[(table["model"] == model) & table["dataset"].isin(declared)]
+        if len(part) < len(declared):
+            missing = sorted(set(declared) - set(part["dataset"]))
+            raise ValueError(f"{model} lacks runs with shuffled labels on {', '.join(missing)}.")
         differences = (part["rise"] - part["shuffled"]).to_numpy(dtype=float)
-        if len(differences) < 3:
-            raise ValueError(
-                f"{model} has shuffled labels on {len(differences)} finished datasets; the rise needs at least 3."
-            )
-        test = stats.ttest_1samp(differences, 0.0)
-        low, high = test.confidence_interval(0.95)
+        test = stats.ttest_1samp(differences, 0.0, alternative="greater")
+        low, high = stats.ttest_1samp(differences, 0.0).confidence_interval(0.95)
         estimates[model] = Estimate(float(differences.mean()), float(low), float(high))
         p_values.append(float(test.pvalue))
     return Claim(
@@ -319,51 +383,71 @@ def _rise_claim(runs: Sequence[RecordedRun]) -> Claim:
 
 
 def _gain_claim(table: pd.DataFrame, n_resamples: int, seed: int) -> Claim:
-    clusters = _clusters(table)
-    found = pooled_rank_correlation(
-        wide(table, "ntps"), wide(table, "gain"), clusters=clusters, n_resamples=n_resamples, seed=seed
-    )
-    skill = added_skill(table, ["headroom", "ntps"], ["headroom"], n_resamples=n_resamples, seed=seed)
+    x, gain = wide(table, "ntps"), wide(table, "gain")
+    found = pooled_rank_correlation(x, gain, clusters=_clusters(table), n_resamples=n_resamples, seed=seed)
+    skill, p_skill = added_skill(table, ["headroom", "ntps"], ["headroom"], n_resamples=n_resamples, seed=seed)
+    floor, _ = added_skill(table, ["headroom", "ntps"], None, n_resamples=n_resamples, seed=seed)
     return Claim(
         "(v)",
         "NTPS predicts the gain from LoRA: the lower the score, the larger the gain.",
-        {"correlation": Estimate(found.rho, found.low, found.high), "skill added to headroom": skill},
-        (found.high < 0.0, skill.low > 0.0),
+        {
+            "correlation": Estimate(found.rho, found.low, found.high),
+            "skill added to headroom": skill,
+            "skill against the median gain": floor,
+        },
+        (found.high < 0.0, skill.low > 0.0 and floor.value > 0.0),
         found.low > PRINTED_GAIN and skill.high < SMALL_SKILL,
-        found.p,
+        max(_permutation_p(x, gain, -1.0, n_resamples, seed), p_skill),
     )
 
 
 def added_skill(
-    table: pd.DataFrame, predictors: Sequence[str], floor: Sequence[str], *, n_resamples: int = 5000, seed: int = 0
-) -> Estimate:
-    """Estimate by what share some predictors lower the error of gains on left-out clusters.
+    table: pd.DataFrame,
+    predictors: Sequence[str],
+    floor: Sequence[str] | None,
+    *,
+    n_resamples: int = N_RESAMPLES,
+    seed: int = SEED,
+) -> tuple[Estimate, float]:
+    """Estimate by what share some predictors lower the error of gains on left-out clusters, within models.
 
     Parameters
     ----------
     table : DataFrame
         Result of :func:`finetuned_table`.
-    predictors, floor : sequence of str
-        Columns of the two sets of predictors.
+    predictors : sequence of str
+        Columns to predict the gain from, by ridge regression in each model.
+    floor : sequence of str, optional
+        Columns of the regression to compare with; by default the median gain of the other clusters.
     n_resamples, seed : int
-        Bootstrap resamples of clusters, and their random seed.
+        Bootstrap resamples of clusters, and their random seed. Errors are resampled, not refitted.
 
     Returns
     -------
-    Estimate
-        ``1 - error / error of floor``, of mean absolute errors.
+    skill : Estimate
+        ``1 - error / error of the floor``, of mean absolute errors over both models.
+    p : float
+        One-sided bootstrap p-value.
     """
-    gain, groups = table["gain"].to_numpy(dtype=float), table["cluster"].to_list()
-    errors = [
-        np.abs(predict_left_out(table[list(names)].to_numpy(dtype=float), gain, groups) - gain)
-        for names in (predictors, floor)
-    ]
-    sums = np.array([pd.Series(values).groupby(table["cluster"].to_numpy()).sum() for values in errors])
+    errors = [_left_out_errors(table, columns) for columns in (predictors, floor)]
+    sums = np.array([values.groupby(table["cluster"]).sum() for values in errors])
     rng = np.random.default_rng(seed)
     drawn = rng.integers(0, sums.shape[1], size=(n_resamples, sums.shape[1]))
-    skill = 1.0 - sums[0, drawn].sum(1) / sums[1, drawn].sum(1)
-    low, high = np.quantile(skill, [0.025, 0.975])
-    return Estimate(float(1.0 - sums[0].sum() / sums[1].sum()), float(low), float(high))
+    samples = 1.0 - sums[0, drawn].sum(1) / sums[1, drawn].sum(1)
+    return _bootstrap(samples, float(1.0 - sums[0].sum() / sums[1].sum()))
+
+
+def _left_out_errors(table: pd.DataFrame, columns: Sequence[str] | None) -> pd.Series:
+    """Absolute error of the gain of each row, predicted from the other clusters of the same model."""
+    errors = pd.Series(0.0, index=table.index)
+    for _, part in table.groupby("model"):
+        gain = part["gain"].to_numpy(dtype=float)
+        if columns is not None:
+            predicted = predict_left_out(part[list(columns)].to_numpy(dtype=float), gain, part["cluster"].to_list())
+        else:
+            predicted = np.array([part.loc[part["cluster"] != own, "gain"].median() for own in part["cluster"]])
+        errors[part.index] = np.abs(predicted - gain)
+    return errors
 
 
 def regret(score: Array, gain: Array) -> float:
@@ -406,6 +490,6 @@ def _skip_claim(table: pd.DataFrame, n_resamples: int, seed: int) -> Claim:
             "regret of headroom": Estimate(rival, np.nan, np.nan),
         },
         (own < low, own <= rival + NEAR_HEADROOM),
-        bool(low <= own <= high),
+        own >= float(null.mean()),
         float((1 + np.sum(null <= own + 1e-12)) / (1 + n_resamples)),
     )

@@ -61,9 +61,15 @@ DATASETS = (
 """Analyzed datasets, by name."""
 
 CLUSTERS = {"rotten_tomatoes": "movie sentences", "sst2": "movie sentences"} | {
-    name: "tweets" for name in DATASETS if name.startswith("tweet_")
+    name: "TweetEval" for name in DATASETS if name.startswith("tweet_")
 }
-"""Clusters of datasets with a common source; every other dataset is a cluster of its own."""
+"""Clusters of datasets with overlapping texts or from one benchmark; every other dataset is one of its own."""
+
+EXCLUDED: tuple[str, ...] = ()
+"""Datasets that failed twice in one model; they are left out of the order, for both models."""
+
+N_ANALYZED: int | None = None
+"""Number of datasets, from the start of the order, that the verdicts are computed from; set once, when the runs end."""
 
 ORDER_SEED = 20251125
 N_TRAIN, N_TEST, MAX_LENGTH = 2000, 1000, 64
