@@ -113,7 +113,7 @@ warnings.simplefilter(
 # L(V) = \tr Y - \tr\big(\tilde P_V B\big), \qquad L^* = \tr Y - \tr B .
 # $$
 #
-# :::{prf:theorem} (a) Exact identity
+# :::{prf:theorem} a. Exact identity
 # :label: thm-identity
 #
 # $$
@@ -125,7 +125,7 @@ warnings.simplefilter(
 #
 # ## Three scores, three pairs of bounds
 #
-# :::{prf:corollary} (b) Task-weighted score
+# :::{prf:theorem} b. Task-weighted score
 # :label: thm-task
 #
 # Divide {eq}`eq-identity` by $\tr B$:
@@ -137,7 +137,7 @@ warnings.simplefilter(
 #
 # It is the share of what *all* features explain that $V$ explains too, $R^2(V) / R^2(\text{all})$. There is no constant left to discuss.
 #
-# :::{prf:theorem} (c) Metric-matched score
+# :::{prf:theorem} c. Metric-matched score
 # :label: thm-metric
 #
 # Count all perception directions alike:
@@ -155,13 +155,16 @@ warnings.simplefilter(
 # In {eq}`eq-identity` replace each $\beta_i$ by the smallest, or by the largest. ∎
 # :::
 #
-# :::{prf:theorem} (d) The paper's Euclidean score
+# :::{prf:theorem} d. The paper's Euclidean score
 # :label: thm-euclidean
 #
 # With $\lambda_{\min}, \lambda_{\max}$ the extreme eigenvalues of $S$,
 #
 # $$
-# \beta_r\, \lambda_{\min}\, \|U\|_F^2\, (1 - \mathrm{NTPS}) \;\le\; \Delta(V) \;\le\; \beta_1\, \lambda_{\max}\, \|U\|_F^2\, (1 - \mathrm{NTPS}) .
+# \begin{aligned}
+# \Delta(V) &\ge \beta_r\, \lambda_{\min}\, \|U\|_F^2\, (1 - \mathrm{NTPS}) , \\
+# \Delta(V) &\le \beta_1\, \lambda_{\max}\, \|U\|_F^2\, (1 - \mathrm{NTPS}) .
+# \end{aligned}
 # $$ (eq-euclidean)
 # :::
 #
@@ -173,7 +176,7 @@ warnings.simplefilter(
 # \mathrm{NTPS})$. Then bound the $\beta_i$ as in (c). ∎
 # :::
 #
-# :::{prf:theorem} (e) Against the best encoder of the same width
+# :::{prf:theorem} e. Against the best encoder of the same width
 # :label: thm-rank-k
 #
 # If $k = \dim V < r$, no encoder of that width can reach $L^*$, and it is fairer to compare with
@@ -181,7 +184,10 @@ warnings.simplefilter(
 # $\mathrm{NTPS}_{S,k} = \frac1k \sum_{i \le k} \|\tilde P_V \tilde u_i\|^2$. Then
 #
 # $$
-# (\beta_k - \beta_{k+1})\, k\, (1 - \mathrm{NTPS}_{S,k}) \;\le\; \Delta_k \;\le\; (\beta_1 - \beta_{\min})\, k\, (1 - \mathrm{NTPS}_{S,k}) ,
+# \begin{aligned}
+# \Delta_k &\ge (\beta_k - \beta_{k+1})\, k\, (1 - \mathrm{NTPS}_{S,k}) , \\
+# \Delta_k &\le (\beta_1 - \beta_{\min})\, k\, (1 - \mathrm{NTPS}_{S,k}) ,
+# \end{aligned}
 # $$ (eq-rank-k)
 #
 # where $\beta_{\min}$ is the smallest eigenvalue of $B$, zero if $r < d$.
@@ -202,7 +208,7 @@ warnings.simplefilter(
 #
 # (c) and (d) use one number for the angles and two for the rest. With all principal angles, much less room is left.
 #
-# :::{prf:theorem} (f) All angles in the metric of the loss
+# :::{prf:theorem} f. All angles in the metric of the loss
 # :label: thm-angles
 #
 # Let $s_1 \le \dots \le s_r$ be the eigenvalues of $\tilde U^\top (I - \tilde P_V) \tilde U$, the squared sines of the principal angles between $U$ and $V$ in white
@@ -220,14 +226,17 @@ warnings.simplefilter(
 # same eigenvectors in the same order, and smallest in the opposite order (von Neumann). To attain the ends, turn each $\tilde u_i$ by its own angle out of the span of $V$, the angles in one order or in the other. ∎
 # :::
 #
-# :::{prf:theorem} (g) The Euclidean score with restricted constants
+# :::{prf:theorem} g. The Euclidean score with restricted constants
 # :label: thm-restricted
 #
 # The eigenvalues of $S$ enter (d) only through the ratio of two squared distances of the same vector to $V$, and only for vectors in the span of $U$. Let $M_E = U^\top (I - P_V) U$ be the Euclidean
 # counterpart of $M$, and $\mu_{\min}, \mu_{\max}$ the extreme generalized eigenvalues of $(M, M_E)$ on the range of $M_E$. Then
 #
 # $$
-# \beta_r\, \mu_{\min}\, \|U\|_F^2\, (1 - \mathrm{NTPS}) \;\le\; \Delta(V) \;\le\; \beta_1\, \mu_{\max}\, \|U\|_F^2\, (1 - \mathrm{NTPS}) ,
+# \begin{aligned}
+# \Delta(V) &\ge \beta_r\, \mu_{\min}\, \|U\|_F^2\, (1 - \mathrm{NTPS}) , \\
+# \Delta(V) &\le \beta_1\, \mu_{\max}\, \|U\|_F^2\, (1 - \mathrm{NTPS}) ,
+# \end{aligned}
 # $$ (eq-restricted)
 #
 # and $\mu_{\min}, \mu_{\max}$ lie between the extreme eigenvalues of $S$ on the span of $U$ and $V$.
@@ -545,7 +554,7 @@ glue("sure_held_high", float(sure["held out"].max()), display=False)
 #
 # Probes are mostly trained with cross-entropy instead of squares. The same moments answer the same question there.
 #
-# :::{prf:theorem} (h) Score test of softmax regression
+# :::{prf:theorem} h. Score test of softmax regression
 # :label: thm-score-test
 #
 # Let $q$ be the shares of the classes, and $S$ and $C$ centered moments of $N$ texts. At the point where no feature has a weight, Rao's score statistic {cite}`rao1948` of softmax regression with intercepts is

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 
+import pandas as pd
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -29,9 +31,21 @@ from ntps_utils.evidence.declared import (
 from ntps_utils.evidence.experiment import ExperimentConfig, run_experiment
 from ntps_utils.evidence.records import load_record
 from ntps_utils.evidence.runs import RecordedRun, chosen_rates, recorded_runs, write_runs
-from ntps_utils.models.datasets import as_dataset
+from ntps_utils.models.datasets import as_dataset, load_texts
 from ntps_utils.models.finetuning import PAPER_FINETUNING, FinetuneConfig
 from ntps_utils.models.loading import load_model
+
+
+@pytest.fixture
+def lab_data(tmp_path: Path) -> Path:
+    """A folder with texts of a task of the lab."""
+    folder = tmp_path / "lab-data-files"
+    folder.mkdir()
+    for split, n in (("train", 90), ("test", 45)):
+        data = load_texts("lab/topic", split).head(n)
+        pd.DataFrame({"text": data.texts, "label": data.labels}).to_csv(folder / f"{split}.csv", index=False)
+    return folder
+
 
 RATES = dict.fromkeys(FINETUNED_MODELS, 1e-3)
 
@@ -85,6 +99,9 @@ def test_rates_are_those_of_the_lower_mean_loss_of_complete_pilots(monkeypatch):
     ]
     monkeypatch.setattr(runs, "load_record", lambda name: {"runs": pilots})
     assert chosen_rates() == {"gemma-3-270m": 1e-3, "smollm2-135m-instruct": 3e-4}
+    for pilot in pilots:
+        pilot["best_cross_entropy"] = 0.5
+    assert set(chosen_rates().values()) == {3e-4}
     del pilots[0]
     assert chosen_rates() == {"smollm2-135m-instruct": 3e-4}
 
@@ -114,24 +131,24 @@ def test_runs_are_read_as_they_were_written(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_tool_records_each_run_once_and_continues(tiny_data, tmp_path, monkeypatch):
+def test_the_tool_records_each_run_once_and_continues(lab_data, tmp_path, monkeypatch):
     lora = FinetuneConfig(max_steps=2, eval_steps=(1,), r=1, early_stopping_patience=None)
     monkeypatch.setattr(declared, "lora_settings", lambda rate, seed=0: replace(lora, seed=seed))
-    plan = (Run("lora", "lab/XS", "tiny-data"), Run("scores", "lab/XS", "tiny-data"))
+    plan = (Run("lora", "lab/XS", "lab-data"), Run("scores", "lab/XS", "lab-data"))
     monkeypatch.setattr(tool, "planned_runs", lambda: plan)
     monkeypatch.setattr(tool, "chosen_rates", lambda: {"lab/XS": 1e-3})
     data, out = tmp_path / "data", tmp_path / "runs.jsonl"
     data.mkdir()
-    (data / "tiny-data").symlink_to(tiny_data)
+    (data / "lab-data").symlink_to(lab_data)
     command_line = typer.Typer()
     command_line.command()(tool.main)
     command = ["--data", str(data), "--out", str(out), "--device", "cpu"]
     assert CliRunner().invoke(command_line, [*command, "--limit", "1"]).exit_code == 0
     (first,) = recorded_runs(out)
-    assert (first.run, first.result.dataset) == (plan[0], "tiny-data")
+    assert (first.run, first.result.dataset) == (plan[0], "lab-data")
     assert first.provenance["settings"]["lora"]["max_steps"] == 2
     outcome = CliRunner().invoke(command_line, command)
-    assert "1/1 scores: lab/XS on tiny-data, seed 0" in outcome.output
+    assert "1/1 scores: lab/XS on lab-data, seed 0" in outcome.output
     assert [one.run for one in recorded_runs(out)] == list(plan)
     assert recorded_runs(out)[0] == first
 
@@ -176,14 +193,14 @@ def test_bag_of_words_finds_words_and_nothing_else():
 
 
 @pytest.fixture
-def recorded_lab_run(tiny_data, tmp_path, monkeypatch):
+def recorded_lab_run(lab_data, tmp_path, monkeypatch):
     """A recorded run of lab/XS on a dataset in ``tmp_path``."""
     lora = FinetuneConfig(max_steps=2, eval_steps=(1,), r=1, early_stopping_patience=None)
     monkeypatch.setattr(declared, "lora_settings", lambda rate, seed=0: replace(lora, seed=seed))
     monkeypatch.setattr(runs, "chosen_rates", lambda: {"lab/XS": 1e-3})
-    (tmp_path / "tiny-data").symlink_to(tiny_data)
+    (tmp_path / "lab-data").symlink_to(lab_data)
     one = runs.make_run(
-        Run("lora", "lab/XS", "tiny-data"), runs.load_declared_model("lab/XS"), tmp_path, {"lab/XS": 1e-3}
+        Run("lora", "lab/XS", "lab-data"), runs.load_declared_model("lab/XS"), tmp_path, {"lab/XS": 1e-3}
     )
     monkeypatch.setattr(runs, "recorded_runs", lambda: (one,))
     return one
@@ -191,14 +208,14 @@ def recorded_lab_run(tiny_data, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_recorded_run_can_be_repeated(recorded_lab_run, tmp_path, monkeypatch):
-    command = ["results", "repeat", "lab/XS", "tiny-data", "--data", str(tmp_path), "--device", "cpu"]
+    command = ["results", "repeat", "lab/XS", "lab-data", "--data", str(tmp_path), "--device", "cpu"]
     outcome = CliRunner().invoke(app, command)
     assert outcome.exit_code == 0, outcome.output
     assert "0 differ by more than their tolerance" in outcome.output
-    table = runs.repeat_run("lab/XS", "tiny-data", tmp_path, device="cpu")
+    table = runs.repeat_run("lab/XS", "lab-data", tmp_path, device="cpu")
     assert table["equal"].all()
     assert {"frozen_accuracy", "lora_accuracy", "probe last", "validation loss, step 2"} <= set(table["value"])
-    assert not runs.repeat_run("lab/XS", "tiny-data", tmp_path, lora=False)["value"].str.contains("lora").any()
+    assert not runs.repeat_run("lab/XS", "lab-data", tmp_path, lora=False)["value"].str.contains("lora").any()
     result = recorded_lab_run.result
     wrong = replace(result, finetuning=replace(result.finetuning, lora_accuracy=result.finetuning.lora_accuracy + 0.1))
     monkeypatch.setattr(runs, "recorded_runs", lambda: (replace(recorded_lab_run, result=wrong),))
@@ -209,7 +226,7 @@ def test_a_recorded_run_can_be_repeated(recorded_lab_run, tmp_path, monkeypatch)
         runs.differences(result, replace(result, texts="other"))
     outcome = CliRunner().invoke(app, [*command[:3], "rte", *command[4:]])
     assert outcome.exit_code == 2
-    assert "No run of lab/XS on rte is recorded. Recorded: lab/XS on tiny-data." in " ".join(outcome.output.split())
+    assert "No run of lab/XS on rte is recorded. Recorded: lab/XS on lab-data." in " ".join(outcome.output.split())
 
 
 def test_the_untrained_twin_has_the_architecture_and_other_weights(monkeypatch):

@@ -78,7 +78,7 @@ def simulate(target: str, n: int, rho: float, n_simulations: int, seed: int = 0)
 
 def simulate_control(n: int, rho_control: float, overlap: float, n_simulations: int, seed: int = 0) -> dict[str, Any]:
     """Simulate how often NTPS is told from a control that correlates less with accuracy."""
-    rng = np.random.default_rng([seed, n, round(100 * rho_control)])
+    rng = np.random.default_rng([seed, n, 1000 + round(100 * rho_control)])
     clusters = [CLUSTERS.get(dataset, dataset) for dataset in run_order()[:n]]
     n_models = len(FINETUNED_MODELS)
     covariance = np.array(

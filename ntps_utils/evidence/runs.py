@@ -36,7 +36,7 @@ def chosen_rates() -> dict[str, float]:
     -------
     dict of str to float
         Of the two rates, the one whose lowest validation cross-entropy is lower, as a mean over the
-        pilot datasets. A model whose pilots are not complete is left out.
+        pilot datasets; the lower rate in a tie. A model whose pilots are not complete is left out.
 
     Examples
     --------
@@ -48,7 +48,7 @@ def chosen_rates() -> dict[str, float]:
     for model in FINETUNED_MODELS:
         found = {(run["dataset"], run["rate"]): run["best_cross_entropy"] for run in runs if run["model"] == model}
         if len(found) == len(PILOTS) * len(PILOT_RATES):
-            chosen[model] = min(PILOT_RATES, key=lambda rate: sum(found[dataset, rate] for dataset in PILOTS))
+            chosen[model] = min(PILOT_RATES, key=lambda rate: (sum(found[dataset, rate] for dataset in PILOTS), rate))
     return chosen
 
 
