@@ -131,9 +131,9 @@ def test_a_closed_pipe_loses_no_results(tmp_path):
 
 
 @pytest.mark.slow
-def test_results_reach_a_terminal_that_lacks_their_characters(tmp_path, tiny_data):
-    data = tmp_path / "評価.csv"
-    data.write_bytes((tiny_data / "train.csv").read_bytes())
+def test_results_reach_a_terminal_that_lacks_their_characters(tmp_path):
+    data, texts = tmp_path / "評価.csv", load_texts("lab/topic").head(60)
+    pd.DataFrame({"text": texts.texts, "label": texts.labels}).to_csv(data, index=False)
     done = ntps("score", "lab/XS", str(data), "--json", str(tmp_path / "h.json"), encoding="ascii", capture_output=True)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "h.json").is_file()

@@ -18,7 +18,7 @@ from scipy import stats
 
 from ntps_utils._utils.files import write_json
 from ntps_utils._utils.provenance import provenance
-from ntps_utils.evidence.claims import PRINTED_ACCURACY, PRINTED_GAIN, SIGNIFICANT, SMALL_RISE, _permutation_p
+from ntps_utils.evidence.claims import PRINTED_ACCURACY, PRINTED_GAIN, SIGNIFICANT, SMALL_RISE, permutation_p
 from ntps_utils.evidence.declared import CLUSTERS, FINETUNED_MODELS, N_FIRST, N_SHUFFLED, run_order
 from ntps_utils.evidence.statistics import pooled_rank_correlation, pooled_rank_difference
 from ntps_utils.theory.linear import Array
@@ -58,7 +58,7 @@ def simulate(target: str, n: int, rho: float, n_simulations: int, seed: int = 0)
         results.append(
             (
                 pooled_rank_correlation(x, y, clusters=clusters, n_resamples=500, seed=i),
-                _permutation_p(x, y, 1.0, 500, i),
+                permutation_p(x, y, 1.0, 500, i),
             )
         )
     above = np.array([found.low > 0 for found, _ in results])

@@ -5,13 +5,14 @@ The rules stand on the page "The experiment, declared". Every verdict in the boo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Literal
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy import stats
 
 from ntps_utils._utils.validation import check_integer
@@ -29,10 +30,9 @@ from ntps_utils.evidence.experiment import ExperimentResult, ScoreSetting
 from ntps_utils.evidence.runs import RecordedRun
 from ntps_utils.evidence.statistics import (
     Estimate,
-    _cluster_counts,
-    _pooled_spearman,
     pooled_rank_correlation,
     predict_left_out,
+    spearman,
 )
 from ntps_utils.theory.linear import Array
 
@@ -290,8 +290,27 @@ def _clusters(table: pd.DataFrame) -> list[str]:
     return [CLUSTERS.get(name, name) for name in run_order() if name in set(table["dataset"])]
 
 
-def _permutation_p(x: Array, y: Array, sign: float, n_permutations: int, seed: int) -> float:
-    """One-sided p-value of the mean Spearman coefficient; datasets are permuted in all models at once."""
+def permutation_p(x: Array, y: Array, sign: float, n_permutations: int, seed: int) -> float:
+    """Compute the one-sided p-value of a mean Spearman coefficient; datasets are permuted in all models at once.
+
+    Parameters
+    ----------
+    x, y : (models, n) float64
+    sign : float
+        1 or -1, the direction of the claim.
+    n_permutations, seed : int
+
+    Returns
+    -------
+    float
+        1 if values are constant in a model.
+
+    Examples
+    --------
+    >>> x = np.arange(10.0)[None]
+    >>> permutation_p(x, x, 1.0, 999, seed=0)
+    0.001
+    """
     ranks = [stats.rankdata(values, axis=1) for values in (x, y)]
     a, b = (r - r.mean(axis=1, keepdims=True) for r in ranks)
     norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
@@ -302,6 +321,26 @@ def _permutation_p(x: Array, y: Array, sign: float, n_permutations: int, seed: i
     null = np.mean(np.einsum("mn,mpn->mp", a, b[:, permutations]) / norms[:, None], axis=0)
     rho = float(np.mean(np.sum(a * b, axis=1) / norms))
     return float((1 + np.sum(sign * null >= sign * rho - 1e-12)) / (1 + n_permutations))
+
+
+def _cluster_resamples(clusters: Sequence[str], n_resamples: int, seed: int) -> Iterator[NDArray[np.intp]]:
+    """Columns of each resample of clusters."""
+    _, labels = np.unique(clusters, return_inverse=True)
+    members = [np.flatnonzero(labels == i) for i in range(labels.max() + 1)]
+    for drawn in np.random.default_rng(seed).integers(0, len(members), size=(n_resamples, len(members))):
+        yield np.concatenate([members[i] for i in drawn])
+
+
+def _mean_difference(x: Array, other: Array, y: Array, columns: NDArray[np.intp]) -> float:
+    """Mean over models of the correlation of x and y minus that of ``other`` and y."""
+    return float(
+        np.mean(
+            [
+                spearman(a[columns], c[columns]) - spearman(b[columns], c[columns])
+                for a, b, c in zip(x, other, y, strict=True)
+            ]
+        )
+    )
 
 
 def _bootstrap(samples: Array, value: float) -> tuple[Estimate, float]:
@@ -316,19 +355,17 @@ def _bootstrap(samples: Array, value: float) -> tuple[Estimate, float]:
 
 def _accuracy_claim(table: pd.DataFrame, n_resamples: int, seed: int) -> Claim:
     x, y, other = (wide(table, name) for name in ("ntps", "accuracy", "ntps_pca_s"))
-    clusters, n = _clusters(table), x.shape[1]
+    clusters = _clusters(table)
     found = pooled_rank_correlation(x, y, clusters=clusters, n_resamples=n_resamples, seed=seed)
-    counts = _cluster_counts(clusters, n, n_resamples, np.random.default_rng(seed))
-    samples = _pooled_spearman(x, y, counts) - _pooled_spearman(other, y, counts)
-    value = found.rho - float(_pooled_spearman(other, y, np.ones((1, n)))[0])
-    difference, p_difference = _bootstrap(samples, value)
+    samples = [_mean_difference(x, other, y, columns) for columns in _cluster_resamples(clusters, n_resamples, seed)]
+    difference, p_difference = _bootstrap(np.array(samples), _mean_difference(x, other, y, np.arange(x.shape[1])))
     return Claim(
         "(iii)",
         "NTPS follows the accuracy of probes.",
         {"correlation": Estimate(found.rho, found.low, found.high), "more than principal components": difference},
         (found.low > 0.0, difference.low > 0.0),
         found.high < PRINTED_ACCURACY,
-        max(_permutation_p(x, y, 1.0, n_resamples, seed), p_difference),
+        max(permutation_p(x, y, 1.0, n_resamples, seed), p_difference),
     )
 
 
@@ -397,7 +434,7 @@ def _gain_claim(table: pd.DataFrame, n_resamples: int, seed: int) -> Claim:
         },
         (found.high < 0.0, skill.low > 0.0 and floor.value > 0.0),
         found.low > PRINTED_GAIN and skill.high < SMALL_SKILL,
-        max(_permutation_p(x, gain, -1.0, n_resamples, seed), p_skill),
+        max(permutation_p(x, gain, -1.0, n_resamples, seed), p_skill),
     )
 
 

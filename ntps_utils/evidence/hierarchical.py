@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
+from scipy.linalg import block_diag
 from scipy.optimize import brentq
 from scipy.special import logsumexp
 
@@ -83,59 +84,55 @@ def hierarchical_slope(x: ArrayLike, y: ArrayLike, *, level: float = 0.95) -> Sl
         raise ValueError(f"x and y must have the same shape, got {x.shape} and {y.shape}.")
     probabilities = (np.arange(N_GRID) + 0.5) / N_GRID
     grid = stats.halfnorm.ppf(probabilities)  # equally probable under a half-normal prior of scale 1
-    log_weights, means, variances = [], [], []
-    for tau in SLOPES_SD * grid:
-        for sigma_u in ERROR_SD * grid:
-            for sigma_e in ERROR_SD * grid:
-                log_weight, mean, variance = conditional_slope(x, y, tau, sigma_u, sigma_e)
-                log_weights.append(log_weight)
-                means.append(mean)
-                variances.append(variance)
+    tau, sigma_u, sigma_e = (axis.ravel() for axis in np.meshgrid(SLOPES_SD * grid, ERROR_SD * grid, ERROR_SD * grid))
+    log_weights, means, variances = conditional_slopes(x, y, tau, sigma_u, sigma_e)
     weights = np.exp(np.array(log_weights) - logsumexp(log_weights))
-    centers, sds = np.array(means), np.sqrt(variances)
-    mean = float(weights @ centers)
+    sds = np.sqrt(variances)
+    mean = float(weights @ means)
 
     def below(value: float) -> float:
-        return float(weights @ stats.norm.cdf(value, centers, sds))
+        return float(weights @ stats.norm.cdf(value, means, sds))
 
     ends = [brentq(lambda value, p=p: below(value) - p, -10.0, 10.0) for p in ((1 - level) / 2, (1 + level) / 2)]
-    sd = float(np.sqrt(weights @ (sds**2 + (centers - mean) ** 2)))
+    sd = float(np.sqrt(weights @ (sds**2 + (means - mean) ** 2)))
     return Slope(mean, sd, float(ends[0]), float(ends[1]), 1.0 - below(0.0))
 
 
-def conditional_slope(x: Array, y: Array, tau: float, sigma_u: float, sigma_e: float) -> tuple[float, float, float]:
+def conditional_slopes(
+    x: Array, y: Array, tau: ArrayLike, sigma_u: ArrayLike, sigma_e: ArrayLike
+) -> tuple[Array, Array, Array]:
     """Compute the marginal likelihood, and mean and variance of the slope, for given standard deviations.
 
     Parameters
     ----------
     x, y : (models, n) float64
-    tau, sigma_u, sigma_e : float
+    tau, sigma_u, sigma_e : (g,) array_like
         See :func:`hierarchical_slope`; the last is above zero.
 
     Returns
     -------
-    log_likelihood : float
+    log_likelihood : (g,) float64
         Logarithm of the density of y.
-    mean, variance : float
+    mean, variance : (g,) float64
         Of the normal posterior of the slope b.
     """
     n_models, n = x.shape
     # Covariance of y without the common slope: datasets are shared by models, slopes by the datasets of a model.
-    covariance = np.kron(np.full((n_models, n_models), sigma_u**2), np.eye(n)) + sigma_e**2 * np.eye(n_models * n)
-    for m in range(n_models):
-        own = slice(m * n, (m + 1) * n)
-        covariance[own, own] += tau**2 * np.outer(x[m], x[m])
-    root = np.linalg.cholesky(covariance)
-    a, b = np.linalg.solve(root, np.column_stack([x.ravel(), y.ravel()])).T
-    precision = 1.0 / SLOPE_SD**2 + a @ a
-    mean = a @ b / precision
+    shared = np.kron(np.ones((n_models, n_models)), np.eye(n))
+    slopes = block_diag(*(np.outer(row, row) for row in x))
+    tau, sigma_u, sigma_e = (np.asarray(part, dtype=float)[:, None, None] for part in (tau, sigma_u, sigma_e))
+    root = np.linalg.cholesky(sigma_u**2 * shared + sigma_e**2 * np.eye(n_models * n) + tau**2 * slopes)
+    solved = np.linalg.solve(root, np.column_stack([x.ravel(), y.ravel()])[None])
+    a, b = solved[:, :, 0], solved[:, :, 1]
+    precision = 1.0 / SLOPE_SD**2 + np.sum(a**2, 1)
+    mean = np.sum(a * b, 1) / precision
     log_likelihood = (
-        -0.5 * (b @ b - precision * mean**2)
-        - np.log(np.diag(root)).sum()
+        -0.5 * (np.sum(b**2, 1) - precision * mean**2)
+        - np.log(np.diagonal(root, axis1=1, axis2=2)).sum(1)
         - 0.5 * np.log(precision * SLOPE_SD**2)
         - 0.5 * n_models * n * np.log(2 * np.pi)
     )
-    return float(log_likelihood), float(mean), float(1.0 / precision)
+    return log_likelihood, mean, 1.0 / precision
 
 
 def _standardized(values: ArrayLike) -> Array:
