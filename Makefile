@@ -49,12 +49,12 @@ endif
 pdf: $(STAMP)  ## print the built site to _build/ntps.pdf; needs Chromium
 	$(BIN)/python -m book.tools.browser _build/ntps.pdf
 
-# One process more than there are cores, because some tests wait for others; OPTIONS adds options of pytest, such as OPTIONS="-x --durations=20".
+# -n auto starts one process for each core; OPTIONS adds options of pytest, such as OPTIONS="-x --durations=20".
 quick: $(STAMP)  ## run the tests that take less than a minute together
 	HYPOTHESIS_PROFILE=quick $(BIN)/python -m pytest tests -n auto -m "not slow and not browser and not dask and not hub" $(OPTIONS)
 
 test: $(STAMP)  ## run all tests, and the examples in docstrings
-	$(BIN)/python -m pytest -n $$($(PYTHON) -c 'import os; print(os.cpu_count() + 1)') --dist loadscope $(OPTIONS)
+	$(BIN)/python -m pytest -n auto --dist loadscope $(OPTIONS)
 
 # WHICH=lowest takes the lower bounds of pyproject.toml, WHICH=latest the newest versions that it allows.
 WHICH := lowest
