@@ -58,12 +58,12 @@ test: $(STAMP)  ## run all tests, and the examples in docstrings
 
 # WHICH=lowest takes the lower bounds of pyproject.toml, WHICH=latest the newest versions that it allows.
 WHICH := lowest
+lowest = $(shell grep -oE '(numpy|transformers)>=[0-9.]+' pyproject.toml | sed 's/>=/==/')
+latest = numpy transformers
 versions:  ## run the quick tests with other versions of numpy and transformers, in an environment of its own
 	rm -rf _build/versions
 	$(PYTHON) -m venv _build/versions
-	_build/versions/bin/python -m pip install --quiet --disable-pip-version-check --upgrade \
-	  $$($(PYTHON) -c 'import re, sys; text = open("pyproject.toml").read(); print(*(name + ("==" + re.search(name + r">=([\d.]+)", text)[1] if sys.argv[1] == "lowest" else "") for name in ("numpy", "transformers")))' $(WHICH)) \
-	  -e '.[dev,book,grid]'
+	_build/versions/bin/python -m pip install --quiet --disable-pip-version-check --upgrade $($(WHICH)) -e '.[dev,book,grid]'
 	HYPOTHESIS_PROFILE=quick _build/versions/bin/python -m pytest tests -n auto -m "not slow and not browser and not dask and not hub" \
 	  --deselect tests/test_packaging.py::test_running_environment_matches_the_lock $(OPTIONS)
 

@@ -95,7 +95,7 @@ def wait_for_cells(folder: Path, n: int, seconds: float = 180) -> None:
 
 @pytest.mark.slow
 def test_finished_cells_are_not_run_again(undisturbed, monkeypatch):
-    monkeypatch.setattr(benchmark, "run_experiment", None)
+    monkeypatch.setattr(benchmark, "run_with_warnings", None)
     history = []
     again = run_benchmark(["lab/XS"], TASKS, SETTINGS, undisturbed, watch=lambda states: history.append(dict(states)))
     assert history == [{("lab/XS", task): "done" for task in TASKS}]
@@ -152,7 +152,7 @@ def test_the_last_model_is_loaded_again_if_anything_about_it_changes(tmp_path):
 
 @pytest.mark.slow
 def test_any_error_of_a_cell_leaves_the_others_running(monkeypatch, tmp_path):
-    original = benchmark.run_experiment
+    original = benchmark.run_with_warnings
     calls = []
 
     def failing(model, train, *rest):
@@ -161,7 +161,7 @@ def test_any_error_of_a_cell_leaves_the_others_running(monkeypatch, tmp_path):
             raise RuntimeError("CUDA error: an illegal memory access\nsecond line")
         return original(model, train, *rest)
 
-    monkeypatch.setattr(benchmark, "run_experiment", failing)
+    monkeypatch.setattr(benchmark, "run_with_warnings", failing)
     outcome = run_benchmark(["lab/XS"], ["lab/code", "lab/tense"], SCORES_ONLY, Store(tmp_path))
     assert calls == ["lab/code", "lab/tense"]
     assert [f.error for f in outcome.failures] == ["RuntimeError: CUDA error: an illegal memory access"]

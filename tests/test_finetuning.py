@@ -14,6 +14,7 @@ from sklearn.model_selection import train_test_split
 from ntps_utils.models.datasets import TextDataset, load_texts
 from ntps_utils.models.extraction import extract, tokenize
 from ntps_utils.models.finetuning import (
+    EAGER_TOKENS,
     PAPER_FINETUNING,
     FinetuneConfig,
     FinetuneWarning,
@@ -186,6 +187,31 @@ def test_learning_rate_is_chosen_on_the_validation_split(model, task):
 
 
 @pytest.mark.slow
+def test_frozen_weights_in_bfloat16_train_as_those_in_float32(model, task):
+    """Rounding moves the curve by little, and the merged model has all digits of the weights that did not change."""
+    exact, rounded = (finetune(model, *task, replace(QUICK, base_dtype=d)) for d in ("float32", "bfloat16"))
+    assert (exact.base_dtype, rounded.base_dtype) == ("float32", "bfloat16")
+    losses = [[p.cross_entropy for p in result.curve] for result in (exact, rounded)]
+    assert np.abs(np.subtract(*losses)).max() < 0.05
+    assert abs(exact.accuracy - rounded.accuracy) < 0.05
+    before = model.model.state_dict()
+    for name, p in rounded.model.model.state_dict().items():
+        assert p.dtype == torch.float32
+        if not name.endswith(("q_proj.weight", "k_proj.weight", "v_proj.weight")):
+            assert torch.equal(p, before[name])
+
+
+@pytest.mark.parametrize(
+    ("base_dtype", "length", "expected"),
+    [("bfloat16", EAGER_TOKENS, "eager"), ("bfloat16", EAGER_TOKENS + 1, "sdpa"), ("float32", 16, "sdpa")],
+)
+def test_short_texts_in_bfloat16_have_attention_by_matrix_products(model, base_dtype, length, expected):
+    run = _FinetuneRun(model, 2, replace(QUICK, base_dtype=base_dtype, warm_head=False))
+    run.prepare([[1] * length, [2, 3]], np.array([0, 1]), np.arange(2), None)
+    assert run.whole.config._attn_implementation == expected
+    assert model.model.config._attn_implementation == "sdpa"
+
+
 def test_diverging_learning_rates_are_excluded(model, task):
     config = replace(QUICK, method="full", max_steps=10)
     with pytest.warns(FinetuneWarning, match=r"diverged for the learning rates \[1e\+30\], which were excluded"):

@@ -14,6 +14,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.metrics import r2_score
 
 from ntps_utils.evidence.statistics import (
+    Estimate,
     GainRegressor,
     kendall,
     kendall_correlation,
@@ -140,6 +141,42 @@ def test_pooled_correlation_averages_groups_and_resamples_points_jointly():
         pooled_rank_correlation(x, y[:2])
 
 
+def test_one_sided_p_values_of_pooled_correlations_are_those_of_scipy():
+    x, y = np.random.default_rng(5).normal(size=(2, 1, 12))
+    upper, lower = (pooled_rank_correlation(x, y, alternative=side, n_resamples=4000).p for side in ("greater", "less"))
+    assert upper + lower == pytest.approx(1.0, abs=0.02)
+
+    def statistic(a):
+        return stats.spearmanr(a, y[0]).statistic
+
+    test = stats.permutation_test(
+        (x[0],),
+        statistic,
+        permutation_type="pairings",
+        n_resamples=4000,
+        alternative="greater",
+        rng=np.random.default_rng(0),
+    )
+    assert upper == pytest.approx(test.pvalue, abs=0.03)
+    with pytest.raises(ValueError, match="alternative must be 'two-sided', 'greater' or 'less', got 'upper'"):
+        pooled_rank_correlation(x, y, alternative="upper")
+
+
+@pytest.mark.filterwarnings("ignore:All-NaN")
+@pytest.mark.parametrize("alternative", ["two-sided", "greater", "less"])
+def test_an_undefined_correlation_has_the_p_value_one(alternative):
+    x, y = np.random.default_rng(0).normal(size=(2, 2, 9))
+    x[1] = 0.5
+    result = pooled_rank_correlation(x, y, alternative=alternative, n_resamples=50)
+    assert np.isnan(result.rho)
+    assert result.p == 1.0
+
+
+def test_estimates_without_a_defined_resample_have_no_interval():
+    estimate = Estimate.from_resamples(0.3, [np.nan, np.nan])
+    assert (np.isnan(estimate.low), estimate.p) == (True, 1.0)
+
+
 @pytest.mark.parametrize("seed", [0, 1])
 def test_clusters_are_resampled_as_a_whole(seed):
     rng = np.random.default_rng(seed)
@@ -160,6 +197,7 @@ def test_clusters_are_resampled_as_a_whole(seed):
     difference = pooled_rank_difference(x, other, y, **options)
     boot = np.array([pooled(x, row) - pooled(other, row) for row in rows])
     assert difference.value == pytest.approx(pooled(x, np.arange(9)) - pooled(other, np.arange(9)))
+    assert difference.p == pytest.approx((1 + np.sum(boot <= 1e-12)) / (1 + np.isfinite(boot).sum()), abs=0.01)
     assert (difference.low, difference.high) == pytest.approx(np.nanquantile(boot, [0.025, 0.975]), abs=1e-9)
     with pytest.raises(ValueError, match="at least three different ones"):
         pooled_rank_correlation(x, y, clusters=["a"] * 9)

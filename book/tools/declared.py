@@ -92,12 +92,15 @@ def pilots() -> str:
             f"{run['curve'][0]['cross_entropy']:.3f}",
             f"{run['best_cross_entropy']:.3f}",
             run["best_step"],
+            run["base_dtype"],
         )
         for run in sorted(
             load_record("pilots")["runs"], key=lambda r: (r["model"], PILOTS.index(r["dataset"]), -r["rate"])
         )
     ]
-    return _table(("model", "dataset", "learning rate", "loss at step 0", "lowest loss", "at step"), rows)
+    return _table(
+        ("model", "dataset", "learning rate", "loss at step 0", "lowest loss", "at step", "frozen weights"), rows
+    )
 
 
 def power() -> str:

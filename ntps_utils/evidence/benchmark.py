@@ -12,7 +12,7 @@ import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ import torch
 from ntps_utils._utils.provenance import code_fingerprint, versions
 from ntps_utils._utils.validation import check_integer
 from ntps_utils.evidence import experiment
-from ntps_utils.evidence.experiment import ExperimentConfig, ExperimentResult, n_cores, n_threads, run_experiment
+from ntps_utils.evidence.experiment import ExperimentConfig, ExperimentResult, n_cores, n_threads, run_with_warnings
 from ntps_utils.evidence.store import Store
 from ntps_utils.models._hub import HubError
 from ntps_utils.models.datasets import TextDataset
@@ -411,11 +411,7 @@ def _run_cell(
             texts = work.settings.texts(cell.dataset)
             if [part.fingerprint for part in texts] != cell.key["texts"]:
                 raise BenchmarkError(f"The texts that this worker finds for {cell.dataset} are not those of the plan.")
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            result = run_experiment(model, *texts, work.settings)
-        messages = {str(w.message) for w in caught if w.category.__module__.startswith("ntps_utils")}
-        result = replace(result, warnings=tuple(sorted(messages)))
+        result = run_with_warnings(model, *texts, work.settings)
         if Path(work.folder).is_dir():
             Store(work.folder).put(cell.key, result.to_dict())
         return result

@@ -795,6 +795,27 @@ def run_experiment(
     )
 
 
+def run_with_warnings(
+    model: CausalModel, train: TextDataset, test: TextDataset, settings: ExperimentConfig
+) -> ExperimentResult:
+    """Run an experiment, and keep the warnings of this library in its result instead of showing them.
+
+    Parameters
+    ----------
+    model, train, test, settings
+        See :func:`run_experiment`.
+
+    Returns
+    -------
+    ExperimentResult
+    """
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        result = run_experiment(model, train, test, settings)
+    messages = {str(w.message) for w in caught if w.category.__module__.startswith("ntps_utils")}
+    return replace(result, warnings=tuple(sorted(messages)))
+
+
 def _with_tokens(model: CausalModel, data: TextDataset, max_length: int | None) -> tuple[TextDataset, Tokens]:
     """The texts that have a token, and their tokens."""
     tokens = tokenize(model, data, max_length)

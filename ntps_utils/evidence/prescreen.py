@@ -47,8 +47,10 @@ LABELS = {
 """Names of the predictors for tables and figures."""
 
 LEVEL = 0.8
-MIN_DATASETS = 5  # of a calibration: one is left out in turn, and intervals come from the others
 """Nominal coverage of the intervals of the gain."""
+
+MIN_DATASETS = 5
+"""Datasets that a calibration needs: one is left out in turn, and intervals come from the others."""
 
 CALIBRATIONS = ("lab", "real")
 """Recorded tables that can serve as calibration."""

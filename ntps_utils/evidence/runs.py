@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -16,7 +15,7 @@ from ntps_utils._utils.files import data_file, write_text
 from ntps_utils._utils.provenance import provenance
 from ntps_utils.evidence.benchmark import made_by
 from ntps_utils.evidence.declared import FINETUNED_MODELS, PILOT_RATES, PILOTS, UNTRAINED, Run, run_settings
-from ntps_utils.evidence.experiment import ExperimentResult, run_experiment
+from ntps_utils.evidence.experiment import ExperimentResult, run_experiment, run_with_warnings
 from ntps_utils.evidence.records import load_record
 from ntps_utils.models.finetuning import randomly_initialized
 from ntps_utils.models.loading import CausalModel, load_model
@@ -149,14 +148,11 @@ def make_run(run: Run, model: CausalModel, folder: Path, rates: Mapping[str, flo
     """
     settings = run_settings(run, rates)
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        result = run_experiment(model, *settings.texts(str(folder / run.dataset)), settings)
-    messages = {str(w.message) for w in caught if w.category.__module__.startswith("ntps_utils")}
+    result = run_with_warnings(model, *settings.texts(str(folder / run.dataset)), settings)
     facts: dict[str, Any] = {"settings": asdict(settings), "device": str(model.model.device), "started": started}
     return RecordedRun(
         run,
-        replace(result, dataset=run.dataset, warnings=tuple(sorted(messages))),
+        replace(result, dataset=run.dataset),
         provenance(**facts, code=made_by()["code"]),
     )
 

@@ -6,9 +6,10 @@ evaluation on groups of rows that were left out.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,10 +22,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_is_fitted
 
-from ntps_utils._utils.validation import check_number
+from ntps_utils._utils.validation import check_choice, check_number
 from ntps_utils.theory.linear import Array
 
 Index = NDArray[np.intp]
+Alternative = Literal["two-sided", "greater", "less"]
 
 
 @dataclass(frozen=True)
@@ -314,6 +316,7 @@ def pooled_rank_correlation(
     y: ArrayLike,
     *,
     clusters: ArrayLike | None = None,
+    alternative: Alternative = "two-sided",
     n_resamples: int = 5000,
     level: float = 0.95,
     seed: int = 0,
@@ -330,13 +333,17 @@ def pooled_rank_correlation(
     clusters : (n,) array_like, optional
         Label of the cluster of each point. Clusters are resampled as a whole, for example datasets
         with a common source; by default every point is a cluster.
+    alternative : {"two-sided", "greater", "less"}
+        What counts as extreme in the p-value: a large absolute correlation, a large one, or a small one.
+        Permutations exchange single points, also those of one cluster.
     n_resamples, level, seed
         See :func:`rank_correlation`.
 
     Returns
     -------
     RankCorrelation
-        ``n`` is the number of points in a group.
+        ``n`` is the number of points in a group. Where values are constant in a group, the
+        correlation is NaN and its p-value 1.
 
     Raises
     ------
@@ -349,6 +356,7 @@ def pooled_rank_correlation(
     >>> round(pooled_rank_correlation(x, y).rho, 3)
     0.8
     """
+    check_choice("alternative", alternative, get_args(Alternative))
     x, y = _same_groups(x, y)
     rng, n = np.random.default_rng(seed), x.shape[1]
     rho = float(_pooled_spearman(x, y, np.ones((1, n)))[0])
@@ -363,16 +371,55 @@ def pooled_rank_correlation(
             ],
             axis=0,
         )
-    return RankCorrelation(rho, float(low), float(high), _two_sided_p(rho, null), n)
+    return RankCorrelation(rho, float(low), float(high), _permutation_p(rho, null, alternative), n)
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """An estimate with the ends of its bootstrap interval."""
+    """An estimate with an interval.
+
+    Attributes
+    ----------
+    value : float
+    low, high : float
+        Ends of the interval; NaN where there is none.
+    p : float
+        One-sided p-value against values of zero and below; NaN where there is none.
+    """
 
     value: float
-    low: float
-    high: float
+    low: float = math.nan
+    high: float = math.nan
+    p: float = math.nan
+
+    @classmethod
+    def from_resamples(cls, value: float, resamples: ArrayLike, level: float = 0.95) -> Self:
+        """Create an estimate with a percentile interval and the p-value that belongs to it.
+
+        Parameters
+        ----------
+        value : float
+        resamples : (n,) array_like
+            The same quantity in bootstrap resamples; undefined ones are NaN and left out.
+        level : float
+            Nominal coverage of the interval, in (0, 1).
+
+        Returns
+        -------
+        Estimate
+            Without an interval and with a p-value of 1 if no resample is defined.
+
+        Examples
+        --------
+        >>> Estimate.from_resamples(2.0, [1.0, 2.0, 3.0]).p
+        0.25
+        """
+        defined = np.asarray(resamples, dtype=float)
+        defined = defined[np.isfinite(defined)]
+        if not len(defined):
+            return cls(value, p=1.0)
+        low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
+        return cls(value, float(low), float(high), float((1 + np.sum(defined <= 0.0)) / (1 + len(defined))))
 
 
 def pooled_rank_difference(
@@ -397,7 +444,8 @@ def pooled_rank_difference(
     Returns
     -------
     Estimate
-        Mean Spearman's rho of x and y minus that of ``other`` and y.
+        Mean Spearman's rho of x and y minus that of ``other`` and y. Its p-value is that of a
+        difference above zero.
 
     Raises
     ------
@@ -415,8 +463,7 @@ def pooled_rank_difference(
     n = x.shape[1]
     counts = np.vstack([np.ones((1, n)), _cluster_counts(clusters, n, n_resamples, np.random.default_rng(seed))])
     differences = _pooled_spearman(x, y, counts) - _pooled_spearman(other, y, counts)
-    low, high = np.nanquantile(differences[1:], [(1 - level) / 2, (1 + level) / 2])
-    return Estimate(float(differences[0]), float(low), float(high))
+    return Estimate.from_resamples(float(differences[0]), differences[1:], level)
 
 
 def _same_groups(x: ArrayLike, y: ArrayLike) -> tuple[Array, Array]:
@@ -956,12 +1003,15 @@ def _with_uncertainty(
     low, high = np.nanquantile(bootstrap, [(1 - level) / 2, (1 + level) / 2])
     permuted = rng.permuted(np.tile(y, (n, 1)), axis=1)
     null = row_statistic(np.broadcast_to(x, permuted.shape), permuted)
-    return RankCorrelation(value, float(low), float(high), _two_sided_p(value, null), len(x))
+    return RankCorrelation(value, float(low), float(high), _permutation_p(value, null), len(x))
 
 
-def _two_sided_p(value: float, null: Array) -> float:
-    """Share of permutations at least as extreme, with the observed order as one of them."""
-    return float((1 + np.sum(np.abs(null) >= abs(value) - 1e-12)) / (1 + len(null)))
+def _permutation_p(value: float, null: Array, alternative: Alternative = "two-sided") -> float:
+    """Share of permutations at least as extreme, with the observed order as one of them; 1 for an undefined value."""
+    if not np.isfinite(value):
+        return 1.0
+    extremeness = {"two-sided": np.abs, "greater": np.positive, "less": np.negative}[alternative]
+    return float((1 + np.sum(extremeness(null) >= extremeness(value) - 1e-12)) / (1 + len(null)))
 
 
 def _row_spearman(x: Array, y: Array) -> Array:

@@ -142,7 +142,7 @@ def column(frame: pd.DataFrame, name: str, where: str) -> list[Any]:
     """
     if name in frame.columns:
         return list(frame[name].tolist())
-    names = [part.strip() for part in name.split(",")]
+    names = _names(name)
     for part in names:
         if part not in frame.columns:
             raise HubError(f"{where} has no column {part!r}; it has {', '.join(map(str, frame.columns))}.")
@@ -152,3 +152,31 @@ def column(frame: pd.DataFrame, name: str, where: str) -> list[Any]:
             if not isinstance(text, str):
                 raise HubError(f"{where}, row {row}: the text of the column {part!r} is missing or not a string.")
     return [PAIR.join(parts) for parts in rows]
+
+
+def texts_and_labels(paths: Sequence[Path], text_column: str, label_column: str) -> tuple[list[Any], list[Any]]:
+    """Read the columns of texts and of labels of one or several files.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        Files of one kind.
+    text_column : str
+        See :func:`column`.
+    label_column : str
+
+    Raises
+    ------
+    HubError
+        If a file cannot be read, a column is missing, or a quotation mark is not closed.
+    """
+    where = str(paths[0])
+    frame = read_tables(paths, [*_names(text_column), label_column])
+    labels, texts = column(frame, label_column, where), column(frame, text_column, where)
+    if table_kind(paths[0]) in (".csv", ".tsv"):
+        check_quotes(texts, labels, where)
+    return texts, labels
+
+
+def _names(text_column: str) -> list[str]:
+    return [part.strip() for part in text_column.split(",")]

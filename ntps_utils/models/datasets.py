@@ -30,13 +30,11 @@ from ntps_utils.models._tables import (
     KINDS,
     PAIR,
     TABLES,
-    check_quotes,
     column,
-    read_table,
     read_tables,
     split_files,
-    table_kind,
     table_stem,
+    texts_and_labels,
 )
 
 LAB = "lab/"
@@ -359,10 +357,7 @@ def load_texts(
     if path.is_dir():
         return _from_folder(path, split, text_column, label_column)
     if path.is_file():
-        frame = read_table(path, [*text_column.split(","), label_column])
-        raw, texts = column(frame, label_column, str(path)), column(frame, text_column, str(path))
-        if table_kind(path) in (".csv", ".tsv"):
-            check_quotes(texts, raw, str(path))
+        texts, raw = texts_and_labels([path], text_column, label_column)
         labels, names = _encode(raw, None, str(path))
         return _dataset(table_stem(path), "all", texts, labels, names)
     name = str(dataset)
@@ -399,17 +394,14 @@ def _from_folder(folder: Path, split: str, text_column: str, label_column: str) 
     if split not in files:
         names_present = ", ".join(path.name for paths in files.values() for path in paths) or f"no {TABLES} file"
         raise HubError(f"{folder} has no split {split!r}; it has {names_present}.")
-    columns = [*text_column.split(","), label_column]
-    frame, where = read_tables(files[split], columns), str(files[split][0])
-    raw, texts = column(frame, label_column, where), column(frame, text_column, where)
-    if table_kind(files[split][0]) in (".csv", ".tsv"):
-        check_quotes(texts, raw, where)
+    where = str(files[split][0])
+    texts, raw = texts_and_labels(files[split], text_column, label_column)
     names_file = folder / "label_names.json"
     names: list[str] | None
     if names_file.is_file():
         names = _names_in(names_file)
     else:  # all splits share one numbering of the classes
-        others = [read_tables(paths, columns) for name, paths in files.items() if name != split]
+        others = [read_tables(paths, [label_column]) for name, paths in files.items() if name != split]
         labels_of_others = [frame[label_column].tolist() for frame in others if label_column in frame.columns]
         names = _common_names([raw, *labels_of_others])
     labels, label_names = _encode(raw, names, where)
@@ -445,7 +437,7 @@ def _common_names(columns: Sequence[Sequence[Any]]) -> list[str] | None:
     whole = [number for number in numbers if number is not None]
     if len(whole) < len(labels):
         return None if any(_is_missing(x) or _is_list(x) for x in labels) else sorted({str(x) for x in labels})
-    if max(whole, default=0) >= max(MAX_CLASS_NUMBER, 10 * len(whole)):
+    if _are_codes(whole):
         return None
     return [str(i) for i in range(max(whole, default=0) + 1)]
 
@@ -592,13 +584,18 @@ def _encode(given: Sequence[Any], names: Sequence[str] | None, where: str) -> tu
     return labels, tuple(map(str, names))
 
 
+def _are_codes(numbers: Sequence[int]) -> bool:
+    """Whether the largest number is too large to be that of a class."""
+    return max(numbers, default=0) >= max(MAX_CLASS_NUMBER, 10 * len(numbers))
+
+
 def _encode_numbers(
     numbers: Sequence[int], names: Sequence[str] | None, where: str
 ) -> tuple[NDArray[np.int64], Sequence[str]]:
     lowest, highest = min(numbers), max(numbers)
     if lowest < 0:
         raise HubError(f"{where}, row {numbers.index(lowest) + 1}: the label is {lowest}; class numbers start at 0.")
-    if highest >= max(MAX_CLASS_NUMBER, 10 * len(numbers)):
+    if _are_codes(numbers):
         raise HubError(
             f"{where}, row {numbers.index(highest) + 1}: the label is {highest}, but there are only {len(numbers)} "
             "rows; class numbers count from 0. Convert codes to strings to use them as class names."

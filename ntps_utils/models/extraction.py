@@ -878,7 +878,8 @@ TOLERANCE, LOW_TOLERANCE = 1e-3, 0.05  # relative changes of a feature: 32 or 64
 def check_model(model: CausalModel) -> None:
     """Raise unless the features of a token depend on it and the tokens before it alone.
 
-    Two short forward passes, once for each model: a text, and its first half.
+    Three short forward passes, once for each model: a text twice, by both ways of taking its hidden
+    states, and its first half.
 
     Parameters
     ----------

@@ -39,6 +39,10 @@ from ntps_utils.models.probes import logistic_probe
 
 Method = Literal["lora", "full", "frozen"]
 
+# Up to this length of the longest text, attention in bfloat16 on a CPU is computed with matrix products:
+# the gradient of torch's own kernel takes a quarter of a step there. Memory grows with the square.
+EAGER_TOKENS = 128
+
 # Names of the query, key and value projections by architecture; a fused projection has one name.
 ATTENTION = (
     ("q_proj", "k_proj", "v_proj"),
@@ -857,6 +861,8 @@ class _FinetuneRun:
         features: tuple[NDArray[np.floating], NDArray[np.floating]] | None,
     ) -> None:
         """Extract the features of the frozen model where they are needed, and initialize the head."""
+        if self.dtype == torch.bfloat16 and self.device.type == "cpu" and max(map(len, ids)) <= EAGER_TOKENS:
+            self.whole.set_attn_implementation("eager")
         given = None
         if features is not None and self.dtype == self.source.model.dtype:
             given = [torch.as_tensor(part, dtype=torch.float32, device=self.device) for part in features]
