@@ -12,9 +12,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from book.tools import datasets, power
 from book.tools import declared as pages
 from book.tools import experiment as tool
+from book.tools import power
 from ntps_utils.cli.main import app
 from ntps_utils.evidence import declared, runs
 from ntps_utils.evidence.declared import (
@@ -31,7 +31,7 @@ from ntps_utils.evidence.declared import (
 from ntps_utils.evidence.experiment import ExperimentConfig, run_experiment
 from ntps_utils.evidence.records import load_record
 from ntps_utils.evidence.runs import RecordedRun, chosen_rates, recorded_runs, write_runs
-from ntps_utils.models.datasets import as_dataset, load_texts
+from ntps_utils.models.datasets import load_texts
 from ntps_utils.models.finetuning import PAPER_FINETUNING, FinetuneConfig
 from ntps_utils.models.loading import load_model
 
@@ -181,15 +181,6 @@ def test_power_simulations_find_strong_effects_only():
     large, small = (power.simulate_rise(mean, 1.0, 500)["both_above_zero"] for mean in (5.0, 0.0))
     assert large > 0.95 > 0.1 > small
     assert power.simulate_rise(0.0, 1e-3, 500)["refuted"] > 0.95
-
-
-def test_bag_of_words_finds_words_and_nothing_else():
-    texts = [f"{word} film number {i}" for i in range(60) for word in ("good", "bad")]
-    train = as_dataset((texts, [i % 2 for i in range(120)]))
-    test = as_dataset((["a good one", "a bad one"] * 20, [0, 1] * 20))
-    assert datasets.bag_of_words(train, test) == 1.0
-    order = as_dataset((["a good one", "good one a"] * 20, [0, 1] * 20))
-    assert datasets.bag_of_words(train, order) <= 0.5
 
 
 @pytest.fixture

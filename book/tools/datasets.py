@@ -10,32 +10,22 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
 
 from ntps_utils._utils.files import write_json
 from ntps_utils._utils.provenance import provenance
 from ntps_utils.evidence.declared import DATASETS, N_TEST, N_TRAIN, PILOTS
-from ntps_utils.models.datasets import TextDataset, load_texts
+from ntps_utils.models.datasets import load_texts
 from ntps_utils.models.probes import chance_adjusted
+from ntps_utils.models.richer_probes import bag_of_words
 
 OUT = Path("ntps_utils/data/recorded/datasets.json")
-
-
-def bag_of_words(train: TextDataset, test: TextDataset) -> float:
-    """Test accuracy of logistic regression (C = 10) on TF-IDF weights of words and pairs of words."""
-    pipeline = make_pipeline(
-        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), LogisticRegression(C=10.0, max_iter=1000)
-    )
-    return float(pipeline.fit(train.texts, train.labels).score(test.texts, test.labels))
 
 
 def measure(folder: Path, name: str) -> dict[str, Any]:
     """Measure the texts of a dataset that the experiment uses."""
     train = load_texts(str(folder / name), "train").head(N_TRAIN)
     test = load_texts(str(folder / name), "test").head(N_TEST)
-    accuracy = bag_of_words(train, test)
+    accuracy = float(bag_of_words().fit(train.texts, train.labels).score(test.texts, test.labels))
     return {
         "dataset": name,
         "n_train": len(train),

@@ -318,6 +318,12 @@ def load_model(
             model, tokenizer = lab.untrained_model(location.name)
             model = model if dtype == "auto" else model.to(getattr(torch, dtype))
         else:
+            config = transformers.AutoConfig.from_pretrained(location.name, **options)
+            if config.is_encoder_decoder:
+                raise HubError(
+                    f"{name} is an encoder-decoder model ({config.model_type}); give a causal language model, which "
+                    "has a decoder only, such as GPT-2, Llama, Qwen or Gemma."
+                )
             tokenizer = transformers.AutoTokenizer.from_pretrained(location.tokenizer, **options)
             weight_type = "auto" if dtype == "auto" else getattr(torch, dtype)
             loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(

@@ -1,0 +1,252 @@
+"""Predictors of the gain from LoRA that are computed before it, from cheap to expensive.
+
+All of them are functions of a :class:`Case`, a labeled dataset under a frozen model. The case computes
+what several of them need once: one pass over the texts gives scores, probe and transferability, a second
+one the features of every token, and passes with gradients the first-order expansion of LoRA.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from types import MappingProxyType
+from typing import Literal
+
+import numpy as np
+
+from ntps_utils.evidence.cost import LINEARIZED_GRADIENTS, LINEARIZED_TEXTS
+from ntps_utils.evidence.experiment import EXTRACTION_BATCH, ExperimentConfig, ScoreSetting, score_extraction
+from ntps_utils.models.datasets import TextDataset
+from ntps_utils.models.extraction import Extraction, Tokens, extract, tokenize
+from ntps_utils.models.loading import CausalModel
+from ntps_utils.models.probes import logistic_probe
+from ntps_utils.models.richer_probes import (
+    AttentionComparison,
+    TokenFeatures,
+    bag_of_words_accuracy,
+    compare_attention,
+    multi_layer_accuracy,
+    token_features,
+)
+from ntps_utils.models.transferability import FrozenFeatures, Linearization, h_score, knn_accuracy, linearize, logme
+
+Source = Literal["features", "tokens", "gradients"]
+"""What a predictor needs: mean tokens of the last layer, every token, or gradients."""
+
+
+class Case:
+    """A labeled dataset under a frozen model; parts are computed when they are first used.
+
+    Parameters
+    ----------
+    model : CausalModel
+    data : TextDataset
+        Training texts.
+    max_length : int, optional
+        Tokens after which a text is truncated.
+    batch_size : int
+        Texts in a forward pass.
+    seed : int
+        Random seed for folds and random projections.
+    progress : callable, optional
+        Called with the name of a step, the number of finished parts and their total.
+
+    Examples
+    --------
+    >>> from ntps_utils.models.datasets import load_texts
+    >>> from ntps_utils.models.loading import load_model
+    >>> case = Case(load_model("lab/XS"), load_texts("lab/topic").head(60))
+    >>> 0 <= PREDICTORS["headroom"].function(case) <= 1
+    True
+    """
+
+    def __init__(
+        self,
+        model: CausalModel,
+        data: TextDataset,
+        *,
+        max_length: int | None = None,
+        batch_size: int = EXTRACTION_BATCH,
+        seed: int = 0,
+        progress: Callable[[str, int, int], None] | None = None,
+    ) -> None:
+        self.model, self.data, self.seed = model, data, seed
+        self.max_length, self.batch_size, self._progress = max_length, batch_size, progress
+
+    @cached_property
+    def tokens(self) -> Tokens:
+        """Tokens of all texts."""
+        return tokenize(self.model, self.data, self.max_length)
+
+    @cached_property
+    def extraction(self) -> Extraction:
+        """Moments and mean tokens of the last layer."""
+        return extract(
+            self.model,
+            self.data,
+            layers="last",
+            features="last",
+            batch_size=self.batch_size,
+            tokens=self.tokens,
+            progress=self._counter("reading texts"),
+        )
+
+    @cached_property
+    def scores(self) -> dict[tuple[str, bool], ScoreSetting]:
+        """Scores at half of the features, by subspace and centering."""
+        settings = score_extraction(self.extraction, ExperimentConfig().spectrum, controls=True, seed=self.seed)
+        return {(s.subspace, s.centered): s for s in settings if s.rule == "half"}
+
+    @cached_property
+    def features(self) -> FrozenFeatures:
+        """Mean tokens of the texts that have a token."""
+        rows = self.extraction.row_indices
+        features = self.extraction.features[self.model.n_layers - 1]
+        ids = [self.tokens.ids[i] for i in rows]
+        return FrozenFeatures(np.asarray(features, float), self.data.labels[rows], self.model, ids, self.seed)
+
+    @cached_property
+    def common(self) -> FrozenFeatures:
+        """The same without texts that are alone in their class, for cross-validation."""
+        data = self.features
+        rows = np.flatnonzero(np.bincount(data.labels)[data.labels] > 1).tolist()
+        assert data.ids is not None
+        return replace(data, features=data.features[rows], labels=data.labels[rows], ids=[data.ids[i] for i in rows])
+
+    @cached_property
+    def accuracy(self) -> float:
+        """Cross-validated accuracy of the logistic probe."""
+        x, y = self.common.features, self.common.labels
+        return logistic_probe(x, y, x, y, seed=self.seed).cv_accuracy
+
+    @cached_property
+    def words_accuracy(self) -> float:
+        """Cross-validated accuracy of a bag of words."""
+        labels = self.features.labels
+        rows = self.extraction.row_indices[np.bincount(labels)[labels] > 1]
+        return bag_of_words_accuracy([self.data.texts[i] for i in rows], self.data.labels[rows], seed=self.seed)
+
+    @cached_property
+    def token_features(self) -> TokenFeatures:
+        """Features of every token, and means of four layers; takes a pass."""
+        data = self.common
+        assert data.ids is not None
+        return token_features(self.model, data.ids, data.labels, progress=self._counter("reading tokens"))
+
+    @cached_property
+    def attention(self) -> AttentionComparison:
+        """Attention over tokens against their mean."""
+        return compare_attention(self.token_features, seed=self.seed)
+
+    @cached_property
+    def linearization(self) -> Linearization:
+        """First-order expansion of LoRA; takes passes with gradients."""
+        return linearize(self.features)
+
+    def _counter(self, step: str) -> Callable[[int], None]:
+        n_done = 0
+
+        def count(n: int) -> None:
+            nonlocal n_done
+            n_done += n
+            if self._progress is not None:
+                self._progress(step, n_done, len(self.data))
+
+        return count
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A quantity that may predict the gain from LoRA.
+
+    Attributes
+    ----------
+    label : str
+        Name for tables and figures.
+    source : {"features", "tokens", "gradients"}
+        What it needs; determines its cost.
+    function : callable
+        Computes it from a :class:`Case`.
+    """
+
+    label: str
+    source: Source
+    function: Callable[[Case], float]
+
+    def passes(self, n_texts: int) -> float:
+        """Cost in forward passes over the texts, without what another predictor has computed.
+
+        Parameters
+        ----------
+        n_texts : int
+
+        Returns
+        -------
+        float
+            A backward pass counts as a forward pass. The pass for the features is included.
+
+        Examples
+        --------
+        >>> [PREDICTORS[name].passes(2000) for name in ("headroom", "attention", "alignment")]
+        [1.0, 2.0, 2.2]
+        """
+        more = {"features": 0.0, "tokens": 1.0, "gradients": 0.0}[self.source]
+        if self.source == "gradients":
+            more = min(n_texts, LINEARIZED_TEXTS) * (1 + LINEARIZED_GRADIENTS) / n_texts
+        return 1.0 + more
+
+
+def _net(case: Case) -> float:
+    return case.scores["next_token", False].ntps - case.scores["random", False].ntps
+
+
+PREDICTORS: Mapping[str, Predictor] = MappingProxyType(
+    {
+        "ntps": Predictor("NTPS (Euclidean)", "features", lambda case: case.scores["next_token", False].ntps),
+        "net_ntps": Predictor("net NTPS", "features", _net),
+        "pca": Predictor("NTPS of principal components", "features", lambda case: case.scores["pca_s", False].ntps),
+        "ntps_metric": Predictor(
+            "NTPS, metric-matched", "features", lambda case: case.scores["next_token", True].ntps_metric
+        ),
+        "ntps_task": Predictor(
+            "NTPS, task-weighted", "features", lambda case: case.scores["next_token", True].ntps_task
+        ),
+        "explained": Predictor(
+            "tr B / tr Y, centered", "features", lambda case: case.scores["next_token", True].explained
+        ),
+        "headroom": Predictor("headroom of the probe", "features", lambda case: 1.0 - case.accuracy),
+        "h_score": Predictor("H-score, shrunk", "features", lambda case: h_score(case.features)),
+        "logme": Predictor("LogME", "features", lambda case: logme(case.features)),
+        "knn": Predictor("k-NN accuracy", "features", lambda case: knn_accuracy(case.features)),
+        "words": Predictor(
+            "bag of words minus the probe", "features", lambda case: case.words_accuracy - case.accuracy
+        ),
+        "attention": Predictor(
+            "attention minus mean pooling",
+            "tokens",
+            lambda case: case.attention.accuracy - case.attention.mean_accuracy,
+        ),
+        "attention_loss": Predictor(
+            "loss of mean pooling minus that of attention",
+            "tokens",
+            lambda case: case.attention.mean_cross_entropy - case.attention.cross_entropy,
+        ),
+        "layers": Predictor(
+            "four layers minus the last",
+            "tokens",
+            lambda case: multi_layer_accuracy(case.token_features, seed=case.seed) - case.accuracy,
+        ),
+        "linearized": Predictor("linearized gain in accuracy", "gradients", lambda case: case.linearization.accuracy),
+        "linearized_loss": Predictor(
+            "linearized gain in cross-entropy", "gradients", lambda case: case.linearization.cross_entropy
+        ),
+        "alignment": Predictor(
+            "log alignment of the residuals with the tangent kernel",
+            "gradients",
+            lambda case: math.log(max(case.linearization.alignment, 1e-6)),
+        ),
+    }
+)
+"""The predictors by name."""

@@ -1,0 +1,145 @@
+"""Predictors of the gain: planted causes, independent values, cost, and degenerate data."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from ntps_utils.evidence.experiment import ExperimentConfig, run_experiment
+from ntps_utils.evidence.predictors import PREDICTORS, Case
+from ntps_utils.models.datasets import TextDataset, as_dataset, load_texts
+from ntps_utils.models.loading import CausalModel, load_model
+from ntps_utils.models.richer_probes import TokenFeatures
+from ntps_utils.models.transferability import FrozenFeatures
+
+N = 180
+
+
+@pytest.fixture(scope="module")
+def model() -> CausalModel:
+    return load_model("lab/XS", device="cpu", dtype="float32")
+
+
+def case_of(model: CausalModel, data: TextDataset, **parts: object) -> Case:
+    """A case with some of its parts given instead of computed."""
+    case = Case(model, data)
+    case.__dict__.update(parts)
+    return case
+
+
+def values(case: Case, *names: str) -> list[float]:
+    return [PREDICTORS[name].function(case) for name in names]
+
+
+def test_words_count_where_features_do_not_show_them(model):
+    rng = np.random.default_rng(0)
+    labels = rng.permutation(np.arange(N) % 2)
+    filler = ["river", "stone", "cloud", "grass", "light"]
+    texts = [f"{' '.join(rng.choice(filler, 5))} {('good', 'bad')[y]}" for y in labels]
+    blind = FrozenFeatures(rng.normal(size=(N, 8)), labels)
+    extraction = type("Rows", (), {"row_indices": np.arange(N)})()
+    case = case_of(model, as_dataset((texts, labels)), features=blind, extraction=extraction)
+    case.__dict__["common"] = blind
+    assert values(case, "words")[0] > 0.3
+    shown = FrozenFeatures(rng.normal(size=(N, 8)) + 6.0 * labels[:, None], labels)
+    case = case_of(model, as_dataset((texts, labels)), features=shown, common=shown, extraction=extraction)
+    assert values(case, "words")[0] < 0.02
+
+
+def test_attention_and_layers_count_where_the_mean_token_hides_the_class(model):
+    rng = np.random.default_rng(0)
+    labels = rng.permutation(np.arange(N) % 2)
+    signs, tokens = 2.0 * labels - 1.0, rng.normal(size=(N, 10, 8))
+    tokens[:, :, 0], tokens[:, :, 1] = rng.choice([-1.0, 1.0], (N, 10)), 0.0
+    place = rng.integers(0, 10, N)
+    tokens[np.arange(N), place, 0], tokens[np.arange(N), place, 1] = signs, 3.0
+    layers = rng.normal(size=(N, 2, 8))
+    layers[:, 0, 0] += 3.0 * signs
+    parts = TokenFeatures(
+        torch.tensor(tokens, dtype=torch.float32), torch.ones(N, 10, dtype=torch.bool), layers, labels
+    )
+    mean = FrozenFeatures(tokens.mean(1), labels)
+    case = case_of(model, load_texts("lab/topic").head(N), token_features=parts, features=mean, common=mean)
+    attention, loss, several = values(case, "attention", "attention_loss", "layers")
+    assert attention > 0.2
+    assert loss > 0.3
+    assert several > 0.2
+
+
+def test_shuffled_labels_show_nothing(model):
+    data = load_texts("lab/topic").head(200)
+    shuffled = replace(data, labels=np.random.default_rng(0).permutation(data.labels))
+    case = Case(model, shuffled)
+    majority = np.bincount(shuffled.labels).max() / len(data)
+    headroom, *gains, alignment = values(
+        case, "headroom", "words", "attention", "layers", "linearized", "linearized_loss", "alignment"
+    )
+    assert headroom > 1 - majority - 0.1
+    assert np.abs(gains).max() < 0.12
+    assert abs(alignment) < 0.5
+
+
+def test_values_are_those_of_an_experiment(model):
+    """The calibration records experiments, and the tool computes cases: they must agree."""
+    settings = ExperimentConfig(lora=None, n_train=150, n_test=50, controls=True)
+    train, test = settings.texts("lab/tense")
+    result = run_experiment(model, train, test, settings)
+    case = Case(model, train)
+    for name, score in result.transferability.items():
+        assert PREDICTORS[name].function(case) == pytest.approx(score.value, abs=1e-9), name
+    found = {
+        (s.subspace, s.centered): s
+        for s in result.scores
+        if s.layer == model.n_layers - 1 and s.rule == "half" and s.split == "train"
+    }
+    own, random, pca = (found[name, False].ntps for name in ("next_token", "random", "pca_s"))
+    expected = [own, own - random, pca, found["next_token", True].ntps_metric, found["next_token", True].ntps_task]
+    assert values(case, "ntps", "net_ntps", "pca", "ntps_metric", "ntps_task") == pytest.approx(expected, abs=1e-9)
+
+
+def test_every_predictor_is_finite_with_fewer_texts_than_features(model):
+    data = load_texts("lab/topic").head(model.dimension - 8)
+    case = Case(model, data)
+    for name, predictor in PREDICTORS.items():
+        assert np.isfinite(predictor.function(case)), name
+
+
+def test_a_class_of_one_text_is_left_out_of_cross_validation(model):
+    data = load_texts("lab/topic").head(60)
+    labels = data.labels.copy()
+    labels[0] = data.n_classes
+    case = Case(model, TextDataset("x", "train", data.texts, labels, (*data.label_names, "rare")))
+    assert len(case.features) == 60
+    assert len(case.common) == 60 - np.sum(np.bincount(labels) == 1)
+    assert np.isfinite(values(case, "headroom", "words", "attention", "layers")).all()
+
+
+def test_passes_are_those_that_are_made(model, monkeypatch):
+    """A predictor costs the texts that go through the model, forwards and backwards, relative to the texts."""
+    data = load_texts("lab/topic").head(48)
+    n_texts = {"forward": 0}
+    handle = model.backbone.register_forward_pre_hook(
+        lambda _m, _a, named: n_texts.update(forward=n_texts["forward"] + len(named["input_ids"])), with_kwargs=True
+    )
+    try:
+        for name, forward in (("headroom", 1), ("attention", 2), ("linearized", 2)):
+            case = Case(model, data)
+            case.extraction.features  # noqa: B018  # the first extraction also checks the model
+            n_texts["forward"] = 0
+            case = Case(model, data)
+            PREDICTORS[name].function(case)
+            assert n_texts["forward"] == forward * len(data), name
+    finally:
+        handle.remove()
+    assert PREDICTORS["linearized"].passes(48) == 1 + 1 + 3
+
+
+def test_progress_counts_all_texts(model):
+    seen: list[tuple[str, int, int]] = []
+    case = Case(model, load_texts("lab/topic").head(40), progress=lambda *a: seen.append(a))
+    values(case, "attention")
+    assert seen[-1] == ("reading tokens", 40, 40)
+    assert ("reading texts", 40, 40) in seen
