@@ -23,6 +23,7 @@ from ntps_utils.models.finetuning import (
     finetune,
     first_order_drop,
     randomly_initialized,
+    trial_run,
 )
 from ntps_utils.models.loading import CausalModel, load_model
 from ntps_utils.models.probes import linear_probe, logistic_probe
@@ -109,6 +110,43 @@ def test_curve_and_last_step_are_those_of_shorter_runs(model, task, method):
     assert (result.last_model is result.model) == (result.n_steps == 12)
     logits_accuracy = np.mean(result.last_step.predictions == task[1].labels)
     assert result.last_step.accuracy == pytest.approx(logits_accuracy)
+
+
+@pytest.mark.parametrize("base_dtype", ["float32", "bfloat16"])
+def test_a_trial_run_is_the_beginning_of_the_whole_run(model, task, base_dtype):
+    config = replace(QUICK, max_steps=20, eval_steps=(3, 8, 12), early_stopping_patience=None, base_dtype=base_dtype)
+    whole = finetune(model, *task, config).curve
+    steps: list[int] = []
+    trial = trial_run(model, task[0], config, n_steps=8, progress=steps.append)
+    assert sum(steps) == 8
+    assert [p.step for p in trial] == [0, 3, 8]
+    for a, b in zip(trial, whole, strict=False):
+        assert replace(a, seconds=0.0) == replace(b, seconds=0.0)
+    between = trial_run(model, task[0], config, n_steps=5)
+    assert [p.step for p in between] == [0, 3, 5]
+    features = extract(model, task[0], layers="last", features="last").features[model.n_layers - 1]
+    given = trial_run(model, task[0], config, n_steps=3, features=features)
+    assert given[-1].cross_entropy == pytest.approx(trial[1].cross_entropy, rel=1e-3)
+
+
+def test_a_trial_run_stops_when_its_time_is_used_up(model, task):
+    config = replace(QUICK, eval_steps=(2,), early_stopping_patience=None)
+    assert [p.step for p in trial_run(model, task[0], config, n_steps=20, max_seconds=0.0)] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "n_steps", "message"),
+    [
+        ({"learning_rates": (1e-3, 1e-2)}, 3, "A trial run needs one learning rate"),
+        ({"validation": 0.0}, 3, "A trial run needs .* a validation split"),
+        ({"method": "frozen"}, 3, "A trial run needs .* the method 'lora' or 'full'"),
+        ({}, 31, "n_steps must be at most the 30 steps of the whole run, got 31"),
+        ({}, 0, "n_steps must be .* got 0"),
+    ],
+)
+def test_settings_without_a_trial_run_are_refused(model, task, changes, n_steps, message):
+    with pytest.raises(ValueError, match=message):
+        trial_run(model, task[0], replace(QUICK, **changes), n_steps=n_steps)
 
 
 def test_without_patience_training_goes_on_to_the_last_step(model, task):

@@ -520,9 +520,7 @@ def finetune(
         tokens_of(model, data, tokens, max_length).ids for data, tokens in ((train, train_tokens), (test, test_tokens))
     )
     for data, texts in ((train, ids), (test, test_ids)):
-        empty_row = next((row for row, text in enumerate(texts, 1) if not text), None)
-        if empty_row is not None:
-            raise ValueError(f"Row {empty_row} of {data.name}/{data.split} has no token; remove it.")
+        _check_tokens(data, texts)
     training_rows, validation_rows = _split(train.labels, config)
     run = _FinetuneRun(model, train.n_classes, config)
     run.prepare(ids, train.labels, training_rows, _checked_features(features, model, train, test))
@@ -568,6 +566,91 @@ def finetune(
         seconds=time.perf_counter() - started,
         adapter=adapter,
     )
+
+
+def trial_run(
+    model: CausalModel,
+    train: TextDataset,
+    config: FinetuneConfig,
+    *,
+    n_steps: int,
+    max_seconds: float | None = None,
+    train_tokens: Tokens | None = None,
+    max_length: int | None = None,
+    features: NDArray[np.floating] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> tuple[CurvePoint, ...]:
+    """Make the first steps of a finetuning run, with the learning rates of the whole run.
+
+    Parameters
+    ----------
+    model : CausalModel
+        It is not changed.
+    train : TextDataset
+        Training texts; a share of them is the validation split.
+    config : FinetuneConfig
+        Settings of the whole run, with one learning rate, a validation split, and adapters or all weights.
+    n_steps : int
+        Number of steps, at most ``config.max_steps``.
+    max_seconds : float, optional
+        Time of training after which to stop earlier, evaluations included.
+    train_tokens, max_length
+        See :func:`finetune`.
+    features : (n_train, d) array, optional
+        Text features of the frozen model for ``train``, see :func:`finetune`.
+    progress : callable, optional
+        Called with 1 after every training step.
+
+    Returns
+    -------
+    tuple of CurvePoint
+        The evaluations of the settings up to there, and one after the last step that was made: the
+        beginning of the curve of the whole run.
+
+    Raises
+    ------
+    ValueError
+        If the settings have no trial run, ``n_steps`` is out of range, the loss diverged, or the texts
+        cannot be used, see :func:`finetune`.
+
+    Examples
+    --------
+    >>> from ntps_utils.models.datasets import load_texts
+    >>> from ntps_utils.models.loading import load_model
+    >>> model, train = load_model("lab/XS", dtype="float32"), load_texts("lab/topic").head(100)
+    >>> config = FinetuneConfig(max_steps=100, eval_steps=(2, 10), learning_rates=(1e-3,))
+    >>> [point.step for point in trial_run(model, train, config, n_steps=4)]
+    [0, 2, 4]
+    """
+    check_integer("n_steps", n_steps, 1)
+    if n_steps > config.max_steps:
+        raise ValueError(f"n_steps must be at most the {config.max_steps} steps of the whole run, got {n_steps}.")
+    if max_seconds is not None:
+        check_number("max_seconds", max_seconds, 0.0)
+    if len(config.learning_rates) != 1 or config.validation == 0.0 or config.method == "frozen":
+        raise ValueError(
+            "A trial run needs one learning rate, a validation split, and the method 'lora' or 'full'; got "
+            f"{len(config.learning_rates)} learning rates, validation={config.validation} and the method "
+            f"{config.method!r}."
+        )
+    ids = tokens_of(model, train, train_tokens, max_length).ids
+    _check_tokens(train, ids)
+    given = None if features is None else (features, features)
+    training_rows, validation_rows = _split(train.labels, config)
+    run = _FinetuneRun(model, train.n_classes, config)
+    run.prepare(ids, train.labels, training_rows, _checked_features(given, model, train, train))
+    started = time.perf_counter()
+
+    def stop(step: int) -> bool:
+        return step >= n_steps or (max_seconds is not None and time.perf_counter() - started >= max_seconds)
+
+    with _random_state(config.seed, run.device):
+        attempt = run.train(
+            config.learning_rates[0], ids, train.labels, training_rows, validation_rows, progress, False, stop
+        )
+    if attempt.diverged:
+        raise ValueError(f"The loss diverged at the learning rate {config.learning_rates[0]}; try a lower one.")
+    return tuple(attempt.curve)
 
 
 @dataclass(frozen=True)
@@ -726,6 +809,12 @@ def _split(labels: NDArray[np.int64], config: FinetuneConfig) -> tuple[NDArray[n
     return np.sort(training), np.sort(validation)
 
 
+def _check_tokens(data: TextDataset, ids: Sequence[Sequence[int]]) -> None:
+    empty_row = next((row for row, text in enumerate(ids, 1) if not text), None)
+    if empty_row is not None:
+        raise ValueError(f"Row {empty_row} of {data.name}/{data.split} has no token; remove it.")
+
+
 def _checked_features(
     features: tuple[NDArray[np.floating], NDArray[np.floating]] | None,
     model: CausalModel,
@@ -784,8 +873,9 @@ class _FinetuneRun:
         validation_rows: NDArray[np.intp],
         progress: Callable[[int], None] | None,
         keep_last: bool,
+        stop: Callable[[int], bool] | None = None,
     ) -> _Attempt:
-        """Train under one learning rate."""
+        """Train under one learning rate, until ``stop`` returns true for a number of steps."""
         config, attempt = self.config, _Attempt(rate)
         self.restore(self.start)
         targets = torch.as_tensor(labels, device=self.device)
@@ -830,10 +920,13 @@ class _FinetuneRun:
             n_steps = step + 1
             if progress is not None:
                 progress(1)
-            if n_steps in evaluations and (len(validation_rows) or n_steps == config.max_steps):
+            stopped = stop is not None and stop(n_steps)
+            if (stopped or n_steps in evaluations) and (len(validation_rows) or n_steps == config.max_steps):
                 n_without_improvement = 0 if evaluate(n_steps) else n_without_improvement + 1
                 if n_without_improvement >= patience:
                     break
+            if stopped:
+                break
         attempt.last_weights = self._weights() if keep_last else []
         return attempt
 
