@@ -124,3 +124,18 @@ def dropout_model(tiny_model: Path) -> CausalModel:
         model = GPT2LMHeadModel(config).double().train()
     assert config.resid_pdrop == config.embd_pdrop == config.attn_pdrop == 0.1
     return CausalModel("tiny-gpt2", model, load_model(tiny_model).tokenizer, "tiny-gpt2")
+
+
+@pytest.fixture
+def lab_data(tmp_path: Path) -> Path:
+    """A folder with texts of a task of the lab."""
+    import pandas as pd
+
+    from ntps_utils.models.datasets import load_texts
+
+    folder = tmp_path / "lab-data-files"
+    folder.mkdir()
+    for split, n in (("train", 90), ("test", 45)):
+        data = load_texts("lab/topic", split).head(n)
+        pd.DataFrame({"text": data.texts, "label": data.labels}).to_csv(folder / f"{split}.csv", index=False)
+    return folder

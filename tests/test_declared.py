@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
-from pathlib import Path
 
-import pandas as pd
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -31,21 +29,8 @@ from ntps_utils.evidence.declared import (
 from ntps_utils.evidence.experiment import ExperimentConfig, run_experiment
 from ntps_utils.evidence.records import load_record
 from ntps_utils.evidence.runs import RecordedRun, chosen_rates, recorded_runs, write_runs
-from ntps_utils.models.datasets import load_texts
 from ntps_utils.models.finetuning import PAPER_FINETUNING, FinetuneConfig
 from ntps_utils.models.loading import load_model
-
-
-@pytest.fixture
-def lab_data(tmp_path: Path) -> Path:
-    """A folder with texts of a task of the lab."""
-    folder = tmp_path / "lab-data-files"
-    folder.mkdir()
-    for split, n in (("train", 90), ("test", 45)):
-        data = load_texts("lab/topic", split).head(n)
-        pd.DataFrame({"text": data.texts, "label": data.labels}).to_csv(folder / f"{split}.csv", index=False)
-    return folder
-
 
 RATES = dict.fromkeys(FINETUNED_MODELS, 1e-3)
 

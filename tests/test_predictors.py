@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+import typer
+from typer.testing import CliRunner
 
+from book.tools import predictors as tool
 from ntps_utils.evidence.experiment import ExperimentConfig, run_experiment
 from ntps_utils.evidence.predictors import PREDICTORS, Case
 from ntps_utils.models.datasets import TextDataset, as_dataset, load_texts
@@ -135,6 +139,27 @@ def test_passes_are_those_that_are_made(model, monkeypatch):
     finally:
         handle.remove()
     assert PREDICTORS["linearized"].passes(48) == 1 + 1 + 3
+
+
+@pytest.mark.slow
+def test_the_tool_records_each_case_once_and_continues(lab_data, tmp_path, monkeypatch):
+    monkeypatch.setattr(tool, "FINETUNED_MODELS", ("lab/XS",))
+    monkeypatch.setattr(tool, "PILOTS", ())
+    monkeypatch.setattr(tool, "run_order", lambda: ("one", "two"))
+    for name in ("one", "two"):
+        (tmp_path / name).symlink_to(lab_data)
+    command_line, out = typer.Typer(), tmp_path / "out.jsonl"
+    command_line.command()(tool.main)
+    command = ["--data", str(tmp_path), "--out", str(out), "--device", "cpu"]
+    assert CliRunner().invoke(command_line, [*command, "--limit", "1"]).exit_code == 0
+    first = out.read_text()
+    outcome = CliRunner().invoke(command_line, command)
+    assert "lab/XS on one" not in outcome.output
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert out.read_text().startswith(first)
+    assert [row["dataset"] for row in rows] == ["one", "two"]
+    assert rows[0]["predictors"] == rows[1]["predictors"]
+    assert rows[0]["predictors"].keys() == rows[0]["seconds"].keys() == PREDICTORS.keys()
 
 
 def test_progress_counts_all_texts(model):

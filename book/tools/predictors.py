@@ -1,0 +1,68 @@
+"""Compute the predictors of the gain for the models and datasets of the declared experiment.
+
+    python -m book.tools.predictors --data FOLDER
+
+Each finished case is recorded at once, in the declared order; a case that is recorded is not repeated.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+
+from ntps_utils._utils.files import write_text
+from ntps_utils._utils.provenance import provenance
+from ntps_utils.evidence.benchmark import made_by
+from ntps_utils.evidence.declared import FINETUNED_MODELS, MAX_LENGTH, N_TRAIN, PILOTS, run_order
+from ntps_utils.evidence.experiment import n_cores
+from ntps_utils.evidence.predictors import PREDICTORS, Case
+from ntps_utils.evidence.runs import load_declared_model
+from ntps_utils.models.datasets import load_texts
+
+OUT = Path("ntps_utils/data/recorded/predictors.jsonl")
+
+
+def main(
+    data: Annotated[Path, typer.Option(help="Folder with a folder for each dataset.")],
+    limit: Annotated[int, typer.Option(min=1, help="Largest number of cases.")] = 1000,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "auto",
+    out: Annotated[Path, typer.Option(help="File of JSON lines to extend.")] = OUT,
+) -> None:
+    """Compute what is missing."""
+    torch.set_num_threads(n_cores())
+    lines = out.read_text("utf-8").splitlines() if out.is_file() else []
+    done = {(row["model"], row["dataset"]) for row in map(json.loads, lines)}
+    cases = [(model, dataset) for dataset in (*PILOTS, *run_order()) for model in FINETUNED_MODELS]
+    models = {name: load_declared_model(name, device=device) for name in FINETUNED_MODELS}
+    for name, dataset in [case for case in cases if case not in done][:limit]:
+        typer.echo(f"{name} on {dataset}", err=True)
+        model = models[name]
+        texts = load_texts(str(data / dataset), "train").head(N_TRAIN)
+        max_length = min(MAX_LENGTH, model.max_length or MAX_LENGTH)
+        case, values, seconds = Case(model, texts, max_length=max_length), {}, {}
+        for predictor, entry in PREDICTORS.items():
+            started = time.perf_counter()
+            values[predictor] = entry.function(case)
+            seconds[predictor] = time.perf_counter() - started  # what others have computed costs nothing
+        row: dict[str, Any] = {
+            "model": name,
+            "dataset": dataset,
+            "weights": model.fingerprint,
+            "texts": texts.fingerprint,
+            "n_texts": len(texts),
+            "predictors": values,
+            "seconds": seconds,
+            "provenance": provenance(device=str(model.model.device), code=made_by()["code"]),
+        }
+        lines.append(json.dumps(row, allow_nan=False))
+        write_text(out, "\n".join((*lines, "")))
+        typer.echo(f"  {sum(seconds.values()):.0f} s", err=True)
+
+
+if __name__ == "__main__":
+    typer.run(main)
