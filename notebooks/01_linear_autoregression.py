@@ -77,7 +77,7 @@ warnings.simplefilter(
 # | $x_1 + x_2 = (1, 1)$ | $x_3 = (1, 1)$ |
 #
 # From both features of the past the prediction is perfect. Now keep only *one* number of the past. If it is the first feature, it is 1 both times, so the prediction is the same both times: the mean $(0.5, 1)$, with a squared error of $0.25 + 0.25 = 0.5$. If it is the
-# second feature, it is 0 and 1: nothing can be predicted at first, which costs $|x_2|^2 = 1$, and everything after that. Is there a better number? Take $P \cdot (1, a)$; it is $1$ and $1 + a$. The error is smallest at $a = 0.618$, where it is $0.382$. This
+# second feature, it is 0 and 1: nothing can be predicted at first, which costs $|x_2|^2 = 1$, and everything after that. Is there a better number? Take $p \cdot (1, a)$; it is $1$ and $1 + a$. The error is smallest at $a = 0.618$, where it is $0.382$. This
 # chapter finds such directions for texts of any length, any number of features and any number of kept directions; the cell below does it for these three tokens.
 
 # %%
@@ -94,15 +94,15 @@ direction = by_hand.V[:, 0] / by_hand.V[0, 0]
 # everything is linear. The past of position $t$ is summed up by the prefix sum
 #
 # $$
-# P_t = x_1 + x_2 + \dots + x_t .
+# p_t = x_1 + x_2 + \dots + x_t .
 # $$
 #
-# An **encoder** $V \in \R^{d\times k}$ keeps $k$ linear combinations of the past, $V^\top P_t \in \R^k$; a **decoder**
-# $W \in \R^{k\times d}$ predicts the next feature from them, $W^\top V^\top P_t$. With $\E$ the mean over texts, the
+# An **encoder** $V \in \R^{d\times k}$ keeps $k$ linear combinations of the past, $V^\top p_t \in \R^k$; a **decoder**
+# $W \in \R^{k\times d}$ predicts the next feature from them, $W^\top V^\top p_t$. With $\E$ the mean over texts, the
 # loss is
 #
 # $$
-# \ell(V, W) = \E \sum_{t<T} \big\| x_{t+1} - W^\top V^\top P_t \big\|^2 .
+# \ell(V, W) = \E \sum_{t<T} \big\| x_{t+1} - W^\top V^\top p_t \big\|^2 .
 # $$ (eq-ar-loss)
 #
 # If $k = d$ nothing has to be given up. The interesting case is $k < d$: which $k$ directions does prediction want?
@@ -114,8 +114,8 @@ direction = by_hand.V[:, 0] / by_hand.V[0, 0]
 # Three second moments appear:
 #
 # $$
-# A_0 = \E \sum_{t<T} P_t P_t^\top, \qquad
-# A_1 = \E \sum_{t<T} P_t\, x_{t+1}^\top, \qquad
+# A_0 = \E \sum_{t<T} p_t p_t^\top, \qquad
+# A_1 = \E \sum_{t<T} p_t\, x_{t+1}^\top, \qquad
 # G' = \E \sum_{t \ge 2} x_t x_t^\top ,
 # $$ (eq-ar-moments)
 #
@@ -253,15 +253,15 @@ glue("final_gap", float(final_gap), display=False)
 # There is a surprise in $A_1$. Look at how the sum of a whole text builds up, token by token:
 #
 # $$
-# P_{t+1} P_{t+1}^\top = (P_t + x_{t+1})(P_t + x_{t+1})^\top
-#   = P_t P_t^\top + P_t x_{t+1}^\top + x_{t+1} P_t^\top + x_{t+1} x_{t+1}^\top .
+# p_{t+1} p_{t+1}^\top = (p_t + x_{t+1})(p_t + x_{t+1})^\top
+#   = p_t p_t^\top + p_t x_{t+1}^\top + x_{t+1} p_t^\top + x_{t+1} x_{t+1}^\top .
 # $$
 #
 # Sum over $t = 1, \dots, T-1$. The left side and the first term on the right telescope, and what is left is
-# $P_T P_T^\top - P_1 P_1^\top$. With $P_1 = x_1$ and $G = \E\sum_{t=1}^{T} x_t x_t^\top$:
+# $p_T p_T^\top - p_1 p_1^\top$. With $p_1 = x_1$ and $G = \E\sum_{t=1}^{T} x_t x_t^\top$:
 #
 # $$
-# A_1 + A_1^\top = \E\big[P_T P_T^\top\big] - G .
+# A_1 + A_1^\top = \E\big[p_T p_T^\top\big] - G .
 # $$ (eq-telescope)
 #
 # The right side knows each text as a *bag of feature vectors* only. Shuffle the feature vectors of each text, and it stays as it is. So the
@@ -368,7 +368,7 @@ glue("words_symmetric_high", float(words["symmetric"].max()), display=False)
 # ```{solution} ex-1-1
 # :class: dropdown
 # For $k=d$ take $V = A_0^{-1/2}$ in {eq}`eq-ar-profile`: the trace becomes $\tr(A_0^{-1/2} A_1 A_1^\top A_0^{-1/2}) = \tr(A_1^\top
-# A_0^{-1} A_1)$. If $x_{t+1} = B^\top P_t$ then $A_1 = A_0 B$ and $G' = B^\top A_0 B$, so the trace is
+# A_0^{-1} A_1)$. If $x_{t+1} = B^\top p_t$ then $A_1 = A_0 B$ and $G' = B^\top A_0 B$, so the trace is
 # $\tr(B^\top A_0 A_0^{-1} A_0 B) = \tr G'$.
 # ```
 #
@@ -384,7 +384,7 @@ glue("words_symmetric_high", float(words["symmetric"].max()), display=False)
 # Both moments have a factor $x$ on each side, which gives the formulas. Put $v' = D^{-1} v$ into the new eigenproblem and multiply
 # by $D^{-1}$ from the left: $A_1 D^2 A_1^\top v = \gamma A_0 v$. This is the old problem {eq}`eq-ar-eig` only if $D^2$ is a multiple of
 # the identity. The reason is that the loss measures the *error* in feature units: features with large units count more. Measuring it in
-# the metric of the tokens, $\|G^{-1/2}(x_{t+1} - W^\top V^\top P_t)\|^2$, leads to $(A_1 G^{-1} A_1^\top, A_0)$, a canonical
+# the metric of the tokens, $\|G^{-1/2}(x_{t+1} - W^\top V^\top p_t)\|^2$, leads to $(A_1 G^{-1} A_1^\top, A_0)$, a canonical
 # correlation analysis; then $A_1 G^{-1} A_1^\top \to D A_1 G^{-1} A_1^\top D$ and the subspace moves along with the coordinates.
 # Chapter 3 comes back to this.
 # ```
@@ -392,13 +392,13 @@ glue("words_symmetric_high", float(words["symmetric"].max()), display=False)
 # ```{exercise} A bag-of-tokens predictor
 # :label: ex-1-3
 # Suppose that the tokens of each text are exchangeable: every order is equally likely. Show that $A_1$ is symmetric. What is
-# $A_1$ in terms of $\E[P_T P_T^\top]$ and $G$?
+# $A_1$ in terms of $\E[p_T p_T^\top]$ and $G$?
 # ```
 #
 # ```{solution} ex-1-3
 # :class: dropdown
 # For exchangeable tokens $\E x_s x_{t+1}^\top = \E x_{t+1} x_s^\top$ for each pair $s \le t$, given $T$; summing over pairs gives $A_1 =
-# A_1^\top$. By {eq}`eq-telescope`, $A_1 = \tfrac12\big(\E[P_T P_T^\top] - G\big)$.
+# A_1^\top$. By {eq}`eq-telescope`, $A_1 = \tfrac12\big(\E[p_T p_T^\top] - G\big)$.
 # ```
 #
 # ```{exercise} Try it: texts that come back

@@ -18,7 +18,7 @@
 # :class: tip
 # - solve a perception task on mean-token features in closed form, for every width at once;
 # - say what whitening does, and why it makes the loss of a subspace an *angle*;
-# - read $\tr B$, the ceiling of every linear probe, and know when it flatters;
+# - read $\tr B$, the ceiling of every linear probe, and know when it is too optimistic;
 # - decide whether to center.
 #
 # It needs linear algebra only. The algebra is that of chapter 1, repeated here in short so that the chapter stands alone.
@@ -123,7 +123,7 @@ warnings.simplefilter(
 #
 # ## What whitening does
 #
-# Features differ in scale, and go together. In the plane below two classes differ along a direction that hardly varies, and
+# Features differ in scale and are correlated. In the plane below two classes differ along a direction that hardly varies, and
 # share one that varies a lot. White coordinates $z = S^{-1/2} \xbar$ make all directions equal: every unit vector then has the same
 # variance, and how much of the labels a direction explains depends on its *angle* to $\tilde u$ alone. Remember this picture: chapter 3
 # measures the overlap of two subspaces twice, left and right, and gets two different answers.
@@ -303,7 +303,7 @@ glue("coin_centered", float(np.mean(shares["centered"])), display=False)
 # With half of the directions, coin tosses get a share of {glue:text}`coin_raw:.2f` without centering and {glue:text}`coin_centered:.2f` with it. The task-weighted and the metric-matched score are therefore read centered in this book; the paper's
 # Euclidean score stays as the paper defines it.
 #
-# ## The ceiling flatters when texts are few
+# ## The ceiling is too optimistic on few texts
 #
 # $\tr B$ is measured on the same texts that $U$ is fitted on. Let the targets be pure noise, independent of the features. The truth is
 # $\tr B = 0$, and yet least squares with $d$ free directions explains, on average, a share of
@@ -365,7 +365,7 @@ glue("shrunk_at_64", float(shrunk[sizes.index(64)].mean()), display=False)
 
 # %% [markdown]
 # The mean over draws stays within {glue:text}`worst_noise:.3f` of the formula. At twice as many texts as features, half of pure noise is
-# "explained" ({glue:text}`noise_at_64:.2f`); shrinkage brings it to {glue:text}`shrunk_at_64:.2f`. Shrinkage helps, it does not work wonders.
+# "explained" ({glue:text}`noise_at_64:.2f`); shrinkage brings it to {glue:text}`shrunk_at_64:.2f`. Shrinkage removes a part of the optimism only.
 # It also understates the variance of the strongest directions, so that with very few texts the shrunken $\tr B$ can even exceed $\tr Y$; a ridge
 # never does that. Only more texts, or held-out texts, make the ceiling honest. The library warns when there are fewer texts than features.
 #
@@ -387,7 +387,7 @@ glue("shrunk_at_64", float(shrunk[sizes.index(64)].mean()), display=False)
 # ```{solution} ex-2-1
 # :class: dropdown
 # Centered one-hot targets are $y - q = (\pm)(a, -a)$ with one number $a$ for each text, so $C$ has rank one: each column is a multiple of
-# $\E[(\xbar - s)(y_1 - q_1)] = p_0 p_1 (m_1 - m_0)$, where $p_j$ is the share of class $j$. Then $B$ has one eigenvector, $\tilde u \propto
+# $\E[(\xbar - s)(y_1 - q_1)] = \pi_0 \pi_1 (m_1 - m_0)$, where $\pi_j$ is the share of class $j$. Then $B$ has one eigenvector, $\tilde u \propto
 # S^{-1/2}(m_1 - m_0)$, and $u = S^{-1/2} \tilde u \propto S^{-1} (m_1 - m_0)$. Here $S$ is the total covariance. Fisher uses the
 # one within classes; the two differ by a multiple of $(m_1 - m_0)(m_1 - m_0)^\top$, which does not change the direction
 # (Sherman and Morrison).
@@ -396,7 +396,7 @@ glue("shrunk_at_64", float(shrunk[sizes.index(64)].mean()), display=False)
 # ```{exercise} Change of features
 # :label: ex-2-2
 # Let $\xbar \to M\xbar$ with $M$ invertible. Show that the $\beta_i$ do not change, and that $U \to M^{-\top} U$. Why does this differ from
-# autoregression, where the answer of exercise 2 of chapter 1 was "no"?
+# autoregression, where the answer of exercise 1.2 was "no"?
 # ```
 #
 # ```{solution} ex-2-2

@@ -277,9 +277,9 @@ for key, frame in zip(("lab", "smol", "gemma"), (lab_facts, *large), strict=True
 #
 # ## Precision and rank
 #
-# A score asks which directions exist. In exact arithmetic that is a rank; in floating point it is a decision about small eigenvalues. Ours is made in units in which every
+# A score needs to know which directions exist. In exact arithmetic that is a rank; in floating point a cut-off decides which small eigenvalues count. Ours is applied in units in which every
 # feature has unit variance, so that massive activations do not hide other directions, and it is relative: an eigenvalue counts if it exceeds the largest one times the relative rounding error of the moments.
-# An *absolute* cut-off, such as $10^{-8}$, asks something that depends on the scale of the features.
+# An *absolute* cut-off, such as $10^{-8}$, gives another rank when the features are rescaled.
 #
 # Products in float32 take half the time of float64. What do they do to the scores? Three ways, each against float64 products of the same features:
 #
@@ -288,7 +288,7 @@ for key, frame in zip(("lab", "smol", "gemma"), (lab_facts, *large), strict=True
 # - **shifted**: our default for large models. The mean is subtracted from the features, and from first tokens their own mean; products are formed in float32, and the shift is undone exactly in float64
 #   ({class}`ntps_utils.theory.moments.Accumulator`).
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Three panels, lab, smollm2 and gemma, with the largest change of a score by layer on a logarithmic axis: cut changes scores by tenths, plain by small amounts that grow in some layers, shifted by less than one part in ten thousand in every layer."}, "figure": {"caption": "The cut-off matters, rounding hardly. Largest change of the three scores at k = d/2 by layer, for three ways to use float32, against float64 products.", "name": "fig-precision"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Three panels, lab, smollm2 and gemma, with the largest change of a score by layer on a logarithmic axis: cut changes scores by tenths, plain by small amounts that grow in some layers, shifted by less than one part in ten thousand in every layer."}, "figure": {"caption": "The cut-off changes scores much, and rounding little. Largest change of the three scores at k = d/2 by layer, for three ways to use float32, against float64 products.", "name": "fig-precision"}}
 figure, axes = panels(3, height=3.0, sharey=True)
 shown = (model_name, "smollm2-135m-instruct", "gemma-3-270m")
 for ax, name in zip(axes, shown, strict=True):
@@ -324,7 +324,7 @@ glue("thin_true", 40, display=False)
 glue("thin_relative", int((thin > few.rcond * thin[0]).sum()), display=False)
 glue("thin_absolute", int((thin32 > 1e-8).sum()), display=False)
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "The spectrum of S from 40 texts on a logarithmic axis, which falls by many orders of magnitude after the 40th eigenvalue in float64 and flattens at rounding level in float32, partly above a dotted line at 1e-8."}, "figure": {"caption": "A rank is a gap in a spectrum. S from 40 texts has rank 40; float64 shows it, float32 leaves a floor of rounding that an absolute cut-off of 1e-8 (dotted) partly keeps.", "name": "fig-spectra"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "The spectrum of S from 40 texts on a logarithmic axis, which falls by many orders of magnitude after the 40th eigenvalue in float64 and flattens at rounding level in float32, partly above a dotted line at 1e-8."}, "figure": {"caption": "The numerical rank is where the spectrum drops. S from 40 texts has rank 40; float64 shows it, float32 leaves a floor of rounding that an absolute cut-off of 1e-8 (dotted) partly keeps.", "name": "fig-spectra"}}
 figure, (ax,) = panels(1, height=3.0)
 floor = 1e-22
 ax.semilogy(np.maximum(np.abs(thin), floor), label="float64")
@@ -388,9 +388,9 @@ glue("bench_arithmetic", float(1 + costs[0][3]), display=False)
 #
 # - Moments are sums: one pass, any batches, any number of machines.
 # - Pads must not count; whether a BOS does, and whether moments are centered, belongs into every report.
-# - A rank is a decision. Make it relative, in units of unit variance, at the rounding error of the moments.
+# - A numerical rank depends on a cut-off. Scale features to unit variance first, and set the cut-off relative to the largest eigenvalue, at the rounding error of the moments.
 # - Real models have massive activations on first tokens. Subtract them before you multiply in float32.
-# - Extraction costs a fraction of a forward pass; scores cost next to nothing.
+# - Extraction adds a fraction of a forward pass to the forward pass itself; scores cost far less.
 #
 # ## Exercises
 #
@@ -427,7 +427,7 @@ glue("bench_arithmetic", float(1 + costs[0][3]), display=False)
 # ```{solution} ex-4-3
 # :class: dropdown
 #
-# The figure of habits stays on the lab's tasks; change `load_texts(name)` in its loop. With real tokenizers that add no BOS, that row is empty of change.
+# The figure of habits stays on the lab's tasks; change `load_texts(name)` in its loop. With real tokenizers that add no BOS, that row shows no change.
 # ```
 
 # %% tags=["remove-input"]

@@ -76,7 +76,7 @@ last = model.n_layers - 1
 # the labels. Moments are centered here, so that the first direction is not the mean. The share of the label in each title is that of test texts, which neither the directions nor the
 # regression have seen: among d directions, some fit the labels of any given texts by chance.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Scatter plots of a thousand texts of the lab in two rows, middle and last layer, and two columns, perception and autoregressive coordinates. In perception coordinates topics form separate clouds; in autoregressive coordinates colors are mixed and points spread by length and genre."}, "figure": {"caption": "The same texts from two points of view. Topic task, middle and last layer of the model: in perception coordinates the topics separate, in autoregressive coordinates most of the spread has other causes.", "name": "fig-texts"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Scatter plots of a thousand texts of the lab in two rows, middle and last layer, and two columns, perception and autoregressive coordinates. In perception coordinates topics form separate clouds; in autoregressive coordinates colors are mixed and points spread by length and genre."}, "figure": {"caption": "The same texts from two points of view. Topic task, middle and last layer of the model: in perception coordinates some topics separate, in autoregressive coordinates most of the spread has other causes.", "name": "fig-texts"}}
 import matplotlib.pyplot as plt
 
 palette = sns.color_palette("colorblind", data.n_classes)
@@ -150,10 +150,10 @@ ax.set(
 _ = ax.legend(fontsize=8)
 
 # %% [markdown]
-# ## A number for a picture
+# ## How much of a label a picture shows
 #
 # The share of a label's variance that a linear function of the picture explains, on test texts, makes layers and tasks comparable. For tasks with two classes one perception direction holds
-# everything that a linear probe can see; against it stand two autoregressive directions:
+# everything that a linear probe can see; we compare it with two autoregressive directions:
 
 # %%
 rows = []
@@ -213,7 +213,7 @@ glue("n_view_texts", len(data), display=False)
 #
 # ## Real models
 #
-# The same picture of words for two real language models that read film reviews (recorded, see {doc}`chapter 4 <04_extraction>`). Nobody told us the causes here; the groups are parts of speech, and words of praise and of blame.
+# The same picture of words for two real language models that read film reviews (recorded, see {doc}`chapter 4 <04_extraction>`). The causes are not known here; the groups are parts of speech, and words of praise and of blame.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Words in the first two autoregressive coordinates of the last layer of smollm2 on the left and gemma on the right, colored by group: function words and punctuation lie apart from nouns; words of praise and of blame are mixed."}, "figure": {"caption": "Words of real models by what may follow them. Mean features of words in the first two autoregressive coordinates of the last layer, colored by group.", "name": "fig-real-words"}}
 real = load_record("real_models")["models"]
@@ -258,7 +258,7 @@ glue("d_real", real[shown[0]]["dimension"], display=False)
 # %% [markdown]
 # The columns are the share of the sentiment that the perception direction and two autoregressive directions explain, on the {glue:text}`n_real` texts that they were computed from and on texts held out. With
 # {glue:text}`d_real` and more features, nearly as many as texts, the perception direction fits its own texts (shares of {glue:text}`real_in_perception_smol:.2f` in smollm2, {glue:text}`real_in_perception_gemma:.2f` in gemma)
-# and says nothing about others: {glue:text}`real_perception_smol:.2f` and {glue:text}`real_perception_gemma:.2f` on texts held out, where 0 is what the mean of the labels achieves. A picture of such a direction shows two clean clouds, and they mean nothing. More texts, or
+# and says nothing about others: {glue:text}`real_perception_smol:.2f` and {glue:text}`real_perception_gemma:.2f` on texts held out, where 0 is what the mean of the labels achieves. A picture of such a direction shows two separate clouds, which say nothing about other texts. More texts, or
 # shrinkage (chapter 2), are the remedy. Two autoregressive directions, which no label has chosen, explain {glue:text}`real_autoregressive_smol:.2f` and {glue:text}`real_autoregressive_gemma:.2f`.
 #
 # %% [markdown]
@@ -266,7 +266,7 @@ glue("d_real", real[shown[0]]["dimension"], display=False)
 #
 # - The two subspaces are two points of view on the same features.
 # - In the lab, autoregressive directions sort words by what may follow them.
-# - A picture deserves a number: the share of the label that it holds, on texts that were not used for it.
+# - Report the share of the label that a picture shows, on texts that were not used for it.
 #
 # ## Exercises
 #

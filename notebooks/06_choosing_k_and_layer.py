@@ -24,8 +24,8 @@
 # You need chapter 3 for the scores and chapter 4 for the moments. It runs in two minutes on two cores.
 # :::
 #
-# **The paper says** {cite}`cheng2025ntps` that NTPS was computed at every layer and for 19 fractions of the rank, and shows for each model and target the setting that went along with the
-# target best. **The code does** the same sweep on the lab's tasks ({func}`ntps_utils.evidence.sweep.sweep`) and keeps all of it. **We find** that the landscape has
+# **The paper says** {cite}`cheng2025ntps` that NTPS was computed at every layer and for 19 fractions of the rank, and shows for each model and target the setting that correlated best
+# with the target. **The code does** the same sweep on the lab's tasks ({func}`ntps_utils.evidence.sweep.sweep`) and keeps all of it. **We find** that the landscape has
 # slopes but few peaks, that three choices of a released script change what the score measures, and that the best of a sweep is large even when there is nothing
 # to find.
 
@@ -42,6 +42,7 @@ import numpy as np
 import pandas as pd
 from IPython.display import HTML, Markdown
 from myst_nb import glue
+from scipy.stats import norm
 
 from ntps_utils.evidence.statistics import max_statistic_null, spearman
 from ntps_utils.evidence.sweep import FRACTIONS, sweep
@@ -68,18 +69,19 @@ last = model.n_layers - 1
 # %% [markdown]
 # ## The landscape of one task
 #
-# A score compares $k_u$ perception directions with $k_v$ autoregressive ones. All pairs come from one factorization (chapter 3). On the task with most classes:
+# A score compares $k_u$ perception directions with $k_v$ autoregressive ones. All pairs come from one factorization (chapter 3). As everywhere in this book, the paper's
+# Euclidean score is computed from second moments, and the other two from covariances (chapter 2). On the task with most classes:
 
 # %%
 shown = max(pairs, key=lambda pair: pair[0].n_classes)[0]
 moments = extract(model, shown, layers=(last,)).moments.layer(last)
-solved = subspaces(moments, layer=last)
+euclidean, metric = (subspaces(moments, layer=last, center=c) for c in (False, True))
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Two heat maps over k_v and k_u: the Euclidean score on the left and the metric-matched score on the right. Both rise with k_v; the metric-matched one rises much sooner for the first perception directions."}, "figure": {"caption": "Every width at once. Euclidean (left) and metric-matched score (right) of the last layer for all pairs of widths.", "name": "fig-landscape"}}
 figure, axes = panels(2, height=2.8, sharey=True)
 for ax, (title, grid) in zip(
     axes,
-    {"Euclidean": solved.ntps, "metric-matched": solved.ntps_metric}.items(),
+    {"Euclidean": euclidean.ntps, "metric-matched": metric.ntps_metric}.items(),
     strict=True,
 ):
     image = ax.imshow(
@@ -89,72 +91,72 @@ for ax, (title, grid) in zip(
         vmin=0,
         vmax=1,
         cmap="cividis",
-        extent=(0.5, solved.rank_v + 0.5, 0.5, len(grid) + 0.5),
+        extent=(0.5, grid.shape[1] + 0.5, 0.5, len(grid) + 0.5),
     )
     ax.set(title=title, xlabel="$k_v$", yticks=range(1, len(grid) + 1))
 axes[0].set_ylabel("$k_u$")
 _ = figure.colorbar(image, ax=axes, label="score")
 
 # %% [markdown]
-# Along $k_v$ a score can only rise: a larger subspace contains the smaller one. So "the best k" for a target cannot be the k where the score is highest; it is whatever k orders the
-# tasks as the target happens to.
+# The lowest row on the left is bright: without centering the first perception direction is the constant (chapter 2), and a few autoregressive directions contain it already.
+#
+# Along $k_v$ a score can only rise, because a larger subspace contains the smaller one. So "the best k" for a target is not the k where the score is highest. It is the k whose ranking of
+# tasks agrees best with the target.
 #
 # How much of the rise is due to next-token prediction? Beside the score we draw the mean score of subspaces with the same construction and a random target, for every $k_v$ at once
 # ({func}`ntps_utils.theory.controls.mean_random_scores`), and the score of the leading principal components of S. The distance to the random line is the **net score**.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Two panels over k_v. The score and the mean score of random targets rise together, close to each other; the score of the principal components stays near zero in the Euclidean panel and rises early in the metric-matched one."}, "figure": {"caption": "The net score is the distance between the first two lines. Euclidean (left) and metric-matched score (right) with all perception directions, of next-token directions, of directions with the same construction and a random target, and of principal components.", "name": "fig-net-landscape"}}
-widths = np.arange(1, solved.rank_v + 1)
-chance = mean_random_scores(solved, widths)
-components = solved.with_subspace(control_directions(moments, solved)["pca_s"])
+lines = {}
+for i, (column, one) in enumerate({"ntps": euclidean, "ntps_metric": metric}.items()):
+    components = one.with_subspace(control_directions(moments, one)["pca_s"])
+    lines[column] = {
+        "next token": getattr(one, column)[-1],
+        "random target": mean_random_scores(one, range(1, one.rank_v + 1))[:, i],
+        "PCA of S": getattr(components, column)[-1],
+    }
 figure, axes = panels(2, height=2.8, sharey=True)
-for ax, (column, title), color, expected in zip(
+for ax, column, title, color in zip(
     axes,
-    {"ntps": "Euclidean", "ntps_metric": "metric-matched"}.items(),
+    lines,
+    ("Euclidean", "metric-matched"),
     (COLORS["euclidean"], COLORS["metric"]),
-    chance.T[:2],
     strict=True,
 ):
-    own, other = (getattr(one, column)[-1] for one in (solved, components))
-    ax.plot(widths, own, color=color, lw=2, label="next token")
-    ax.plot(
-        widths, expected, color=COLORS["other"], lw=2, ls="--", label="random target"
-    )
-    ax.plot(
-        np.arange(1, len(other) + 1),
-        other,
-        color=COLORS["exact"],
-        lw=1,
-        label="PCA of S",
-    )
+    styles = ((color, 2, "-"), (COLORS["other"], 2, "--"), (COLORS["exact"], 1, "-"))
+    for (label, values), (shade, width, style) in zip(
+        lines[column].items(), styles, strict=True
+    ):
+        x = np.arange(1, len(values) + 1)
+        ax.plot(x, values, color=shade, lw=width, ls=style, label=label)
     ax.set(title=title, xlabel="$k_v$")
 axes[0].set_ylabel("score")
 _ = axes[0].legend(fontsize=9)
 
 # %% tags=["remove-cell"]
-middle = solved.width(0.5) - 1
-net = np.array([solved.ntps[-1], solved.ntps_metric[-1]]).T - chance[:, :2]
 glue("net_task", shown.name.removeprefix("lab/"), display=False)
-glue("net_euclidean", float(net[middle, 0]), display=False)
-glue("net_metric", float(net[middle, 1]), display=False)
-glue("gross_euclidean", float(solved.ntps[-1, middle]), display=False)
-glue("pca_euclidean", float(components.ntps[-1, middle]), display=False)
-glue("pca_metric", float(components.ntps_metric[-1, middle]), display=False)
-share = chance[middle, 0] / solved.ntps[-1, middle]
-glue("chance_share", float(100 * share), display=False)
-heights = pd.Series(
-    {
-        "next-token directions": solved.ntps_metric[-1, middle],
-        "random targets": chance[middle, 1],
-        "principal components": components.ntps_metric[-1, middle],
-    }
-)
-glue("chance_metric", float(chance[middle, 1]), display=False)
-glue("gross_metric", float(solved.ntps_metric[-1, middle]), display=False)
-glue("highest_metric", str(heights.idxmax()), display=False)
+for column, name, one in (
+    ("ntps", "euclidean", euclidean),
+    ("ntps_metric", "metric", metric),
+):
+    middle = one.width(0.5) - 1
+    own, random, pca = (float(values[middle]) for values in lines[column].values())
+    glue(f"net_{name}", own - random, display=False)
+    glue(f"gross_{name}", own, display=False)
+    glue(f"pca_{name}", pca, display=False)
+    glue(f"chance_{name}", random, display=False)
+    glue(f"share_{name}", random / own, display=False)
+at_half = {label: values[middle] for label, values in lines["ntps_metric"].items()}
+names_of = {
+    "next token": "next-token directions",
+    "random target": "random targets",
+    "PCA of S": "principal components",
+}
+glue("highest_metric", names_of[max(at_half, key=at_half.get)], display=False)
 
 # %% [markdown]
 # On *{glue:text}`net_task`* at half of the directions the Euclidean score is {glue:text}`gross_euclidean:.2f` and its net score {glue:text}`net_euclidean:+.2f`; that of the metric-matched score is {glue:text}`net_metric:+.2f`. Principal components
-# score {glue:text}`pca_euclidean:.2f` and {glue:text}`pca_metric:.2f`. On the left, the mean score of random targets is {glue:text}`chance_share:.0f`% of the score: this part of the height is due to the construction of V. On the right, next-token directions score {glue:text}`gross_metric:.2f`, random targets {glue:text}`chance_metric:.2f`; the highest of the three are {glue:text}`highest_metric`. Chapter 7 asks which of these lines follows the accuracy of a probe.
+# score {glue:text}`pca_euclidean:.2f` and {glue:text}`pca_metric:.2f`. On the left, the mean score of random targets is {glue:text}`share_euclidean:.0%` of the score: this part of the height is due to the construction of V. On the right, next-token directions score {glue:text}`gross_metric:.2f`, random targets {glue:text}`chance_metric:.2f`; the highest of the three are {glue:text}`highest_metric`. Chapter 7 asks which of these lines follows the accuracy of a probe.
 #
 # Layer by layer, at half of the directions:
 
@@ -248,8 +250,8 @@ glue("moved_capped", f"{max(moved['capped']):.0e}", display=False)
 glue("moved_filled", float(max(moved["filled"])), display=False)
 
 # %% [markdown]
-# The spread of the score over tasks, averaged over fractions, is {glue:text}`spread_right:.3f` in the right order and {glue:text}`spread_filled:.3f` from the wrong end with U filled; the
-# two order the tasks with a mean rank correlation of {glue:text}`agree_filled:.2f`. Filled columns are not even defined: rotating the features, which changes nothing about a model, moves the
+# The spread of the score over tasks, averaged over fractions, is {glue:text}`spread_right:.3f` in the right order and {glue:text}`spread_filled:.3f` from the wrong end with U filled; their
+# rankings of the tasks correlate by {glue:text}`agree_filled:.2f` on average. Filled columns are not even defined: rotating the features, which changes nothing about a model, moves the
 # score by up to {glue:text}`moved_filled:.2f`, and by {glue:text}`moved_capped` if U stops at its rank.
 #
 # ## Directions out of rounding
@@ -279,7 +281,7 @@ glue("effect_single", float(np.nanmax(effect)), display=False)
 
 # %% [markdown]
 # The absolute cut-off keeps {glue:text}`kept_absolute` directions, the relative one in double precision {glue:text}`kept_relative`. On the lab's tasks, where no direction
-# is that massive, the same change of precision, cut-off and projector moves NTPS by at most {glue:text}`effect_single:.2g`: harmless here, and not to be relied upon.
+# is that massive, the same change of precision, cut-off and projector moves NTPS by at most {glue:text}`effect_single:.2g`: harmless here, but not for features with massive directions.
 #
 # ## What choosing does
 #
@@ -295,7 +297,7 @@ for column in shades:
     found[column] = rho
     nulls[column] = max_statistic_null(flat, n_permutations, seed)
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Three panels: histogram of the best rank correlation of the sweep under permuted tasks, with the observed best as a vertical line and the value at the setting fixed in advance as a dashed one."}, "figure": {"caption": "The best of a sweep is large by itself. Histograms: largest Spearman coefficient over the sweep when tasks are permuted. Solid line: largest coefficient found. Dashed: the coefficient at the setting fixed in advance, last layer and half of the directions.", "name": "fig-selection"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Three panels: histogram of the best rank correlation of the sweep under permuted tasks, with the observed best as a vertical line and the value at the setting fixed in advance as a dashed one."}, "figure": {"caption": "The best of a sweep is large even without any relation. Histograms: largest Spearman coefficient over the sweep when tasks are permuted. Solid line: largest coefficient found. Dashed: the coefficient at the setting fixed in advance, last layer and half of the directions.", "name": "fig-selection"}}
 figure, axes = panels(3, height=2.7, sharey=True)
 fixed = {
     c: float(r.reshape(model.n_layers, -1)[last, half]) for c, r in found.items()
@@ -320,6 +322,9 @@ for key, column in {
     glue(f"null_edge_{key}", float(np.quantile(nulls[column], 0.95)), display=False)
     p = (1 + np.sum(nulls[column] >= best - 1e-12)) / (1 + n_permutations)
     glue(f"null_p_{key}", float(p), display=False)
+edge = float(np.quantile(nulls["ntps"], 0.95))
+independent = np.log(0.95) / norm.logcdf(edge * (len(names) - 1) ** 0.5)
+glue("independent", float(independent), display=False)
 glue("n_settings", len(found["ntps"]), display=False)
 glue("n_tasks", len(names), display=False)
 
@@ -345,7 +350,7 @@ pd.DataFrame(
 # {glue:text}`best_metric:.2f` (p = {glue:text}`null_p_metric:.3f`), for the task-weighted one {glue:text}`best_taskw:.2f` (p = {glue:text}`null_p_taskw:.3f`). With the
 # setting fixed in advance the three are {glue:text}`fixed_euclid:.2f`, {glue:text}`fixed_metric:.2f` and {glue:text}`fixed_taskw:.2f`.
 #
-# A sweep is a fine thing to look at. A coefficient picked from it needs the null distribution of a picked coefficient. Look for yourself: choose a score and a setting (click, or use the arrow keys).
+# Look at sweeps, and do not quote their best coefficient without the null distribution of the best. In the figure below, choose a score and a setting (click, or use the arrow keys).
 
 # %% tags=["remove-input"]
 HTML(
@@ -410,7 +415,8 @@ _ = figure.colorbar(image, ax=axes, label="coefficient")
 # ```{solution} ex-6-2
 # :class: dropdown
 #
-# If the best of m independent ones stays below $q$ with probability 0.95, each does with probability $0.95^{1/m}$. Solve $\Phi(q \sqrt{n-1}) = 0.95^{1/m}$ for m with the table's $q$. It is far below the number of settings: neighboring fractions and layers give nearly the same order of tasks.
+# If the best of m independent ones stays below $q$ with probability 0.95, each does with probability $0.95^{1/m}$. Solve $\Phi(q \sqrt{n-1}) = 0.95^{1/m}$: $m = \log 0.95 / \log \Phi(q \sqrt{n-1})$. For the Euclidean score, with $q$ = {glue:text}`null_edge_euclid:.2f` and n = {glue:text}`n_tasks`,
+# that is {glue:text}`independent:.0f` independent settings in place of {glue:text}`n_settings`: neighboring fractions and layers give nearly the same order of tasks.
 # ```
 #
 # ```{exercise}

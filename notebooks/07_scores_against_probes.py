@@ -18,13 +18,13 @@
 # :class: tip
 # - explain a made world of texts in ten minutes, and add a factor and a task to it in twenty lines;
 # - tell a task that a model has not learned to see from one that cannot be learned;
-# - fix an experiment's settings before looking, and say which score goes along with probe accuracy;
+# - fix an experiment's settings before looking, and say which score correlates with probe accuracy;
 # - show a whole sweep with the null distribution of its best value.
 #
 # You need chapter 3 for the scores. Its cells take about four minutes on two cores the first time, and seconds after that.
 # :::
 #
-# **The paper says** {cite}`cheng2025ntps` that NTPS goes along with the accuracy of a linear probe. **The code does** test it where the causes
+# **The paper says** {cite}`cheng2025ntps` that NTPS correlates with the accuracy of a linear probe. **The code does** test it where the causes
 # are known: in a small world whose texts, tasks and models we made ourselves. {func}`ntps_utils.evidence.benchmark.run_benchmark` measures one cell for each model and
 # task. **We find** what the boxes below say; they compare numbers with a rule that was written down first.
 
@@ -162,7 +162,7 @@ glue("learn_all", len(shown), display=False)
 
 # %% [markdown]
 # {glue:text}`learn_n` of {glue:text}`learn_all` tasks reach at least half of what is possible; the hardest, *{glue:text}`learn_least`*, reaches
-# {glue:text}`learn_least_share:.2f`. From here on, chance means *misaligned*, not *impossible*.
+# {glue:text}`learn_least_share:.2f`. So where a probe is at chance, the information can be learned; the frozen features do not show it linearly.
 #
 # (sec-settings)=
 # ## The settings, written down first
@@ -273,7 +273,7 @@ glue(
 )
 
 # %% [markdown]
-# Over the tasks but the control the gain of LoRA runs from {glue:text}`gain_low:.0f` to {glue:text}`gain_high:.0f` points of accuracy. On the control it is at most
+# On all tasks except the coin toss the gain of LoRA runs from {glue:text}`gain_low:.0f` to {glue:text}`gain_high:.0f` points of accuracy. On the control it is at most
 # {glue:text}`gain_control:.0f` points either way, which is what the difference of two shares of 500 coin tosses does.
 #
 # ## The scores, at the primary setting

@@ -67,8 +67,8 @@ TITLES = {"lab": "lab", "real": "real texts"}
 # | predictors | three scores at the primary setting; tr B / tr Y; and five rivals: headroom of a cross-validated probe, H-score {cite}`bao2019hscore` with shrinkage {cite}`ibrahim2022`, LogME {cite}`you2021logme` with the evidence of all weights, leave-one-out k-NN, and the gain of a *linearized* LoRA {cite}`malladi2023kernel`, whose features are gradients with respect to the adapters |
 # | groups of predictors | the scores; the rivals (tr B / tr Y among them); all |
 # | prediction | ridge regression, penalty by leave-one-out; one dataset held out at a time, for all models at once; then one model |
-# | floor | the mean gain of the datasets that were not held out |
-# | skill | 1 minus the ratio of mean absolute errors, predictor to floor; 95% interval from resampling datasets |
+# | baseline | the mean gain of the datasets that were not held out |
+# | skill | 1 minus the ratio of mean absolute errors, predictor to baseline; 95% interval from resampling datasets |
 # | intervals | 80%, by the jackknife+ over datasets {cite}`barber2021` |
 # | rule, (v) | *held* if the interval of the Euclidean score's skill lies above zero; *held for another score* if that of another score does |
 # | rule, (vi) | *held* if, skipping the half of the cells with the lowest prediction from the scores, less accuracy is lost than by skipping at random in 97.5% of the draws; *held for rivals* if that is so for the rivals only |
@@ -94,7 +94,7 @@ pd.DataFrame(
 )
 
 # %% [markdown]
-# ## What goes along with the gain
+# ## What correlates with the gain
 #
 # Within each model over its tasks, Spearman's coefficient of each predictor with the gain, averaged over the models of a set; and the same with headroom held fixed. A gain cannot exceed the headroom,
 # and contains the frozen accuracy with a minus sign, so headroom is coupled to it by construction.
@@ -124,7 +124,7 @@ partial = pd.DataFrame(
     }
 )
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Rank correlations of nine predictors with the LoRA gain, with intervals, in the lab and on real texts."}, "figure": {"caption": "Which quantities go along with the gain. Spearman's coefficient within models, averaged, with 95% intervals from resampling tasks.", "name": "fig-gain-correlations"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Rank correlations of nine predictors with the LoRA gain, with intervals, in the lab and on real texts."}, "figure": {"caption": "Which quantities correlate with the gain. Spearman's coefficient within models, averaged, with 95% intervals from resampling tasks.", "name": "fig-gain-correlations"}}
 shade_of = {"ntps": "euclidean", "ntps_metric": "metric", "ntps_task": "task"}
 shades = [COLORS[shade_of.get(c, "other")] for c in PREDICTORS]
 figure, axes = panels(len(tables), height=3.6)
@@ -154,7 +154,7 @@ for name in ("lab", "real"):
 # {glue:text}`lab_headroom_rho:.2f` ({glue:text}`lab_headroom_low:.2f` to {glue:text}`lab_headroom_high:.2f`) and
 # {glue:text}`real_headroom_rho:.2f` ({glue:text}`real_headroom_low:.2f` to {glue:text}`real_headroom_high:.2f`).
 #
-# ## Points of accuracy, on datasets not seen
+# ## How large is the error on a new dataset?
 #
 # A correlation is computed with all gains in hand. A user has none. So each dataset is left out in turn; its gains are predicted from the others, and the error is compared with that of
 # predicting their mean.
@@ -252,7 +252,7 @@ for name in ("lab", "real"):
 # %% [markdown]
 # The Euclidean score's skill is {glue:text}`lab_e_skill:.2f` ({glue:text}`lab_e_skill_low:.2f` to {glue:text}`lab_e_skill_high:.2f`) in the lab and {glue:text}`real_e_skill:.2f`
 # ({glue:text}`real_e_skill_low:.2f` to {glue:text}`real_e_skill_high:.2f`) on real texts. Of the twelve rows of
-# {numref}`fig-gain-skill`, those with an interval above zero: in the lab {glue:text}`with_skill_lab`; on real texts {glue:text}`with_skill_real`. (Of twenty-four intervals, chance puts about one half above zero.)
+# {numref}`fig-gain-skill`, those with an interval above zero: in the lab {glue:text}`with_skill_lab`; on real texts {glue:text}`with_skill_real`. (Of twenty-four intervals without any skill, about 0.6 would lie above zero.)
 #
 # The intervals from all nine predictors held in {glue:text}`lab_all_coverage:.0%` of the lab's cells and {glue:text}`real_all_coverage:.0%` of the real ones; 80% was asked for. Their width says how
 # little or much is known: {glue:text}`lab_all_width:.2f` and {glue:text}`real_all_width:.2f` in accuracy.

@@ -25,7 +25,7 @@
 # It needs no other chapter, only what a rank correlation is. It runs in two minutes.
 # :::
 #
-# **The paper says** {cite}`cheng2025ntps` that NTPS goes along with the accuracy and the error of linear probes (Figure 2), and with the gain of LoRA
+# **The paper says** {cite}`cheng2025ntps` that NTPS correlates with the accuracy and the error of linear probes (Figure 2), and with the gain of LoRA
 # finetuning (Figure 3), over 12 datasets and 8 models. **The code does** little but read the 96 cells that were released with the paper
 # ({func}`ntps_utils.evidence.tables.load_paper_cells`) and compute; where a cause is in doubt, the lab re-enacts it. **We find** that all 24 printed coefficients follow from the cells; that NTPS and the LoRA
 # gain are *negatively* related; and that twelve points, with the setting chosen afterwards, leave more room than two decimals suggest.
@@ -461,7 +461,7 @@ glue(
 # With the second sentence lost and rows split at random, the memorizer scores {glue:text}`leak_memorizer:.2f` and the probe {glue:text}`leak_probe:.2f`: far below one half, like the released accuracies. With pairs joined and questions
 # kept together they score {glue:text}`sound_memorizer:.2f` and {glue:text}`sound_probe:.2f`, and with the second sentence lost but questions kept together the probe scores {glue:text}`lost_group_probe:.2f`, as it should when nothing is there to learn.
 #
-# How much does any one dataset matter? Leaving out one at a time moves a model's coefficient for the gain by up to {glue:text}`largest_change:.2f`. Dataset by dataset, the coefficient without it less that with all twelve, mean
+# How much does any one dataset matter? Leaving out one at a time moves a model's coefficient for the gain by up to {glue:text}`largest_change:.2f`. The table shows by how much the coefficient changes when a dataset is left out, mean
 # over the models and the model it moves most:
 
 # %%
@@ -515,7 +515,7 @@ glue("mixed_high", float(inside + 1.96 * error), display=False)
 glue("shared", float(shared), display=False)
 
 # %% [markdown]
-# One pot gives {glue:text}`one_pot:.2f`. Within models the mean is {glue:text}`within_rho:.2f`, with a 95% interval of {glue:text}`within_low:.2f` to {glue:text}`within_high:.2f` that knows of twelve datasets only. In the mixed model the slope of the
+# Pooling all 96 cells gives {glue:text}`one_pot:.2f`. Within models the mean is {glue:text}`within_rho:.2f`, with a 95% interval of {glue:text}`within_low:.2f` to {glue:text}`within_high:.2f` from twelve datasets. In the mixed model the slope of the
 # gain's rank on the score's is {glue:text}`mixed_slope:.2f` ({glue:text}`mixed_low:.2f` to {glue:text}`mixed_high:.2f`), and datasets share {glue:text}`shared:.0%` of the remaining variance: the eight models repeat much of one story, told by twelve datasets.
 #
 # ## Verdict on the claims, from the paper's own numbers

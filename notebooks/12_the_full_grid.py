@@ -363,7 +363,7 @@ glue("full_minutes", float(rehearsal["seconds"].sum() / 60), display=False)
 glue("full_dtype", facts["settings"]["dtype"], display=False)
 
 # %% [markdown]
-# {glue:text}`full_rehearsed` rows, {glue:text}`full_minutes:.0f` minutes of work on two cores, no failures. The rows say nothing about the models whose ids they bear, and nothing in this book rests on them; they say that the road is open.
+# {glue:text}`full_rehearsed` rows, {glue:text}`full_minutes:.0f` minutes of work on two cores, no failures. The rows say nothing about the models whose ids they have, and no result in this book uses them; they show that the pipeline runs from end to end.
 #
 # ## What was run, and what was not
 #
@@ -372,7 +372,7 @@ glue("full_dtype", facts["settings"]["dtype"], display=False)
 # | the paper's own 96 cells | **not run here**; their published numbers are read in {doc}`chapter 10 <10_the_papers_numbers>` |
 # | a model from the Hub | **not run here**; two real models of 135 and 268 million parameters were fetched from the Python package index instead, and scored (above, and chapters 1 and 3 to 5) |
 # | a model of more than 268 million parameters | **not run here** |
-# | a GPU | **not run here**: places of tensors, bfloat16 and one GPU for each worker are in the code |
+# | a GPU | **not run here**: device placement, bfloat16 and one GPU for each worker are in the code |
 # | SLURM | **not run here**: the job script is printed and checked by a test, no job was started |
 # | 64 cells of the lab, 33 cells of real texts | run and recorded (chapter 7) |
 # | the 8 × 12 shape with stand-ins through the loading path of the Hub | run and recorded (above), and again without LoRA by the tests |

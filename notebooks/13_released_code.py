@@ -353,7 +353,7 @@ for s in ("lab", "real"):
         glue(f"{s}_{key}", float(both.get((s, key), np.nan)), display=False)
 
 # %% [markdown]
-# Training accuracy flatters by {glue:text}`gap_min:.0f` to {glue:text}`gap_max:.0f` points here, where texts are many times as many as features. The Euclidean score's mean coefficient with it is {glue:text}`lab_probe_train_last:.2f` in the
+# Training accuracy is too high by {glue:text}`gap_min:.0f` to {glue:text}`gap_max:.0f` points here, where texts are many times as many as features. The Euclidean score's mean coefficient with it is {glue:text}`lab_probe_train_last:.2f` in the
 # lab and {glue:text}`real_probe_train_last:.2f` on real texts, with test accuracy {glue:text}`lab_probe_last:.2f` and {glue:text}`real_probe_last:.2f`.
 #
 # - **Seeds** (utils.py 21): the function that sets them is not called; each cell is one run of unknown seed. How much does a seed matter?

@@ -16,8 +16,8 @@
 #
 # :::{admonition} After this page you can
 # :class: tip
-# - answer six questions that anybody asks who meets the score for the first time, each with a computation;
-# - say which of the answers hold for these small models only.
+# - answer seven questions that are often asked about the score, each with a computation;
+# - say which of the answers hold for small models only.
 #
 # It needs chapter 3 for the score; each question stands alone. It runs in three minutes.
 # :::
@@ -290,7 +290,7 @@ bounds = pd.DataFrame(
     ],
 ).set_index("task")
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "For fifteen tasks the excess loss as a share of the explainable loss, with the interval of the Euclidean bounds from near zero to far above one and the narrower interval of the metric-matched bounds."}, "figure": {"caption": "What the bounds leave open. Excess loss as a share of tr B (dot), between the bounds by the paper's score (thin) and by the metric-matched score (thick); everything right of 1 is known without a bound.", "name": "fig-asked-bounds"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "For fifteen tasks the excess loss as a share of the explainable loss, with the interval of the Euclidean bounds from near zero to far above one and the narrower interval of the metric-matched bounds."}, "figure": {"caption": "What the bounds leave open. Excess loss as a share of tr B (dot), between the bounds by the paper's score (thin) and by the metric-matched score (thick); an upper bound above 1 says nothing.", "name": "fig-asked-bounds"}}
 figure, (ax,) = panels(1, height=3.8)
 for i, b in enumerate(bounds.itertuples(index=False)):
     ax.plot([max(b[1], 1e-12), b[2]], [i, i], color=COLORS["euclidean"], lw=1)
@@ -448,9 +448,9 @@ glue("step_rho", float(rho), display=False)
 # nothing on the others ({glue:text}`step_failed`): for these, the orthogonality predicts that LoRA gains nothing at first order. On one of them, *{glue:text}`step_failed_task`*, LoRA gained {glue:text}`step_failed_gain:.0f` points, and the largest gain on the other tasks is {glue:text}`step_other_gain:.0f`: LoRA can learn far
 # from where it started. The rank correlation of the linearized gain with the gain of LoRA is {glue:text}`step_rho:.2f`. The first-order theory is exact for small steps; here it does not predict the gain of a whole run.
 #
-# ## Is it the pretraining, or something that goes along with it?
+# ## Is it the pretraining, or something that comes with it?
 #
-# Two controls, made in the lab because there they can be. *Checkpoints*: the same architecture, data and order of data, stopped early or never started. *A shuffled corpus*: the same documents with their words in random order, so that the same words
+# Two controls, which only a made world allows. *Checkpoints*: the same architecture, data and order of data, stopped early or never started. *A shuffled corpus*: the same documents with their words in random order, so that the same words
 # occur together but what follows what is lost (`ntps lab pretrain S --shuffled`). Recorded rows; means over the fifteen tasks:
 
 # %%
@@ -497,6 +497,14 @@ for column, key in {
             float(by_stage.loc[stage, column]),
             display=False,
         )
+highest, worst = by_stage["ntps"].idxmax(), by_stage["probe_adjusted_last"].idxmin()
+reading = (
+    "A high score therefore does not show that pretraining has learned what the tasks need."
+    if highest == worst
+    else "These are different models."
+)
+for name, value in {"highest": highest, "worst": worst, "reading": reading}.items():
+    glue(f"stages_{name}", str(value), display=False)
 for column, key in {"ntps": "e", "ntps_metric": "m", "ntps_task": "t"}.items():
     glue(
         f"change_{key}",
@@ -510,15 +518,15 @@ for column, key in {"ntps": "e", "ntps_metric": "m", "ntps_task": "t"}.items():
 # %% [markdown]
 # Untrained, after 400 and after 4,000 steps the Euclidean score is {glue:text}`stage_e_untrained:.2f`, {glue:text}`stage_e_400:.2f` and {glue:text}`stage_e_4000:.2f`, the metric-matched one {glue:text}`stage_m_untrained:.2f`,
 # {glue:text}`stage_m_400:.2f` and {glue:text}`stage_m_4000:.2f`, the probe {glue:text}`stage_probe_untrained:.2f`, {glue:text}`stage_probe_400:.2f` and {glue:text}`stage_probe_4000:.2f`. Shuffled pretraining gives
-# {glue:text}`stage_e_shuffled:.2f`, {glue:text}`stage_m_shuffled:.2f` and {glue:text}`stage_probe_shuffled:.2f`. Task by task, the change of the probe from ordered to shuffled pretraining has a Spearman coefficient of
+# {glue:text}`stage_e_shuffled:.2f`, {glue:text}`stage_m_shuffled:.2f` and {glue:text}`stage_probe_shuffled:.2f`. The model with the highest Euclidean score is *{glue:text}`stages_highest`*, and the one with the worst probe is *{glue:text}`stages_worst`*. {glue:text}`stages_reading` Task by task, the change of the probe from ordered to shuffled pretraining has a Spearman coefficient of
 # {glue:text}`change_e:.2f` with the change of the Euclidean score, {glue:text}`change_m:.2f` with that of the metric-matched and {glue:text}`change_t:.2f` with that of the task-weighted one.
 #
 # ## Summary
 #
 # - A magnitude means something against subspaces of the same construction with a random target (the net score), or in units of loss.
 # - The setting moves a score as much as the task does, so it has to be fixed first.
-# - Bounds with $\kappa(S)$ in them are too wide to matter on real features; the exact excess loss is free.
-# - Controls on pretraining are cheap where the world is made.
+# - Bounds with $\kappa(S)$ in them are too wide to matter on real features; the exact excess loss costs nothing more.
+# - Compare a pretrained model with an untrained one and with one that was pretrained on shuffled words.
 #
 # ## Exercises
 #

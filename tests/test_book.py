@@ -61,6 +61,22 @@ def test_chapters_have_objectives_summary_parameters_and_solved_exercises(source
     assert used <= set(book.glued(source.with_suffix(".ipynb")))
 
 
+WITHOUT_TORCH = """
+import ast, pathlib, sys
+for name in ("torch", "transformers", "datasets", "peft"):
+    sys.modules[name] = None  # an import of it fails
+tree = ast.parse(pathlib.Path(sys.argv[1]).read_text())
+imports = [node for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))]
+exec(compile(ast.Module(imports, []), "imports", "exec"))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", CHAPTERS[:3], ids=lambda p: p.stem)
+def test_theory_chapters_import_without_torch(source):
+    subprocess.run([sys.executable, "-c", WITHOUT_TORCH, source], check=True)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("source", CHAPTERS, ids=lambda p: p.stem)
 def test_chapters_run_with_the_smoke_profile(source, tmp_path):

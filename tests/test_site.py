@@ -89,16 +89,17 @@ def test_glued_values_are_on_the_pages(site):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("source", CHAPTERS, ids=lambda p: p.stem)
-def test_launch_and_download_buttons_lead_to_the_committed_notebook(site, source):
+def test_launch_and_download_buttons_lead_to_the_plain_copy(site, source):
+    copy = ROOT / "notebooks" / "plain" / f"{source.stem}.ipynb"
     html = unquote((site / f"notebooks/{source.stem}.html").read_text())
     (binder,) = set(re.findall(r'href="(https://mybinder.org/[^"]+)"', html))
     (colab,) = set(re.findall(r'href="(https://colab.research.google.com/[^"]+)"', html))
     assert binder.startswith("https://mybinder.org/v2/gh/owner/ntps/main?")
     assert colab.startswith("https://colab.research.google.com/github/owner/ntps/blob/main/")
     for address in (binder, colab):
-        assert (ROOT / "notebooks" / address.partition("/notebooks/")[2]) == source.with_suffix(".ipynb")
+        assert (ROOT / "notebooks" / address.partition("/notebooks/")[2]) == copy
     (download,) = re.findall(r'href="([^"]+_sources/[^"]+\.ipynb)"', html)
-    assert (site / "notebooks" / download).resolve().read_bytes() == source.with_suffix(".ipynb").read_bytes()
+    assert (site / "notebooks" / download).resolve().read_bytes() == copy.read_bytes()
 
 
 def test_repository_is_read_from_the_environment(monkeypatch):

@@ -31,7 +31,7 @@ import papermill
 import yaml
 from nbformat import NotebookNode
 
-from book.tools import ROOT, declared
+from book.tools import ROOT, declared, plain
 from ntps_utils._utils.files import write_json, write_text
 from ntps_utils._utils.provenance import code_of, sources
 
@@ -390,8 +390,36 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], rtol: float = 1e
     return lines
 
 
+def plain_copies(root: Path = ROOT) -> dict[Path, str]:
+    """Convert the executed notebooks for viewers that know no MyST, see :mod:`book.tools.plain`.
+
+    Parameters
+    ----------
+    root : Path
+        Root folder of the repository.
+
+    Returns
+    -------
+    dict of Path to str
+        Contents by file.
+
+    Raises
+    ------
+    BookError
+        If there are no chapters, or one has no executed notebook.
+    """
+    sources = chapters(root)
+    found = plain.references({source.stem: _source_notebook(source) for source in sources}, root)
+    copies = {}
+    for source in sources:
+        path = _executed_notebook(source)
+        notebook = plain.plain(nbformat.read(path, as_version=4), glued(path), found, root)
+        copies[root / plain.FOLDER / path.name] = nbformat.writes(notebook) + "\n"
+    return copies
+
+
 def refresh(names: Sequence[str] = (), root: Path = ROOT) -> None:
-    """Execute the chapters that are stale, and print what is done.
+    """Execute the chapters that are stale, write their copies, and print what is done.
 
     Parameters
     ----------
@@ -412,6 +440,10 @@ def refresh(names: Sequence[str] = (), root: Path = ROOT) -> None:
             continue
         print(f"{source.stem}: executing ({problem})", flush=True)
         print(f"{source.stem}: {execute(source, source.with_suffix('.ipynb'), root=root):.0f} s", flush=True)
+    if all(source.with_suffix(".ipynb").is_file() for source in chapters(root)):
+        for path, text in plain_copies(root).items():
+            if not path.is_file() or path.read_text("utf-8") != text:
+                write_text(path, text)
 
 
 def check(names: Sequence[str] = (), root: Path = ROOT) -> int:
@@ -434,7 +466,13 @@ def check(names: Sequence[str] = (), root: Path = ROOT) -> int:
     BookError
         If there is no such chapter.
     """
-    problems = [p for p in (problem_with(source, root) for source in chapters(root, names)) if p]
+    sources = chapters(root, names)
+    problems = [p for p in (problem_with(source, root) for source in sources) if p]
+    if not problems:
+        copies = plain_copies(root)
+        for path in (root / plain.FOLDER / f"{source.stem}.ipynb" for source in sources):
+            if not path.is_file() or path.read_text("utf-8") != copies[path]:
+                problems.append(f"{path.relative_to(root)} is not the copy of the executed notebook.")
     print("\n".join(problems) or "All notebooks are up to date.")
     return len(problems)
 
@@ -568,8 +606,11 @@ def prepare(root: Path = ROOT) -> None:
     BookError
         If there are no chapters, or one has no executed notebook.
     """
-    for source in chapters(root):
-        write_text(root / "book" / "students" / f"{source.stem}.ipynb", nbformat.writes(student(source)) + "\n")
+    sources = chapters(root)
+    found = plain.references({source.stem: _source_notebook(source) for source in sources}, root)
+    for source in sources:
+        notebook = plain.plain(student(source), glued(_executed_notebook(source)), found, root)
+        write_text(root / "book" / "students" / f"{source.stem}.ipynb", nbformat.writes(notebook) + "\n")
     for name, text in {"timings": timings(root), "attacks": attacks(root), **declared.tables()}.items():
         write_text(root / "book" / "generated" / f"{name}.md", text)
 

@@ -17,6 +17,9 @@ from sphinx.util.fileutil import copy_asset
 
 import ntps_utils
 
+PLAIN = Path("notebooks", "plain")
+"""The copies that book.tools.plain makes. Sphinx does not find the package ``book``, so that it cannot be imported."""
+
 MATHJAX = ("tex-chtml.js", "core.js", "loader.js", "startup.js", "input/tex", "output/chtml", "ui", "a11y", "sre")
 
 
@@ -81,6 +84,24 @@ def _launch_buttons(app: Sphinx, config: Config) -> None:
         }
 
 
+def _open_plain_copies(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: object) -> None:
+    """Let the launch buttons open the copies of chapters without MyST, which those programs do not know."""
+    for group in context.get("header_buttons", []):
+        for button in group.get("buttons", []):
+            if page.startswith("notebooks/") and "url" in button and "_sources" not in button["url"]:
+                for separator in ("/", "%2F"):  # Binder gets the path as a parameter
+                    plain = separator.join((*PLAIN.parts, ""))
+                    button["url"] = button["url"].replace(f"notebooks{separator}", plain)
+
+
+def _download_plain_copies(app: Sphinx, error: Exception | None) -> None:
+    """Replace the notebooks that can be downloaded by the copies without MyST."""
+    for path in (Path(app.srcdir) / PLAIN).glob("*.ipynb"):
+        downloaded = Path(app.outdir) / "_sources" / "notebooks" / path.name
+        if error is None and downloaded.is_file():
+            downloaded.write_bytes(path.read_bytes())
+
+
 def edition() -> str:
     """Describe this build in one sentence, for the foot of each page.
 
@@ -127,6 +148,8 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("config-inited", _launch_buttons)
     app.connect("config-inited", _edition)
     app.connect("build-finished", _copy_mathjax)
+    app.connect("build-finished", _download_plain_copies)
+    app.connect("html-page-context", _open_plain_copies, priority=900)
     app.connect("html-page-context", _drop_thebe, priority=900)
     app.connect("html-page-context", _remove_list_role)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -365,9 +365,9 @@ def _gain_claim(table: pd.DataFrame, n_resamples: int, seed: int) -> Claim:
     found = pooled_rank_correlation(
         x, gain, clusters=_clusters(table), alternative="less", n_resamples=n_resamples, seed=seed
     )
-    skill, floor = (
-        added_skill(table, ["headroom", "ntps"], floor, n_resamples=n_resamples, seed=seed)
-        for floor in (["headroom"], None)
+    skill, baseline = (
+        added_skill(table, ["headroom", "ntps"], baseline, n_resamples=n_resamples, seed=seed)
+        for baseline in (["headroom"], None)
     )
     return Claim(
         "(v)",
@@ -375,9 +375,9 @@ def _gain_claim(table: pd.DataFrame, n_resamples: int, seed: int) -> Claim:
         {
             "correlation": _estimate(found),
             "skill added to headroom": skill,
-            "skill against the median gain": floor,
+            "skill against the median gain": baseline,
         },
-        (found.high < 0.0, skill.low > 0.0 and floor.value > 0.0),
+        (found.high < 0.0, skill.low > 0.0 and baseline.value > 0.0),
         found.low > PRINTED_GAIN and skill.high < SMALL_SKILL,
         max(found.p, skill.p),
     )
@@ -386,7 +386,7 @@ def _gain_claim(table: pd.DataFrame, n_resamples: int, seed: int) -> Claim:
 def added_skill(
     table: pd.DataFrame,
     predictors: Sequence[str],
-    floor: Sequence[str] | None,
+    baseline: Sequence[str] | None,
     *,
     n_resamples: int = N_RESAMPLES,
     seed: int = SEED,
@@ -399,7 +399,7 @@ def added_skill(
         Result of :func:`finetuned_table`.
     predictors : sequence of str
         Columns to predict the gain from, by ridge regression in each model.
-    floor : sequence of str, optional
+    baseline : sequence of str, optional
         Columns of the regression to compare with; by default the median gain of the other clusters.
     n_resamples, seed : int
         Bootstrap resamples of clusters, and their random seed. Errors are resampled, not refitted.
@@ -407,9 +407,9 @@ def added_skill(
     Returns
     -------
     Estimate
-        ``1 - error / error of the floor``, of mean absolute errors over both models.
+        ``1 - error / error of the baseline``, of mean absolute errors over both models.
     """
-    errors = [_left_out_errors(table, columns) for columns in (predictors, floor)]
+    errors = [_left_out_errors(table, columns) for columns in (predictors, baseline)]
     sums = np.array([values.groupby(table["cluster"]).sum() for values in errors])
     rng = np.random.default_rng(seed)
     drawn = rng.integers(0, sums.shape[1], size=(n_resamples, sums.shape[1]))

@@ -20,6 +20,9 @@ from ntps_utils.theory.score import SCORES, NumericalWarning, subspaces
 FRACTIONS = tuple(np.round(np.arange(1, 20) / 20, 2).tolist())
 """Widths of V as fractions of the number of autoregressive directions."""
 
+CENTERED = {"ntps": False, "ntps_metric": True, "ntps_task": True}
+"""Whether a score is computed from covariances, or, like the paper's, from second moments."""
+
 
 @dataclass(frozen=True, eq=False)
 class Sweep:
@@ -30,7 +33,7 @@ class Sweep:
     datasets : tuple of str
         Names.
     scores : dict of str to (layers, fractions, datasets) float64
-        By score: "ntps", "ntps_metric", "ntps_task".
+        By score: "ntps" from second moments, "ntps_metric" and "ntps_task" from covariances.
     accuracy : (layers, datasets) float64
         Chance-adjusted accuracy of a logistic probe at each layer, on the test texts.
     moments : dict of str to LayerMoments
@@ -62,7 +65,6 @@ def sweep(
     data: Sequence[tuple[TextDataset, TextDataset]],
     *,
     fractions: Sequence[float] = FRACTIONS,
-    center: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Sweep:
     """Score and probe every layer of a model, at every fraction, on several datasets.
@@ -74,8 +76,6 @@ def sweep(
         Training and test texts of each dataset.
     fractions : sequence of float
         Widths of V as fractions of the number of autoregressive directions, in (0, 1].
-    center : bool
-        Use covariances instead of second moments.
     progress : callable, optional
         Called with the number of finished datasets and their total.
 
@@ -102,11 +102,14 @@ def sweep(
         for i, layer in enumerate(layers):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", NumericalWarning)
-                solved = subspaces(extraction.moments.layer(layer), layer=layer, center=center)
-            for f, fraction in enumerate(fractions):
-                row = solved.row(solved.width(fraction))
-                for name in SCORES:
-                    scores[name][i, f, j] = getattr(row, name)
+                solved = {
+                    center: subspaces(extraction.moments.layer(layer), layer=layer, center=center)
+                    for center in (False, True)
+                }
+            for name in SCORES:
+                one = solved[CENTERED[name]]
+                for f, fraction in enumerate(fractions):
+                    scores[name][i, f, j] = getattr(one.row(one.width(fraction)), name)
             probe = logistic_probe(extraction.features[layer], y, test_extraction.features[layer], y_test)
             accuracy[i, j] = chance_adjusted(probe.test_accuracy, y_test)
         moments[train.name] = extraction.moments.layer(layers[-1])

@@ -1,9 +1,9 @@
 """Moments of one layer as plain arrays: everything that the score needs from a labeled dataset.
 
-For a text with token features x_1 ... x_T in R^d, prefix sums P_t = x_1 + ... + x_t, mean
-xbar = P_T / T and target y in R^c, and with E the mean over texts, the moments are
+For a text with token features x_1 ... x_T in R^d, prefix sums p_t = x_1 + ... + x_t, mean
+xbar = p_T / T and target y in R^c, and with E the mean over texts, the moments are
 
-    A0 = E sum_{t<T} P_t P_t^T      A1 = E sum_{t<T} P_t x_{t+1}^T
+    A0 = E sum_{t<T} p_t p_t^T      A1 = E sum_{t<T} p_t x_{t+1}^T
     S  = E xbar xbar^T              C  = E xbar y^T              Y = E y y^T
 """
 

@@ -492,8 +492,8 @@ class Accumulator:
 
     Notes
     -----
-    With x_1 = x_1' + m + f and x_t = x_t' + m for t > 1, and with P_t' the prefix sums of the x_t',
-    P_t = P_t' + t m + f. So A0 and A1 follow from the products of P' and x', from the sums of
+    With x_1 = x_1' + m + f and x_t = x_t' + m for t > 1, and with p_t' the prefix sums of the x_t',
+    p_t = p_t' + t m + f. So A0 and A1 follow from the products of p' and x', from the sums of
     P', t P', x' and t x', and from m and f.
 
     Examples
@@ -718,7 +718,7 @@ def check_features(hidden: Tensor, lengths: Tensor, precision: str, names: Seque
     """
     n_texts, n_steps, d = hidden.shape
     limits = torch.finfo(torch.float64 if precision == "float64" else torch.float32).max
-    # |P_t| <= T max|x| bounds A0, and |xbar|^2 <= d max|x|^2 the quartic moment, which is a sum in float64.
+    # |p_t| <= T max|x| bounds A0, and |xbar|^2 <= d max|x|^2 the quartic moment, which is a sum in float64.
     limit = min((limits / (n_texts * n_steps)) ** 0.5 / n_steps, (torch.finfo(torch.float64).max / n_texts) ** 0.25 / d)
     low, high = hidden.aminmax()
     if float(low) >= -limit and float(high) <= limit:  # as numbers: in float16, the limit would become infinite

@@ -16,7 +16,7 @@ from ntps_utils.theory.synthetic import Problem
 
 
 def prefix_pairs(problem: Problem) -> tuple[Array, Array]:
-    """Stack the prefix sums P_t and the next tokens x_{t+1} of all texts.
+    """Stack the prefix sums p_t and the next tokens x_{t+1} of all texts.
 
     Parameters
     ----------
