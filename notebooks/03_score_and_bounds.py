@@ -823,7 +823,9 @@ glue("rho_low", float(rhos[0][0]), display=False)
 glue("rho_middle", float(rhos[1][0]), display=False)
 glue("rho_high", float(rhos[-1][0]), display=False)
 glue("rho_metric_low", float(min(rho for _, rho in rhos)), display=False)
-glue("near_one", float((g["ntps"] > 0.99).mean()), display=False)  # of the last group
+glue(
+    "near_one", float((g["ntps"] > 0.99).mean()), display=False
+)  # of the last group
 
 # %% [markdown]
 # The rank correlation of NTPS with the share of the explainable loss that V keeps is {glue:text}`rho_low:.2f` in the first group, {glue:text}`rho_middle:.2f` in the second and

@@ -108,7 +108,9 @@ _ = figure.colorbar(image, ax=axes, label="score")
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Two panels over k_v. The score and the mean score of random targets rise together, close to each other; the score of the principal components stays near zero in the Euclidean panel and rises early in the metric-matched one."}, "figure": {"caption": "The net score is the distance between the first two lines. Euclidean (left) and metric-matched score (right) with all perception directions, of next-token directions, of directions with the same construction and a random target, and of principal components.", "name": "fig-net-landscape"}}
 lines = {}
-for i, (column, one) in enumerate({"ntps": euclidean, "ntps_metric": metric}.items()):
+for i, (column, one) in enumerate(
+    {"ntps": euclidean, "ntps_metric": metric}.items()
+):
     components = one.with_subspace(control_directions(moments, one)["pca_s"])
     lines[column] = {
         "next token": getattr(one, column)[-1],

@@ -565,6 +565,13 @@ def test_a_model_without_known_projections_lacks_one_predictor_only(monkeypatch)
     with pytest.warns(FinetuneWarning, match="The linearized gain is left out: .* --target-modules NAME"):
         report = prescreen(model, load_texts("lab/topic").head(120), calibration="lab")
     assert "transfer_linearized" not in report.predictors
+    given = prescreen(
+        model, load_texts("lab/topic").head(120), calibration="lab", target_modules=("q_proj", "k_proj", "v_proj")
+    )
+    monkeypatch.undo()
+    usual = prescreen(model, load_texts("lab/topic").head(120), calibration="lab")
+    assert given.predictors == usual.predictors
+    monkeypatch.setattr(finetuning, "ATTENTION", ())
     lora = FinetuneConfig(max_steps=1, target_modules=("q_proj", "v_proj"))
     assert finetune(model, *settings.texts("lab/topic"), lora).n_trainable > 0
     with pytest.raises(ValueError, match=r"has no modules named c_attn; it has .*q_proj"):

@@ -117,7 +117,7 @@ def test_adapter_gradients_are_difference_quotients(lab_features):
     data = lab_features("topic", 6)
     model = data.model
     directions = np.random.default_rng(0).normal(size=(2, data.features.shape[1]))
-    gradients = _adapter_gradients(model, data.ids, directions, rank=3, sketch=10**6, batch_size=4, seed=0)
+    gradients = _adapter_gradients(data, data.ids, directions, rank=3, sketch=10**6, batch_size=4)
     # The same random matrices, drawn in the same order.
     generator, blocks, step = torch.Generator().manual_seed(0), [], 1e-3
     names = [n for n, m in model.model.named_modules() if n.endswith(("q_proj", "k_proj", "v_proj"))]
@@ -174,7 +174,8 @@ def test_the_linearization_runs_without_dropout_and_restores_the_mode(dropout_mo
         return linearize(features, rank=2, sketch=4, penalties=(1e-2,)).accuracy
 
     def gradients() -> torch.Tensor:
-        return _adapter_gradients(dropout_model, tokens.ids, np.eye(2, 16), 2, 4, 32, 0)
+        features = FrozenFeatures(x, data.labels, dropout_model, tokens.ids)
+        return _adapter_gradients(features, tokens.ids, np.eye(2, 16), 2, 4, 32)
 
     dropout_model.model.eval()
     expected, expected_gradients = gain(), gradients()
@@ -240,14 +241,14 @@ def test_sketched_kernel_estimates_the_exact_one(lab_features):
     data = lab_features("topic", 40)
     directions = np.random.default_rng(0).normal(size=(1, data.features.shape[1]))
     ids = data.ids[:40]
-    exact = _adapter_gradients(data.model, ids, directions, 8, 10**9, 32, seed=0)[:, 0]
+    exact = _adapter_gradients(data, ids, directions, 8, 10**9, 32)[:, 0]
     r = torch.as_tensor(np.random.default_rng(1).normal(size=40)) + 1.0
     true = float((r @ exact).square().sum())
     errors = []
     for sketch in (4, 32):
         values = []
         for seed in range(8):
-            sketched = _adapter_gradients(data.model, ids, directions, 8, sketch, 32, seed=seed)[:, 0]
+            sketched = _adapter_gradients(replace(data, seed=seed), ids, directions, 8, sketch, 32)[:, 0]
             width = data.model.dimension / min(sketch, data.model.dimension)
             values.append(float((r @ sketched).square().sum()) * width)
         errors.append(np.mean(np.abs(np.array(values) / true - 1)))

@@ -119,13 +119,7 @@ def benchmark_command(
     max_length: Annotated[int | None, options.max_length_option("set by the profile")] = None,
     lora: Annotated[bool, typer.Option("--lora/--no-lora", help="Also finetune, or only score and probe.")] = True,
     seed: Annotated[int, options.seed_option("folds, random projections, batches, heads and adapters")] = 0,
-    target_modules: Annotated[
-        str | None,
-        typer.Option(
-            help="Modules that LoRA adapts, by the last part of their names, separated by commas.",
-            show_default="query, key and value projections",
-        ),
-    ] = None,
+    target_modules: options.TargetModules = None,
     text_column: options.TextColumn = "text",
     label_column: options.LabelColumn = "label",
     trust_remote_code: options.TrustRemoteCode = False,
@@ -162,8 +156,8 @@ def benchmark_command(
             label_column=label_column,
         )
         if target_modules is not None and settings.lora is not None:
-            names = tuple(part.strip() for part in target_modules.split(","))
-            settings = replace(settings, lora=replace(settings.lora, target_modules=names))
+            lora_settings = replace(settings.lora, target_modules=options.module_names(target_modules))
+            settings = replace(settings, lora=lora_settings)
         if record_prefix is not None:
             check_writable(record_prefix)
         if dry_run:

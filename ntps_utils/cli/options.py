@@ -44,6 +44,13 @@ Dtype = Annotated[
 ]
 TextColumn = Annotated[str, typer.Option(help="Name of the column of texts; several, separated by commas, are joined.")]
 LabelColumn = Annotated[str, typer.Option(help="Name of the column of labels in a file.")]
+TargetModules = Annotated[
+    str | None,
+    typer.Option(
+        help="Modules that LoRA adapts, by the last part of their names, separated by commas.",
+        show_default="query, key and value projections",
+    ),
+]
 TrustRemoteCode = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run Python code from the model's repository.")
 ]
@@ -52,3 +59,22 @@ JsonFile = Annotated[
 ]
 HtmlFile = Annotated[Path | None, typer.Option("--html", help="Also write a report to this HTML file.")]
 Store = Annotated[Path, typer.Option(help="Folder of the stored results.")]
+
+
+def module_names(value: str | None) -> tuple[str, ...] | None:
+    """Split the value of ``--target-modules``.
+
+    Parameters
+    ----------
+    value : str, optional
+
+    Returns
+    -------
+    tuple of str or None
+
+    Examples
+    --------
+    >>> module_names("q_proj, v_proj")
+    ('q_proj', 'v_proj')
+    """
+    return None if value is None else tuple(part.strip() for part in value.split(","))

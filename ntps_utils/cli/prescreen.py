@@ -38,6 +38,7 @@ def prescreen_command(
     seed: Annotated[int, options.seed_option("cross-validation folds and random projections")] = 0,
     text_column: options.TextColumn = "text",
     label_column: options.LabelColumn = "label",
+    target_modules: options.TargetModules = None,
     trust_remote_code: options.TrustRemoteCode = False,
     json_file: options.JsonFile = None,
     html_file: options.HtmlFile = None,
@@ -68,6 +69,7 @@ def prescreen_command(
                 seed=seed,
                 text_column=text_column,
                 label_column=label_column,
+                target_modules=options.module_names(target_modules),
                 trust_remote_code=trust_remote_code,
                 progress=progress,
             )

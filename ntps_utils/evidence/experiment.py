@@ -759,6 +759,7 @@ def run_experiment(
         model,
         [train_tokens.ids[i] for i in extraction.row_indices],
         settings.seed,
+        None if settings.lora is None else settings.lora.target_modules,
     )
     transferability = _transferability(features)
     finetuning: FinetuneComparison | None = None

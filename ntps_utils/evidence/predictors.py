@@ -50,6 +50,8 @@ class Case:
         Texts in a forward pass.
     seed : int
         Random seed for folds and random projections.
+    target_modules : tuple of str, optional
+        Modules that LoRA adapts; by default the query, key and value projections.
     progress : callable, optional
         Called with the name of a step, the number of finished parts and their total.
 
@@ -70,9 +72,10 @@ class Case:
         max_length: int | None = None,
         batch_size: int = EXTRACTION_BATCH,
         seed: int = 0,
+        target_modules: tuple[str, ...] | None = None,
         progress: Callable[[str, int, int], None] | None = None,
     ) -> None:
-        self.model, self.data, self.seed = model, data, seed
+        self.model, self.data, self.seed, self.target_modules = model, data, seed, target_modules
         self.max_length, self.batch_size, self._progress = max_length, batch_size, progress
 
     @cached_property
@@ -105,7 +108,8 @@ class Case:
         rows = self.extraction.row_indices
         features = self.extraction.features[self.model.n_layers - 1]
         ids = [self.tokens.ids[i] for i in rows]
-        return FrozenFeatures(np.asarray(features, float), self.data.labels[rows], self.model, ids, self.seed)
+        labels = self.data.labels[rows]
+        return FrozenFeatures(np.asarray(features, float), labels, self.model, ids, self.seed, self.target_modules)
 
     @cached_property
     def common(self) -> FrozenFeatures:

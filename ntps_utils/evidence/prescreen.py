@@ -268,6 +268,7 @@ def prescreen(
     seed: int = 0,
     text_column: str = "text",
     label_column: str = "label",
+    target_modules: Sequence[str] | None = None,
     trust_remote_code: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> PrescreenReport:
@@ -295,6 +296,9 @@ def prescreen(
         See :func:`ntps_utils.models.extraction.extract`.
     seed : int
         Random seed for folds and random projections.
+    target_modules : sequence of str, optional
+        Modules that LoRA would adapt, by the last part of their names; by default the query, key
+        and value projections. For models whose projections have other names.
     progress : callable, optional
         Called with the name of the step, the number of finished parts and their total.
 
@@ -370,6 +374,7 @@ def prescreen(
         lm,
         [tokens.ids[i] for i in extraction.row_indices],
         seed,
+        None if target_modules is None else tuple(target_modules),
     )
     for i, (score, function) in enumerate(TRANSFERABILITY_SCORES.items(), 1):
         report(LABELS[f"transfer_{score}"], i, len(TRANSFERABILITY_SCORES))

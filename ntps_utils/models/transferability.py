@@ -55,6 +55,9 @@ class FrozenFeatures:
         Token ids of each text, at least one. Only :func:`linearized_gain` needs them.
     seed : int
         Random seed for folds and random projections.
+    target_modules : tuple of str, optional
+        Modules that LoRA adapts, see :class:`ntps_utils.models.finetuning.FinetuneConfig`. Only
+        :func:`linearized_gain` needs them.
 
     Raises
     ------
@@ -74,6 +77,7 @@ class FrozenFeatures:
     model: CausalModel | None = None
     ids: Sequence[Sequence[int]] | None = None
     seed: int = 0
+    target_modules: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         features, labels = np.asarray(self.features, dtype=np.float64), np.asarray(self.labels)
@@ -406,7 +410,7 @@ def linearize(
     mean, deviation = x[training_rows].mean(0), np.maximum(x[training_rows].std(0), 1e-12)
     offset = (x - mean) / deviation @ probe.weights.T + probe.biases
     mixing, directions = _leading_directions(probe, n_directions)
-    gradients = _adapter_gradients(data.model, ids, directions / deviation, rank, sketch, batch_size, data.seed)
+    gradients = _adapter_gradients(data, ids, directions / deviation, rank, sketch, batch_size)
     # Standardized like the probe's features: a large common mean would hide the differences.
     gradients -= gradients[training_rows].mean(0)
     scale = (gradients[training_rows].square().mean((0, 1)) * gradients.shape[2]).sqrt()
@@ -530,12 +534,14 @@ class _GradientModel:
 
 
 @contextmanager
-def _recorded_projections(network: Any) -> Iterator[dict[str, tuple[torch.Tensor, torch.Tensor]]]:
+def _recorded_projections(
+    network: Any, target_modules: Sequence[str] | None
+) -> Iterator[dict[str, tuple[torch.Tensor, torch.Tensor]]]:
     """Record the input and the output of each attention projection in the last forward pass, by module name.
 
     Weights need no gradient: the graph of a pass starts at the embedded tokens.
     """
-    modules = {name: network.get_submodule(name) for name in projection_modules(network)}
+    modules = {name: network.get_submodule(name) for name in projection_modules(network, target_modules)}
     records = dict.fromkeys(modules, (torch.empty(0), torch.empty(0)))
 
     def hook(name: str) -> Callable[..., None]:
@@ -555,13 +561,12 @@ def _recorded_projections(network: Any) -> Iterator[dict[str, tuple[torch.Tensor
 
 
 def _adapter_gradients(
-    model: CausalModel,
+    data: FrozenFeatures,
     ids: Sequence[Sequence[int]],
     directions: Array,
     rank: int,
     sketch: int,
     batch_size: int,
-    seed: int,
 ) -> torch.Tensor:
     """Gradient of each direction of the mean last hidden state with respect to the matrices B, (n, q, p).
 
@@ -569,7 +574,9 @@ def _adapter_gradients(
     of the gradient of its output and its input times A. The first is projected to ``sketch``
     random directions if it has more.
     """
-    generator = torch.Generator().manual_seed(seed)
+    model = data.model
+    assert model is not None
+    generator = torch.Generator().manual_seed(data.seed)
     matrices: dict[str, torch.Tensor] = {}
 
     def project(x: torch.Tensor, name: str, n_out: int) -> torch.Tensor:
@@ -589,7 +596,8 @@ def _adapter_gradients(
     device = model.model.device
     order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
     batches: list[torch.Tensor] = []
-    with evaluation_mode(model.model), _recorded_projections(model.model) as records, torch.enable_grad():
+    projections = _recorded_projections(model.model, data.target_modules)
+    with evaluation_mode(model.model), projections as records, torch.enable_grad():
         for start in range(0, len(order), batch_size):
             tokens, mask = pad_batch([ids[i] for i in order[start : start + batch_size]], device)
             hidden = model.backbone(input_ids=tokens, attention_mask=mask, use_cache=False).last_hidden_state
