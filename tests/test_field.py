@@ -19,6 +19,9 @@ import pandas as pd
 import pytest
 import torch
 import transformers
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakTensorKeyDictionary
 from transformers import AutoTokenizer
 from typer.testing import CliRunner
 
@@ -32,7 +35,7 @@ from ntps_utils.evidence.tables import load_recorded
 from ntps_utils.models import finetuning
 from ntps_utils.models._hub import HubError
 from ntps_utils.models.datasets import DatasetWarning, TextDataset, as_dataset, load_texts
-from ntps_utils.models.extraction import ExtractionWarning, tokenize
+from ntps_utils.models.extraction import ExtractionWarning, extract, tokenize
 from ntps_utils.models.finetuning import (
     FinetuneConfig,
     FinetuneWarning,
@@ -594,3 +597,73 @@ MLA = ("q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj")
 )
 def test_projections_of_other_families_are_known(names, expected):
     assert attention_projections(torch.nn.ModuleDict({name: torch.nn.Linear(2, 2) for name in names})) == expected
+
+
+class DeviceWithoutFloat64(TorchDispatchMode):
+    """Simulate a device, such as Apple's MPS, that has no float64: results of its tensors are on it until ``cpu()``."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__()
+        self.there = WeakTensorKeyDictionary()
+        for tensor in (*model.parameters(), *model.buffers()):
+            self.there[tensor] = True
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        if any(isinstance(x, torch.Tensor) and x in self.there for x in tree_leaves((args, kwargs))):
+            for x in tree_leaves(result):
+                if isinstance(x, torch.Tensor):
+                    if x.dtype == torch.float64:
+                        raise TypeError(
+                            f"Cannot convert a tensor to float64 ({function}): the device does not support it."
+                        )
+                    self.there[x] = True
+        return result
+
+    def patch(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Let ``cpu()`` and ``to("cpu")`` copy to the CPU, and cast first where a call does both."""
+        to = torch.Tensor.to
+
+        def leave(tensor: torch.Tensor) -> torch.Tensor:
+            copied = tensor.clone()
+            self.there.pop(copied, None)
+            return copied
+
+        def cpu(tensor: torch.Tensor) -> torch.Tensor:
+            return leave(tensor) if tensor in self.there else tensor
+
+        def moved(tensor: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor:
+            result = to(tensor, *args, **kwargs)
+            places = [x for x in (*args, *kwargs.values()) if isinstance(x, (str, torch.device))]
+            return cpu(result) if any(torch.device(place).type == "cpu" for place in places) else result
+
+        monkeypatch.setattr(torch.Tensor, "cpu", cpu)
+        monkeypatch.setattr(torch.Tensor, "to", moved)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_models_run_on_a_device_without_float64(monkeypatch, stream):
+    model = load_model("lab/XS", device="cpu", dtype="float32")
+    data = load_texts("lab/topic").head(60)
+    expected = extract(model, data, features="last", stream=stream)
+    with DeviceWithoutFloat64(model.model) as device:
+        with pytest.raises(TypeError, match="float64"):
+            next(iter(model.model.parameters())).double()
+        device.patch(monkeypatch)
+        found = extract(model, data, features="last", stream=stream)
+    last = model.n_layers - 1
+    assert np.allclose(found.features[last], expected.features[last], atol=1e-6)
+    for name in ("A0", "A1", "S", "C"):
+        one, two = (getattr(part.moments.layer(last), name) for part in (found, expected))
+        assert np.allclose(one, two, rtol=1e-4, atol=1e-5 * np.abs(two).max()), name
+
+
+def test_finetuning_runs_on_a_device_without_float64(monkeypatch):
+    model = load_model("lab/XS", device="cpu", dtype="float32")
+    train, test = load_texts("lab/topic").head(60), load_texts("lab/topic", "test").head(30)
+    config = FinetuneConfig(max_steps=2, eval_steps=1, r=1)
+    expected = finetune(model, train, test, config)
+    with DeviceWithoutFloat64(model.model) as device:
+        device.patch(monkeypatch)
+        found = finetune(model, train, test, config)
+    assert found.test.cross_entropy == pytest.approx(expected.test.cross_entropy, abs=1e-3)
