@@ -359,11 +359,32 @@ glue("words_symmetric_high", float(words["symmetric"].max()), display=False)
 #
 # ## Exercises
 #
-# ```{exercise} The loss of knowing everything
+# A check takes your function or number and says what is wrong with it.
+
+# %%
+from ntps_utils.exercises import check
+
+# %% [markdown]
+# ````{exercise} The loss of knowing everything
 # :label: ex-1-1
+#
+# *Difficulty 2 of 5, importance 4 of 5, about 10 minutes.*
+#
 # What does the closed form say for $k = d$, when $A_0$ is invertible? Show that the loss is then
-# $\tr G' - \tr(A_1^\top A_0^{-1} A_1)$, and that it is zero if each next token is a fixed linear function of the prefix sum.
+# $\tr G' - \tr(A_1^\top A_0^{-1} A_1)$, and that it is zero if each next token is a fixed linear function of the prefix sum. Write a function of $A_0$, $A_1$ and $G'$ that returns this loss.
+#
+# ```python
+# def full_loss(A0, A1, G):
+#     ...
+#
+# check("1.1", full_loss)
 # ```
+# ````
+#
+# :::{admonition} Hint
+# :class: dropdown
+# With $k = d$ every invertible $V$ has the same loss. Choose the one that makes the inverse in {eq}`eq-ar-profile` the identity.
+# :::
 #
 # ```{solution} ex-1-1
 # :class: dropdown
@@ -372,12 +393,27 @@ glue("words_symmetric_high", float(words["symmetric"].max()), display=False)
 # $\tr(B^\top A_0 A_0^{-1} A_0 B) = \tr G'$.
 # ```
 #
-# ```{exercise} Units matter
+# ````{exercise} Units matter
 # :label: ex-1-2
+#
+# *Difficulty 3 of 5, importance 4 of 5, about 20 minutes.*
+#
 # Rescale the features, $x \to D x$ with $D$ diagonal and invertible. Show that $A_0 \to D A_0 D$ and $A_1 A_1^\top \to D A_1 D^2
 # A_1^\top D$. Is the new subspace $V$ the old one expressed in new coordinates, $D^{-1} V$? What would have to be changed in
-# the loss {eq}`eq-ar-loss` to make it so?
+# the loss {eq}`eq-ar-loss` to make it so? Write a function that returns the directions of the changed loss as columns of a matrix, the leading one first.
+#
+# ```python
+# def directions(A0, A1, G):
+#     ...
+#
+# check("1.2", directions)
 # ```
+# ````
+#
+# :::{admonition} Hint
+# :class: dropdown
+# A loss that moves along must measure the error in units that move along, too: in the metric of the tokens. Which matrix takes the place of $A_1 A_1^\top$?
+# :::
 #
 # ```{solution} ex-1-2
 # :class: dropdown
@@ -389,11 +425,26 @@ glue("words_symmetric_high", float(words["symmetric"].max()), display=False)
 # Chapter 3 comes back to this.
 # ```
 #
-# ```{exercise} A bag-of-tokens predictor
+# ````{exercise} A bag-of-tokens predictor
 # :label: ex-1-3
+#
+# *Difficulty 3 of 5, importance 3 of 5, about 15 minutes.*
+#
 # Suppose that the tokens of each text are exchangeable: every order is equally likely. Show that $A_1$ is symmetric. What is
-# $A_1$ in terms of $\E[p_T p_T^\top]$ and $G$?
+# $A_1$ in terms of $\E[p_T p_T^\top]$ and $G$? Write a function that returns it from $\E[p_T p_T^\top]$ (`PP`) and $G$.
+#
+# ```python
+# def exchangeable(PP, G):
+#     ...
+#
+# check("1.3", exchangeable)
 # ```
+# ````
+#
+# :::{admonition} Hint
+# :class: dropdown
+# Compare $\E\, x_s x_{t+1}^\top$ with its transpose when the two positions may be swapped, then use {eq}`eq-telescope`.
+# :::
 #
 # ```{solution} ex-1-3
 # :class: dropdown
@@ -401,11 +452,25 @@ glue("words_symmetric_high", float(words["symmetric"].max()), display=False)
 # A_1^\top$. By {eq}`eq-telescope`, $A_1 = \tfrac12\big(\E[p_T p_T^\top] - G\big)$.
 # ```
 #
-# ```{exercise} Try it: texts that come back
+# ````{exercise} Try it: texts that come back
 # :label: ex-1-4
+#
+# *Difficulty 2 of 5, importance 3 of 5, about 10 minutes.*
+#
 # In the circle above, let each text run forward or backward with probability one half. Predict the antisymmetric part of $A_1$
-# before you compute it.
+# before you compute it. Give the Frobenius norm of the antisymmetric part in the limit of many texts.
+#
+# ```python
+# norm = ...
+#
+# check("1.4", norm)
 # ```
+# ````
+#
+# :::{admonition} Hint
+# :class: dropdown
+# What becomes of the product of two tokens when the text is read backward?
+# :::
 #
 # ```{solution} ex-1-4
 # :class: dropdown

@@ -378,11 +378,32 @@ glue("shrunk_at_64", float(shrunk[sizes.index(64)].mean()), display=False)
 #
 # ## Exercises
 #
-# ```{exercise} Two classes
+# A check takes your function or number and says what is wrong with it.
+
+# %%
+from ntps_utils.exercises import check
+
+# %% [markdown]
+# ````{exercise} Two classes
 # :label: ex-2-1
+#
+# *Difficulty 3 of 5, importance 4 of 5, about 15 minutes.*
+#
 # For two classes and centered moments, show that $r = 1$ and that $u$ is proportional to $S^{-1}(m_1 - m_0)$, with $m_j$ the mean feature of
-# class $j$: Fisher's discriminant direction.
+# class $j$: Fisher's discriminant direction. Write a function of features `x` (n, d) and labels 0 or 1 that returns $u$, up to its length.
+#
+# ```python
+# def fisher(x, labels):
+#     ...
+#
+# check("2.1", fisher)
 # ```
+# ````
+#
+# :::{admonition} Hint
+# :class: dropdown
+# Write a centered one-hot target as a number times $(1, -1)$. What rank has $C$ then?
+# :::
 #
 # ```{solution} ex-2-1
 # :class: dropdown
@@ -393,11 +414,26 @@ glue("shrunk_at_64", float(shrunk[sizes.index(64)].mean()), display=False)
 # (Sherman and Morrison).
 # ```
 #
-# ```{exercise} Change of features
+# ````{exercise} Change of features
 # :label: ex-2-2
+#
+# *Difficulty 2 of 5, importance 4 of 5, about 10 minutes.*
+#
 # Let $\xbar \to M\xbar$ with $M$ invertible. Show that the $\beta_i$ do not change, and that $U \to M^{-\top} U$. Why does this differ from
-# autoregression, where the answer of exercise 1.2 was "no"?
+# autoregression, where the answer of exercise 1.2 was "no"? Write a function that returns the new $U$.
+#
+# ```python
+# def moved(U, M):
+#     ...
+#
+# check("2.2", moved)
 # ```
+# ````
+#
+# :::{admonition} Hint
+# :class: dropdown
+# Put $S \to M S M^\top$ and $C \to M C$ into the eigenproblem, and look for a $u'$ that turns it into the old one.
+# :::
 #
 # ```{solution} ex-2-2
 # :class: dropdown
@@ -406,11 +442,25 @@ glue("shrunk_at_64", float(shrunk[sizes.index(64)].mean()), display=False)
 # feature itself.
 # ```
 #
-# ```{exercise} More directions than classes
+# ````{exercise} More directions than classes
 # :label: ex-2-3
+#
+# *Difficulty 2 of 5, importance 5 of 5, about 10 minutes.*
+#
 # Somebody keeps $k_u = 20$ perception directions for a task with two classes. What do the last eighteen contain? What happens to them when
-# the features are rotated, or one text is added?
+# the features are rotated, or one text is added? With $d = 256$ features, uncentered moments and $r = 2$: in a space of which dimension may the last eighteen lie?
+#
+# ```python
+# dimension = ...
+#
+# check("2.3", dimension)
 # ```
+# ````
+#
+# :::{admonition} Hint
+# :class: dropdown
+# Directions beyond the first $r$ have the eigenvalue zero. How large is the space of all such directions, in white coordinates?
+# :::
 #
 # ```{solution} ex-2-3
 # :class: dropdown
@@ -419,10 +469,25 @@ glue("shrunk_at_64", float(shrunk[sizes.index(64)].mean()), display=False)
 # about rounding. {func}`ntps_utils.theory.score.subspaces` stops at $r$, unless `fill_u=True` asks to mirror the released script.
 # ```
 #
-# ```{exercise} Try it: how fast does the optimism fade?
+# ````{exercise} Try it: how fast does the optimism fade?
 # :label: ex-2-4
-# Let half of the label variance be real. What does $\tr B / \tr Y$ become, on average, at $N$ texts? Compute before you simulate.
+#
+# *Difficulty 2 of 5, importance 4 of 5, about 10 minutes.*
+#
+# Let half of the label variance be real. What does $\tr B / \tr Y$ become, on average, at $N$ texts? Compute before you simulate. Write your answer as a function.
+#
+# ```python
+# def share(d, N):
+#     ...
+#
+# check("2.4", share)
 # ```
+# ````
+#
+# :::{admonition} Hint
+# :class: dropdown
+# The half that is real is always explained. The other half is pure noise, for which the section above has a formula.
+# :::
 #
 # ```{solution} ex-2-4
 # :class: dropdown
@@ -430,11 +495,26 @@ glue("shrunk_at_64", float(shrunk[sizes.index(64)].mean()), display=False)
 # the limit of many texts). In `noise_ceiling`, let the labels depend on the sign of one feature plus as much noise.
 # ```
 #
-# ```{exercise} A coin toss, by hand
+# ````{exercise} A coin toss, by hand
 # :label: ex-2-5
+#
+# *Difficulty 3 of 5, importance 4 of 5, about 15 minutes.*
+#
 # Two balanced classes tossed by a coin, features with a mean $m$ and a variance of 1 in each of $d$ directions, many texts. What is $\tr B$ without centering, approximately, and which share of it does a subspace keep that contains $m$? What is the share if the
-# subspace is orthogonal to $m$?
+# subspace is orthogonal to $m$? Write $\tr B$ as a function of the length of $m$.
+#
+# ```python
+# def explained(m):
+#     ...
+#
+# check("2.5", explained)
 # ```
+# ````
+#
+# :::{admonition} Hint
+# :class: dropdown
+# Coin tosses do not depend on the features, so $C$ is a product of two means. Invert $S = I + m m^\top$ with the formula of Sherman and Morrison.
+# :::
 #
 # ```{solution} ex-2-5
 # :class: dropdown

@@ -960,10 +960,31 @@ glue("planted_range", float(np.ptp(mirrored, axis=0).max()), display=False)
 #
 # ## Exercises
 #
-# ```{exercise} When are the two scores the same?
+# A check takes your function or number and says what is wrong with it.
+
+# %%
+from ntps_utils.exercises import check
+
+# %% [markdown]
+# ````{exercise} When are the two scores the same?
 # :label: ex-3-1
-# Show that $\mathrm{NTPS} = \mathrm{NTPS}_S$ for every $V$ if $S$ is a multiple of the identity. What do the bounds (c) and (d) become if all $\beta_i$ are equal, too?
+#
+# *Difficulty 2 of 5, importance 3 of 5, about 10 minutes.*
+#
+# Show that $\mathrm{NTPS} = \mathrm{NTPS}_S$ for every $V$ if $S$ is a multiple of the identity. What do the bounds (c) and (d) become if all $\beta_i$ are equal, too? Write a function of the $\beta_i$ and $\lambda$ with $S = \lambda I$ that returns the lower and the upper constant of (d), those in front of $1 - \mathrm{NTPS}$.
+#
+# ```python
+# def constants(beta, lam):
+#     ...
+#
+# check("3.1", constants)
 # ```
+# ````
+#
+# :::{admonition} Hint
+# :class: dropdown
+# How long is a perception direction in feature coordinates if $U^\top S U = I$ and $S = \lambda I$?
+# :::
 #
 # ```{solution} ex-3-1
 # :class: dropdown
@@ -972,10 +993,25 @@ glue("planted_range", float(np.ptp(mirrored, axis=0).max()), display=False)
 # coincide with the excess loss.
 # ```
 #
-# ```{exercise} Many classes
+# ````{exercise} Many classes
 # :label: ex-3-2
-# A task has at least as many classes as there are features, and $r = d$. What is $\mathrm{NTPS}_S(k_v)$? Which of the three scores still says something about the task?
+#
+# *Difficulty 2 of 5, importance 3 of 5, about 5 minutes.*
+#
+# A task has at least as many classes as there are features, and $r = d$. What is $\mathrm{NTPS}_S(k_v)$? Which of the three scores still says something about the task? Write the score as a function.
+#
+# ```python
+# def score(k_v, d):
+#     ...
+#
+# check("3.2", score)
 # ```
+# ````
+#
+# :::{admonition} Hint
+# :class: dropdown
+# The $\tilde u_i$ are an orthonormal basis. What is the sum of squared projections of an orthonormal basis?
+# :::
 #
 # ```{solution} ex-3-2
 # :class: dropdown
@@ -983,11 +1019,26 @@ glue("planted_range", float(np.ptp(mirrored, axis=0).max()), display=False)
 # $\tr(P_V S^{-1}) / \tr S^{-1}$, since $U U^\top = S^{-1}$: it knows the features and not the labels. Only the task-weighted score, through the $\beta_i$, still sees the task.
 # ```
 #
-# ```{exercise} The chance level of a score
+# ````{exercise} The chance level of a score
 # :label: ex-3-3
+#
+# *Difficulty 2 of 5, importance 5 of 5, about 10 minutes.*
+#
 # Let the span of $V$ be a uniformly random subspace of dimension $k$ in white coordinates. What are the expected values of $\mathrm{NTPS}_S$ and of wNTPS? What does this say about comparing scores at different
-# $k$, or between models of different width?
+# $k$, or between models of different width? Write the expected value as a function.
+#
+# ```python
+# def expected(k, d):
+#     ...
+#
+# check("3.3", expected)
 # ```
+# ````
+#
+# :::{admonition} Hint
+# :class: dropdown
+# Rotate the subspace instead of drawing it. Over all vectors of an orthonormal basis, the squared projections add up to $k$.
+# :::
 #
 # ```{solution} ex-3-3
 # :class: dropdown
@@ -995,11 +1046,26 @@ glue("planted_range", float(np.ptp(mirrored, axis=0).max()), display=False)
 # $d$, and never across fractions.
 # ```
 #
-# ```{exercise} Make V invariant, too
+# ````{exercise} Make V invariant, too
 # :label: ex-3-4
+#
+# *Difficulty 4 of 5, importance 3 of 5, about 25 minutes.*
+#
 # Change the loss of next-token prediction so that $V$ moves along with any invertible change of features, and with it the metric-matched scores. (Exercise 1.2 helps.) Is the new $V$ still the one that the model was
-# trained for?
+# trained for? Write a function that returns the new directions as columns, the leading one first.
+#
+# ```python
+# def directions(A0, A1, G):
+#     ...
+#
+# check("3.4", directions)
 # ```
+# ````
+#
+# :::{admonition} Hint
+# :class: dropdown
+# The error is measured in feature units. Which matrix of the tokens changes along with the features, so that its inverse can undo the change?
+# :::
 #
 # ```{solution} ex-3-4
 # :class: dropdown
@@ -1008,10 +1074,25 @@ glue("planted_range", float(np.ptp(mirrored, axis=0).max()), display=False)
 # it was trained for, and moves along correctly if $E$ does.
 # ```
 #
-# ```{exercise} Try it: a tighter bound
+# ````{exercise} Try it: a tighter bound
 # :label: ex-3-5
-# Suppose you know NTPS$_S$, $r$, and all $\beta_i$, but not the angles. Give the best possible upper bound on $\Delta(V)$. When does it improve on (c)?
+#
+# *Difficulty 3 of 5, importance 3 of 5, about 20 minutes.*
+#
+# Suppose you know NTPS$_S$, $r$, and all $\beta_i$, but not the angles. Give the best possible upper bound on $\Delta(V)$. When does it improve on (c)? Write the bound as a function of the score and the $\beta_i$, largest first.
+#
+# ```python
+# def upper(ntps_metric, beta):
+#     ...
+#
+# check("3.5", upper)
 # ```
+# ````
+#
+# :::{admonition} Hint
+# :class: dropdown
+# The missing weights $1 - c_i$ lie between 0 and 1, and their sum is known. Where should they lie to cost the most?
+# :::
 #
 # ```{solution} ex-3-5
 # :class: dropdown
@@ -1019,10 +1100,24 @@ glue("planted_range", float(np.ptp(mirrored, axis=0).max()), display=False)
 # \beta_{\lfloor m \rfloor + 1}$. It improves on $\beta_1 m$ as soon as $m > 1$ and the $\beta_i$ differ. In code: `np.interp(m, range(r + 1), np.r_[0, beta.cumsum()])`.
 # ```
 #
-# ```{exercise} When the angles decide
+# ````{exercise} When the angles decide
 # :label: ex-3-6
-# Two perception directions with $\beta = (3, 1)$ and squared sines $(0.1, 0.5)$. Give the bounds (c) and (f). Draw or describe a $V$ that attains the upper end of (f).
+#
+# *Difficulty 2 of 5, importance 3 of 5, about 10 minutes.*
+#
+# Two perception directions with $\beta = (3, 1)$ and squared sines $(0.1, 0.5)$. Give the bounds (c) and (f). Draw or describe a $V$ that attains the upper end of (f). Give both pairs of bounds, (c) first.
+#
+# ```python
+# bounds = ((..., ...), (..., ...))
+#
+# check("3.6", bounds)
 # ```
+# ````
+#
+# :::{admonition} Hint
+# :class: dropdown
+# (c) uses the sum of the squared sines. (f) pairs them with the $\beta_i$, once in the same order and once in the opposite one.
+# :::
 #
 # ```{solution} ex-3-6
 # :class: dropdown
@@ -1030,20 +1125,49 @@ glue("planted_range", float(np.ptp(mirrored, axis=0).max()), display=False)
 # $\tilde u_2$: with $e_1, e_2$ orthogonal to both, $\tilde v_1 = \sqrt{0.5}\, \tilde u_1 + \sqrt{0.5}\, e_1$ and $\tilde v_2 = \sqrt{0.9}\, \tilde u_2 + \sqrt{0.1}\, e_2$.
 # ```
 #
-# ```{exercise} One direction, no room
+# ````{exercise} One direction, no room
 # :label: ex-3-7
-# A task with two classes has one perception direction once the moments are centered. Show that (c), (f) and (g) are then equalities, whatever $\kappa(S)$ is, and that (d) is not.
+#
+# *Difficulty 2 of 5, importance 3 of 5, about 10 minutes.*
+#
+# A task with two classes has one perception direction once the moments are centered. Show that (c), (f) and (g) are then equalities, whatever $\kappa(S)$ is, and that (d) is not. Write the ratio of the constants of (d) as a function of $\kappa(S)$.
+#
+# ```python
+# def ratio(kappa):
+#     ...
+#
+# check("3.7", ratio)
 # ```
+# ````
+#
+# :::{admonition} Hint
+# :class: dropdown
+# With $r = 1$ a sum has one term, and the smallest and the largest $\beta$ are the same.
+# :::
 #
 # ```{solution} ex-3-7
 # :class: dropdown
 # With $r = 1$, $\beta_1 = \beta_r$, and there is one sine: (c) and (f) both say $\Delta = \beta_1 s_1$. $M$ and $M_E$ are numbers, so $\mu_{\min} = \mu_{\max} = M / M_E$ and (g) says $\Delta = \beta_1 M$. In (d) the constants still differ by $\kappa(S)$.
 # ```
 #
-# ```{exercise} Noise that looks like a loss
+# ````{exercise} Noise that looks like a loss
 # :label: ex-3-8
-# 600 texts in two balanced classes ($\tr Y = 0.5$ after centering), 400 features, labels by tossing a coin, V with 200 directions. What excess loss do you expect on these texts, and what after debiasing? What would you conclude from an excess loss of 0.17?
+#
+# *Difficulty 3 of 5, importance 5 of 5, about 15 minutes.*
+#
+# 600 texts in two balanced classes ($\tr Y = 0.5$ after centering), 400 features, labels by tossing a coin, V with 200 directions. What excess loss do you expect on these texts, and what after debiasing? What would you conclude from an excess loss of 0.17? Give the excess loss that you expect.
+#
+# ```python
+# excess = ...
+#
+# check("3.8", excess)
 # ```
+# ````
+#
+# :::{admonition} Hint
+# :class: dropdown
+# How much of $\tr Y$ does one direction explain in the mean if the labels are noise? How many directions does V leave out?
+# :::
 #
 # ```{solution} ex-3-8
 # :class: dropdown

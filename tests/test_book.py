@@ -379,7 +379,9 @@ def test_student_notebooks_have_exercises_without_solutions(source):
     full = source.read_text()
     assert text.count("```{exercise}") == full.count("```{exercise}") >= 3
     assert "{solution}" not in text
-    assert "# Your answer." in text
+    assert text.count("# Your answer.") == full.count("```{exercise}")
+    for starter in re.findall(r"check\(\"[\d.]+\", \w+\)", full):
+        assert starter in "\n".join(c.source for c in notebook.cells if c.cell_type == "code")
     assert not any("solution" in c.metadata.get("tags", []) for c in notebook.cells)
     assert all(not c.get("outputs") for c in notebook.cells)
 

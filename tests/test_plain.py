@@ -147,6 +147,14 @@ SMALL = {
         f"{plain.BOX}\n\n**Title**\n\n$$\n\\mathbb{{R}}\n$$\n\n</div>",
     ),
     "a note": (":::{note}\nText.\n:::", "> **Note**\n> Text."),
+    "a hint": (
+        ":::{admonition} Hint\n:class: dropdown\nThink.\n:::",
+        "<details>\n<summary>Hint</summary>\n\nThink.\n\n</details>",
+    ),
+    "an exercise with code": (
+        "````{exercise}\n:label: ex-1-1\n\nDo it.\n\n```python\nx = ...\n```\n````",
+        "**Exercise 1.1.**\n\nDo it.\n\n```python\nx = ...\n```",
+    ),
     "a theorem": (":::{prf:theorem} Name\n:label: thm-a\n\nIt holds.\n:::", "> **Theorem 1.1 (Name)**\n> It holds."),
     "a proof": (":::{prf:proof}\nClear.\n:::", "*Proof.*\n\nClear."),
     "code": ("```python\nx = {glue:text}`x`\n```", "```python\nx = {glue:text}`x`\n```"),

@@ -297,6 +297,8 @@ class _Writer:
         if name == "exercise":
             number = self.found.numbers[options["label"]]
             return [f"**Exercise {number}.**" + (f" *{title}*" if title else ""), "", *content]
+        if "dropdown" in options.get("class", ""):
+            return ["<details>", f"<summary>{title}</summary>", "", *content, "", "</details>"]
         if name == "prf:proof":
             return ["*Proof.*", "", *content]
         if name == "prf:theorem":

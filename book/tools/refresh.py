@@ -516,11 +516,15 @@ def reproduce(names: Sequence[str] = (), root: Path = ROOT) -> int:
     return sum(counts["different"] for counts in summary.values())
 
 
-SOLUTION = re.compile(r"^```{solution}.*?^```\n?", re.M | re.S)
+SOLUTION = re.compile(r"^(`{3,}){solution}.*?^\1$\n?", re.M | re.S)
+EXERCISE = re.compile(r"^(`{3,}){exercise}.*?^\1$\n?", re.M | re.S)
+STARTER = re.compile(r"^```python\n(.*?)^```$\n?", re.M | re.S)
 
 
 def student(source: Path) -> NotebookNode:
-    """Return a chapter for students: without solutions, and with an empty cell after each exercise.
+    """Return a chapter for students: without solutions, and with a cell for the answer after each exercise.
+
+    The cell begins with the code that the exercise gives.
 
     Parameters
     ----------
@@ -538,19 +542,35 @@ def student(source: Path) -> NotebookNode:
         if "solution" in cell.metadata.get("tags", []):
             continue
         if cell.cell_type == "markdown":
-            cell.source = SOLUTION.sub("", cell.source).strip()
-            if not cell.source:
-                continue
-        cells.append(cell)
-        if cell.cell_type == "markdown" and "```{exercise}" in cell.source:
-            answer = nbformat.v4.new_code_cell("# Your answer.")
-            answer["id"] = f"{cell['id']}-answer"
-            cells.append(answer)
+            cells += _with_answers(SOLUTION.sub("", cell.source).strip(), cell["id"])
+        else:
+            cells.append(cell)
     notebook.cells = cells
     notebook.metadata = nbformat.from_dict(
         {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
     )
     return notebook
+
+
+def _with_answers(text: str, name: str) -> list[NotebookNode]:
+    """Divide a text after each exercise, and insert a cell for the answer."""
+    cells: list[NotebookNode] = []
+
+    def add(kind: str, source: str) -> None:
+        if source:
+            make = nbformat.v4.new_markdown_cell if kind == "markdown" else nbformat.v4.new_code_cell
+            cell = make(source)
+            cell["id"] = f"{name}-{len(cells)}" if cells else name
+            cells.append(cell)
+
+    start = 0
+    for match in EXERCISE.finditer(text):
+        starter = STARTER.search(match[0])
+        add("markdown", (text[start : match.start()] + STARTER.sub("", match[0])).strip())
+        add("code", "# Your answer.\n" + (starter[1].strip() if starter else ""))
+        start = match.end()
+    add("markdown", text[start:].strip())
+    return cells
 
 
 def timings(root: Path = ROOT) -> str:

@@ -1,0 +1,206 @@
+"""Checks of the exercises: solutions pass; typical mistakes are named; crashes and wrong types are explained."""
+
+from __future__ import annotations
+
+import inspect
+
+import numpy as np
+import pytest
+import scipy.linalg
+
+from book.tools import refresh as book
+from ntps_utils.exercises import check
+from ntps_utils.exercises._answers import CHECKS
+
+
+def canonical(A0, A1, G):
+    return scipy.linalg.eigh(A1 @ np.linalg.solve(G, A1.T), A0)[1][:, ::-1]
+
+
+def in_feature_units(A0, A1, G):
+    return scipy.linalg.eigh(A1 @ A1.T, A0)[1][:, ::-1]
+
+
+def fisher(x, labels):
+    gap = x[labels == 1].mean(0) - x[labels == 0].mean(0)
+    return np.linalg.solve(np.cov(x.T), gap)
+
+
+def fisher_within(x, labels):
+    gap = x[labels == 1].mean(0) - x[labels == 0].mean(0)
+    within = sum(np.cov(x[labels == j].T) for j in (0, 1))
+    return -3.0 * np.linalg.solve(within, gap)
+
+
+def tighter(ntps_metric, beta):
+    missing = len(beta) * (1 - ntps_metric)
+    return np.interp(missing, range(len(beta) + 1), np.r_[0, beta.cumsum()])
+
+
+ANSWERS = {
+    "1.1": (
+        lambda A0, A1, G: np.trace(G) - np.trace(A1.T @ np.linalg.solve(A0, A1)),
+        {
+            "wrong way round": lambda A0, A1, G: np.trace(G) - np.trace(A1 @ np.linalg.solve(A0, A1.T)),
+            "subtract it from tr G'": lambda A0, A1, G: np.trace(A1.T @ np.linalg.solve(A0, A1)),
+            "missing a factor": lambda A0, A1, G: np.trace(G) - np.trace(np.linalg.solve(A0, A1)),
+            "The loss is 0, and should be": lambda A0, A1, G: 0.0,
+        },
+    ),
+    "1.2": (
+        canonical,
+        {
+            "do not span": in_feature_units,
+            "The order is reversed": lambda A0, A1, G: canonical(A0, A1, G)[:, ::-1],
+            "must have the shape (5, 5), got (5,)": lambda A0, A1, G: canonical(A0, A1, G)[:, 0],
+        },
+    ),
+    "1.3": (
+        lambda PP, G: (PP - G) / 2,
+        {"twice A_1": lambda PP, G: PP - G, "G is missing": lambda PP, G: PP / 2},
+    ),
+    "1.4": (0.0, {"The norm is 1, and should be 0": 1.0, "The answer is a number": lambda: 0.0}),
+    "2.1": (
+        fisher,
+        {
+            "difference of the class means": lambda x, labels: x[labels == 1].mean(0) - x[labels == 0].mean(0),
+            "not centered": lambda x, labels: np.linalg.solve(x.T @ x, x[labels == 1].mean(0) - x[labels == 0].mean(0)),
+            "must have the shape": lambda x, labels: fisher(x, labels)[None],
+            "not proportional": lambda x, labels: x[0],
+        },
+    ),
+    "2.2": (
+        lambda U, M: np.linalg.inv(M).T @ U,
+        {
+            "moves texts": lambda U, M: M @ U,
+            "without its transpose": lambda U, M: np.linalg.inv(M) @ U,
+            "without its inverse": lambda U, M: M.T @ U,
+        },
+    ),
+    "2.3": (254, {"counts all directions": 256, "255 holds for centered": 255, "18 is the number": 18}),
+    "2.4": (
+        lambda d, N: 0.5 + 0.5 * d / (N - 1),
+        {
+            "half of it is real": lambda d, N: d / (N - 1),
+            "real half is missing": lambda d, N: 0.5 * d / (N - 1),
+            "half that is noise only": lambda d, N: 0.5 + d / (N - 1),
+        },
+    ),
+    "2.5": (
+        lambda m: 0.5 * m**2 / (1 + m**2),
+        {"This is the share": lambda m: m**2 / (1 + m**2), "inverse of S": lambda m: 0.5 * m**2},
+    ),
+    "3.1": (
+        lambda beta, lam: (beta.min() * len(beta), beta.max() * len(beta)),
+        {
+            "still in the constants": lambda beta, lam: (lam * beta.min() * 3, lam * beta.max() * 3),
+            "r is missing": lambda beta, lam: (beta.min(), beta.max()),
+            "comes first": lambda beta, lam: (3 * beta.max(), 3 * beta.min()),
+        },
+    ),
+    "3.2": (
+        lambda k_v, d: k_v / d,
+        {"The score is 1": lambda k_v, d: 1.0, "The score is 0.0625": lambda k, d: (k / d) ** 2},
+    ),
+    "3.3": (
+        lambda k, d: k / d,
+        {"This is the cosine": lambda k, d: (k / d) ** 0.5, "share that is lost": lambda k, d: 1 - k / d},
+    ),
+    "3.4": (canonical, {"do not span": in_feature_units, "reversed": lambda A0, A1, G: canonical(A0, A1, G)[:, ::-1]}),
+    "3.5": (
+        tighter,
+        {
+            "bound (c)": lambda s, beta: beta.max() * len(beta) * (1 - s),
+            "Weights above one": lambda s, beta: beta.sum() * (1 - s),
+        },
+    ),
+    "3.6": (
+        ((0.6, 1.8), (0.8, 1.6)),
+        {"that is the upper end": ((0.6, 1.8), (1.6, 0.8)), "sum of the squared sines": ((0.3, 0.9), (0.8, 1.6))},
+    ),
+    "3.7": (
+        lambda kappa: kappa,
+        {"what remains is the condition": lambda kappa: 1.0, "not of their roots": lambda kappa: kappa**0.5},
+    ),
+    "3.8": (0.167, {"loss that remains": 0.166, "V keeps 200": 0.334, "not zero": 0.0}),
+}
+"""For each exercise the solution, and wrong answers by a part of the message that they get."""
+
+
+@pytest.mark.parametrize("number", ANSWERS)
+def test_solutions_are_accepted(number):
+    outcome = check(number, ANSWERS[number][0])
+    assert outcome, repr(outcome)
+    assert repr(outcome).startswith(f"Exercise {number}: correct.")
+
+
+def test_other_correct_forms_are_accepted():
+    assert check("2.1", fisher_within)
+    assert check("2.4", lambda d, N: 0.5 + 0.5 * d / N)
+    assert check("3.8", 200 * 0.5 / 600)
+
+
+@pytest.mark.parametrize(("number", "part"), [(n, part) for n, (_, wrong) in ANSWERS.items() for part in wrong])
+def test_mistakes_are_named(number, part):
+    outcome = check(number, ANSWERS[number][1][part])
+    assert not outcome
+    assert part in outcome.message, repr(outcome)
+
+
+@pytest.mark.parametrize("number", ANSWERS)
+def test_at_least_two_mistakes_of_each_exercise_are_tested(number):
+    assert len(ANSWERS[number][1]) >= 2
+
+
+@pytest.mark.parametrize("number", [n for n, (solution, _) in ANSWERS.items() if callable(solution)])
+def test_functions_that_fail_are_explained(number):
+    names = list(inspect.signature(ANSWERS[number][0]).parameters)
+
+    def broken(*_):
+        return [][1]
+
+    def nothing(*_):
+        return None
+
+    def infinite(*arguments):
+        return np.full_like(np.asarray(ANSWERS[number][0](*arguments), dtype=float), np.nan)
+
+    message = check(number, broken).message
+    assert message.startswith("The function raised IndexError in its line ")
+    assert str(broken.__code__.co_firstlineno + 1) in message
+    assert not check(number, nothing)
+    assert not check(number, infinite)
+    assert "must be a function of (" in check(number, 3.0).message
+    assert "The function must accept (" in check(number, lambda: 0.0).message
+    assert len(names) >= 1
+
+
+@pytest.mark.parametrize("number", [n for n, (solution, _) in ANSWERS.items() if not callable(solution)])
+def test_values_of_other_types_are_explained(number):
+    assert "must be numeric" in check(number, "many").message
+    assert not check(number, None)
+    assert "shape" in check(number, [[1.0, 2.0, 3.0]]).message
+
+
+def test_arguments_cannot_be_changed_by_an_answer():
+    def careless(U, M):
+        M[:] = np.linalg.inv(M).T
+        U[:] = M @ U
+        return U
+
+    assert check("2.2", careless)
+
+
+def test_unknown_exercises_are_errors():
+    with pytest.raises(ValueError, match=r"no check of an exercise '9.9'; there are checks of 1.1, 1.2"):
+        check("9.9", 0)
+
+
+def test_every_exercise_with_a_check_names_it_and_the_reverse():
+    """A chapter calls the check that its exercise has."""
+    named = set()
+    for source in book.chapters():
+        text = source.read_text("utf-8")
+        named |= {line.split('check("')[1].split('"')[0] for line in text.splitlines() if 'check("' in line}
+    assert named == set(CHECKS)
+    assert set(ANSWERS) == set(CHECKS)
