@@ -394,41 +394,155 @@ glue("bench_arithmetic", float(1 + costs[0][3]), display=False)
 #
 # ## Exercises
 #
-# ```{exercise}
+# A check takes your function or number and says what is wrong with it.
+
+# %%
+from ntps_utils.exercises import check
+
+# %% [markdown]
+# ````{exercise} Moments of one text
 # :label: ex-4-1
 #
-# A released script builds a $T \times T$ lower triangular matrix for each text and multiplies. How does its cost grow with $T$, and how does ours?
-# ```
+# *Difficulty 2 of 5, importance 5 of 5, about 15 minutes.*
 #
-# ```{solution} ex-4-1
+# Write a function of the features `x` (T, d) of one text that returns $\sum_{t<T} p_t p_t^\top$ and $\sum_{t<T} p_t x_{t+1}^\top$ without a loop over positions. A released script multiplies with a $T \times T$ lower triangular
+# matrix instead of adding up. How does its cost grow with $T$, and how does yours?
+#
+# ```python
+# def moments(x):
+#     ...
+#
+# check("4.1", moments)
+# ```
+# ````
+#
+# :::{admonition} Hint
 # :class: dropdown
+# `x.cumsum(axis=0)` holds all prefix sums. The last one has no next token.
+# :::
 #
-# Multiplying a triangular $T \times T$ matrix with $T \times d$ features costs $T^2 d$; a running sum costs $Td$ and gives the same $p_t$. Both then need $T d^2$ for the products, so the triangle hurts once $T$ exceeds $d$.
+# ````{solution} ex-4-1
+# :class: dropdown
+# Multiplying a triangular $T \times T$ matrix with $T \times d$ features costs $T^2 d$, a running sum $T d$. Both then need $T d^2$ for the products, so the triangle is slower once $T$ exceeds $d$.
+#
+# ```python
+# def moments(x):
+#     p = x.cumsum(axis=0)[:-1]
+#     return p.T @ p, p.T @ x[1:]
 # ```
+# ````
 #
-# ```{exercise}
+# ````{exercise} Which texts dominate?
 # :label: ex-4-2
 #
-# Means over texts or sums over positions: which texts dominate $A_0$?
-# ```
+# *Difficulty 3 of 5, importance 4 of 5, about 10 minutes.*
 #
-# ```{solution} ex-4-2
+# Features have a common mean. The trace of $\sum_{t<T} p_t p_t^\top$ of one text grows like a power of its length $T$. Which one? What does this mean for $A_0$, a mean over texts of different lengths?
+#
+# ```python
+# power = ...
+#
+# check("4.2", power)
+# ```
+# ````
+#
+# :::{admonition} Hint
 # :class: dropdown
+# With a mean, $p_t$ grows like $t$. Square it, and sum over $t$.
+# :::
 #
-# $p_t$ grows with $t$ if the features have a mean, so $p_t p_t^\top$ grows with $t^2$ and its sum with $T^3$. Long texts dominate. Dividing each text's sum by its number of positions would leave $T^2$; using running means leaves nothing.
-# ```
+# ````{solution} ex-4-2
+# :class: dropdown
+# $p_t$ grows like $t$, $p_t p_t^\top$ like $t^2$, and the sum like $T^3$. A text of twice the length counts eightfold, so long texts dominate $A_0$. Dividing each text's sum by its number of positions would leave $T^2$; running means in place of sums remove
+# the growth.
+# ````
 #
-# ```{exercise}
+# ````{exercise} Two machines
 # :label: ex-4-3
 #
-# Set `dataset_name` to a file of your own, or `model_name` to another model, and run the chapter again. Which of the three habits matters most there?
-# ```
+# *Difficulty 2 of 5, importance 4 of 5, about 10 minutes.*
 #
-# ```{solution} ex-4-3
+# Two machines have read $n_1$ and $n_2$ texts and hold the means of a moment over their texts. Write a function that merges them.
+#
+# ```python
+# def merged(n1, one, n2, two):
+#     ...
+#
+# check("4.3", merged)
+# ```
+# ````
+#
+# :::{admonition} Hint
 # :class: dropdown
+# What is the sum over the texts of each machine?
+# :::
 #
-# The figure of habits stays on the lab's tasks; change `load_texts(name)` in its loop. With real tokenizers that add no BOS, that row shows no change.
+# ````{solution} ex-4-3
+# :class: dropdown
+# The sums are $n_1$ times one mean and $n_2$ times the other: $(n_1 M_1 + n_2 M_2) / (n_1 + n_2)$. For the same reason a run can be continued after an interruption.
+# ````
+#
+# ````{exercise} A rank that does not depend on units
+# :label: ex-4-4
+#
+# *Difficulty 3 of 5, importance 4 of 5, about 20 minutes.*
+#
+# Write a function that returns the numerical rank of a second-moment matrix, and that gives the same answer after features are rescaled, $S \to D S D$ with $D$ diagonal. Use a relative cut-off.
+#
+# ```python
+# def rank(S):
+#     ...
+#
+# check("4.4", rank)
 # ```
+# ````
+#
+# :::{admonition} Hint
+# :class: dropdown
+# Divide rows and columns by the root of the diagonal before you look at eigenvalues.
+# :::
+#
+# ````{solution} ex-4-4
+# :class: dropdown
+# Scaled to unit diagonal the matrix does not change with $D$, and neither do its eigenvalues. An eigenvalue counts if it exceeds the largest one times $d$ times the rounding unit.
+#
+# ```python
+# def rank(S):
+#     scale = 1 / np.sqrt(np.diag(S))
+#     values = np.linalg.eigvalsh(scale[:, None] * S * scale)
+#     return int((values > len(S) * np.finfo(float).eps * values[-1]).sum())
+# ```
+# ````
+#
+# ````{exercise} Padding
+# :label: ex-4-5
+#
+# *Difficulty 1 of 5, importance 5 of 5, about 5 minutes.*
+#
+# A batch has hidden states `hidden` (texts, T, d) and a mask (texts, T) with 1 for a token and 0 for padding. Write a function that returns the mean token of each text.
+#
+# ```python
+# def mean_tokens(hidden, mask):
+#     ...
+#
+# check("4.5", mean_tokens)
+# ```
+# ````
+#
+# :::{admonition} Hint
+# :class: dropdown
+# Padding must count neither in the sum nor in the number of tokens.
+# :::
+#
+# ````{solution} ex-4-5
+# :class: dropdown
+# Multiply by the mask, sum, and divide by the number of tokens of each text. Under a causal mask right padding changes no token before it, so this is the mean of the text alone.
+#
+# ```python
+# def mean_tokens(hidden, mask):
+#     return (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdims=True)
+# ```
+# ````
 
 # %% tags=["remove-input"]
 Markdown(

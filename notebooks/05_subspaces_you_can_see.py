@@ -270,41 +270,109 @@ glue("d_real", real[shown[0]]["dimension"], display=False)
 #
 # ## Exercises
 #
-# ```{exercise}
+# A check takes your function or number and says what is wrong with it.
+
+# %%
+from ntps_utils.exercises import check
+
+# %% [markdown]
+# ````{exercise} Coordinates without correlation
 # :label: ex-5-1
 #
-# Why are perception coordinates of texts uncorrelated with unit variance, and autoregressive ones not?
-# ```
+# *Difficulty 3 of 5, importance 4 of 5, about 20 minutes.*
 #
-# ```{solution} ex-5-1
+# Write a function of features `x` (n, d) and classes that returns the coordinates of the texts on the perception directions, for centered moments. Show that they are uncorrelated and have unit variance. Why are autoregressive coordinates not?
+#
+# ```python
+# def coordinates(x, labels):
+#     ...
+#
+# check("5.1", coordinates)
+# ```
+# ````
+#
+# :::{admonition} Hint
 # :class: dropdown
+# Directions satisfy $U^\top S U = I$, and $S$ is the covariance of these features.
+# :::
 #
-# U satisfies $U^\top S U = I$, and S is the covariance of exactly these features. V satisfies $V^\top A_0 V = I$, where $A_0$ is the second moment of running sums, not of means.
+# ````{solution} ex-5-1
+# :class: dropdown
+# The covariance of $U^\top x$ is $U^\top S U = I$. For $V$ the condition is $V^\top A_0 V = I$, and $A_0$ is the second moment of running sums, not of means.
+#
+# ```python
+# def coordinates(x, labels):
+#     x = x - x.mean(0)
+#     y = np.eye(labels.max() + 1)[labels]
+#     C = x.T @ (y - y.mean(0)) / len(x)
+#     values, vectors = np.linalg.eigh(x.T @ x / len(x))
+#     white = vectors / np.sqrt(values) @ vectors.T
+#     left, sizes, _ = np.linalg.svd(white @ C, full_matrices=False)
+#     return x @ white @ left[:, sizes > 1e-9 * sizes[0]]
 # ```
+# ````
 #
-# ```{exercise}
+# ````{exercise} The constant
 # :label: ex-5-2
 #
-# Uncentered, the first perception direction would be nearly the same for every task. Which one?
-# ```
+# *Difficulty 2 of 5, importance 4 of 5, about 15 minutes.*
 #
-# ```{solution} ex-5-2
+# Without centering, the first perception direction is nearly the same for every task. Write a function of the features `x` (n, d) that returns it, up to its length.
+#
+# ```python
+# def constant(x):
+#     ...
+#
+# check("5.2", constant)
+# ```
+# ````
+#
+# :::{admonition} Hint
 # :class: dropdown
+# Which linear function of the features is as close as possible to 1 on all texts?
+# :::
 #
-# The one that reproduces the class frequencies: with uncentered moments the best predictor spends a direction on the constant, along $S^{-1}$ times the mean feature. Its coordinate is nearly the same for all texts, and tells no class from another.
+# ````{solution} ex-5-2
+# :class: dropdown
+# Least squares of the constant 1 gives $S^{-1} \E\,\xbar$ with second moments $S$. With one-hot targets the columns of $C$ add up to $\E\,\xbar$, so this direction is in the span of $U$. Its coordinate is nearly the same for all texts, and tells no class from another.
+#
+# ```python
+# def constant(x):
+#     return np.linalg.solve(x.T @ x / len(x), x.mean(0))
 # ```
+# ````
 #
-# ```{exercise}
+# ````{exercise} How much of the label?
 # :label: ex-5-3
 #
-# Draw the words on the first two *perception* directions of *sentiment*. Where do *not* and the two lists of adjectives lie?
-# ```
+# *Difficulty 2 of 5, importance 5 of 5, about 15 minutes.*
 #
-# ```{solution} ex-5-3
+# Write a function that returns the share of the variance of numeric test labels that a linear function of the coordinates explains, fitted with an intercept on training texts.
+#
+# ```python
+# def share(z, y, z_test, y_test):
+#     ...
+#
+# check("5.3", share)
+# ```
+# ````
+#
+# :::{admonition} Hint
 # :class: dropdown
+# Compare the squared error on the test texts with that of the mean of the test labels. The result may be negative.
+# :::
 #
-# Use `perception_coordinates` on `word_features` of the sentiment texts. The two lists separate along the first direction. *not* lies between them, since it comes with both; what it does to the adjective after it is a matter of that adjective's own, contextual features.
+# ````{solution} ex-5-3
+# :class: dropdown
+# One minus the ratio of the two squared errors. On training texts the share is never negative, and with many coordinates it is large for any labels; so it has to be computed on other texts.
+#
+# ```python
+# def share(z, y, z_test, y_test):
+#     weights = np.linalg.lstsq(np.c_[z, np.ones(len(z))], y, rcond=None)[0]
+#     error = y_test - np.c_[z_test, np.ones(len(z_test))] @ weights
+#     return 1 - error @ error / ((y_test - y_test.mean()) ** 2).sum()
 # ```
+# ````
 
 # %% tags=["remove-input"]
 Markdown(

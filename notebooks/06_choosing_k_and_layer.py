@@ -396,42 +396,102 @@ _ = figure.colorbar(image, ax=axes, label="coefficient")
 #
 # ## Exercises
 #
-# ```{exercise}
+# A check takes your function or number and says what is wrong with it.
+
+# %%
+from ntps_utils.exercises import check
+
+# %% [markdown]
+# ````{exercise} Columns at random
 # :label: ex-6-1
 #
-# In the right panel of {numref}`fig-eigen-order` every task lies on nearly the same curve. Where would it be for columns of U drawn at random, and why does it lie above that?
-# ```
+# *Difficulty 2 of 5, importance 3 of 5, about 10 minutes.*
 #
-# ```{solution} ex-6-1
+# In the right panel of {numref}`fig-eigen-order` every task lies on nearly the same curve. Where would it be if the columns of U were random directions of unit length? Write the score as a function. Why does the curve lie above that?
+#
+# ```python
+# def curve(k, d):
+#     ...
+#
+# check("6.1", curve)
+# ```
+# ````
+#
+# :::{admonition} Hint
 # :class: dropdown
+# What share of the squared length of a random vector lies in a fixed subspace of dimension $k$?
+# :::
 #
-# A random direction in $d$ dimensions has on average a share $k/d$ of its squared length in any fixed subspace of dimension $k$: the dotted diagonal. The columns that fill U are S-orthonormal, not of unit length: the longest lie where S has little variance, and there lie the directions that "smallest first" keeps. The curve describes S and A0; the task has little to do with it.
-# ```
+# ````{solution} ex-6-1
+# :class: dropdown
+# A random direction in $d$ dimensions has on average a share $k/d$ of its squared length in any fixed subspace of dimension $k$: the dotted diagonal. The columns that fill U are S-orthonormal, not of unit length. The longest lie where S has little variance, and
+# there lie the directions that "smallest first" keeps. The curve describes S and $A_0$; the task has little to do with it.
+# ````
 #
-# ```{exercise}
+# ````{exercise} How many independent settings?
 # :label: ex-6-2
 #
-# How many independent settings would give the same 95% point of the best coefficient as this sweep? (Use that a single coefficient over n tasks has standard deviation $1/\sqrt{n-1}$.)
-# ```
+# *Difficulty 3 of 5, importance 3 of 5, about 20 minutes.*
 #
-# ```{solution} ex-6-2
+# How many independent settings would give the same 95% point `q` of the best coefficient as this sweep? Write a function of `q` and the number of tasks `n`. Use that a single coefficient over n tasks is about normal with standard deviation $1/\sqrt{n-1}$.
+#
+# ```python
+# def independent(q, n):
+#     ...
+#
+# check("6.2", independent)
+# ```
+# ````
+#
+# :::{admonition} Hint
 # :class: dropdown
+# If the best of m independent coefficients stays below q with probability 0.95, each one stays below q with probability $0.95^{1/m}$.
+# :::
 #
-# If the best of m independent ones stays below $q$ with probability 0.95, each does with probability $0.95^{1/m}$. Solve $\Phi(q \sqrt{n-1}) = 0.95^{1/m}$: $m = \log 0.95 / \log \Phi(q \sqrt{n-1})$. For the Euclidean score, with $q$ = {glue:text}`null_edge_euclid:.2f` and n = {glue:text}`n_tasks`,
+# ````{solution} ex-6-2
+# :class: dropdown
+# Solve $\Phi(q \sqrt{n-1}) = 0.95^{1/m}$: $m = \log 0.95 / \log \Phi(q \sqrt{n-1})$. For the Euclidean score, with $q$ = {glue:text}`null_edge_euclid:.2f` and n = {glue:text}`n_tasks`,
 # that is {glue:text}`independent:.0f` independent settings in place of {glue:text}`n_settings`: neighboring fractions and layers give nearly the same order of tasks.
-# ```
 #
-# ```{exercise}
+# ```python
+# def independent(q, n):
+#     return np.log(0.95) / norm.logcdf(q * np.sqrt(n - 1))
+# ```
+# ````
+#
+# ````{exercise} A p-value for the best of a sweep
 # :label: ex-6-3
 #
-# Run the chapter with `model_name` set to `lab/M@0`, an untrained model. What becomes of the landscape and of the best of the sweep?
-# ```
+# *Difficulty 3 of 5, importance 5 of 5, about 25 minutes.*
 #
-# ```{solution} ex-6-3
+# Write a function that returns the p-value of the largest Spearman coefficient over a sweep. `scores` is (settings, n), `target` has n values without ties, and each row of `orders` is a permutation of n.
+#
+# ```python
+# def p_value(scores, target, orders):
+#     ...
+#
+# check("6.3", p_value)
+# ```
+# ````
+#
+# :::{admonition} Hint
 # :class: dropdown
+# For every permuted target take the largest coefficient over *all* settings. The observed target counts as one of the permutations.
+# :::
 #
-# The autoregressive directions of an untrained model are those of its embeddings' sums; the scores are flatter, and the best of the sweep stays within its null more often. The null itself hardly changes: it is a property of sweeps, not of models.
+# ````{solution} ex-6-3
+# :class: dropdown
+# The null distribution is that of the largest coefficient, not of a coefficient at a setting. With B permutations, b of which have a largest coefficient at least as large as the observed one, the p-value is $(1 + b) / (1 + B)$.
+#
+# ```python
+# def p_value(scores, target, orders):
+#     def best(y):
+#         return max(spearman(setting, y) for setting in scores)
+#
+#     exceed = sum(best(target[order]) >= best(target) - 1e-12 for order in orders)
+#     return (1 + exceed) / (1 + len(orders))
 # ```
+# ````
 
 # %% tags=["remove-input"]
 Markdown(

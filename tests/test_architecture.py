@@ -18,6 +18,7 @@ ALLOWED = {
     "evidence": {"models", "theory", "lab", "_utils"},
     "plotting": {"evidence", "theory", "_utils"},
     "notebook": {"_utils"},
+    "exercises": {"evidence", "theory", "_utils"},
     "cli": {"evidence", "models", "theory", "lab", "_utils", "__init__"},
     "__init__": {"evidence", "models", "theory"},
 }

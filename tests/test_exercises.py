@@ -7,8 +7,10 @@ import inspect
 import numpy as np
 import pytest
 import scipy.linalg
+from scipy import stats
 
 from book.tools import refresh as book
+from ntps_utils.evidence.statistics import spearman
 from ntps_utils.exercises import check
 from ntps_utils.exercises._answers import CHECKS
 
@@ -35,6 +37,45 @@ def fisher_within(x, labels):
 def tighter(ntps_metric, beta):
     missing = len(beta) * (1 - ntps_metric)
     return np.interp(missing, range(len(beta) + 1), np.r_[0, beta.cumsum()])
+
+
+def moments_of(x):
+    p = x.cumsum(axis=0)[:-1]
+    return p.T @ p, p.T @ x[1:]
+
+
+def relative_rank(S):
+    values = np.linalg.eigvalsh(S)
+    return int((values > len(S) * np.finfo(float).eps * values[-1]).sum())
+
+
+def scaled_rank(S):
+    scale = 1 / np.sqrt(np.diag(S))
+    return relative_rank(scale[:, None] * S * scale)
+
+
+def white_coordinates(x, labels):
+    x = x - x.mean(0)
+    y = np.eye(labels.max() + 1)[labels]
+    C = x.T @ (y - y.mean(0)) / len(x)
+    values, vectors = np.linalg.eigh(x.T @ x / len(x))
+    white = vectors / np.sqrt(values) @ vectors.T
+    left, sizes, _ = np.linalg.svd(white @ C, full_matrices=False)
+    return x @ white @ left[:, sizes > 1e-9 * sizes[0]]
+
+
+def share(z, y, z_test, y_test):
+    weights = np.linalg.lstsq(np.c_[z, np.ones(len(z))], y, rcond=None)[0]
+    error = y_test - np.c_[z_test, np.ones(len(z_test))] @ weights
+    return 1 - error @ error / ((y_test - y_test.mean()) ** 2).sum()
+
+
+def best_p(scores, target, orders):
+    def best(y):
+        return max(spearman(setting, y) for setting in scores)
+
+    exceed = sum(best(target[order]) >= best(target) - 1e-12 for order in orders)
+    return (1 + exceed) / (1 + len(orders))
 
 
 ANSWERS = {
@@ -122,6 +163,82 @@ ANSWERS = {
         lambda kappa: kappa,
         {"what remains is the condition": lambda kappa: 1.0, "not of their roots": lambda kappa: kappa**0.5},
     ),
+    "4.1": (
+        moments_of,
+        {
+            "no token follows it": lambda x: (x.cumsum(0).T @ x.cumsum(0), moments_of(x)[1]),
+            "second moment of the tokens": lambda x: (x.T @ x, moments_of(x)[1]),
+            "The second matrix is transposed": lambda x: (moments_of(x)[0], moments_of(x)[1].T),
+            "its own last token": lambda x: (moments_of(x)[0], x.cumsum(0)[:-1].T @ x[:-1]),
+            "must return two matrices": lambda x: moments_of(x)[0],
+        },
+    ),
+    "4.2": (3, {"growth of a single term": 2, "growth of p_t.": 1}),
+    "4.3": (
+        lambda n1, one, n2, two: (n1 * one + n2 * two) / (n1 + n2),
+        {
+            "plain average is wrong": lambda n1, one, n2, two: (one + two) / 2,
+            "These are sums": lambda n1, one, n2, two: n1 * one + n2 * two,
+            "weights are exchanged": lambda n1, one, n2, two: (n2 * one + n1 * two) / (n1 + n2),
+        },
+    ),
+    "4.4": (
+        scaled_rank,
+        {
+            "scale to unit diagonal first": lambda S: relative_rank(S),
+            "An absolute cut-off": lambda S: int((np.linalg.eigvalsh(S) > 1e-8).sum()),
+            "of a matrix of rank 6 is 5": lambda S: scaled_rank(S) - 1,
+        },
+    ),
+    "4.5": (
+        lambda hidden, mask: (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdims=True),
+        {
+            "in the sum and in the number": lambda hidden, mask: hidden.mean(1),
+            "divide by the sum of the mask": lambda hidden, mask: (hidden * mask[..., None]).mean(1),
+            "Padding is counted in the sum.": lambda hidden, mask: hidden.sum(1) / mask.sum(1, keepdims=True),
+        },
+    ),
+    "5.1": (
+        white_coordinates,
+        {
+            "have a mean": lambda x, labels: white_coordinates(x, labels) + 1.0,
+            "unit variance": lambda x, labels: 2.0 * white_coordinates(x, labels),
+            "uses others": lambda x, labels: white_coordinates(x, labels[::-1]),
+            "must have the shape": lambda x, labels: x,
+        },
+    ),
+    "5.2": (
+        lambda x: np.linalg.solve(x.T @ x, x.mean(0)),
+        {
+            "This is the mean feature": lambda x: x.mean(0),
+            "not as constant": lambda x: x[0],
+        },
+    ),
+    "5.3": (
+        share,
+        {
+            "on the training texts": lambda z, y, z_test, y_test: share(z, y, z, y),
+            "fitted on the test texts": lambda z, y, z_test, y_test: share(z_test, y_test, z_test, y_test),
+            "not explained": lambda z, y, z_test, y_test: 1 - share(z, y, z_test, y_test),
+        },
+    ),
+    "6.1": (lambda k, d: k / d, {"mean length": lambda k, d: (k / d) ** 0.5, "falls with d": lambda k, d: d / k}),
+    "6.2": (
+        lambda q, n: np.log(0.95) / stats.norm.logcdf(q * np.sqrt(n - 1)),
+        {
+            "standard deviation of a coefficient is missing": lambda q, n: np.log(0.95) / stats.norm.logcdf(q),
+            "adds probabilities": lambda q, n: 0.05 / stats.norm.sf(q * np.sqrt(n - 1)),
+        },
+    ),
+    "6.3": (
+        best_p,
+        {
+            "one of the permutations": lambda s, t, orders: (
+                (best_p(s, t, orders) * (1 + len(orders)) - 1) / len(orders)
+            ),
+            "The p-value is": lambda s, t, orders: 0.5,
+        },
+    ),
     "3.8": (0.167, {"loss that remains": 0.166, "V keeps 200": 0.334, "not zero": 0.0}),
 }
 """For each exercise the solution, and wrong answers by a part of the message that they get."""
@@ -137,6 +254,7 @@ def test_solutions_are_accepted(number):
 def test_other_correct_forms_are_accepted():
     assert check("2.1", fisher_within)
     assert check("2.4", lambda d, N: 0.5 + 0.5 * d / N)
+    assert check("5.2", lambda x: np.linalg.solve(np.cov(x.T), x.mean(0)))
     assert check("3.8", 200 * 0.5 / 600)
 
 

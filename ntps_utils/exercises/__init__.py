@@ -10,13 +10,14 @@ Exercise 2.3: not correct. 256 counts all directions; two of them carry the labe
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import import_module
 
-from ntps_utils.exercises import _theory
 from ntps_utils.exercises._answers import CHECKS, MistakeError
 
 __all__ = ["Outcome", "check"]
 
-_theory.register()
+for _chapters in ("_theory", "_measurement"):
+    import_module(f"{__name__}.{_chapters}")  # registers the checks
 
 
 @dataclass(frozen=True, repr=False)

@@ -13,10 +13,6 @@ from ntps_utils.theory.score import subspaces
 from ntps_utils.theory.synthetic import random_problem
 
 
-def register() -> None:
-    """Do nothing: importing this module has registered its checks."""
-
-
 def _moments(seed: int, d: int = 5) -> dict[str, Any]:
     """Moments of a random problem of full rank, with G as the sum over all tokens and G1 without first tokens."""
     problem = random_problem(seed, d=d, n_texts=40, rank=d, condition=4.0)
