@@ -687,101 +687,148 @@ for key, column in {"acc": "probe_adjusted_last", "gain": "gain"}.items():
 #
 # ## Exercises
 #
-# ```{exercise}
-# :label: ex-7-1
-#
-# Add a factor *weather* (dry or wet, strength 0.8, two words each) with a sentence, and a task that asks for it. What is the best possible accuracy if a text has exactly one
-# such word? Compare with a bag-of-words probe.
-# ```
-#
-# ```{solution} ex-7-1
-# :class: dropdown
-#
-# A word comes from the value's own list with probability 0.8, and half of the remaining draws fall there too: 0.9. The probe learns two lists from the words alone.
-# ```
+# A check takes your function or number and says what is wrong with it.
 
-# %% tags=["hide-input", "solution"]
-weather = lab.Factor(
-    "weather",
-    {"word": {"dry": ("sunny", "dusty"), "wet": ("rainy", "muddy")}},
-    strength=0.8,
-)
-
-
-def forecast(doc):
-    doc.say("it was " + doc.draw("weather") + " .")
-
-
-def write(world, doc):
-    doc.say("code zub .")
-    forecast(doc)
-    return doc.index("weather")
-
-
-world = lab.WORLD.extended([weather], [(0.3, forecast)], words="it")
-task = lab.Task(
-    "weather",
-    "Is it wet?",
-    "helps prediction",
-    weather.values,
-    write,
-    lambda doc: doc.posterior("weather"),
-)
-train, test = (
-    lab.sample(task, n, seed=i, world=world) for i, n in enumerate((1000, 500))
-)
-bag = [
-    {
-        word: int(
-            np.bincount(
-                train.labels[[word in t.split() for t in train.texts]], minlength=2
-            ).argmax()
-        )
-    }
-    for word in ("sunny", "dusty", "rainy", "muddy")
-]
-guess = {word: label for pair in bag for word, label in pair.items()}
-read = [guess[next(w for w in text.split() if w in guess)] for text in test.texts]
-print(
-    f"best possible {test.bayes_accuracy:.3f}, bag of words {np.mean(read == test.labels):.3f}"
-)
+# %%
+from ntps_utils.exercises import check
 
 # %% [markdown]
-# ```{exercise}
+# ````{exercise} A new factor
+# :label: ex-7-1
+#
+# *Difficulty 2 of 5, importance 4 of 5, about 20 minutes.*
+#
+# Add a factor *weather* (dry or wet, strength 0.8, two words each) with a sentence, and a task that asks for it. What is the best possible accuracy if a text has exactly one such word? Write it as a function of the strength and the number of values. Compare with a bag of
+# words.
+#
+# ```python
+# def best_possible(strength, n_values):
+#     ...
+#
+# check("7.1", best_possible)
+# ```
+# ````
+#
+# :::{admonition} Hint
+# :class: dropdown
+# With probability *strength* the word comes from the list of the factor's own value. Otherwise it comes from the lists of all values alike, its own list included.
+# :::
+#
+# ````{solution} ex-7-1
+# :class: dropdown
+# $s + (1 - s) / n$, here $0.8 + 0.2 / 2 = 0.9$. A classifier that has learned the two lists reaches it on average. On 500 test texts its accuracy has a standard error of 0.013, so that it can lie above.
+#
+# ```python
+# weather = lab.Factor(
+#     "weather",
+#     {"word": {"dry": ("sunny", "dusty"), "wet": ("rainy", "muddy")}},
+#     strength=0.8,
+# )
+#
+# def forecast(doc):
+#     doc.say("it was " + doc.draw("weather") + " .")
+#
+# def write(world, doc):
+#     doc.say("code zub .")
+#     forecast(doc)
+#     return doc.index("weather")
+#
+# world = lab.WORLD.extended([weather], [(0.3, forecast)], words="it")
+# task = lab.Task(
+#     "weather",
+#     "Is it wet?",
+#     "helps prediction",
+#     weather.values,
+#     write,
+#     lambda doc: doc.posterior("weather"),
+# )
+# train = lab.sample(task, 1000, seed=0, world=world)
+# test = lab.sample(task, 500, seed=1, world=world)
+#
+# from ntps_utils.models.richer_probes import bag_of_words
+#
+# classifier = bag_of_words().fit(train.texts, train.labels)
+# print(test.bayes_accuracy, classifier.score(test.texts, test.labels))
+# ```
+# ````
+#
+# ````{exercise} Exclusive or
 # :label: ex-7-2
 #
-# *xor* asks whether a story is either past or favorable. Both factors help prediction. Why does a linear probe see nothing of their exclusive or?
-# ```
+# *Difficulty 3 of 5, importance 4 of 5, about 15 minutes.*
 #
-# ```{solution} ex-7-2
+# *xor* asks whether a story is either past or favorable, but not both. Both factors help prediction. Why does a linear probe see nothing of their exclusive or? Write a function of two arrays of signs, `a` and `b`, that returns *one* feature from which a linear probe reads
+# off whether they differ.
+#
+# ```python
+# def feature(a, b):
+#     ...
+#
+# check("7.2", feature)
+# ```
+# ````
+#
+# :::{admonition} Hint
 # :class: dropdown
+# Given $a$ alone, how often do the signs differ? Which simple function of both signs tells it exactly?
+# :::
 #
-# The mean of y given either factor alone is one half, so the label is uncorrelated with any feature that shows one of them: their part of C is zero. A linear probe needs a feature that already holds the product, and next-token prediction has no use for it.
-# ```
+# ````{solution} ex-7-2
+# :class: dropdown
+# Given either sign alone, the label is 1 half of the time, so it is uncorrelated with any feature that shows one of them, and their part of C is zero. The product $ab$ tells it exactly. A linear probe needs a feature that already holds the product, and next-token prediction
+# has no use for it.
+# ````
 #
-# ```{exercise}
+# ````{exercise} Adjusted for chance
 # :label: ex-7-3
 #
-# With eight classes, majority 0.15 and accuracy 0.60, and with two classes, majority 0.50 and accuracy 0.75: which is better, by raw and by chance-adjusted accuracy?
-# ```
+# *Difficulty 1 of 5, importance 5 of 5, about 10 minutes.*
 #
-# ```{solution} ex-7-3
+# With eight classes, majority 0.15 and accuracy 0.60, and with two classes, majority 0.50 and accuracy 0.75: which is better, by raw and by chance-adjusted accuracy? Write the adjusted accuracy as a function.
+#
+# ```python
+# def adjusted(accuracy, majority):
+#     ...
+#
+# check("7.3", adjusted)
+# ```
+# ````
+#
+# :::{admonition} Hint
 # :class: dropdown
+# It is 1 for perfect predictions, and 0 for always naming the most frequent class.
+# :::
 #
-# Raw accuracy prefers the second. Chance-adjusted it is (0.60 - 0.15) / 0.85 = 0.53 against (0.75 - 0.50) / 0.50 = 0.50. Across tasks with different numbers of classes, raw accuracy partly ranks the numbers of classes.
-# ```
+# ````{solution} ex-7-3
+# :class: dropdown
+# $(a - m) / (1 - m)$. Raw accuracy prefers the second. Chance-adjusted it is $0.45 / 0.85 = 0.53$ against $0.25 / 0.50 = 0.50$. Across tasks with different numbers of classes, raw accuracy partly ranks the numbers of classes.
+# ````
 #
-# ```{exercise}
+# ````{exercise} How much is noise?
 # :label: ex-7-4
 #
-# Run the chapter with `papermill -p models "XS S"` and another `seed`. Which statements of the verdict box depend on the models, and which on the seed?
-# ```
+# *Difficulty 2 of 5, importance 4 of 5, about 10 minutes.*
 #
-# ```{solution} ex-7-4
+# Run the chapter with `papermill -p models "XS S"` and another `seed`, and look at which accuracies change. How large is the standard error of an accuracy on `n` test texts?
+#
+# ```python
+# def standard_error(accuracy, n):
+#     ...
+#
+# check("7.4", standard_error)
+# ```
+# ````
+#
+# :::{admonition} Hint
 # :class: dropdown
+# A text is right with probability *accuracy*. What is the variance of the mean of n such texts?
+# :::
 #
-# The seed moves folds, heads, adapters and batches, not texts or weights: scores stay exactly as they are, probe accuracies nearly so, gains by a few points. The models move everything. Intervals over tasks are wide because tasks are few, so look at whether an interval keeps its sign, not at the second decimal.
-# ```
+# ````{solution} ex-7-4
+# :class: dropdown
+# $\sqrt{a (1 - a) / n}$: 1.3 points for 0.9 on 500 texts. The seed moves folds, heads, adapters and batches, not texts or weights: scores stay exactly as they are, probe accuracies nearly so, gains by a few points. Test texts are the same for both seeds, so that the standard
+# error describes other test texts, not other seeds.
+# ````
 
 # %% tags=["remove-input"]
 Markdown(

@@ -261,35 +261,93 @@ for name in ("lab", "real"):
 #
 # ## Exercises
 #
-# ```{exercise}
+# A check takes your function or number and says what is wrong with it.
+
+# %%
+from ntps_utils.exercises import check
+
+# %% [markdown]
+# ````{exercise} Which columns are long?
 # :label: ex-8-1
-# After finetuning, the features of the training texts separate the classes. Why does U, which is built from those texts, then point along directions of *large* variance, and what does that do to the Euclidean score?
-# ```
 #
-# ```{solution} ex-8-1
+# *Difficulty 3 of 5, importance 4 of 5, about 15 minutes.*
+#
+# After finetuning, the features of the training texts separate the classes, so that the variance along the label's direction is large. How long is an S-orthonormal column of U along a direction of variance `v`? Write it as a function. What does that do to the Euclidean score?
+#
+# ```python
+# def length(v):
+#     ...
+#
+# check("8.1", length)
+# ```
+# ````
+#
+# :::{admonition} Hint
 # :class: dropdown
-# A finetuned model spends variance on the label. U consists of directions $S^{-1}C^\top$: the larger the variance along the label direction, the shorter its column. The Euclidean score weighs columns by squared length, so the directions that became useful count *less* in it, while the metric-matched score, which measures in the norm of S, counts each direction alike.
-# ```
+# The column $u = c\, e$ with a unit vector $e$ satisfies $u^\top S u = 1$.
+# :::
 #
-# ```{exercise}
+# ````{solution} ex-8-1
+# :class: dropdown
+# $c^2 v = 1$, so $1 / \sqrt v$. U consists of directions $S^{-1} C$: the larger the variance along the label's direction, the shorter its column. The Euclidean score weighs columns by squared length, so the directions that became useful count *less* in it. The metric-matched score
+# measures in the norm of S, and counts each direction alike.
+# ````
+#
+# ````{exercise} Resample tasks, not texts
 # :label: ex-8-2
-# In a paired comparison, why are tasks resampled rather than texts?
-# ```
 #
-# ```{solution} ex-8-2
+# *Difficulty 2 of 5, importance 5 of 5, about 15 minutes.*
+#
+# Scores of several tasks are known before and after LoRA. Write a function that returns the 95% percentile interval of the mean change, from resampled tasks: each row of `rows` has the indices of one resample. Why are tasks resampled rather than texts?
+#
+# ```python
+# def interval(before, after, rows):
+#     ...
+#
+# check("8.2", interval)
+# ```
+# ````
+#
+# :::{admonition} Hint
+# :class: dropdown
+# The comparison is paired: take the difference of each task first.
+# :::
+#
+# ````{solution} ex-8-2
 # :class: dropdown
 # The claim is about tasks that one has not seen. Texts of one task share its causes; resampling them measures how well *this* task's score is known, which is a smaller uncertainty than how the next task will behave.
-# ```
 #
-# ```{exercise}
+# ```python
+# def interval(before, after, rows):
+#     change = after - before
+#     return np.quantile(change[rows].mean(1), [0.025, 0.975])
+# ```
+# ````
+#
+# ````{exercise} A control for finetuning
 # :label: ex-8-3
-# LoRA on the coin toss starts from the probe, and its best step on the validation split is kept. What would you expect for the change of the task-weighted score on the *training* texts if the step kept is late?
-# ```
 #
-# ```{solution} ex-8-3
-# :class: dropdown
-# A late step has begun to memorize the training texts: features then explain their labels, and part of that lies in directions that prediction still keeps, so scores on the training texts can move although nothing was learned. If step 0 is kept, nothing moves at all. Scores on test texts would not show the first effect.
+# *Difficulty 2 of 5, importance 4 of 5, about 10 minutes.*
+#
+# Finetuning on permuted labels changes scores, too. Write a function that returns the rise of a score beyond that control.
+#
+# ```python
+# def net_rise(before, after, shuffled_before, shuffled_after):
+#     ...
+#
+# check("8.3", net_rise)
 # ```
+# ````
+#
+# :::{admonition} Hint
+# :class: dropdown
+# What of the rise would have come without anything to learn?
+# :::
+#
+# ````{solution} ex-8-3
+# :class: dropdown
+# $(\text{after} - \text{before}) - (\text{after} - \text{before})_{\text{shuffled}}$. Late steps memorize training texts, so that scores on them move although nothing was learned; the control shows by how much. Scores on test texts are free of this part.
+# ````
 
 # %% tags=["remove-input"]
 Markdown(

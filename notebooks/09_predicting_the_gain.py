@@ -433,35 +433,96 @@ for label, key in (("NTPS", "ntps"), ("headroom", "room"), ("both", "both")):
 #
 # ## Exercises
 #
-# ```{exercise}
+# A check takes your function or number and says what is wrong with it.
+
+# %%
+from ntps_utils.exercises import check
+
+# %% [markdown]
+# ````{exercise} From a correlation to an error
 # :label: ex-9-1
-# A predictor has a rank correlation of 0.5 with the gain within every model, and no skill on left-out datasets. Give two ways in which this can be.
-# ```
 #
-# ```{solution} ex-9-1
+# *Difficulty 3 of 5, importance 5 of 5, about 15 minutes.*
+#
+# A predictor has the correlation $\rho$ with the gain. By which share does the best linear prediction reduce the root mean squared error of the mean? Write it as a function. A rank correlation of 0.5 within every model can go with no skill on left-out datasets: give two ways.
+#
+# ```python
+# def saved(rho):
+#     ...
+#
+# check("9.1", saved)
+# ```
+# ````
+#
+# :::{admonition} Hint
 # :class: dropdown
-# The relation may be monotone but of another slope or level in each model, so that a common line does not help. Or there are so few datasets that the line fitted without one differs much from the line with it: with a dozen points and a correlation of 0.5 the error saved is at best $1 - \sqrt{1 - 0.25} \approx 13\%$, and estimating the slope costs as much.
-# ```
+# Regression leaves the share $1 - \rho^2$ of the variance. The error is its root.
+# :::
 #
-# ```{exercise}
+# ````{solution} ex-9-1
+# :class: dropdown
+# $1 - \sqrt{1 - \rho^2}$, for 0.5 only 13%. The relation may be monotone but of another slope or level in each model, so that a common line does not help. Or there are so few datasets that estimating the slope costs as much as it saves.
+# ````
+#
+# ````{exercise} What must be left out together?
 # :label: ex-9-2
-# Why are all models' cells of a dataset left out together, and not one cell at a time?
-# ```
 #
-# ```{solution} ex-9-2
+# *Difficulty 2 of 5, importance 5 of 5, about 15 minutes.*
+#
+# Write a function that predicts each gain by the mean gain of the *other* datasets; `datasets` has the dataset of each cell. Why are all models' cells of a dataset left out together, and not one cell at a time?
+#
+# ```python
+# def left_out_means(gains, datasets):
+#     ...
+#
+# check("9.2", left_out_means)
+# ```
+# ````
+#
+# :::{admonition} Hint
 # :class: dropdown
-# Gains of different models on one dataset are alike. With one of them in the fit, a flexible predictor can recognize the dataset by its other numbers (headroom, number of classes) and repeat its gain. A user's new dataset has no sibling in the calibration.
-# ```
+# For each cell, use those cells whose dataset is another one.
+# :::
 #
-# ```{exercise}
+# ````{solution} ex-9-2
+# :class: dropdown
+# Gains of different models on one dataset are alike. With one of them in the fit, a flexible predictor can recognize the dataset by its other numbers and repeat its gain. A user's new dataset has no sibling in the calibration.
+#
+# ```python
+# def left_out_means(gains, datasets):
+#     return np.array([gains[datasets != dataset].mean() for dataset in datasets])
+# ```
+# ````
+#
+# ````{exercise} Which residual bounds the interval?
 # :label: ex-9-3
-# With 80% intervals and eleven datasets, which order statistics of the residuals does the jackknife+ use, and what is the least number of cells for which an 80% interval is not simply the largest residual?
-# ```
 #
-# ```{solution} ex-9-3
-# :class: dropdown
-# With $n$ residuals it takes the $k$-th smallest, $k = \lceil 0.8 (n + 1) \rceil$. For $n = 33$ cells $k = 28$. The largest is taken as long as $\lceil 0.8 (n+1) \rceil \ge n$, that is up to $n = 8$; from nine on it is not.
+# *Difficulty 3 of 5, importance 3 of 5, about 15 minutes.*
+#
+# The jackknife+ takes the $k$-th smallest of $n$ values for the upper end of an interval of a given level. Write $k$ as a function of $n$ and the level. From which $n$ on is an 80% interval not simply given by the largest residual?
+#
+# ```python
+# def order_statistic(n, level):
+#     ...
+#
+# check("9.3", order_statistic)
 # ```
+# ````
+#
+# :::{admonition} Hint
+# :class: dropdown
+# The new value is exchangeable with the n others: it has n + 1 possible ranks.
+# :::
+#
+# ````{solution} ex-9-3
+# :class: dropdown
+# $k = \lceil \text{level} \cdot (n + 1) \rceil$, at most n. For $n = 33$ cells and 80% it is 28. The largest is taken as long as $\lceil 0.8 (n+1) \rceil \ge n$, that is up to $n = 8$; from nine on it is not.
+#
+# ```python
+# def order_statistic(n, level):
+#     return min(n, math.ceil(level * (n + 1)))
+# ```
+# ````
 
 # %% tags=["remove-input"]
 Markdown(

@@ -537,37 +537,91 @@ glue("shared", float(shared), display=False)
 #
 # ## Exercises
 #
-# ```{exercise} Coupled by construction
+# A check takes your function or number and says what is wrong with it.
+
+# %%
+from ntps_utils.exercises import check
+
+# %% [markdown]
+# ````{exercise} Coupled by construction
 # :label: ex-10-1
-# Let the accuracies after LoRA and before be independent over datasets, with the same variance. What is the (Pearson) correlation of headroom and gain?
-# ```
 #
-# ```{solution} ex-10-1
+# *Difficulty 2 of 5, importance 5 of 5, about 10 minutes.*
+#
+# Let the accuracies after LoRA and before be independent over datasets, with the same variance. What is the (Pearson) correlation of headroom and gain?
+#
+# ```python
+# correlation = ...
+#
+# check("10.1", correlation)
+# ```
+# ````
+#
+# :::{admonition} Hint
+# :class: dropdown
+# Both contain the accuracy before. Write gain and headroom as $a - b$ and $1 - b$.
+# :::
+#
+# ````{solution} ex-10-1
 # :class: dropdown
 # Write $g = a - b$ and $h = 1 - b$. Then $\operatorname{cov}(g, h) = \operatorname{var}(b)$ and $\operatorname{var}(g) = 2\operatorname{var}(b)$, so the correlation is $1/\sqrt2 \approx 0.71$, from nothing but the shared $b$.
-# ```
+# ````
 #
-# ```{exercise} A memorizer on twins
+# ````{exercise} A memorizer on twins
 # :label: ex-10-2
-# Each question occurs in two rows with opposite answers; 70% of the rows, at random, are for training. A classifier answers with the answer of the twin if it has seen it, and otherwise guesses. What accuracy do you
-# expect?
-# ```
 #
-# ```{solution} ex-10-2
+# *Difficulty 2 of 5, importance 4 of 5, about 10 minutes.*
+#
+# Each question occurs in two rows with opposite answers; a share of the rows, at random, is for training. A classifier answers with the answer of the twin if it has seen it, and otherwise guesses. Which accuracy do you expect? Write it as a function of the share.
+#
+# ```python
+# def accuracy(share):
+#     ...
+#
+# check("10.2", accuracy)
+# ```
+# ````
+#
+# :::{admonition} Hint
 # :class: dropdown
-# A test row's twin is in training with probability 0.7 (nearly), and then the answer is wrong. Otherwise it is right half of the time: $0.3 \times 0.5 = 0.15$.
-# ```
+# How often is the twin of a test row in the training rows, and how often is the answer right then?
+# :::
 #
-# ```{exercise} Try it: another statistic
+# ````{solution} ex-10-2
+# :class: dropdown
+# A test row's twin is in training with a probability of nearly the share, and then the answer is wrong. Otherwise it is right half of the time: $(1 - \text{share}) / 2$, that is 0.15 at 70%.
+# ````
+#
+# ````{exercise} Another statistic
 # :label: ex-10-3
-# Replace Spearman's coefficient by Kendall's (`scipy.stats.kendalltau`) in the table of rivals. Does any conclusion change?
-# ```
 #
-# ```{solution} ex-10-3
-# :class: dropdown
-# Kendall's coefficients are smaller in size throughout, as they always are for moderate relations. Import `kendalltau`, define `kendall = lambda x, y: kendalltau(x, y).statistic`, use it in `compare`, and look at which of the two
-# rivals is larger in size, model by model.
+# *Difficulty 2 of 5, importance 3 of 5, about 15 minutes.*
+#
+# Write Kendall's coefficient of two arrays without ties: the share of concordant pairs minus that of discordant ones. Use it in the table of rivals in place of Spearman's. Does any conclusion change?
+#
+# ```python
+# def kendall(x, y):
+#     ...
+#
+# check("10.3", kendall)
 # ```
+# ````
+#
+# :::{admonition} Hint
+# :class: dropdown
+# A pair is concordant if both arrays order it alike: look at the sign of the product of differences.
+# :::
+#
+# ````{solution} ex-10-3
+# :class: dropdown
+# Kendall's coefficients are smaller in size throughout, as they always are for moderate relations. Use the function in `compare`, and look at which of the two rivals is larger in size, model by model.
+#
+# ```python
+# def kendall(x, y):
+#     i, j = np.triu_indices(len(x), 1)
+#     return np.sign((x[i] - x[j]) * (y[i] - y[j])).mean()
+# ```
+# ````
 
 # %% tags=["remove-input"]
 Markdown(provenance_note(profile=profile, seed=seed, permutations=n_permutations))

@@ -418,45 +418,119 @@ glue("full_dtype", facts["settings"]["dtype"], display=False)
 #
 # ## Exercises
 #
-# ```{exercise}
+# A check takes your function or number and says what is wrong with it.
+
+# %%
+from ntps_utils.exercises import check
+
+# %% [markdown]
+# ````{exercise} A pass of a large model
 # :label: ex-12-1
-# Llama-3-8B has 7.0 billion parameters in its blocks. How many operations does one forward pass over IMDb's 3,750 texts of 283 tokens take, and how long on a device of $2\cdot10^{14}$ operations a second?
-# ```
 #
-# ```{solution} ex-12-1
+# *Difficulty 2 of 5, importance 4 of 5, about 10 minutes.*
+#
+# Llama-3-8B has 7.0 billion parameters in its blocks. How many seconds does one forward pass over IMDb's 3,750 texts of 283 tokens take on a device of $2\cdot10^{14}$ operations a second? Write the time as a function of the numbers of tokens, parameters, and operations a second; leave attention out.
+#
+# ```python
+# def seconds(n_tokens, n_parameters, operations_per_second):
+#     ...
+#
+# check("12.1", seconds)
+# ```
+# ````
+#
+# :::{admonition} Hint
 # :class: dropdown
-# $3750 \cdot 283 = 1.06$ million tokens at $2 \cdot 7.0\cdot10^9$ operations are $1.5\cdot10^{16}$; attention adds $4 \cdot 4096 \cdot 283 \cdot 32 \approx 1.5\cdot10^8$ for each token, one hundredth of that. The pass takes 75 seconds. Try `cost.forward_flops(cost.model_size("Llama-3-8B"), 3750 * 283, 283)`.
-# ```
+# Each weight is multiplied once and added once for each token.
+# :::
 #
-# ```{exercise}
+# ````{solution} ex-12-1
+# :class: dropdown
+# $2 \cdot \text{tokens} \cdot \text{parameters} / \text{speed}$. $3750 \cdot 283 = 1.06$ million tokens at $2 \cdot 7.0\cdot10^9$ operations are $1.5\cdot10^{16}$: 75 seconds. Attention adds $4 \cdot 4096 \cdot 283 \cdot 32 \approx 1.5\cdot10^8$ for each token, one hundredth of that. Try
+# `cost.forward_flops(cost.model_size("Llama-3-8B"), 3750 * 283, 283)`.
+# ````
+#
+# ````{exercise} More learning rates
 # :label: ex-12-2
-# You try four learning rates instead of two. Which part of a cell's cost grows, and by how much for Qwen2-7B on SST-2?
-# ```
 #
-# ```{solution} ex-12-2
+# *Difficulty 2 of 5, importance 3 of 5, about 15 minutes.*
+#
+# Finetuning tries several learning rates, each with `steps` steps of `batch` texts and `evaluations` passes over `validation` texts; a step costs two forward passes for each text. Write the cost in forward passes of one text as a function. Which parts of a cell do not grow with the number of rates?
+#
+# ```python
+# def passes(n_rates, steps, batch, evaluations, validation):
+#     ...
+#
+# check("12.2", passes)
+# ```
+# ````
+#
+# :::{admonition} Hint
 # :class: dropdown
-# Training steps and the passes over the validation texts double; extraction, probes, subspaces and the final test stay. With `replace(GPU, lora=replace(GPU.lora, learning_rates=(3e-4, 1e-4, 3e-5, 1e-5)))` compare `cost.cell_cost` of the two settings: the operations grow by well over half, the hours much less, because most of them are the CPU's.
-# ```
+# Every learning rate starts anew: all of its steps and evaluations are repeated.
+# :::
 #
-# ```{exercise}
+# ````{solution} ex-12-2
+# :class: dropdown
+# $n_{\text{rates}} \cdot (2 \cdot \text{steps} \cdot \text{batch} + \text{evaluations} \cdot \text{validation})$. Extraction, probes, subspaces and the final test stay as they are. Compare `cost.cell_cost` of two settings: the operations grow by well over half, the hours less, because most of them are the
+# CPU's.
+# ````
+#
+# ````{exercise} A cell that does not fit
 # :label: ex-12-3
-# A cell takes down its worker by running out of memory. Why is it wrong to try it again for ever, and what would you look at before trying it once more?
-# ```
 #
-# ```{solution} ex-12-3
+# *Difficulty 2 of 5, importance 3 of 5, about 10 minutes.*
+#
+# A cell takes down its worker by running out of memory. Twelve cells would fit, and four workers are left; each attempt at the large cell costs a worker. After how many attempts at it can no other cell run? What would you look at before the next attempt?
+#
+# ```python
+# attempts = ...
+#
+# check("12.3", attempts)
+# ```
+# ````
+#
+# :::{admonition} Hint
 # :class: dropdown
-# The fourth worker has the same memory as the first, and while they die one after another the cells that would fit wait. The estimate of `--dry-run` says what the cell needs: if it is near the device's size, cut texts (`--max-length`), which the peak of training is proportional to, or give the model to a larger device; a changed setting makes new cells for all models, so keep it the same for those that you compare.
-# ```
+# The other workers have as much memory as the first.
+# :::
 #
-# ```{exercise}
+# ````{solution} ex-12-3
+# :class: dropdown
+# After four attempts no worker is left, and the twelve cells that would fit wait. So a failing cell is tried once more and then set aside. The estimate of `--dry-run` says what it needs: if that is near the device's size, cut texts (`--max-length`), which the peak of training is proportional to, or give the
+# model to a larger device. A changed setting makes new cells for all models, so keep it the same for those that you compare.
+# ````
+#
+# ````{exercise} What names a result?
 # :label: ex-12-4
-# Why does the name of a row depend on the code that measured it, and not only on model, dataset and settings?
-# ```
 #
-# ```{solution} ex-12-4
-# :class: dropdown
-# Otherwise half of a table could stem from before a correction and half from after, and nothing would show it. Comments and docstrings do not count, so that better words do not cost a day of GPU time.
+# *Difficulty 2 of 5, importance 4 of 5, about 10 minutes.*
+#
+# Stored results are found by a name. Write a function that makes one from the model, the dataset, the settings and the hash of the code, such that a result is found again exactly if all four are the same. Why does the code belong to it, and why not its comments?
+#
+# ```python
+# def name(model, dataset, settings, code):
+#     ...
+#
+# check("12.4", name)
 # ```
+# ````
+#
+# :::{admonition} Hint
+# :class: dropdown
+# Two different combinations must never give the same name: `"a-b" + "c"` and `"a" + "b-c"` are different.
+# :::
+#
+# ````{solution} ex-12-4
+# :class: dropdown
+# Otherwise half of a table could stem from before a correction and half from after, and nothing would show it. Comments and docstrings do not count, so that better words do not cost a day of GPU time. Join the parts unambiguously, and hash them.
+#
+# ```python
+# def name(model, dataset, settings, code):
+#     text = json.dumps([model, dataset, settings, code], sort_keys=True)
+#     return hashlib.sha256(text.encode()).hexdigest()[:16]
+# ```
+# ````
 
 # %% tags=["remove-input"]
 Markdown(

@@ -410,35 +410,91 @@ glue("n_seeds", n_seeds, display=False)
 #
 # ## Exercises
 #
-# ```{exercise}
+# A check takes your function or number and says what is wrong with it.
+
+# %%
+from ntps_utils.exercises import check
+
+# %% [markdown]
+# ````{exercise} The wrong end
 # :label: ex-13-1
-# With `ascending=True` and a share of 1, does the order of eigenvectors matter? And with a share of 0.95?
-# ```
 #
-# ```{solution} ex-13-1
+# *Difficulty 2 of 5, importance 4 of 5, about 10 minutes.*
+#
+# With eigenvectors in ascending order and a share $f$ of them kept, which of $d$ directions, numbered from the strongest, is the strongest that is kept? Write it as a function, with $\lfloor f d \rfloor$ directions kept. Does the order matter at a share of 1, and at 0.95?
+#
+# ```python
+# def strongest_kept(f, d):
+#     ...
+#
+# check("13.1", strongest_kept)
+# ```
+# ````
+#
+# :::{admonition} Hint
 # :class: dropdown
-# At a share of 1 all directions are kept and the order is irrelevant: the score is 1 for any U inside the span. At 0.95 the directions of the largest eigenvalues are the ones left out, those that serve prediction best.
-# ```
+# Ascending order begins with number d, the weakest.
+# :::
 #
-# ```{exercise}
+# ````{solution} ex-13-1
+# :class: dropdown
+# $d - \lfloor f d \rfloor + 1$. At a share of 1 it is number 1, all directions are kept, and the order is irrelevant. At 0.95 the directions of the largest eigenvalues are the ones left out, those that serve prediction best.
+# ````
+#
+# ````{exercise} Independent tokens
 # :label: ex-13-2
-# A text twice as long counts about eight times in $A_0$. Which power would you expect if hidden states were independent with mean zero?
-# ```
 #
-# ```{solution} ex-13-2
+# *Difficulty 3 of 5, importance 3 of 5, about 10 minutes.*
+#
+# A text twice as long counts about eight times in $A_0$. By which factor would it count if hidden states were independent with mean zero?
+#
+# ```python
+# factor = ...
+#
+# check("13.2", factor)
+# ```
+# ````
+#
+# :::{admonition} Hint
 # :class: dropdown
-# Then $|p_t|^2$ grows like $t$ and its sum over $t$ like $T^2$. With a common mean, as hidden states have, $|p_t|^2$ grows like $t^2$ and the sum like $T^3$.
-# ```
+# The mean square of a sum of $t$ independent variables with mean zero is proportional to $t$.
+# :::
 #
-# ```{exercise}
+# ````{solution} ex-13-2
+# :class: dropdown
+# Then $|p_t|^2$ grows like $t$ and its sum over $t$ like $T^2$: by a factor of four. With a common mean, as hidden states have, $|p_t|^2$ grows like $t^2$ and the sum like $T^3$.
+# ````
+#
+# ````{exercise} Where the orders meet
 # :label: ex-13-3
-# Use `ntps score lab/M lab/topic --order ascending --k-v 0.25,0.5,0.95` and compare with the default order. At which width do the two orders differ most, and why must they agree at the full width?
-# ```
 #
-# ```{solution} ex-13-3
-# :class: dropdown
-# They differ most where few directions are kept: one keeps the best predictors of the next token, the other the worst. At full width both keep everything, and a projection on everything changes nothing.
+# *Difficulty 2 of 5, importance 3 of 5, about 10 minutes.*
+#
+# Let V have orthonormal columns, the strongest first, and let `share` be the share of the squared length of U along each of them. Write a function that returns the Euclidean score with the first `k` directions, counted from the strongest (`descending=True`) or from the weakest. At which
+# width must the two agree?
+#
+# ```python
+# def ntps(share, k, descending):
+#     ...
+#
+# check("13.3", ntps)
 # ```
+# ````
+#
+# :::{admonition} Hint
+# :class: dropdown
+# The score adds up the shares of the directions that are kept.
+# :::
+#
+# ````{solution} ex-13-3
+# :class: dropdown
+# They agree at the full width, where both keep everything, and differ most where few directions are kept: one keeps the best predictors of the next token, the other the worst. Compare `ntps score lab/M lab/topic --order ascending --k-v 0.25,0.5,0.95` with the default.
+#
+# ```python
+# def ntps(share, k, descending):
+#     return share[:k].sum() if descending else share[len(share) - k :].sum()
+# ```
+# ````
 
 # %% tags=["remove-input"]
 Markdown(

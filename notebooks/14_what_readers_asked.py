@@ -530,47 +530,117 @@ for column, key in {"ntps": "e", "ntps_metric": "m", "ntps_task": "t"}.items():
 #
 # ## Exercises
 #
-# ```{exercise}
+# A check takes your function or number and says what is wrong with it.
+
+# %%
+from ntps_utils.exercises import check
+
+# %% [markdown]
+# ````{exercise} One label direction or seven
 # :label: ex-14-1
-# Why is the random range of a task with one label direction wider than that of a task with seven?
-# ```
 #
-# ```{solution} ex-14-1
+# *Difficulty 3 of 5, importance 3 of 5, about 15 minutes.*
+#
+# The score is an average over the columns of U. Suppose that their scores against a random subspace are independent with standard deviation `sd`, and that all columns are equally long. How wide is the distribution of the average over `r` columns?
+#
+# ```python
+# def width(sd, r):
+#     ...
+#
+# check("14.1", width)
+# ```
+# ````
+#
+# :::{admonition} Hint
 # :class: dropdown
-# The score is an average over the columns of U, weighted by squared length. With one direction it is a single squared cosine; an average over several nearly independent ones varies less.
-# ```
+# How does the standard deviation of a mean depend on the number of values?
+# :::
 #
-# ```{exercise}
+# ````{solution} ex-14-1
+# :class: dropdown
+# $\text{sd} / \sqrt r$. So the random range of a task with two classes, which has one direction once the moments are centered, is wider than that of a task with eight.
+# ````
+#
+# ````{exercise} What a shuffled corpus keeps
 # :label: ex-14-2
-# A model trained on shuffled documents can still name the topic. Why?
-# ```
 #
-# ```{solution} ex-14-2
+# *Difficulty 2 of 5, importance 4 of 5, about 10 minutes.*
+#
+# A model trained on documents with shuffled words can still name the topic. Which of these does a shuffled corpus still show: topic, agreement, order, author (a preference for some words), paraphrase? Give a set of names.
+#
+# ```python
+# kept = {...}
+#
+# check("14.2", kept)
+# ```
+# ````
+#
+# :::{admonition} Hint
 # :class: dropdown
-# Words of one topic occur together whatever their order, so remembering which have occurred helps to predict the rest: a bag-of-words predictor already needs the topic. Agreement, order and paraphrase live in the order that was destroyed.
-# ```
+# Which of them can be read off a bag of words?
+# :::
 #
-# ```{exercise}
+# ````{solution} ex-14-2
+# :class: dropdown
+# Topic and author. Words of one topic occur together whatever their order, so remembering which have occurred helps to predict the rest: a bag-of-words predictor already needs the topic. Agreement, order and paraphrase are in the order that was destroyed.
+# ````
+#
+# ````{exercise} When is a bound useful?
 # :label: ex-14-3
-# A bound is valid but wider than the trivial one. Give a use for it nevertheless.
-# ```
 #
-# ```{solution} ex-14-3
+# *Difficulty 2 of 5, importance 3 of 5, about 10 minutes.*
+#
+# The upper bound (c) is $\beta_1 r (1 - \mathrm{NTPS}_S)$. For which scores does it say more than $\Delta \le \tr B$? Write the smallest such score as a function of the $\beta_i$. What is a bound good for that is wider than the trivial one?
+#
+# ```python
+# def smallest_useful(beta):
+#     ...
+#
+# check("14.3", smallest_useful)
+# ```
+# ````
+#
+# :::{admonition} Hint
 # :class: dropdown
-# As a statement of form: it shows that the excess loss vanishes when the score is 1 and cannot vanish when it is 0 and S is well conditioned. That licenses looking at the score at all; it does not license reading numbers off the bound.
-# ```
+# Set the two upper bounds equal.
+# :::
 #
-# ```{exercise}
+# ````{solution} ex-14-3
+# :class: dropdown
+# $1 - \tr B / (\beta_1 r)$: one minus the ratio of the mean $\beta$ to the largest. A wider bound still shows that the excess loss vanishes when the score is 1, and cannot vanish when it is 0 and the lower constant is positive. That justifies looking at the score; it does not justify reading numbers off
+# the bound.
+#
+# ```python
+# def smallest_useful(beta):
+#     return 1 - beta.mean() / beta.max()
+# ```
+# ````
+#
+# ````{exercise} Why training curves begin flat
 # :label: ex-14-4
-# The label is the product of two independent fair signs $a$ and $b$, both readable from the features. Which residuals has the best linear head? Suppose that the gradients of the class score with respect to the adapters are, for each text, linear in
-# $1, a, b$. What does the first step gain, and what must change in the model before LoRA can learn the task?
-# ```
 #
-# ```{solution} ex-14-4
-# :class: dropdown
-# $ab$ is uncorrelated with $1$, $a$ and $b$, so the best head predicts one half for every text and the residuals are $\pm\tfrac12$ with the sign of $-ab$. Their mean product with $1$, $a$ and $b$ is zero: $J^\top r = 0$ in the limit of many texts, and the first step gains nothing
-# from head or adapters. Features that contain the product $ab$ have to be built first; the gradient becomes non-zero only with $B \ne 0$, through terms of second order. This is the plateau in a training curve.
+# *Difficulty 4 of 5, importance 4 of 5, about 20 minutes.*
+#
+# The label is the product of two independent fair signs $a$ and $b$, both readable from the features. Which residuals has the best linear head? Suppose that the gradients of the class score with respect to the adapters are, for each text, linear in $1, a, b$. What is $r^\top K r / n^2$ in the limit of many texts,
+# and what must change in the model before LoRA can learn the task?
+#
+# ```python
+# drop = ...
+#
+# check("14.4", drop)
 # ```
+# ````
+#
+# :::{admonition} Hint
+# :class: dropdown
+# What is the mean product of $ab$ with $1$, with $a$, and with $b$?
+# :::
+#
+# ````{solution} ex-14-4
+# :class: dropdown
+# $ab$ is uncorrelated with $1$, $a$ and $b$, so the best head predicts one half for every text and the residuals are $\pm\tfrac12$ with the sign of $-ab$. Their mean product with $1$, $a$ and $b$ is zero: $J^\top r / n = 0$ in the limit of many texts, and the first step gains nothing from head or adapters.
+# Features that contain the product $ab$ have to be built first; the gradient becomes non-zero only with $B \ne 0$, through terms of second order. This is the plateau in a training curve.
+# ````
 
 # %% tags=["remove-input"]
 Markdown(

@@ -16,7 +16,7 @@ from ntps_utils.exercises._answers import CHECKS, MistakeError
 
 __all__ = ["Outcome", "check"]
 
-for _chapters in ("_theory", "_measurement"):
+for _chapters in ("_theory", "_measurement", "_evidence", "_practice"):
     import_module(f"{__name__}.{_chapters}")  # registers the checks
 
 
