@@ -45,7 +45,7 @@ def datasets() -> str:
         )
         for row in load_record("datasets")["datasets"]
     ]
-    return _table(("dataset", "task", "texts", "classes", "majority", "words", "bag of words"), rows)
+    return table(("dataset", "task", "texts", "classes", "majority", "words", "bag of words"), rows)
 
 
 def sources() -> str:
@@ -59,7 +59,7 @@ def sources() -> str:
         )
         for row in pd.read_csv(data_file("real_datasets.csv")).itertuples()
     ]
-    return _table(("dataset", "citation", "source", "license stated there"), rows)
+    return table(("dataset", "citation", "source", "license stated there"), rows)
 
 
 def order() -> str:
@@ -78,7 +78,7 @@ def order() -> str:
             for m in FINETUNED_MODELS
         ]
         rows.append((i, dataset, CLUSTERS.get(dataset, ""), ", ".join(others), *started))
-    return _table(("", "dataset", "cluster", "further runs", *FINETUNED_MODELS), rows)
+    return table(("", "dataset", "cluster", "further runs", *FINETUNED_MODELS), rows)
 
 
 def pilots() -> str:
@@ -98,7 +98,7 @@ def pilots() -> str:
             load_record("pilots")["runs"], key=lambda r: (r["model"], PILOTS.index(r["dataset"]), -r["rate"])
         )
     ]
-    return _table(
+    return table(
         ("model", "dataset", "learning rate", "loss at step 0", "lowest loss", "at step", "frozen weights"), rows
     )
 
@@ -114,7 +114,7 @@ def power() -> str:
         "target", "datasets", "true correlation", "interval above 0", "and p after Holm's first step",
         "printed size excluded, interval not above 0", "neither",
     )  # fmt: skip
-    return _table(headings, rows)
+    return table(headings, rows)
 
 
 def power_of_controls() -> str:
@@ -123,7 +123,7 @@ def power_of_controls() -> str:
         (row["n_datasets"], f"{row['control']:g}", f"{row['overlap']:g}", f"{100 * row['told_apart']:.0f}%")
         for row in load_record("power")["controls"]
     ]
-    return _table(("datasets", "correlation of the control", "its correlation with NTPS", "difference above 0"), rows)
+    return table(("datasets", "correlation of the control", "its correlation with NTPS", "difference above 0"), rows)
 
 
 def power_of_rises() -> str:
@@ -138,10 +138,10 @@ def power_of_rises() -> str:
         )
         for row in load_record("power")["rises"]
     ]
-    return _table(("true rise", "both intervals above 0", "both upper ends below 0.02"), rows)
+    return table(("true rise", "both intervals above 0", "both upper ends below 0.02"), rows)
 
 
-def _table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+def table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     lines = [f"| {' | '.join(headings)} |", f"|{' --- |' * len(headings)}"]
     lines += [f"| {' | '.join(map(str, row))} |" for row in rows]
     return "\n".join([*lines, ""])

@@ -31,7 +31,7 @@ import papermill
 import yaml
 from nbformat import NotebookNode
 
-from book.tools import ROOT, declared, plain
+from book.tools import ROOT, declared, lab_page, plain
 from ntps_utils._utils.files import write_json, write_text
 from ntps_utils._utils.provenance import code_of, sources
 
@@ -631,7 +631,12 @@ def prepare(root: Path = ROOT) -> None:
     for source in sources:
         notebook = plain.plain(student(source), glued(_executed_notebook(source)), found, root)
         write_text(root / "book" / "students" / f"{source.stem}.ipynb", nbformat.writes(notebook) + "\n")
-    for name, text in {"timings": timings(root), "attacks": attacks(root), **declared.tables()}.items():
+    for name, text in {
+        "timings": timings(root),
+        "attacks": attacks(root),
+        **declared.tables(),
+        **lab_page.tables(),
+    }.items():
         write_text(root / "book" / "generated" / f"{name}.md", text)
 
 
