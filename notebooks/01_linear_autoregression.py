@@ -357,6 +357,41 @@ glue("words_symmetric_high", float(words["symmetric"].max()), display=False)
 # - Least squares on the tokens agrees to rounding, and gradient descent arrives at the same loss.
 # - The symmetric part of $A_1$ is the same for any order of the feature vectors. Features of a language model depend on the order of words themselves.
 #
+# ## Quiz
+#
+# **1.** How many numbers of the past does an encoder of width $k$ keep?
+#
+# - (a) $k$ for each token so far
+# - (b) $k$, for the whole text so far
+# - (c) $d$
+#
+# :::{admonition} Answer
+# :class: dropdown
+# (b). The encoder acts on the prefix sum $p_t$, one vector of $d$ numbers, and keeps $k$ combinations of it. (a) would be an encoder with a memory for each token. (c) is what it keeps for $k = d$.
+# :::
+#
+# **2.** The best encoder of width 3 is known. What is the best one of width 2?
+#
+# - (a) A subspace that has to be computed anew
+# - (b) Any two of the three directions
+# - (c) The first two directions of the best one of width 3
+#
+# :::{admonition} Answer
+# :class: dropdown
+# (c). The encoders of all widths are nested. (a) holds for many other problems, where the best small solution is no part of the best large one. (b) is wrong because the directions have different eigenvalues, and only the leading ones are best.
+# :::
+#
+# **3.** The words of every text are shuffled before a language model reads them. What happens to the symmetric part of $A_1$?
+#
+# - (a) It changes, because the features change
+# - (b) It becomes zero
+# - (c) It stays the same, by the telescoping identity
+#
+# :::{admonition} Answer
+# :class: dropdown
+# (a). The identity is about a fixed bag of feature vectors. A language model computes other feature vectors for shuffled words. (c) holds if the *features* are shuffled. (b) is said of the antisymmetric part when every order is equally likely.
+# :::
+#
 # ## Exercises
 #
 # A check takes your function or number and says what is wrong with it.

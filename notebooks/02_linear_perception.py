@@ -376,6 +376,41 @@ glue("shrunk_at_64", float(shrunk[sizes.index(64)].mean()), display=False)
 # - $\tr B$ is the most that any linear probe on these features can remove from the loss, on these texts.
 # - Without centering one direction is the constant; with few texts the ceiling is optimistic by about $d/N$.
 #
+# ## Quiz
+#
+# **1.** A task has four classes, and the moments are not centered. How many perception directions are there at most?
+#
+# - (a) 3
+# - (b) As many as there are features
+# - (c) 4
+#
+# :::{admonition} Answer
+# :class: dropdown
+# (c). The rank of $C$ is at most the number of classes; one of the four directions is the constant. (a) holds for centered moments. (b) would add directions with eigenvalue zero, which carry nothing.
+# :::
+#
+# **2.** What does whitening not change?
+#
+# - (a) The share of the labels that a subspace explains
+# - (b) The angle between two directions
+# - (c) The length of a direction
+#
+# :::{admonition} Answer
+# :class: dropdown
+# (a). The loss depends on the span only, in any coordinates. (b) and (c) do change; after whitening, angles say what is explained, which they did not before.
+# :::
+#
+# **3.** With 500 texts and 400 features a linear probe explains 85% of the label variance on its own texts. What would you conclude?
+#
+# - (a) The task is nearly solved
+# - (b) Little: pure noise would give about 80%
+# - (c) The probe has a bug
+#
+# :::{admonition} Answer
+# :class: dropdown
+# (b). Noise explains about $d / (N - 1) = 400 / 499$. (a) confuses the texts of the fit with others. (c) is wrong: this is what least squares does.
+# :::
+#
 # ## Exercises
 #
 # A check takes your function or number and says what is wrong with it.

@@ -958,6 +958,41 @@ glue("planted_range", float(np.ptp(mirrored, axis=0).max()), display=False)
 # - For a given pair of subspaces the first two survive any change of features; the third survives rotations and scaling.
 # - Eigenvectors must be taken in descending order, and no more perception directions than classes.
 #
+# ## Quiz
+#
+# **1.** NTPS is 0.95. How large can the excess loss be, as a share of $\tr B$?
+#
+# - (a) It can be nearly 100%
+# - (b) At most 5%
+# - (c) At least 5%
+#
+# :::{admonition} Answer
+# :class: dropdown
+# (a). The Euclidean score weighs directions by their length, and a long direction can carry little of the label. (b) would hold for the task-weighted score. (c) is wrong: the excess loss can also be zero.
+# :::
+#
+# **2.** Which score does not change when features are measured in other units, with a given pair of subspaces?
+#
+# - (a) The Euclidean and the metric-matched score
+# - (b) None
+# - (c) The metric-matched and the task-weighted score
+#
+# :::{admonition} Answer
+# :class: dropdown
+# (c). Both are angles in white coordinates. The Euclidean score survives rotations and a common scale only.
+# :::
+#
+# **3.** Your model has 576 features and you have 1,000 texts. `ntps score` prints no interval for NTPS. Why?
+#
+# - (a) The score is exact
+# - (b) It needs about fifty texts for each feature before its interval means something
+# - (c) There are too many classes
+#
+# :::{admonition} Answer
+# :class: dropdown
+# (b). On fewer texts the intervals miss the true score too often, and the score itself is too high. (a): it is exact for these texts, not for others. (c) does not matter here.
+# :::
+#
 # ## Exercises
 #
 # A check takes your function or number and says what is wrong with it.

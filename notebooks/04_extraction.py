@@ -392,6 +392,41 @@ glue("bench_arithmetic", float(1 + costs[0][3]), display=False)
 # - Real models have massive activations on first tokens. Subtract them before you multiply in float32.
 # - Extraction adds a fraction of a forward pass to the forward pass itself; scores cost far less.
 #
+# ## Quiz
+#
+# **1.** Which of these changes the scores of a decoder-only model?
+#
+# - (a) Adding a token at the beginning of each text
+# - (b) Reading the texts in other batches
+# - (c) Padding on the right that is masked
+#
+# :::{admonition} Answer
+# :class: dropdown
+# (a). The new token is in every prefix sum and in the mean. Masked padding on the right comes after all tokens, and sums do not depend on batches.
+# :::
+#
+# **2.** Why is an absolute cut-off for eigenvalues a bad idea?
+#
+# - (a) It is slow
+# - (b) It keeps too few directions
+# - (c) It depends on the units of the features
+#
+# :::{admonition} Answer
+# :class: dropdown
+# (c). Multiply all features by 1,000, and other directions survive. It may keep too many or too few.
+# :::
+#
+# **3.** What is wrong with float32 for the moments of a model with massive activations?
+#
+# - (a) The products overflow
+# - (b) The massive features hide small differences in rounding error
+# - (c) Nothing, with any method
+#
+# :::{admonition} Answer
+# :class: dropdown
+# (b). A large common part takes up the digits. Subtracting the mean first keeps them. Overflow needs far larger numbers.
+# :::
+#
 # ## Exercises
 #
 # A check takes your function or number and says what is wrong with it.

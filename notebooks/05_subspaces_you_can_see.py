@@ -268,6 +268,41 @@ glue("d_real", real[shown[0]]["dimension"], display=False)
 # - In the lab, autoregressive directions sort words by what may follow them.
 # - Report the share of the label that a picture shows, on texts that were not used for it.
 #
+# ## Quiz
+#
+# **1.** Perception coordinates of two classes form two separate clouds on the texts that they were computed from. What do you know?
+#
+# - (a) A probe works on new texts
+# - (b) Little, if there are nearly as many features as texts
+# - (c) The classes are balanced
+#
+# :::{admonition} Answer
+# :class: dropdown
+# (b). With as many features as texts, every labeling gives two clean clouds. Only texts that were not used can show more.
+# :::
+#
+# **2.** Why do words of one part of speech lie together in autoregressive coordinates?
+#
+# - (a) They have the same meaning
+# - (b) They have the same length
+# - (c) Similar words may follow them
+#
+# :::{admonition} Answer
+# :class: dropdown
+# (c). The directions are those that predict the next token best. Meaning counts as far as it changes what follows.
+# :::
+#
+# **3.** The share of a label that a picture shows on held-out texts is −0.2. What does that mean?
+#
+# - (a) The prediction is worse than the mean of the labels
+# - (b) A computation went wrong
+# - (c) The label is negatively related
+#
+# :::{admonition} Answer
+# :class: dropdown
+# (a). One minus the ratio of squared errors is negative if the error is larger than that of the mean. A negative relation would still be used by the regression.
+# :::
+#
 # ## Exercises
 #
 # A check takes your function or number and says what is wrong with it.

@@ -394,6 +394,41 @@ _ = figure.colorbar(image, ax=axes, label="coefficient")
 # - Keep the *largest* eigenvalues, stop U at its rank, use a relative cut-off in double precision.
 # - The best of a sweep over a dozen tasks is large when there is nothing to find; compare it with the best under permutation, or fix the setting first.
 #
+# ## Quiz
+#
+# **1.** A score rises with $k_v$ from 0.3 to 1. What does this say about next-token prediction?
+#
+# - (a) That more directions predict better
+# - (b) That the best $k_v$ is the largest
+# - (c) Nothing by itself: larger subspaces contain more of everything
+#
+# :::{admonition} Answer
+# :class: dropdown
+# (c). Every score does so. Compare with random targets at the same width.
+# :::
+#
+# **2.** The best of 95 settings has a correlation of 0.6 with accuracy over 12 tasks. What p-value belongs to it?
+#
+# - (a) That of the best of 95 when tasks are permuted
+# - (b) That of a single correlation of 0.6
+# - (c) That of a single one, times 95
+#
+# :::{admonition} Answer
+# :class: dropdown
+# (a). Only the permuted maximum has the same selection in it. (b) is too small. (c) is valid but too large, because neighboring settings are strongly correlated.
+# :::
+#
+# **3.** An untrained model gives scores that differ between tasks. May they correlate with probe accuracy?
+#
+# - (a) No, it has learned nothing
+# - (b) Yes: its features show words, and so do the labels
+# - (c) Only after centering
+#
+# :::{admonition} Answer
+# :class: dropdown
+# (b). Random features still show surface facts of a text. That is why chapter 7 needs controls.
+# :::
+#
 # ## Exercises
 #
 # A check takes your function or number and says what is wrong with it.

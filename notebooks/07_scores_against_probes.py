@@ -685,6 +685,41 @@ for key, column in {"acc": "probe_adjusted_last", "gain": "gain"}.items():
 # - Whichever score one prefers, tr B / tr Y, which needs no next-token problem at all, is the rival to beat.
 # - A best-of-sweep coefficient belongs to the distribution of the best of a sweep.
 #
+# ## Quiz
+#
+# **1.** A linear probe is at chance on a task, and full finetuning solves it. What follows?
+#
+# - (a) The frozen features do not show the task linearly
+# - (b) The features hold no information about the task
+# - (c) The probe was trained badly
+#
+# :::{admonition} Answer
+# :class: dropdown
+# (a). Finetuning starts from the same features and builds others. (b) is too strong: the information may be there in another form. (c) can be excluded with more texts or another probe.
+# :::
+#
+# **2.** Why does the coin toss enter no correlation?
+#
+# - (a) Its labels are not balanced
+# - (b) It has too few texts
+# - (c) Its accuracy is noise for every score
+#
+# :::{admonition} Answer
+# :class: dropdown
+# (c). No score can rank a task whose accuracy is chance; it would only add noise. It is shown, because a method that finds something there is broken.
+# :::
+#
+# **3.** Tasks have 2 to 8 classes. Why is the squared error of the probe a bad target for a correlation?
+#
+# - (a) It is too small
+# - (b) It grows with the number of classes by itself
+# - (c) It cannot be computed for many classes
+#
+# :::{admonition} Answer
+# :class: dropdown
+# (b). The variance of one-hot labels depends on the number of classes, and a score may correlate with that alone. Use the share of the variance that is explained.
+# :::
+#
 # ## Exercises
 #
 # A check takes your function or number and says what is wrong with it.

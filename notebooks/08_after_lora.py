@@ -259,6 +259,41 @@ for name in ("lab", "real"):
 # - The rule was fixed first, and reads the same for every score.
 # - A control on which nothing can be learned shows what finetuning does by itself.
 #
+# ## Quiz
+#
+# **1.** After LoRA a score rises on the training texts. Which control tells whether this has to do with the task?
+#
+# - (a) A larger model
+# - (b) The same with permuted labels
+# - (c) More steps
+#
+# :::{admonition} Answer
+# :class: dropdown
+# (b). With permuted labels there is nothing to learn but the texts themselves. What rises there, too, is due to training as such.
+# :::
+#
+# **2.** Why should scores after LoRA be computed on test texts?
+#
+# - (a) On training texts the features have been fitted to the labels
+# - (b) There are fewer of them
+# - (c) The test labels are more reliable
+#
+# :::{admonition} Answer
+# :class: dropdown
+# (a). Training makes features explain the labels of exactly these texts, so that U and the scores change even if nothing general was learned.
+# :::
+#
+# **3.** The Euclidean score falls after LoRA although the probe improves. Is that possible?
+#
+# - (a) No, a better probe means a higher score
+# - (b) Only by an error
+# - (c) Yes: columns of U along the label's direction become shorter
+#
+# :::{admonition} Answer
+# :class: dropdown
+# (c). The score weighs columns by squared length, and length falls with the variance along a direction, which finetuning increases.
+# :::
+#
 # ## Exercises
 #
 # A check takes your function or number and says what is wrong with it.

@@ -431,6 +431,41 @@ for label, key in (("NTPS", "ntps"), ("headroom", "room"), ("both", "both")):
 # - Intervals from whole datasets left out hold about as often as they say; their width is the honest answer to "what do we know".
 # - Headroom is free, coupled to the gain, and the rival to beat.
 #
+# ## Quiz
+#
+# **1.** A predictor has a skill of 0 on left-out datasets. What does that mean?
+#
+# - (a) Its errors are as large as those of the baseline
+# - (b) It is never right
+# - (c) Its correlation with the gain is 0
+#
+# :::{admonition} Answer
+# :class: dropdown
+# (a). Skill compares errors with a simple prediction from the same calibration. A correlation can be positive with a skill of 0.
+# :::
+#
+# **2.** 80% intervals contain 80% of all gains, and none of the ten largest. Are they valid?
+#
+# - (a) No
+# - (b) Yes, on average over all cases; for cases like these ten they are not
+# - (c) Only for large models
+#
+# :::{admonition} Answer
+# :class: dropdown
+# (b). Marginal coverage says nothing about a group of cases. If LoRA pays where intervals fail, that has to be said.
+# :::
+#
+# **3.** Why is headroom hard to beat as a predictor?
+#
+# - (a) It needs test labels
+# - (b) It is computed from the gain
+# - (c) A gain cannot be much larger than what the probe gets wrong
+#
+# :::{admonition} Answer
+# :class: dropdown
+# (c). Where the probe is nearly perfect nothing is left to gain. It uses training texts only, by cross-validation.
+# :::
+#
 # ## Exercises
 #
 # A check takes your function or number and says what is wrong with it.

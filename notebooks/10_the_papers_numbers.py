@@ -535,6 +535,41 @@ glue("shared", float(shared), display=False)
 # - The best setting of a sweep must be compared with the best setting on shuffled targets.
 # - Headroom is a rival worth beating, and coupled to the gain by construction.
 #
+# ## Quiz
+#
+# **1.** A coefficient is negative in all eight models. Why is that no strong evidence by itself?
+#
+# - (a) The models are too large
+# - (b) Eight is an even number
+# - (c) The setting of each model was chosen for the size of its coefficient
+#
+# :::{admonition} Answer
+# :class: dropdown
+# (c). If one of many settings is chosen to fit the target, the coefficient is large by selection, and its sign agrees by the same choice.
+# :::
+#
+# **2.** What does an accuracy on the training texts measure?
+#
+# - (a) How well the features fit these texts
+# - (b) How well a probe works on new texts
+# - (c) The number of classes
+#
+# :::{admonition} Answer
+# :class: dropdown
+# (a). With many features a probe fits its own texts whatever the labels. Only other texts show how well it works.
+# :::
+#
+# **3.** A dataset has questions that occur twice, with opposite answers. What does a very low test accuracy tell?
+#
+# - (a) The task is hard
+# - (b) The classifier remembers the twin of the training rows
+# - (c) The labels are balanced
+#
+# :::{admonition} Answer
+# :class: dropdown
+# (b). Remembering the twin gives the wrong answer. An accuracy far below chance is a sign of leakage.
+# :::
+#
 # ## Exercises
 #
 # A check takes your function or number and says what is wrong with it.

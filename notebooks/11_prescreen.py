@@ -158,6 +158,41 @@ full = json.loads(p.to_json())
 print(json.dumps({name: full[name] for name in kept}, indent=1))
 
 # %% [markdown]
+# ## Quiz
+#
+# **1.** The report says that the calibration does not predict the gain. What should you do?
+#
+# - (a) Skip LoRA
+# - (b) Read the headroom, and run a short trial if much is left
+# - (c) Lower the threshold until the answer is yes
+#
+# :::{admonition} Answer
+# :class: dropdown
+# (b). The tool has no evidence for this case. A trial run measures your own case, at a small part of the cost.
+# :::
+#
+# **2.** The probe is right on 98% of the texts, and the threshold is three points. What is the answer?
+#
+# - (a) No: at most about two points are left
+# - (b) Yes
+# - (c) It depends on the calibration
+#
+# :::{admonition} Answer
+# :class: dropdown
+# (a). This conclusion needs no calibration, only the headroom.
+# :::
+#
+# **3.** Your model is ten times as large as those of the calibration. How do you read the interval?
+#
+# - (a) As usual
+# - (b) It must be divided by ten
+# - (c) With doubt: the case lies outside the calibration
+#
+# :::{admonition} Answer
+# :class: dropdown
+# (c). Intervals hold for cases that are exchangeable with those of the calibration. The report says how far away a case lies.
+# :::
+#
 # ## Exercises
 #
 # ```{exercise}

@@ -416,6 +416,41 @@ glue("full_dtype", facts["settings"]["dtype"], display=False)
 # - A finished cell survives whatever happens next; a failed one is recorded and does not stop the rest.
 # - The full grid is ready and rehearsed; its results on the paper's models are not in this edition.
 #
+# ## Quiz
+#
+# **1.** A run of 96 cells is interrupted after 40. What happens when the same command runs again?
+#
+# - (a) All cells run again
+# - (b) Nothing
+# - (c) The other 56 cells run
+#
+# :::{admonition} Answer
+# :class: dropdown
+# (c). Every cell is stored when it is finished, under a name made from model, dataset, settings and code.
+# :::
+#
+# **2.** Why is the cost estimated before a run, in operations, and not in hours?
+#
+# - (a) Hours depend on the machine, which is measured separately
+# - (b) Hours are not interesting
+# - (c) Operations are always exact
+#
+# :::{admonition} Answer
+# :class: dropdown
+# (a). Operations follow from sizes alone. Hours are operations divided by a measured speed.
+# :::
+#
+# **3.** Two processes with two threads each run on two cores. What happens?
+#
+# - (a) They take as long as one after the other
+# - (b) They can take ten times longer, because threads wait for each other
+# - (c) They are twice as fast
+#
+# :::{admonition} Answer
+# :class: dropdown
+# (b). Threads that spin while they wait take the core from those that work. Use as many threads as cores, over all processes.
+# :::
+#
 # ## Exercises
 #
 # A check takes your function or number and says what is wrong with it.

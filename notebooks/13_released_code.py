@@ -408,6 +408,41 @@ glue("n_seeds", n_seeds, display=False)
 # - Padding, pairs, splits and class numbers are decisions too, and each can be measured.
 # - Every one of them has a switch, so that a difference of results can be traced.
 #
+# ## Quiz
+#
+# **1.** Eigenvectors are taken in the ascending order of a solver. What is kept first?
+#
+# - (a) What serves prediction best
+# - (b) What serves prediction least
+# - (c) A random choice
+#
+# :::{admonition} Answer
+# :class: dropdown
+# (b). Solvers of symmetric problems return the smallest eigenvalue first.
+# :::
+#
+# **2.** U is filled up to a share of the full rank. What is in the columns beyond the number of classes?
+#
+# - (a) Weak signals of the labels
+# - (b) The constant
+# - (c) Directions that carry no label at all
+#
+# :::{admonition} Answer
+# :class: dropdown
+# (c). Their eigenvalue is zero, so that a solver returns any orthonormal choice, which depends on rounding.
+# :::
+#
+# **3.** Why is a difference between two programs explained one switch at a time?
+#
+# - (a) Each switch has a measured effect, and together they must explain the whole
+# - (b) It is faster
+# - (c) Programs have few differences
+#
+# :::{admonition} Answer
+# :class: dropdown
+# (a). Otherwise one change could hide another.
+# :::
+#
 # ## Exercises
 #
 # A check takes your function or number and says what is wrong with it.

@@ -528,6 +528,41 @@ for column, key in {"ntps": "e", "ntps_metric": "m", "ntps_task": "t"}.items():
 # - Bounds with $\kappa(S)$ in them are too wide to matter on real features; the exact excess loss costs nothing more.
 # - Compare a pretrained model with an untrained one and with one that was pretrained on shuffled words.
 #
+# ## Quiz
+#
+# **1.** NTPS is 0.86. Is that high?
+#
+# - (a) Yes, it is near 1
+# - (b) It depends on what subspaces of the same construction score
+# - (c) No, it must be above 0.9
+#
+# :::{admonition} Answer
+# :class: dropdown
+# (b). Random targets give 0.8 and more for some models. Read the net score.
+# :::
+#
+# **2.** The residuals of a probe are orthogonal to the adapters' tangent kernel. What does that predict?
+#
+# - (a) The first steps of LoRA gain nothing
+# - (b) LoRA never learns the task
+# - (c) LoRA needs a larger rank
+#
+# :::{admonition} Answer
+# :class: dropdown
+# (a). The statement is about small steps. Far from the start the kernel is another one, and LoRA may learn the task after a plateau.
+# :::
+#
+# **3.** What does a model that was pretrained on shuffled words control for?
+#
+# - (a) The vocabulary
+# - (b) The number of parameters
+# - (c) What can be learned without word order
+#
+# :::{admonition} Answer
+# :class: dropdown
+# (c). It has seen the same documents with the same words. What it lacks comes from order.
+# :::
+#
 # ## Exercises
 #
 # A check takes your function or number and says what is wrong with it.

@@ -61,6 +61,27 @@ def test_chapters_have_objectives_summary_parameters_and_solved_exercises(source
     assert used <= set(book.glued(source.with_suffix(".ipynb")))
 
 
+@pytest.mark.parametrize("source", CHAPTERS, ids=lambda p: p.stem)
+def test_chapters_have_three_quiz_questions_with_answers(source):
+    text = source.read_text()
+    quiz = text[text.index("# ## Quiz") : text.index("# ## Exercises")]
+    questions = re.split(r"^# \*\*\d\.\*\* ", quiz, flags=re.M)[1:]
+    assert len(questions) == 3
+    for question in questions:
+        options = re.findall(r"^# - \(([a-c])\) \S", question, re.M)
+        assert options == ["a", "b", "c"]
+        (right,) = re.findall(r"^# \(([a-c])\)\. \S", question, re.M)
+        assert right in options
+
+
+def test_sessions_of_the_teaching_plan_take_ninety_minutes():
+    text = (ROOT / "book" / "teaching.md").read_text("utf-8")
+    sessions = re.split(r"^### Session ", text, flags=re.M)[1:]
+    assert len(sessions) == 4
+    for session in sessions:
+        assert sum(map(int, re.findall(r"^\| (\d+) \|", session.split("\n## ")[0], re.M))) == 90
+
+
 WITHOUT_TORCH = """
 import ast, pathlib, sys
 for name in ("torch", "transformers", "datasets", "peft"):
