@@ -815,6 +815,43 @@ def predict_left_out(x: ArrayLike, y: ArrayLike, groups: Sequence[Any]) -> Array
     return np.asarray(cross_val_predict(template, x, np.asarray(y, dtype=float), groups=groups, cv=LeaveOneGroupOut()))
 
 
+def left_out_skill(
+    x: ArrayLike, y: ArrayLike, groups: Sequence[Any], *, n_resamples: int = 2000, seed: int = 0
+) -> Estimate:
+    """Estimate by what share predictors lower the error of gains on left-out groups, against their median.
+
+    Parameters
+    ----------
+    x, y, groups
+        See :func:`predict_left_out`.
+    n_resamples : int
+        Number of bootstrap resamples of groups.
+    seed : int
+        Random seed for them.
+
+    Returns
+    -------
+    Estimate
+        ``1 - error / baseline error`` of mean absolute errors; the baseline predicts the median of the other groups.
+
+    Examples
+    --------
+    >>> left_out_skill(np.arange(12.0)[:, None], np.arange(12.0), np.repeat(range(6), 2)).low > 0.5
+    True
+    """
+    y, (names, group_of) = np.asarray(y, dtype=float), np.unique(np.asarray(groups), return_inverse=True)
+    medians = np.array([np.median(y[group_of != g]) for g in range(len(names))])
+    sums = np.array(
+        [
+            np.bincount(group_of, weights=np.abs(predicted - y))
+            for predicted in (predict_left_out(x, y, groups), medians[group_of])
+        ]
+    )
+    drawn = np.random.default_rng(seed).integers(0, len(names), size=(n_resamples, len(names)))
+    samples = _skill(sums[0, drawn], sums[1, drawn])
+    return Estimate.from_resamples(float(_skill(sums[0], sums[1])), samples)
+
+
 def predict_held_out(
     x: ArrayLike,
     y: ArrayLike,

@@ -1,0 +1,116 @@
+"""Decisions in steps: planted causes, honest answers without skill, cost, and regret."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ntps_utils.evidence.advice import Advisor, Step, advise_left_out, regret
+
+STEPS = (Step("frozen model", ("headroom", "score"), 0.1), Step("trial of 10%", ("headroom", "trial"), 0.2))
+
+
+def cells(kind: str, n_datasets: int = 12, seed: int = 0) -> pd.DataFrame:
+    """Two models on each dataset; the gain follows the score, the trial, or nothing."""
+    rng = np.random.default_rng(seed)
+    datasets = np.arange(n_datasets).repeat(2)
+    n = len(datasets)
+    gain = np.clip(rng.normal(0.08, 0.05, n_datasets)[datasets] + rng.normal(0, 0.01, n), 0.0, 0.3)
+    noise = rng.normal(size=(3, n))
+    signal = gain / 0.05
+    return pd.DataFrame(
+        {
+            "gain": gain,
+            "headroom": np.clip(gain + rng.uniform(0.1, 0.3, n), 0.0, 1.0),
+            "score": (signal if kind == "score" else 0.0) + 0.1 * noise[0],
+            "trial": (signal if kind in ("score", "trial") else 0.0) + 0.1 * noise[1],
+            "group": datasets,
+        }
+    )
+
+
+def test_the_first_step_with_skill_decides():
+    found = advise_left_out(cells("score"), STEPS, threshold=0.08)
+    decided = found[found["answer"] != "open"]
+    assert len(decided) > 0.8 * len(found)
+    assert decided["right"].mean() > 0.95
+    assert (found["step"] == "frozen model").mean() > 0.75
+    assert found["has_skill"].all()
+
+
+def test_a_trial_decides_where_the_frozen_model_does_not():
+    table = cells("trial")
+    cheap = advise_left_out(table, STEPS, threshold=0.08, budget=0.15)
+    found = advise_left_out(table, STEPS, threshold=0.08)
+    assert (cheap["answer"] != "open").mean() < 0.4
+    assert (cheap["cost"] <= 0.15).all()
+    decided = found[found["answer"] != "open"]
+    assert len(decided) > 0.7 * len(found)
+    assert decided["right"].mean() > 0.9
+    assert (decided["step"] == "trial of 10%").mean() > 0.7
+
+
+def test_without_any_relation_the_answer_is_open():
+    answers, skills, inside = [], [], []
+    for seed in range(4):
+        table = cells("nothing", seed=seed).assign(headroom=0.5)
+        found = advise_left_out(table, STEPS, threshold=float(table["gain"].median()))
+        answers += found["answer"].tolist()
+        skills += found["has_skill"].tolist()
+        inside += ((found["low"] <= found["true_gain"]) & (found["true_gain"] <= found["high"])).tolist()
+    assert answers.count("open") > 0.9 * len(answers)
+    assert np.mean(skills) < 0.4  # by chance: a dozen groups, and the regression is not refitted in resamples
+    assert 0.5 < np.mean(inside) < 0.9  # nominally 70%
+
+
+def test_no_gain_exceeds_the_headroom():
+    advisor = Advisor(cells("nothing"), STEPS)
+    asked: list[str] = []
+
+    def value(name: str) -> float:
+        asked.append(name)
+        return 0.01
+
+    advice = advisor.advise(value, threshold=0.02)
+    assert (advice.answer, advice.step) == ("no", "headroom")
+    assert max(advice.gain, advice.high) <= 0.01
+    assert asked == ["headroom"]
+
+
+def test_predictors_of_later_steps_are_not_computed_in_vain():
+    table = cells("score")
+    advisor = Advisor(table, STEPS)
+    asked: list[str] = []
+    row = table.loc[table["gain"].idxmax()]
+    advice = advisor.advise(lambda name: (asked.append(name), float(row[name]))[1], threshold=0.02)
+    assert (advice.answer, advice.step) == ("yes", "frozen model")
+    assert "trial" not in asked
+
+
+def test_decisions_hold_for_the_left_out_group_only_by_the_others():
+    """Changing the gains of a dataset does not change the advice for it."""
+    table = cells("score")
+    changed = table.copy()
+    changed.loc[changed["group"] == 3, "gain"] = 0.9
+    one, two = (advise_left_out(part, STEPS, threshold=0.08) for part in (table, changed))
+    own = table["group"] == 3
+    assert one.loc[own, "gain"].tolist() == two.loc[own, "gain"].tolist()
+    assert one.loc[own, "answer"].tolist() == two.loc[own, "answer"].tolist()
+
+
+def test_missing_columns_are_named():
+    with pytest.raises(ValueError, match="lack the columns score, trial"):
+        Advisor(cells("score").drop(columns=["score", "trial"]), STEPS)
+
+
+def test_regret_is_zero_for_the_best_decisions_and_counts_cost():
+    gain = np.array([0.1, 0.03, 0.0, 0.2])
+    best = gain >= 0.05
+    assert regret(gain, best, np.zeros(4), 0.05).tolist() == [0.0] * 4
+    assert regret(gain, ~best, np.zeros(4), 0.05) == pytest.approx([0.05, 0.02, 0.05, 0.15])
+    assert regret(gain, best, np.full(4, 0.1), 0.05) == pytest.approx([0.005] * 4)
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        run = rng.random(4) < 0.5
+        assert (regret(gain, run, rng.uniform(size=4), 0.05) >= 0).all()
