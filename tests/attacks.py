@@ -18,7 +18,7 @@ from pathlib import Path
 
 from ntps_utils._utils.files import write_json
 from tests.conftest import ROOT
-from tests.test_bad_input import CASES
+from tests.test_bad_input import CASES, refusals
 
 TARGET = ROOT / "book" / "attacks.json"
 
@@ -31,7 +31,7 @@ def bad_input() -> dict[str, str]:
     """Return the row of the invalid inputs; the tests check that each gives an error of one line."""
     return {
         "attack": "invalid input on the command line",
-        "result": f"{len(CASES)} cases, each with an error message of one line",
+        "result": f"{len(CASES) + len(refusals())} cases, each with an error message that names what is invalid",
         "command": "pytest tests/test_bad_input.py",
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
     }

@@ -396,6 +396,78 @@ CASES: dict[str, tuple[Arguments, *tuple[str, ...]]] = {
 }
 
 
+BASES = {
+    S: [S, "lab/XS", GOOD],
+    P: [P, "lab/XS", GOOD],
+    B: [B, "--models", "lab/XS", "--datasets", GOOD, "--no-lora"],
+    "lab": ["lab", "pretrain", "XS"],
+}
+COUNT = ("-1", "0", "x", "1.5", "nan", "1e3")  # not a number of things
+SEED = ("-1", "x", "1.5", "nan")
+NUMBER = ("nan", "inf", "x", "1,5")
+VALUES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "--max-texts": ((S, P), COUNT),
+    "--max-length": ((S, P, B), (*COUNT, "1")),
+    "--batch-size": ((S, P), COUNT),
+    "--seed": ((P, B), SEED),
+    "--jackknife": ((S,), ("-1", "1", "2", "x", "1.5")),
+    "--ridge": ((S,), ("-1", *NUMBER)),
+    "--shrinkage": ((S,), ("-0.1", "1.5", *NUMBER)),
+    "--k-v": ((S,), ("0", "-1", "1.5", "0.5,x", ",", "1e3", *NUMBER[:3])),
+    "--layers": ((S,), ("x", "99", "-99", "1-", "0,x", "1.5")),
+    "--dtype": ((S, P), ("int8", "double", "x")),
+    "--device": ((S, P), ("x", "cuda:99", "cpu:x")),
+    "--order": ((S,), ("x", "asc")),
+    "--split": ((S,), ("x", "TRAIN")),
+    "--threshold": ((P,), ("-1", "100", "150", *NUMBER)),
+    "--calibration": ((P,), ("x", "lab,real")),
+    "--leave-out": ((P,), ("x", "lab/x")),
+    "--target-modules": ((P,), ("x", "q_proj,x")),
+    "--n-train": ((B,), COUNT),
+    "--n-test": ((B,), COUNT),
+    "--jobs": ((B,), COUNT),
+    "--retries": ((B,), ("-1", "x", "1.5")),
+    "--profile": ((B,), ("x", "CPU")),
+    "--scheduler": ((B,), ("x", "LOCAL")),
+    "--text-column": ((S, P, B), ("body", "text,body")),
+    "--label-column": ((S, P, B), ("body", "text,label")),
+    "--steps": (("lab",), COUNT),
+}
+"""For each option, the commands that have it, and values that it refuses."""
+
+FROM_A_FILE = ("--text-column", "--label-column")
+
+
+def refusals() -> list[tuple[str, str, str]]:
+    """List command, option and value of all these cases."""
+    return [
+        (command, option, value)
+        for option, (commands, values) in VALUES.items()
+        for command in commands
+        for value in values
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("command", "option", "value"), refusals())
+def test_values_that_an_option_refuses_are_named(command, option, value, make, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    base = BASES[command]
+    if option in FROM_A_FILE:
+        rows = "text,label\n" + "".join(f"a bell number {i} rang,{i % 2}\n" for i in range(20))
+        folder = make.split_folder(train__csv=rows, test__csv=rows)
+        base = [part.replace(GOOD, folder) for part in base]
+    before = {p for p in tmp_path.rglob("*") if p.is_file()}
+    result = runner.invoke(app, [*base, f"{option}={value}"])
+    message = " ".join(result.output.split())
+    assert result.exit_code == 2, (message[-2000:], result.exception)
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    assert "Traceback" not in message
+    assert value.split(",")[-1].lstrip("-") in message
+    assert len(message) < 600
+    assert {p for p in tmp_path.rglob("*") if p.is_file()} == before
+
+
 def _without_bos(folder: Path) -> None:
     settings = json.loads((folder / "tokenizer_config.json").read_text())
     settings.pop("bos_token", None)

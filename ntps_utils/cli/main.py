@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Annotated, Any, ParamSpec, TypeVar
 
@@ -24,13 +24,34 @@ ORDER = ("score", "prescreen", "benchmark", "lab", "models", "datasets", "result
 """Order of the commands in the help text."""
 
 
-class _OrderedGroup(TyperGroup):
+class _Group(TyperGroup):
+    """Lists commands in a fixed order, and names the value that an option does not accept."""
+
     def list_commands(self, ctx: Any) -> list[str]:
         return sorted(super().list_commands(ctx), key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
 
+    def invoke(self, ctx: Any) -> Any:
+        arguments = [*ctx._protected_args, *ctx.args]
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            value = _given(arguments, error.param.opts if error.param is not None else ())
+            if value is not None and repr(value) not in error.message:
+                error.message = f"{error.message.rstrip('.')}; got {value!r}."
+            raise
+
+
+def _given(arguments: Sequence[str], options: Sequence[str]) -> str | None:
+    """The value that the command line gives to an option."""
+    for i, argument in enumerate(arguments):
+        name, separator, value = argument.partition("=")
+        if name in options:
+            return value if separator else next(iter(arguments[i + 1 :]), None)
+    return None
+
 
 app = typer.Typer(
-    cls=_OrderedGroup,
+    cls=_Group,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

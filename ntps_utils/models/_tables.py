@@ -172,7 +172,9 @@ def texts_and_labels(paths: Sequence[Path], text_column: str, label_column: str)
     """
     where = str(paths[0])
     frame = read_tables(paths, [*_names(text_column), label_column])
-    labels, texts = column(frame, label_column, where), column(frame, text_column, where)
+    if label_column not in frame.columns:
+        raise HubError(f"{where} has no column {label_column!r}; it has {', '.join(map(str, frame.columns))}.")
+    labels, texts = list(frame[label_column].tolist()), column(frame, text_column, where)
     if table_kind(paths[0]) in (".csv", ".tsv"):
         check_quotes(texts, labels, where)
     return texts, labels

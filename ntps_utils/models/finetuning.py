@@ -418,7 +418,7 @@ def projection_modules(model: Any, names: Sequence[str] | None = None) -> tuple[
     Raises
     ------
     ValueError
-        If there is none.
+        If a name belongs to no module.
 
     Examples
     --------
@@ -432,9 +432,12 @@ def projection_modules(model: Any, names: Sequence[str] | None = None) -> tuple[
     found = tuple(
         name for name, module in model.named_modules() if name.rpartition(".")[2] in ends and id(module) in inside
     )
-    if not found:
-        known = sorted({name.rpartition(".")[2] for name, module in model.named_modules() if id(module) in inside})
-        raise ValueError(f"{type(model).__name__} has no modules named {', '.join(ends)}; it has {', '.join(known)}.")
+    unknown = [end for end in ends if end not in {name.rpartition(".")[2] for name in found}]
+    if unknown:
+        known = {name.rpartition(".")[2] for name, module in model.named_modules() if id(module) in inside}
+        raise ValueError(
+            f"{type(model).__name__} has no modules named {', '.join(unknown)}; it has {', '.join(sorted(known - {''}))}."
+        )
     return found
 
 
