@@ -75,6 +75,7 @@ NEEDS = {
     "": ["models", "book"],  # plotting and notebook serve the chapters
     "_utils": [],
     "theory": [],
+    "exercises": [],
     "lab": ["models"],
     "models": ["models"],
     "evidence": ["models", "grid"],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 DIAGNOSTICS: dict[str, tuple[int, str]] = {
-    "few-texts": (2, "The ceiling flatters when texts are few"),
+    "few-texts": (2, "The ceiling is too optimistic on few texts"),
     "rank-cut": (4, "Precision and rank"),
     "overflow": (4, "Precision and rank"),
     "cut-texts": (4, "What habits change"),

@@ -434,9 +434,9 @@ def projection_modules(model: Any, names: Sequence[str] | None = None) -> tuple[
     )
     unknown = [end for end in ends if end not in {name.rpartition(".")[2] for name in found}]
     if unknown:
-        known = {name.rpartition(".")[2] for name, module in model.named_modules() if id(module) in inside}
+        known = {name.rpartition(".")[2] for name, module in model.named_modules() if name and id(module) in inside}
         raise ValueError(
-            f"{type(model).__name__} has no modules named {', '.join(unknown)}; it has {', '.join(sorted(known - {''}))}."
+            f"{type(model).__name__} has no modules named {', '.join(unknown)}; it has {', '.join(sorted(known))}."
         )
     return found
 
