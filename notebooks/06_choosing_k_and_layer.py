@@ -75,7 +75,8 @@ last = model.n_layers - 1
 # %%
 shown = max(pairs, key=lambda pair: pair[0].n_classes)[0]
 moments = extract(model, shown, layers=(last,)).moments.layer(last)
-euclidean, metric = (subspaces(moments, layer=last, center=c) for c in (False, True))
+euclidean = subspaces(moments, layer=last)
+metric = subspaces(moments, layer=last, center=True)
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Two heat maps over k_v and k_u: the Euclidean score on the left and the metric-matched score on the right. Both rise with k_v; the metric-matched one rises much sooner for the first perception directions."}, "figure": {"caption": "Every width at once. Euclidean (left) and metric-matched score (right) of the last layer for all pairs of widths.", "name": "fig-landscape"}}
 figure, axes = panels(2, height=2.8, sharey=True)
@@ -98,7 +99,7 @@ axes[0].set_ylabel("$k_u$")
 _ = figure.colorbar(image, ax=axes, label="score")
 
 # %% [markdown]
-# The lowest row on the left is bright: without centering the first perception direction is the constant (chapter 2), and a few autoregressive directions contain it already.
+# On the left the lowest row rises sooner than the others: without centering the first perception direction is the constant (chapter 2), and a few autoregressive directions contain it already.
 #
 # Along $k_v$ a score can only rise, because a larger subspace contains the smaller one. So "the best k" for a target is not the k where the score is highest. It is the k whose ranking of
 # tasks agrees best with the target.

@@ -181,6 +181,17 @@ def test_myst_becomes_plain_markdown(name):
     assert ("## References" in prose(result)) == ("citation" in name)
 
 
+def test_an_included_function_is_that_function_alone(tmp_path):
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks/code.py").write_text(
+        "import os\n\n\ndef one():\n    return 1\n\n\ndef two():\n    return 2\n"
+    )
+    text = "```{literalinclude} code.py\n:language: python\n:pyobject: two\n```"
+    found = plain.references({"01_one": notebook_of(text)}, tmp_path)
+    result = plain.plain(notebook_of(text), {}, found, tmp_path)
+    assert result.cells[1].source == "```python\ndef two():\n    return 2\n```"
+
+
 @pytest.mark.parametrize("text", ["{glue:text}`absent`", "{eq}`absent`", "{cite}`absent`", "{doc}`/book/absent`"])
 def test_what_does_not_exist_is_an_error(text):
     with pytest.raises(KeyError, match="absent"):

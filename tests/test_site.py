@@ -204,6 +204,12 @@ def test_pages_open_without_errors(chromium, address, name):
         )
         assert all(width > 0 and alt for width, alt in images), images
         assert visit.errors == []
+        if name in WRITTEN:
+            cut = page.evaluate(
+                "() => [...document.querySelectorAll('article pre')].filter(e => e.offsetParent)"
+                ".filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.innerText.slice(0, 60))"
+            )
+            assert cut == []
         if name in WRITTEN or name == API_EXAMPLE:
             assert serious(page) == []
 

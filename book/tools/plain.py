@@ -285,6 +285,9 @@ class _Writer:
             body = body[1:]
         if name == "literalinclude":
             text = (self.root / "notebooks" / title.strip()).read_text("utf-8").strip()
+            if "pyobject" in options:
+                named = {getattr(node, "name", ""): node for node in ast.parse(text).body}
+                text = ast.get_source_segment(text, named[options["pyobject"]]) or ""
             return [f"```{options.get('language', '')}", *text.splitlines(), "```"]
         content = "\n".join(self._blocks(body)).strip().splitlines()
         if name == "math":
