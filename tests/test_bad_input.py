@@ -253,7 +253,10 @@ CASES: dict[str, tuple[Arguments, *tuple[str, ...]]] = {
     "adapter whose config is not JSON": (lambda m: [S, m.adapter("{"), GOOD], "adapter_config.json"),
     "adapter without a base": (lambda m: [S, m.adapter("{}"), GOOD], "base model", "base_model"),
     "unknown architecture": (lambda m: [S, m.config(model_type="quux"), GOOD], "quux"),
-    "encoder and decoder": (lambda m: [S, m.config(model_type="t5", architectures=["T5Model"]), GOOD], "CausalLM"),
+    "encoder and decoder": (
+        lambda m: [S, m.config(model_type="t5", architectures=["T5Model"]), GOOD],
+        "encoder-decoder",
+    ),
     "weights of another width": (lambda m: [S, m.config(hidden_size=32, head_dim=8), GOOD], "model", "loaded"),
     "missing tensors": (
         lambda m: [S, m.weights(lambda t: t.pop("model.layers.1.mlp.up_proj.weight")), GOOD],

@@ -479,8 +479,8 @@ def test_killed_extraction_resumes_from_its_checkpoint(lm, data, tiny_model, tin
         assert 0 < int(state.metadata()["n_done"]) < 45
     resumed = extract(lm, data, batch_size=2, features=(2,), checkpoint=file)
     whole = extract(lm, data, batch_size=2, features=(2,))
-    same(resumed.moments, whole.moments, 0.0)
-    np.testing.assert_array_equal(resumed.features[2], whole.features[2])
+    same(resumed.moments, whole.moments, 1e-14)  # the other process may have added up in another order
+    np.testing.assert_allclose(resumed.features[2], whole.features[2], rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.slow
