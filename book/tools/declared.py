@@ -142,6 +142,7 @@ def power_of_rises() -> str:
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Return a Markdown table."""
     lines = [f"| {' | '.join(headings)} |", f"|{' --- |' * len(headings)}"]
     lines += [f"| {' | '.join(map(str, row))} |" for row in rows]
     return "\n".join([*lines, ""])

@@ -13,9 +13,10 @@ from ntps_utils.evidence.tables import load_learnability, load_recorded
 MODEL = "lab/M"
 """The model whose results the page shows."""
 
-PIPE = "\\|"
 REACHED = 0.5
 """Share of the way from the most frequent class to the best possible accuracy that counts as reached."""
+
+PIPE = r"\|"  # in a cell of a table
 
 
 def tables() -> dict[str, str]:
@@ -31,53 +32,34 @@ def tables() -> dict[str, str]:
 def texts(n: int = 4, seed: int = 0) -> str:
     """Return some documents of the world."""
     rng = random.Random(seed)
-    return "\n>\n".join("> " + lab.WORLD.write(rng).text.replace("|", r"\|") for _ in range(n)) + "\n"
-
-
-def reach() -> pd.DataFrame:
-    """Classify the tasks by what reaches them.
-
-    Returns
-    -------
-    DataFrame
-        By task: shares of the way from the most frequent class to the best possible accuracy of the
-        probe, LoRA (both of :data:`MODEL`) and full finetuning (of the largest model), and ``reached``.
-    """
-    cells = load_recorded("lab").query("model == @MODEL").set_index("dataset")
-    learned = load_learnability().set_index("task")
-    rows = {}
-    for name in lab.TASKS:
-        cell, best = cells.loc[f"lab/{name}"], lab.split_of(name, "test").bayes_accuracy
-        room = best - cell["majority"]
-        probe, lora = (
-            (cell[column] - cell["majority"]) / room if room > 0.02 else 0.0 for column in ("probe_last", "lora")
-        )
-        full = learned.loc[name, "share"]
-        if room <= 0.02:
-            reached = "nothing: there is nothing to learn"
-        elif probe >= REACHED:
-            reached = "the frozen features show it"
-        elif lora >= REACHED:
-            reached = "LoRA"
-        elif full >= REACHED:
-            reached = "full finetuning of the largest model"
-        else:
-            reached = "nothing that was tried"
-        rows[name] = {"probe": probe, "lora": lora, "full": full, "reached": reached, "best": best}
-    return pd.DataFrame(rows).T
+    return "\n>\n".join("> " + lab.WORLD.write(rng).text.replace("|", PIPE) for _ in range(n)) + "\n"
 
 
 def tasks() -> str:
     """Return every task with an example, the best possible accuracy, and what reaches it."""
-    found = reach()
+    cells = load_recorded("lab").query("model == @MODEL").set_index("dataset")
+    learned = load_learnability().set_index("task")["share"]
     rows = []
     for name, task in lab.TASKS.items():
         drawn = lab.split_of(name, "test")
-        text, label = drawn.texts[0], task.label_names[int(drawn.labels[0])]
+        best, text, label = drawn.bayes_accuracy, drawn.texts[0], task.label_names[int(drawn.labels[0])]
         short = text if len(text) <= 70 else f"{text[:70].rsplit(' ', 1)[0]} ..."
-        best = f"{drawn.bayes_accuracy:.2f}"
-        rows.append((name, task.asks, f"{short} → *{label}*".replace("|", PIPE), best, found.loc[name, "reached"]))
+        reached = _reached(cells.loc[f"lab/{name}"], best, float(learned[name]))
+        rows.append((name, task.asks, f"{short} → *{label}*".replace("|", PIPE), f"{best:.2f}", reached))
     return table(("task", "question", "example and its answer", "best possible accuracy", "what reaches it"), rows)
+
+
+def _reached(cell: pd.Series, best: float, full: float) -> str:
+    """What gets far enough from the most frequent class to the best possible accuracy."""
+    room = best - cell["majority"]
+    if room <= 0.02:
+        return "nothing: there is nothing to learn"
+    shares = {
+        "the frozen features show it": (cell["probe_last"] - cell["majority"]) / room,
+        "LoRA": (cell["lora"] - cell["majority"]) / room,
+        "full finetuning of the largest model": full,
+    }
+    return next((name for name, share in shares.items() if share >= REACHED), "nothing that was tried")
 
 
 def models() -> str:

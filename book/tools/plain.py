@@ -121,7 +121,7 @@ def _collect(lines: list[str], chapter: int, counts: dict[str, int], found: Refe
 
 
 BOX = '<div style="border-left: 4px solid #999; padding-left: 1em">'
-"""Begin of a block that is set apart."""
+"""Start of a block that is set apart."""
 
 NOTE = (
     "> A copy for Jupyter, Colab and code hosts of a chapter of the NTPS companion. Numbers in the text are those of "

@@ -7,7 +7,7 @@ first step that decides. The tool ``ntps prescreen`` and the evaluation on left-
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -155,7 +155,7 @@ class Advisor:
             if step.cost > budget:
                 break
             if not fitted.has_skill:
-                advice = Advice("open", step.name, step.cost, advice.gain, advice.low, advice.high, advice.has_skill)
+                advice = replace(advice, step=step.name, cost=step.cost)
                 continue
             x = np.array([[value(column) for column in step.columns]])
             (low,), (high,) = fitted.regressor.predict_interval(x, self.level)

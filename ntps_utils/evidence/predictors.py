@@ -21,7 +21,6 @@ from ntps_utils.evidence.experiment import EXTRACTION_BATCH, ExperimentConfig, S
 from ntps_utils.models.datasets import TextDataset
 from ntps_utils.models.extraction import Extraction, Tokens, extract, tokenize
 from ntps_utils.models.loading import CausalModel
-from ntps_utils.models.probes import logistic_probe
 from ntps_utils.models.richer_probes import (
     AttentionComparison,
     TokenFeatures,
@@ -30,7 +29,15 @@ from ntps_utils.models.richer_probes import (
     multi_layer_accuracy,
     token_features,
 )
-from ntps_utils.models.transferability import FrozenFeatures, Linearization, h_score, knn_accuracy, linearize, logme
+from ntps_utils.models.transferability import (
+    FrozenFeatures,
+    Linearization,
+    h_score,
+    headroom,
+    knn_accuracy,
+    linearize,
+    logme,
+)
 
 Source = Literal["features", "tokens", "gradients"]
 """What a predictor needs: mean tokens of the last layer, every token, or gradients."""
@@ -122,8 +129,7 @@ class Case:
     @cached_property
     def accuracy(self) -> float:
         """Cross-validated accuracy of the logistic probe."""
-        x, y = self.common.features, self.common.labels
-        return logistic_probe(x, y, x, y, seed=self.seed).cv_accuracy
+        return 1.0 - headroom(self.features)
 
     @cached_property
     def words_accuracy(self) -> float:

@@ -114,15 +114,11 @@ def _fisher(answer: Any) -> str:
         gap = x[labels == 1].mean(0) - x[labels == 0].mean(0)
         centered = x - x.mean(0)
         right = np.linalg.solve(centered.T @ centered, gap)
-
-        def off(w: np.ndarray, u: np.ndarray = u) -> float:
-            return 1.0 - abs(u @ w) / max(float(np.linalg.norm(u) * np.linalg.norm(w)), 1e-300)
-
-        if off(gap) < 1e-9:
+        if span_gap(u[:, None], gap[:, None]) < 4e-5:
             raise MistakeError("This is the difference of the class means; multiply it by the inverse covariance.")
-        if off(np.linalg.solve(x.T @ x, gap)) < 1e-9:
+        if span_gap(u[:, None], np.linalg.solve(x.T @ x, gap)[:, None]) < 4e-5:
             raise MistakeError("The second moments are not centered: subtract the mean of all texts first.")
-        if off(right) > 1e-9:
+        if span_gap(u[:, None], right[:, None]) > 4e-5:
             raise MistakeError("The direction is not proportional to S^{-1} (m_1 - m_0).")
     return "The covariance within classes gives the same direction."
 
