@@ -538,7 +538,7 @@ for column, key in {"ntps": "e", "ntps_metric": "m", "ntps_task": "t"}.items():
 #
 # :::{admonition} Answer
 # :class: dropdown
-# (b). Random targets give 0.8 and more for some models. Read the net score.
+# (b). The construction of V alone can make scores high, so that random targets may score as much. Read the net score.
 # :::
 #
 # **2.** The residuals of a probe are orthogonal to the adapters' tangent kernel. What does that predict?
