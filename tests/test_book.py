@@ -249,6 +249,24 @@ def test_notebooks_are_stale_after_a_change_of_what_they_depend_on(small_root):
 
 
 @pytest.mark.slow
+def test_a_chapter_of_which_only_the_text_changed_keeps_its_results(small_root, monkeypatch):
+    (source,) = book.chapters(small_root)
+    book.refresh(root=small_root)
+    old = nbformat.read(source.with_suffix(".ipynb"), as_version=4)
+    code = source.read_text()
+    source.write_text(code + "\n# %% [markdown]\n# A new paragraph.\n")
+    assert "text" in book.problem_with(source, small_root)
+    monkeypatch.setattr(book, "execute", None)  # it must not be called
+    book.refresh(root=small_root)
+    new = nbformat.read(source.with_suffix(".ipynb"), as_version=4)
+    assert book.problem_with(source, small_root) is None
+    assert new.cells[-1].source == "A new paragraph."
+    outputs = [[c.outputs for c in nb.cells if c.cell_type == "code"] for nb in (old, new)]
+    assert outputs[0] == outputs[1] and any(outputs[0])
+    assert new.metadata == old.metadata
+
+
+@pytest.mark.slow
 def test_notebooks_are_stale_after_a_change_during_their_execution(small_root):
     (source,) = book.chapters(small_root)
     used = small_root / "ntps_utils/used.py"

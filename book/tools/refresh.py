@@ -165,9 +165,9 @@ def _executed_notebook(source: Path) -> Path:
 
 
 def fingerprint(source: Path, root: Path = ROOT) -> str:
-    """Return a hash of everything that the contents of an executed chapter depend on.
+    """Return a hash of everything that the results of an executed chapter depend on.
 
-    Of the library, the code counts, without docstrings and comments.
+    Of the library, the code counts, without docstrings and comments; of the chapter, its code cells.
 
     Parameters
     ----------
@@ -183,7 +183,10 @@ def fingerprint(source: Path, root: Path = ROOT) -> str:
     """
     digest = hashlib.sha256()
     for path in dependencies(source, root):
-        contents = code_of(path) if path.suffix == ".py" and path != source else path.read_bytes()
+        if path == source:
+            contents = json.dumps(_code(_source_notebook(source))).encode()
+        else:
+            contents = code_of(path) if path.suffix == ".py" else path.read_bytes()
         digest.update(path.relative_to(root).as_posix().encode() + b"\0" + contents + b"\0")
     return digest.hexdigest()
 
@@ -225,6 +228,32 @@ def _source_notebook(source: Path) -> NotebookNode:
     for i, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{i:03d}"
     return notebook
+
+
+def _code(notebook: NotebookNode) -> list[tuple[str, bool]]:
+    """The code cells of a notebook, and whether they hold its parameters."""
+    cells = (cell for cell in notebook.cells if cell.cell_type == "code")
+    return [(cell.source, "parameters" in cell.metadata.get("tags", [])) for cell in cells]
+
+
+def update_text(source: Path) -> None:
+    """Copy the text cells and the metadata of a chapter into its executed notebook, whose results stay.
+
+    Parameters
+    ----------
+    source : Path
+        Source of the chapter; its code cells must be those of the notebook.
+    """
+    path = source.with_suffix(".ipynb")
+    notebook, new = nbformat.read(path, as_version=4), _source_notebook(source)
+    executed = (cell for cell in notebook.cells if cell.cell_type == "code")
+    for cell in new.cells:
+        if cell.cell_type == "code":
+            result = next(executed)
+            cell.outputs, cell.execution_count = result.outputs, result.execution_count
+    notebook.cells = new.cells
+    nbformat.validate(notebook)
+    write_text(path, nbformat.writes(notebook) + "\n")
 
 
 def execute(source: Path, target: Path, profile_name: str = "default", root: Path = ROOT) -> float:
@@ -323,13 +352,22 @@ def problem_with(source: Path, root: Path = ROOT) -> str | None:
     if not path.is_file():
         return f"{source.name} has no executed notebook."
     notebook = nbformat.read(path, as_version=4)
-    source_cells = [(c.cell_type, c.source) for c in _source_notebook(source).cells]
-    if source_cells != [(c.cell_type, c.source) for c in notebook.cells]:
-        return f"{path.name} differs from {source.name}."
+    new = _source_notebook(source)
+    if _code(new) != _code(notebook):
+        return f"The code of {path.name} differs from that of {source.name}."
     record = notebook.metadata.get(KEY, {})
     if record.get("fingerprint") != fingerprint(source, root) or record.get("profile") != "default":
         return f"{path.name} is stale: the library, its data, the default profile or requirements.lock has changed."
+    if _cells(new) != _cells(notebook):
+        return TEXT_DIFFERS.format(path.name, source.name)
     return None
+
+
+TEXT_DIFFERS = "The text of {} differs from that of {}."
+
+
+def _cells(notebook: NotebookNode) -> list[tuple[str, str, Any]]:
+    return [(cell.cell_type, cell.source, cell.metadata) for cell in notebook.cells]
 
 
 def glued(path: Path) -> dict[str, Any]:
@@ -421,6 +459,8 @@ def plain_copies(root: Path = ROOT) -> dict[Path, str]:
 def refresh(names: Sequence[str] = (), root: Path = ROOT) -> None:
     """Execute the chapters that are stale, write their copies, and print what is done.
 
+    A chapter of which only the text changed is not executed.
+
     Parameters
     ----------
     names : sequence of str
@@ -437,6 +477,10 @@ def refresh(names: Sequence[str] = (), root: Path = ROOT) -> None:
         problem = problem_with(source, root)
         if problem is None:
             print(f"{source.stem}: up to date")
+            continue
+        if problem == TEXT_DIFFERS.format(source.with_suffix(".ipynb").name, source.name):
+            update_text(source)
+            print(f"{source.stem}: text updated")
             continue
         print(f"{source.stem}: executing ({problem})", flush=True)
         print(f"{source.stem}: {execute(source, source.with_suffix('.ipynb'), root=root):.0f} s", flush=True)
