@@ -262,7 +262,8 @@ def test_a_chapter_of_which_only_the_text_changed_keeps_its_results(small_root, 
     assert book.problem_with(source, small_root) is None
     assert new.cells[-1].source == "A new paragraph."
     outputs = [[c.outputs for c in nb.cells if c.cell_type == "code"] for nb in (old, new)]
-    assert outputs[0] == outputs[1] and any(outputs[0])
+    assert outputs[0] == outputs[1]
+    assert any(outputs[0])
     assert new.metadata == old.metadata
 
 
