@@ -16,7 +16,6 @@ from ntps_utils._utils.provenance import provenance
 from ntps_utils._utils.validation import check_choice
 from ntps_utils.evidence.experiment import ExperimentConfig, ExperimentResult, cell_frame, score_frame
 from ntps_utils.evidence.store import Store
-from ntps_utils.theory.score import SCORES
 
 RECORDED = ("lab", "real", "control", "rehearsal")
 """Names of the tables that ship with the library, see :func:`load_recorded`."""
