@@ -20,7 +20,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from torch.nn.functional import cross_entropy
 
 from ntps_utils._utils.validation import check_integer
-from ntps_utils.models.extraction import batch_overhead, hidden_states, length_batches, mean_pool, pad_batch
+from ntps_utils.models.extraction import batch_overhead, hidden_states, length_batches, mean_pool
 from ntps_utils.models.loading import CausalModel, evaluation_mode
 from ntps_utils.models.probes import logistic_probe
 from ntps_utils.theory.linear import Array
@@ -109,14 +109,14 @@ def token_features(
     means = np.empty((len(ids), len(places), model.dimension))
     with evaluation_mode(model.model), torch.inference_mode():
         for batch in length_batches(ids, range(len(ids)), BATCH, overhead=batch_overhead(model)):
-            rows = [ids[i] for i in batch]
-            present = pad_batch(rows, model.model.device)[1]
-            states = hidden_states(model, rows)
+            states = hidden_states(model, [ids[i] for i in batch])
             chosen = [states[place].float() for place in places]
-            length = present.shape[1]
-            tokens[batch, :length] = chosen[-1].cpu()
-            mask[batch, :length] = present.bool().cpu()
-            means[batch] = torch.stack([mean_pool(layer, present) for layer in chosen], 1).cpu().double().numpy()
+            length = chosen[-1].shape[1]
+            lengths = torch.tensor([len(ids[i]) for i in batch])
+            present = torch.arange(length) < lengths[:, None]
+            tokens[batch, :length], mask[batch, :length] = chosen[-1].cpu(), present
+            pooled = [mean_pool(layer, present.to(layer)) for layer in chosen]
+            means[batch] = torch.stack(pooled, 1).cpu().double().numpy()
             if progress is not None:
                 progress(len(batch))
     return TokenFeatures(tokens, mask, means, np.asarray(labels, np.int64))
