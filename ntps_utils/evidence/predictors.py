@@ -40,7 +40,7 @@ from ntps_utils.models.transferability import (
 )
 
 Source = Literal["features", "tokens", "gradients"]
-"""What a predictor needs: mean tokens of the last layer, every token, or gradients."""
+"""What a predictor needs: text features, every token, or gradients."""
 
 
 class Case:
@@ -90,14 +90,20 @@ class Case:
         """Tokens of all texts."""
         return tokenize(self.model, self.data, self.max_length)
 
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Four layers at equal distances, the last of which is the last layer; fewer for a small model."""
+        last = self.model.n_layers - 1
+        return tuple(sorted({round(last * part / 4) for part in range(1, 5)}))
+
     @cached_property
     def extraction(self) -> Extraction:
-        """Moments and mean tokens of the last layer."""
+        """Moments and mean tokens of four layers."""
         return extract(
             self.model,
             self.data,
-            layers="last",
-            features="last",
+            layers=self.layers,
+            features=self.layers,
             batch_size=self.batch_size,
             tokens=self.tokens,
             progress=self._counter("reading texts"),
@@ -107,7 +113,8 @@ class Case:
     def scores(self) -> dict[tuple[str, bool], ScoreSetting]:
         """Scores at half of the features, by subspace and centering."""
         settings = score_extraction(self.extraction, ExperimentConfig().spectrum, controls=True, seed=self.seed)
-        return {(s.subspace, s.centered): s for s in settings if s.rule == "half"}
+        last = self.layers[-1]
+        return {(s.subspace, s.centered): s for s in settings if s.rule == "half" and s.layer == last}
 
     @cached_property
     def features(self) -> FrozenFeatures:
@@ -132,6 +139,23 @@ class Case:
         return 1.0 - headroom(self.features)
 
     @cached_property
+    def layer_accuracy(self) -> dict[int, float]:
+        """Cross-validated accuracy of a logistic probe of each of the four layers."""
+        found = {
+            layer: 1.0 - headroom(replace(self.features, features=np.asarray(self.extraction.features[layer], float)))
+            for layer in self.layers[:-1]
+        }
+        return found | {self.layers[-1]: self.accuracy}
+
+    @cached_property
+    def layers_accuracy(self) -> float:
+        """Cross-validated accuracy of a logistic probe of the four layers at once."""
+        labels = self.features.labels
+        rows = np.bincount(labels)[labels] > 1
+        layers = [self.extraction.features[layer][rows] for layer in self.layers]
+        return multi_layer_accuracy(layers, labels[rows], seed=self.seed)
+
+    @cached_property
     def words_accuracy(self) -> float:
         """Cross-validated accuracy of a bag of words."""
         labels = self.features.labels
@@ -140,7 +164,7 @@ class Case:
 
     @cached_property
     def token_features(self) -> TokenFeatures:
-        """Features of every token, and means of four layers; takes a pass."""
+        """Features of every token; takes a pass."""
         data = self.common
         assert data.ids is not None
         return token_features(self.model, data.ids, data.labels, progress=self._counter("reading tokens"))
@@ -233,6 +257,9 @@ PREDICTORS: Mapping[str, Predictor] = MappingProxyType(
         "words": Predictor(
             "bag of words minus the probe", "features", lambda case: case.words_accuracy - case.accuracy
         ),
+        "layers": Predictor(
+            "four layers minus the last", "features", lambda case: case.layers_accuracy - case.accuracy
+        ),
         "attention": Predictor(
             "attention minus mean pooling",
             "tokens",
@@ -242,11 +269,6 @@ PREDICTORS: Mapping[str, Predictor] = MappingProxyType(
             "loss of mean pooling minus that of attention",
             "tokens",
             lambda case: case.attention.mean_cross_entropy - case.attention.cross_entropy,
-        ),
-        "layers": Predictor(
-            "four layers minus the last",
-            "tokens",
-            lambda case: multi_layer_accuracy(case.token_features, seed=case.seed) - case.accuracy,
         ),
         "linearized": Predictor("linearized gain in accuracy", "gradients", lambda case: case.linearization.accuracy),
         "linearized_loss": Predictor(
