@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
@@ -59,6 +60,8 @@ class Case:
         Random seed for folds and random projections.
     target_modules : tuple of str, optional
         Modules that LoRA adapts; by default the query, key and value projections.
+    checkpoint : Path, optional
+        File for the state of the first pass, see :func:`ntps_utils.models.extraction.extract`.
     progress : callable, optional
         Called with the name of a step, the number of finished parts and their total.
 
@@ -80,10 +83,12 @@ class Case:
         batch_size: int = EXTRACTION_BATCH,
         seed: int = 0,
         target_modules: tuple[str, ...] | None = None,
+        checkpoint: Path | None = None,
         progress: Callable[[str, int, int], None] | None = None,
     ) -> None:
         self.model, self.data, self.seed, self.target_modules = model, data, seed, target_modules
-        self.max_length, self.batch_size, self._progress = max_length, batch_size, progress
+        self.max_length, self.batch_size = max_length, batch_size
+        self._checkpoint, self._progress = checkpoint, progress
 
     @cached_property
     def tokens(self) -> Tokens:
@@ -106,6 +111,7 @@ class Case:
             features=self.layers,
             batch_size=self.batch_size,
             tokens=self.tokens,
+            checkpoint=self._checkpoint,
             progress=self._counter("reading texts"),
         )
 
