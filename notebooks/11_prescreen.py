@@ -61,7 +61,7 @@ import pandas as pd
 from IPython.display import Markdown
 from myst_nb import glue
 
-from ntps_utils.evidence.advice import advise_left_out
+from ntps_utils.evidence.advice import advise_left_out, left_out_advisors
 from ntps_utils.evidence.calibration import load_calibration
 from ntps_utils.evidence.cost import duration
 from ntps_utils.evidence.prescreen import HEADLINES, LABELS, prescreen
@@ -196,11 +196,14 @@ pd.DataFrame(
 
 # %%
 median = recorded.cells["gain"].median()
-decided = {}
-for label, budget in {"frozen model": 0.0, "trial run of at most 10%": 0.1}.items():
-    decided[label] = advise_left_out(
-        recorded.cells, recorded.steps(1000), threshold=median, trial=budget
-    )
+advisors = left_out_advisors(recorded.cells, recorded.steps(1000))
+decided = {
+    label: advise_left_out(recorded.cells, advisors, threshold=median, trial=budget)
+    for label, budget in {
+        "frozen model": 0.0,
+        "trial run of at most 10%": 0.1,
+    }.items()
+}
 pd.DataFrame(
     {
         label: {

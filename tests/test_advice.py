@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ntps_utils.evidence.advice import Advisor, Step, advise_left_out, regret
+from ntps_utils.evidence.advice import Advisor, Step, left_out_advisors, regret
+from ntps_utils.evidence.advice import advise_left_out as decide_left_out
 
 STEPS = (
     Step("frozen model", (("headroom",), ("headroom", "score")), 0.1),
@@ -32,6 +33,10 @@ def cells(kind: str, n_datasets: int = 12, seed: int = 0) -> pd.DataFrame:
             "group": datasets,
         }
     )
+
+
+def advise_left_out(table: pd.DataFrame, steps: tuple[Step, ...], **options: float) -> pd.DataFrame:
+    return decide_left_out(table, left_out_advisors(table, steps), **options)
 
 
 def test_the_first_step_with_skill_decides():

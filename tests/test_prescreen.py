@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from ntps_utils.cli.main import app
 from ntps_utils.evidence import prescreen as module
-from ntps_utils.evidence.advice import Advisor, Step, advise_left_out
+from ntps_utils.evidence.advice import Advisor, Step, advise_left_out, left_out_advisors
 from ntps_utils.evidence.calibration import load_calibration, trial_values
 from ntps_utils.evidence.experiment import ExperimentConfig
 from ntps_utils.evidence.predictors import PREDICTORS, Case, Predictor
@@ -112,7 +112,8 @@ def test_the_tool_decides_as_its_evaluation_on_left_out_datasets(case, tmp_path,
     model, data = case
     file = recorded(tmp_path, "trial", seed=2)
     calibration = load_calibration(file)
-    found = advise_left_out(calibration.cells, calibration.steps(200), threshold=0.1, trial=0.1)
+    advisors = left_out_advisors(calibration.cells, calibration.steps(200))
+    found = advise_left_out(calibration.cells, advisors, threshold=0.1, trial=0.1)
     assert set(found["answer"]) >= {"yes", "no"}
     assert found["step"].nunique() > 1
     values: dict[str, float] = {}

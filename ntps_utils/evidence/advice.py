@@ -7,7 +7,7 @@ first step that decides. The tool ``ntps prescreen`` and the evaluation on left-
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -263,40 +263,57 @@ class Advisor:
         return advice
 
 
-def advise_left_out(
-    cells: pd.DataFrame, steps: Sequence[Step], *, threshold: float, trial: float = 0.0, level: float = LEVEL
-) -> pd.DataFrame:
-    """Decide for every recorded run, from the runs of other groups.
+def left_out_advisors(cells: pd.DataFrame, steps: Sequence[Step], *, level: float = LEVEL) -> dict[str, Advisor]:
+    """Fit one advisor without each group of the recorded runs.
 
     Parameters
     ----------
     cells, steps, level
         See :class:`Advisor`.
+
+    Returns
+    -------
+    dict of str to Advisor
+        By group.
+    """
+    return {
+        group: Advisor(cells[cells["group"] != group], steps, level=level) for group in dict.fromkeys(cells["group"])
+    }
+
+
+def advise_left_out(
+    cells: pd.DataFrame, advisors: Mapping[str, Advisor], *, threshold: float, trial: float = 0.0
+) -> pd.DataFrame:
+    """Decide for every recorded run, from the runs of other groups.
+
+    Parameters
+    ----------
+    cells : DataFrame
+        See :class:`Advisor`.
+    advisors : mapping of str to Advisor
+        Result of :func:`left_out_advisors`.
     threshold, trial
         See :meth:`Advisor.advise`.
 
     Returns
     -------
     DataFrame
-        Fields of :class:`Advice`, ``true_gain``, and ``right``: whether a "yes" or "no" is right.
+        Fields of :class:`Advice`, ``has_skill``, ``true_gain``, and ``right``: whether a "yes" or "no" is right.
     """
     rows = []
-    for group in dict.fromkeys(cells["group"]):
-        advisor = Advisor(cells[cells["group"] != group], steps, level=level)
-        for index, cell in cells[cells["group"] == group].iterrows():
-            values = cell.to_dict()
-            advice = advisor.advise(values.__getitem__, threshold=threshold, trial=trial)
-            is_worth = cell["gain"] >= threshold
-            rows.append(
-                {
-                    "cell": index,
-                    **vars(advice),
-                    "has_skill": advice.has_skill,
-                    "true_gain": cell["gain"],
-                    "right": None if advice.answer == "open" else (advice.answer == "yes") == is_worth,
-                }
-            )
-    return pd.DataFrame(rows).set_index("cell").reindex(cells.index)
+    for index, cell in cells.iterrows():
+        advice = advisors[cell["group"]].advise(cell.to_dict().__getitem__, threshold=threshold, trial=trial)
+        is_worth = cell["gain"] >= threshold
+        rows.append(
+            {
+                "cell": index,
+                **vars(advice),
+                "has_skill": advice.has_skill,
+                "true_gain": cell["gain"],
+                "right": None if advice.answer == "open" else (advice.answer == "yes") == is_worth,
+            }
+        )
+    return pd.DataFrame(rows).set_index("cell")
 
 
 def regret(gain: Array, run: Array, cost: Array, threshold: float) -> Array:
