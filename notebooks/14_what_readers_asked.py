@@ -212,7 +212,7 @@ for label in ("lab", "real"):
 #
 # ## Does it hold on datasets that were not used to choose?
 #
-# The honest form of "it correlates with probe accuracy": predict the chance-adjusted accuracy of each dataset from the others, by its score at a setting fixed in advance, and compare with predicting their mean. For the
+# The honest form of "it correlates with probe accuracy": predict the chance-adjusted accuracy of each dataset from the others, by its score at a setting fixed in advance, and compare with predicting their median. For the
 # paper's own cells there is only the chosen setting, and accuracy on the training texts.
 
 # %% tags=["hide-input"]
