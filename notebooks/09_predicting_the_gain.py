@@ -16,7 +16,7 @@
 #
 # :::{admonition} After this chapter you can
 # :class: tip
-# - tell a correlation from a prediction, and give a prediction in points of accuracy with an interval that holds as often as it says;
+# - distinguish a correlation from a prediction, and give a prediction in points of accuracy with an interval of known coverage;
 # - compare a score with rivals that are cheaper, and with no predictor at all;
 # - say what a decision rule would have cost and saved.
 #
@@ -24,7 +24,7 @@
 # :::
 #
 # **The paper says** {cite}`cheng2025ntps` that NTPS predicts how much LoRA will gain, and can therefore prescreen finetuning runs. **The code does** what a user would have
-# to do: predict the gain on datasets it has not seen, from numbers known before any finetuning ({func}`ntps_utils.evidence.statistics.predict_held_out`). **We find** what the boxes say.
+# to do: predict the gain on datasets it has not seen, from numbers known before any finetuning ({func}`ntps_utils.evidence.statistics.predict_held_out`). **We find** that on datasets left out the paper's score predicts no better than the mean gain, in the lab and on real texts.
 
 # %% tags=["parameters"]
 profile = "default"
@@ -156,7 +156,7 @@ for name in ("lab", "real"):
 #
 # ## How large is the error on a new dataset?
 #
-# A correlation is computed with all gains in hand. A user has none. So each dataset is left out in turn; its gains are predicted from the others, and the error is compared with that of
+# A correlation needs all gains, and a user with a new dataset has none. So each dataset is left out in turn; its gains are predicted from the others, and the error is compared with that of
 # predicting their mean.
 
 # %% tags=["hide-input"]
@@ -252,10 +252,10 @@ for name in ("lab", "real"):
 # %% [markdown]
 # The Euclidean score's skill is {glue:text}`lab_e_skill:.2f` ({glue:text}`lab_e_skill_low:.2f` to {glue:text}`lab_e_skill_high:.2f`) in the lab and {glue:text}`real_e_skill:.2f`
 # ({glue:text}`real_e_skill_low:.2f` to {glue:text}`real_e_skill_high:.2f`) on real texts. Of the twelve rows of
-# {numref}`fig-gain-skill`, those with an interval above zero: in the lab {glue:text}`with_skill_lab`; on real texts {glue:text}`with_skill_real`. (Of twenty-four intervals without any skill, about 0.6 would lie above zero.)
+# {numref}`fig-gain-skill`, these have an interval above zero: in the lab {glue:text}`with_skill_lab`, and on real texts {glue:text}`with_skill_real`. (Of twenty-four intervals without any skill, about 0.6 would lie above zero by chance.)
 #
-# The intervals from all nine predictors held in {glue:text}`lab_all_coverage:.0%` of the lab's cells and {glue:text}`real_all_coverage:.0%` of the real ones; 80% was asked for. Their width says how
-# little or much is known: {glue:text}`lab_all_width:.2f` and {glue:text}`real_all_width:.2f` in accuracy.
+# The intervals from all nine predictors contain the gain in {glue:text}`lab_all_coverage:.0%` of the lab's cells and {glue:text}`real_all_coverage:.0%` of the real ones; their level is 80%. Their mean widths are {glue:text}`lab_all_width:.2f` and {glue:text}`real_all_width:.2f` in accuracy,
+# more than twice the standard deviation of the gains.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Measured against predicted gain with 80 percent intervals for cells whose dataset was left out, in the lab and on real texts, with the diagonal."}, "figure": {"caption": "Predicted and measured gain. Every cell's dataset was left out of the fit; from all nine predictors, with 80% intervals.", "name": "fig-gain-predicted"}}
 figure, axes = panels(len(tables), height=3.4)
@@ -285,7 +285,7 @@ _ = axes[0].legend(title="80% interval", fontsize=8, title_fontsize=8)
 # %% [markdown]
 # ## What skipping would have cost
 #
-# A prescreening tool does not need the gain; it needs a decision. Suppose the cells with the lowest prediction (each from other datasets) are skipped. The accuracy lost is the mean of the
+# A prescreening tool has to decide which runs to make, and does not need the gain itself. Suppose the cells with the lowest prediction (each from other datasets) are skipped. The accuracy lost is the mean of the
 # gains forgone; the time saved is that of the runs.
 
 # %%
@@ -355,7 +355,7 @@ for name in ("lab", "real"):
 # %% [markdown]
 # With half of the runs skipped, the scores would have lost {glue:text}`lost_lab_scores:.1f` points of mean accuracy in the lab and {glue:text}`lost_real_scores:.1f` on real texts (saving
 # {glue:text}`saved_lab_scores:.0%` and {glue:text}`saved_real_scores:.0%` of the time), the rivals {glue:text}`lost_lab_rivals:.1f` and {glue:text}`lost_real_rivals:.1f`. Skipping at random loses
-# {glue:text}`chance_lab:.1f` and {glue:text}`chance_real:.1f`, and less than {glue:text}`chance_lab_low:.1f` and {glue:text}`chance_real_low:.1f` in one draw out of forty.
+# {glue:text}`chance_lab:.1f` and {glue:text}`chance_real:.1f`; in one draw out of forty it loses less than {glue:text}`chance_lab_low:.1f` and {glue:text}`chance_real_low:.1f`.
 # Try other shares, and single predictors as rules:
 
 # %% tags=["remove-input"]
@@ -377,7 +377,7 @@ HTML(
 # %% [markdown]
 # ## The paper's own cells
 #
-# The same exercise on the 96 released cells ({doc}`10_the_papers_numbers`), with what is in them: the NTPS that was chosen for the gain, and the headroom of the frozen head on test texts.
+# We repeat the prediction on the 96 released cells ({doc}`10_the_papers_numbers`). They contain the NTPS whose setting was chosen for the gain, and the headroom of the frozen head on test texts.
 
 # %% tags=["hide-input"]
 reported = load_paper_cells()
@@ -427,9 +427,9 @@ for label, key in (("NTPS", "ntps"), ("headroom", "room"), ("both", "both")):
 #
 # ## Summary
 #
-# - A prediction is an error in points on a dataset that was left out, beside the error of the mean.
-# - Intervals from whole datasets left out hold about as often as they say; their width is the honest answer to "what do we know".
-# - Headroom is free, coupled to the gain, and the rival to beat.
+# - Judge a predictor by its error in points on datasets that were left out, beside the error of predicting the mean.
+# - Intervals from whole datasets left out contain the gain about as often as their level says, on average over all cells.
+# - Headroom needs no finetuning and is coupled to the gain; compare every predictor with it.
 #
 # ## Quiz
 #
@@ -441,7 +441,7 @@ for label, key in (("NTPS", "ntps"), ("headroom", "room"), ("both", "both")):
 #
 # :::{admonition} Answer
 # :class: dropdown
-# (a). Skill compares errors with a simple prediction from the same calibration. A correlation can be positive with a skill of 0.
+# (a). Skill compares errors with those of a simple prediction, the mean gain of the other datasets. (b) is wrong because single predictions can be right; only the mean error counts. (c) is wrong because a predictor can rank gains correctly and still be wrong about their size.
 # :::
 #
 # **2.** 80% intervals contain 80% of all gains, and none of the ten largest. Are they valid?
@@ -452,7 +452,7 @@ for label, key in (("NTPS", "ntps"), ("headroom", "room"), ("both", "both")):
 #
 # :::{admonition} Answer
 # :class: dropdown
-# (b). Marginal coverage says nothing about a group of cases. If LoRA pays where intervals fail, that has to be said.
+# (b). Coverage is an average over all cases, and says nothing about a group of them. (a) is wrong because the level of 80% refers to that average, which is right. (c) is wrong because nothing in the question depends on the size of the model. If intervals fail where LoRA gains most, a report has to say so.
 # :::
 #
 # **3.** Why is headroom hard to beat as a predictor?
@@ -463,7 +463,7 @@ for label, key in (("NTPS", "ntps"), ("headroom", "room"), ("both", "both")):
 #
 # :::{admonition} Answer
 # :class: dropdown
-# (c). Where the probe is nearly perfect nothing is left to gain. It uses training texts only, by cross-validation.
+# (c). Where the probe is nearly perfect, little can be gained. (a) is wrong because it is computed from training texts only, by cross-validation. (b) is wrong because it is known before finetuning; both contain the accuracy of a frozen head, which couples them.
 # :::
 #
 # ## Exercises
