@@ -392,7 +392,7 @@ glue("words_symmetric_high", float(words["symmetric"].max()), display=False)
 #
 # :::{admonition} Answer
 # :class: dropdown
-# (a). A language model computes other feature vectors for shuffled words, so every moment changes. (b) is wrong because the symmetric part is $\tfrac12(\E[p_T p_T^\top] - G)$, which is not zero in any order; the antisymmetric part vanishes when every order of the feature vectors is equally likely. (c) is wrong because the identity is about a fixed bag of feature vectors; it would hold if the *features* were shuffled.
+# (a). A language model computes other feature vectors for shuffled words, so every moment changes. (b) is wrong because the symmetric part is $\tfrac12(\E[p_T p_T^\top] - G)$, which in general is not zero; the antisymmetric part vanishes when every order of the feature vectors is equally likely. (c) is wrong because the identity is about a fixed bag of feature vectors; it would hold if the *features* were shuffled.
 # :::
 #
 # ## Exercises

@@ -274,7 +274,7 @@ for key, frame in zip(("lab", "smol", "gemma"), (lab_facts, *large), strict=True
 # Below the last layer of the real models the first token of a text is up to {glue:text}`first_smol:.0f` (smollm2) and {glue:text}`first_gemma:.0f` (gemma) times as long as other tokens, and a
 # single feature holds up to {glue:text}`largest_smol:.0%` and {glue:text}`largest_gemma:.0%` of all squares: *massive activations* {cite}`sun2024massive`. They carry no information about the text, because they are
 # nearly the same in every text, but they enter every prefix sum. The effective rank is small in these layers for the same reason: a few directions hold most of the variance. The condition number of $A_0$, with features scaled to unit variance, is up to {glue:text}`condition_lab:.0e` in the lab's model,
-# {glue:text}`condition_smol:.0e` in smollm2 and {glue:text}`condition_gemma:.0e` in gemma. Moments of such features need more digits than those of the lab's model, which is the subject of the next section.
+# {glue:text}`condition_smol:.0e` in smollm2 and {glue:text}`condition_gemma:.0e` in gemma. The next section asks whether single precision is enough for such features.
 #
 # ## Precision and rank
 #

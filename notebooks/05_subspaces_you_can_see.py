@@ -111,7 +111,7 @@ handles, names = grid[0, 0].get_legend_handles_labels()
 _ = figure.legend(handles, names, loc="outside lower center", ncols=4, markerscale=2)
 
 # %% [markdown]
-# In perception coordinates some topics stand apart and the others overlap: eight topics have seven perception directions, of which the picture shows two. In autoregressive coordinates all topics are mixed, because these directions serve the next word, which depends mostly on grammar. Texts of different topics can therefore be close for prediction and far apart for the task, as in the paper's figure.
+# In perception coordinates some topics stand apart and the others overlap: eight topics have seven perception directions, of which the picture shows two. In autoregressive coordinates all topics are mixed, because these directions serve the next word, which depends first of all on grammar. Two texts of one topic can therefore be far apart in autoregressive coordinates and close in perception coordinates, as in the paper's figure.
 #
 # ## Words
 #

@@ -332,7 +332,7 @@ glue("n_settings", len(found["ntps"]), display=False)
 glue("n_tasks", len(names), display=False)
 
 # %% [markdown]
-# The histograms lie far to the right of zero. With {glue:text}`n_settings` settings and {glue:text}`n_tasks` tasks, the largest coefficient is large even when tasks are permuted, because it was chosen as the largest. A coefficient that was chosen in this way must therefore be compared with the histogram, not with zero. The table shows the same numbers.
+# Nearly all of each histogram lies to the right of zero. With {glue:text}`n_settings` settings and {glue:text}`n_tasks` tasks, the largest coefficient is large even when tasks are permuted, because it was chosen as the largest. A coefficient that was chosen in this way must therefore be compared with the histogram, not with zero. The table shows the same numbers.
 
 # %% tags=["hide-input"]
 pd.DataFrame(

@@ -135,7 +135,7 @@ glue("mag_chance", float(magnitude["k / d"].mean()), display=False)
 # The mean NTPS is {glue:text}`mag_mean:.2f`, far above the {glue:text}`mag_chance:.2f` of a uniformly random half of the features. But {glue:text}`mag_inside` of {glue:text}`mag_all` tasks lie inside the range of
 # subspaces with the same construction and a random target, and {glue:text}`mag_below` below it. The net score, NTPS minus the mean of that range, is {glue:text}`mag_net:+.2f` in the mean ({glue:text}`mag_net_low:+.2f` to {glue:text}`mag_net_high:+.2f`). The half with
 # the *largest* variance scores {glue:text}`mag_pca:.2f`. So a high NTPS says that U and V share the directions in which the features vary *little*: $U = S^{-1} C \cdots$ and $V = A_0^{-1/2} \cdots$ both divide by a
-# variance, and divide most where it is small. The symmetric half of $A_1$ scores {glue:text}`mag_symmetric:.2f`, the whole {glue:text}`mag_mean:.2f`. So read the net score, and compare tasks within one model. The task-weighted score needs no control, because it is a share of the explainable loss: 0.8 means that keeping only these $k$ directions loses a fifth of what a linear probe could explain ({eq}`eq-identity`).
+# variance, and divide most where it is small. The symmetric half of $A_1$ scores {glue:text}`mag_symmetric:.2f`, the whole {glue:text}`mag_mean:.2f`. So read the net score, and compare tasks within one model. The task-weighted score has a meaning of its own as a share of the explainable loss: by {eq}`eq-identity`, 0.8 means that keeping only these $k$ directions loses a fifth of what a linear probe could explain. Without centering this includes the class frequencies (chapter 2).
 #
 # The next table is the same for three real models that read movie reviews ({glue:text}`mag_texts` texts of sst2, last layer; recorded).
 
@@ -260,9 +260,9 @@ for key, at in {
 
 # %% [markdown]
 # Skill is one minus the ratio of the two errors. That of the Euclidean score is {glue:text}`hold_lab_e_skill:.2f` ({glue:text}`hold_lab_e_from:.2f` to {glue:text}`hold_lab_e_to:.2f`) in the lab and
-# {glue:text}`hold_real_e_skill:.2f` ({glue:text}`hold_real_e_from:.2f` to {glue:text}`hold_real_e_to:.2f`) on real texts, so it predicts no better than the mean; that of the metric-matched score is {glue:text}`hold_lab_m_skill:.2f`
+# {glue:text}`hold_real_e_skill:.3f` ({glue:text}`hold_real_e_from:.3f` to {glue:text}`hold_real_e_to:.3f`) on real texts, so it predicts no better than the mean; that of the metric-matched score is {glue:text}`hold_lab_m_skill:.2f`
 # ({glue:text}`hold_lab_m_from:.2f` to {glue:text}`hold_lab_m_to:.2f`) and {glue:text}`hold_real_m_skill:.2f` ({glue:text}`hold_real_m_from:.2f` to {glue:text}`hold_real_m_to:.2f`). In the paper's cells the chosen NTPS has
-# {glue:text}`hold_paper_skill:.3f` ({glue:text}`hold_paper_from:.3f` to {glue:text}`hold_paper_to:.3f`), although its setting was chosen on all of them. In these rows all models share one regression.
+# {glue:text}`hold_paper_skill:.3f` ({glue:text}`hold_paper_from:.3f` to {glue:text}`hold_paper_to:.3f`), although its setting was chosen on all of them. In all rows one regression is fitted to the cells of all models together.
 #
 # ## Are the bounds' constants small enough to matter?
 #
@@ -517,7 +517,7 @@ for column, key in {"ntps": "e", "ntps_metric": "m", "ntps_task": "t"}.items():
     )
 
 # %% [markdown]
-# Shuffled pretraining makes the probe worse on most tasks that it can read, as it should, since the order of words is lost. The Euclidean score does not fall with it.
+# Shuffled pretraining makes the probe worse on most of the tasks that it can read, since the order of words is lost. The Euclidean score does not fall with it; it rises.
 # Untrained, after 400 and after 4,000 steps the Euclidean score is {glue:text}`stage_e_untrained:.2f`, {glue:text}`stage_e_400:.2f` and {glue:text}`stage_e_4000:.2f`, the metric-matched one {glue:text}`stage_m_untrained:.2f`,
 # {glue:text}`stage_m_400:.2f` and {glue:text}`stage_m_4000:.2f`, the probe {glue:text}`stage_probe_untrained:.2f`, {glue:text}`stage_probe_400:.2f` and {glue:text}`stage_probe_4000:.2f`. Shuffled pretraining gives
 # {glue:text}`stage_e_shuffled:.2f`, {glue:text}`stage_m_shuffled:.2f` and {glue:text}`stage_probe_shuffled:.2f`. The model with the highest Euclidean score is *{glue:text}`stages_highest`*, and the one with the worst probe is *{glue:text}`stages_worst`*. {glue:text}`stages_reading` Task by task, the change of the probe from ordered to shuffled pretraining has a rank correlation of
@@ -551,7 +551,7 @@ for column, key in {"ntps": "e", "ntps_metric": "m", "ntps_task": "t"}.items():
 #
 # :::{admonition} Answer
 # :class: dropdown
-# (a). The statement is about small steps. (b) is wrong because far from the start the kernel is another one, and LoRA may learn the task after a plateau. (c) is wrong because the statement holds for the adapters at hand, and says nothing about other ranks.
+# (a). The statement is about small steps. (b) is wrong because far from the start the kernel is another one, and LoRA may learn the task after a plateau. (c) is wrong because the statement is about adapters of the given rank, and says nothing about other ranks.
 # :::
 #
 # **3.** What does a model that was pretrained on shuffled words control for?

@@ -108,19 +108,16 @@ def figure(name: str) -> nbformat.NotebookNode:
     return nbformat.v4.new_code_cell("1", metadata={"mystnb": {"figure": {"caption": "One.", "name": name}}})
 
 
-TEXT, HEADING, CODE = (
-    nbformat.v4.new_markdown_cell("It rises."),
-    nbformat.v4.new_markdown_cell("## Next\n\n"),
-    nbformat.v4.new_code_cell("2"),
-)
+def markdown(source: str) -> nbformat.NotebookNode:
+    return nbformat.v4.new_markdown_cell(source)
 
 
 @pytest.mark.parametrize(
     ("cells", "missing"),
     [
-        ([figure("fig-a"), TEXT, figure("fig-b"), CODE, TEXT], []),
-        ([figure("fig-a"), figure("fig-b"), TEXT], ["fig-a"]),
-        ([TEXT, figure("fig-a"), CODE, figure("fig-b"), HEADING], ["fig-a", "fig-b"]),
+        ([figure("fig-a"), markdown("It rises."), figure("fig-b"), markdown("## Next\n\nIt falls.")], []),
+        ([figure("fig-a"), figure("fig-b"), markdown("It rises.")], ["fig-a"]),
+        ([markdown("It rises."), figure("fig-a"), nbformat.v4.new_code_cell("2"), markdown("## Next\n\n")], ["fig-a"]),
     ],
 )
 def test_figures_without_text_are_found(cells, missing):
