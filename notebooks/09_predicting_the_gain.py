@@ -16,7 +16,7 @@
 #
 # :::{admonition} After this chapter you can
 # :class: tip
-# - tell a correlation from a prediction, and give a prediction in points of accuracy with an interval that holds as often as it says;
+# - distinguish a correlation from a prediction, and give a prediction in points of accuracy with an interval of known coverage;
 # - compare a score with rivals that are cheaper, and with no predictor at all;
 # - say what a decision rule would have cost and saved.
 #
@@ -176,7 +176,7 @@ for name in ("lab", "real"):
 #
 # ## How large is the error on a new dataset?
 #
-# A correlation is computed with all gains in hand. A user has none. So each dataset is left out in turn; its gains are predicted from the others, and the error is compared with that of
+# A correlation needs all gains, and a user with a new dataset has none. So each dataset is left out in turn; its gains are predicted from the others, and the error is compared with that of
 # predicting their median.
 
 # %% tags=["hide-input"]
@@ -207,7 +207,7 @@ by_model = {
     for label in ("the three scores", "the rivals", "all nine")
 }
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Skill of nine predictors and three groups of them on left-out datasets, with intervals, in the lab and on real texts; zero is the median."}, "figure": {"caption": "Skill on datasets not seen. Share of the median's error that a predictor saves; below zero it is worse than the median. 95% intervals from resampling datasets.", "name": "fig-gain-skill"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Skill of nine predictors and three groups of them on left-out datasets, with intervals, in the lab and on real texts; zero is the median."}, "figure": {"caption": "Skill on left-out datasets. Share of the median's error that a predictor saves; below zero it is worse than the median. 95% intervals from resampling datasets.", "name": "fig-gain-skill"}}
 figure, axes = panels(len(tables), height=4.2)
 labels = list(GROUPS)
 shades = [COLORS[shade_of.get(c, "other")] for c in PREDICTORS]
@@ -272,7 +272,7 @@ for name in ("lab", "real"):
 # %% [markdown]
 # The Euclidean score's skill is {glue:text}`lab_e_skill:.2f` ({glue:text}`lab_e_skill_low:.2f` to {glue:text}`lab_e_skill_high:.2f`) in the lab and {glue:text}`real_e_skill:.2f`
 # ({glue:text}`real_e_skill_low:.2f` to {glue:text}`real_e_skill_high:.2f`) on real texts. Of the twelve rows of
-# {numref}`fig-gain-skill`, those with an interval above zero: in the lab {glue:text}`with_skill_lab`; on real texts {glue:text}`with_skill_real`. (Of twenty-four intervals without any skill, about 0.6 would lie above zero.)
+# {numref}`fig-gain-skill`, these have an interval above zero: in the lab {glue:text}`with_skill_lab`, and on real texts {glue:text}`with_skill_real`. (Of twenty-four intervals without any skill, about 0.6 would lie above zero by chance.)
 #
 # The intervals from all nine predictors held in {glue:text}`lab_all_coverage:.0%` of the lab's cells and {glue:text}`real_all_coverage:.0%` of the real ones; 80% was asked for. They are
 # {glue:text}`lab_all_width:.2f` and {glue:text}`real_all_width:.2f` wide, in accuracy: as wide as most gains differ.
@@ -303,6 +303,9 @@ for ax, name in zip(axes, tables, strict=True):
     ax.set(title=TITLES[name], xlabel="measured gain (points)")
 axes[0].set_ylabel("predicted gain (points)")
 _ = axes[0].legend(title="80% interval", fontsize=8, title_fontsize=8)
+
+# %% [markdown]
+# In the lab the predictions stay near the middle while the measured gains spread widely: the nine numbers do not tell the cells in which LoRA gains much from the others.
 
 # %%
 rows = {}
@@ -499,7 +502,7 @@ for key, rule in {
 #
 # ## What skipping would have cost
 #
-# A prescreening tool does not need the gain; it needs a decision. Suppose the cells with the lowest prediction (each from other datasets) are skipped. The accuracy lost is the mean of the
+# A prescreening tool has to decide which runs to make, and does not need the gain itself. Suppose the cells with the lowest prediction (each from other datasets) are skipped. The accuracy lost is the mean of the
 # gains forgone; the time saved is that of the runs.
 
 # %%
@@ -569,7 +572,7 @@ for name in ("lab", "real"):
 # %% [markdown]
 # With half of the runs skipped, the scores would have lost {glue:text}`lost_lab_scores:.1f` points of mean accuracy in the lab and {glue:text}`lost_real_scores:.1f` on real texts (saving
 # {glue:text}`saved_lab_scores:.0%` and {glue:text}`saved_real_scores:.0%` of the time), the rivals {glue:text}`lost_lab_rivals:.1f` and {glue:text}`lost_real_rivals:.1f`. Skipping at random loses
-# {glue:text}`chance_lab:.1f` and {glue:text}`chance_real:.1f`, and less than {glue:text}`chance_lab_low:.1f` and {glue:text}`chance_real_low:.1f` in one draw out of forty.
+# {glue:text}`chance_lab:.1f` and {glue:text}`chance_real:.1f`; in one draw out of forty it loses less than {glue:text}`chance_lab_low:.1f` and {glue:text}`chance_real_low:.1f`.
 # Try other shares, and single predictors as rules:
 
 # %% tags=["remove-input"]
@@ -591,7 +594,7 @@ HTML(
 # %% [markdown]
 # ## The paper's own cells
 #
-# The same exercise on the 96 released cells ({doc}`10_the_papers_numbers`), with what is in them: the NTPS that was chosen for the gain, and the headroom of the frozen head on test texts. The claim is
+# We repeat the prediction on the 96 released cells ({doc}`10_the_papers_numbers`). They contain the NTPS whose setting was chosen for the gain, and the headroom of the frozen head on test texts. The claim is
 # made within models, whose chosen layers and widths differ, so a regression is fitted to each model, with each dataset left out. One dataset, pairs of medical questions, has near-copies across its
 # splits (chapter 10), and is shown with and without. *Regret of skipping half*: the mean gain of the half with the largest gains minus that of the half that is kept.
 
@@ -660,7 +663,7 @@ for label, end in (("all 12 datasets", ""), ("without medical pairs", "_11")):
 #
 # ## Summary
 #
-# - A prediction is an error in points on a dataset that was left out, beside the error of the median.
+# - Judge a predictor by its error in points on datasets that were left out, beside the error of predicting the median.
 # - Intervals from left-out datasets hold about as often as they say on average, and not where LoRA gains most.
 # - The first tenth of a LoRA run says more about its gain than any number from the frozen model.
 #
@@ -674,7 +677,7 @@ for label, end in (("all 12 datasets", ""), ("without medical pairs", "_11")):
 #
 # :::{admonition} Answer
 # :class: dropdown
-# (a). Skill compares errors with a simple prediction from the same calibration. A correlation can be positive with a skill of 0.
+# (a). Skill compares errors with those of a simple prediction, the median gain of the other datasets. (b) is wrong because single predictions can be right; only the mean error counts. (c) is wrong because a predictor can rank gains correctly and still be wrong about their size.
 # :::
 #
 # **2.** 80% intervals contain 80% of all gains, and none of the ten largest. Are they valid?
@@ -685,7 +688,7 @@ for label, end in (("all 12 datasets", ""), ("without medical pairs", "_11")):
 #
 # :::{admonition} Answer
 # :class: dropdown
-# (b). Marginal coverage says nothing about a group of cases. If LoRA pays where intervals fail, that has to be said.
+# (b). Coverage is an average over all cases, and says nothing about a group of them. (a) is wrong because the level of 80% refers to that average, which is right. (c) is wrong because nothing in the question depends on the size of the model. If intervals fail where LoRA gains most, a report has to say so.
 # :::
 #
 # **3.** Why is headroom hard to beat as a predictor?
@@ -696,7 +699,7 @@ for label, end in (("all 12 datasets", ""), ("without medical pairs", "_11")):
 #
 # :::{admonition} Answer
 # :class: dropdown
-# (c). Where the probe is nearly perfect nothing is left to gain. It uses training texts only, by cross-validation.
+# (c). Where the probe is nearly perfect, little can be gained. (a) is wrong because it is computed from training texts only, by cross-validation. (b) is wrong because it is known before finetuning; both contain the accuracy of a frozen head, which couples them.
 # :::
 #
 # ## Exercises
