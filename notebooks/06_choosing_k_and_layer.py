@@ -77,7 +77,7 @@ euclidean = subspaces(moments, layer=last)
 metric = subspaces(moments, layer=last, center=True)
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Two heat maps over k_v and k_u: the Euclidean score on the left and the metric-matched score on the right. Both rise with k_v."}, "figure": {"caption": "Every width at once. Euclidean (left) and metric-matched score (right) of the last layer for all pairs of widths.", "name": "fig-landscape"}}
-figure, axes = panels(2, height=2.8, sharey=True)
+figure, axes = panels(2, height=2.8)
 for ax, (title, grid) in zip(
     axes,
     {"Euclidean": euclidean.ntps, "metric-matched": metric.ntps_metric}.items(),
