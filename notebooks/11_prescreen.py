@@ -14,6 +14,9 @@
 # %% [markdown]
 # # Prescreen your own
 #
+# ```{index} single: ! will LoRA pay
+# ```
+#
 # :::{admonition} After this chapter you can
 # :class: tip
 # - ask, for a model and a dataset of your own, what LoRA would gain, and read the answer with its uncertainty;
