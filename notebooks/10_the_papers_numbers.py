@@ -116,7 +116,7 @@ glue("odd_high", float(max(tied)), display=False)
 glue("odd_printed", float(printed.loc[odd_model, odd_target]), display=False)
 
 # %% [markdown]
-# {glue:text}`n_equal` of the 24 agree to two decimals. The other one, for the MSE of {glue:text}`odd_model`, is instructive. Two datasets have an MSE of 0.000000: the
+# {glue:text}`n_equal` of the 24 agree to two decimals. The other one, for the MSE of {glue:text}`odd_model`, is instructive. Two datasets have an MSE of zero to six decimals: the
 # probe, fitted and scored on the same texts, reproduces them exactly, as it can with as many features as texts. Their order is rounding. Depending on it the coefficient is
 # {glue:text}`odd_low:.2f` (as printed) or {glue:text}`odd_high:.2f`; counted as a tie, {glue:text}`odd_mine:.2f`.
 #

@@ -14,7 +14,7 @@
 # %% [markdown]
 # # Prescreen your own
 #
-# ```{index} single: ! will LoRA pay
+# ```{index} ! will LoRA pay
 # ```
 #
 # :::{admonition} After this chapter you can

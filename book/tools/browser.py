@@ -278,14 +278,14 @@ def export(site: Path, file: Path) -> int:
 
         def first_sheets(pdf: PdfReader) -> list[int]:
             targets = pdf.named_destinations
-            return [pdf.get_destination_page_number(targets[f"/{name}"]) for name in names]
+            return [pdf.get_destination_page_number(targets[f"/{name}"]) or 0 for name in names]
 
         sheets = first_sheets(printed_book())
         page.evaluate(NUMBER, [sheet + 1 for sheet in sheets])
         document = PdfWriter(clone_from=printed_book())
         titles = page.eval_on_selector_all("article h1", "headings => headings.map(h => h.innerText)")
     for title, sheet in zip(titles, sheets, strict=True):
-        document.add_outline_item(title, sheet)
+        document.add_outline_item(title=title, page_number=sheet)
     document.add_metadata({"/Author": settings["author"]})
     with atomic_path(file) as temporary:
         document.write(temporary)

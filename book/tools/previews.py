@@ -88,7 +88,7 @@ class LinkMentions(SphinxPostTransform):
         Small letters without an index have other meanings in some chapters.
         """
         notation = self.document if page == NOTATION else self.env.get_doctree(NOTATION)
-        symbols = {}
+        symbols = dict[str, str]()
         for i, row in enumerate(row for body in notation.findall(nodes.tbody) for row in body.findall(nodes.row)):
             symbols |= {math.astext(): f"symbol-{i}" for math in row[0].findall(nodes.math)}
             if page == NOTATION:
@@ -101,7 +101,7 @@ class LinkMentions(SphinxPostTransform):
     def _next_term(self, page: str) -> Find:
         objects = self.env.get_domain("std").get_objects()
         patterns = {
-            anchor: re.compile(rf"(?<![\w-])(?!(?:{OTHER_SENSES})\b){term_pattern(name)}(?![\w-])")
+            anchor: re.compile(rf"(?<![\w-])(?!(?i:{OTHER_SENSES})\b){term_pattern(name)}(?![\w-])")
             for name, _, kind, _, anchor, _ in objects
             if kind == "term"
         }
@@ -188,7 +188,7 @@ def _inner(tag: Tag | None) -> str:
     """Return the contents of an element without ids and links."""
     contents = BeautifulSoup(tag.decode_contents() if tag else "", "html.parser")
     for link in contents.find_all("a"):
-        if "headerlink" in link.get("class", ""):
+        if "headerlink" in link.get_attribute_list("class"):
             link.decompose()
         else:
             link.unwrap()
