@@ -68,7 +68,7 @@ CELL = re.compile(r'(<td[^>]*>(?:<p>)?|<span class="pasted-text">)([^<]*)')
 
 
 def readable(text: str) -> str:
-    """Write the numbers in a text as in print.
+    r"""Write the numbers in a text as in print.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ def readable(text: str) -> str:
     Examples
     --------
     >>> readable("-0.00 to 3e+07")
-    '0.00 to 3 × 10⁷'
+    '0.00 to 3\xa0×\xa010⁷'
     >>> readable("0.018000, 5.8e+05, 1e-16")
     '0.018, 580,000, 10⁻¹⁶'
     """
@@ -102,7 +102,7 @@ def _readable_number(text: str) -> str:
     if 1e-3 <= abs(value) < 1e6:
         return f"{Decimal(text):,f}"
     power = "10" + str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
-    return power if mantissa == "1" else f"{mantissa} × {power}"
+    return power if mantissa == "1" else f"{mantissa}\u00a0×\u00a0{power}"
 
 
 def _readable_numbers(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: object) -> None:
