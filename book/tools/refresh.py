@@ -31,7 +31,7 @@ import papermill
 import yaml
 from nbformat import NotebookNode
 
-from book.tools import ROOT, declared, lab_page, plain
+from book.tools import ROOT, declared, lab_page, plain, verdicts
 from ntps_utils._utils.files import write_json, write_text
 from ntps_utils._utils.provenance import code_of, sources
 
@@ -184,7 +184,7 @@ def fingerprint(source: Path, root: Path = ROOT) -> str:
     digest = hashlib.sha256()
     for path in dependencies(source, root):
         if path == source:
-            contents = json.dumps(_code(_source_notebook(source))).encode()
+            contents = json.dumps(_code(source_notebook(source))).encode()
         else:
             contents = code_of(path) if path.suffix == ".py" else path.read_bytes()
         digest.update(path.relative_to(root).as_posix().encode() + b"\0" + contents + b"\0")
@@ -222,7 +222,19 @@ def profile(name: str, chapter: str, root: Path = ROOT) -> dict[str, Any]:
     return {"profile": name} | settings.get("all", {}) | settings.get(chapter, {})
 
 
-def _source_notebook(source: Path) -> NotebookNode:
+def source_notebook(source: Path) -> NotebookNode:
+    """Return a chapter as a notebook without results.
+
+    Parameters
+    ----------
+    source : Path
+        Source of the chapter.
+
+    Returns
+    -------
+    NotebookNode
+        Its cells have fixed ids.
+    """
     notebook = jupytext.read(source)
     # Fixed ids: random ones would change the notebook at every execution.
     for i, cell in enumerate(notebook.cells):
@@ -245,7 +257,7 @@ def update_text(source: Path) -> None:
         Source of the chapter; its code cells must be those of the notebook.
     """
     path = source.with_suffix(".ipynb")
-    notebook, new = nbformat.read(path, as_version=4), _source_notebook(source)
+    notebook, new = nbformat.read(path, as_version=4), source_notebook(source)
     executed = (cell for cell in notebook.cells if cell.cell_type == "code")
     for cell in new.cells:
         if cell.cell_type == "code":
@@ -290,7 +302,7 @@ def execute(source: Path, target: Path, profile_name: str = "default", root: Pat
         os.environ.setdefault(name, "1")
     with tempfile.TemporaryDirectory() as scratch:
         input_path, output_path = Path(scratch, "in.ipynb"), Path(scratch, "out.ipynb")
-        notebook_source = _source_notebook(source)
+        notebook_source = source_notebook(source)
         nbformat.write(notebook_source, input_path)
         papermill.execute_notebook(
             input_path,
@@ -352,7 +364,7 @@ def problem_with(source: Path, root: Path = ROOT) -> str | None:
     if not path.is_file():
         return f"{source.name} has no executed notebook."
     notebook = nbformat.read(path, as_version=4)
-    new = _source_notebook(source)
+    new = source_notebook(source)
     if _code(new) != _code(notebook):
         return f"The code of {path.name} differs from that of {source.name}."
     record = notebook.metadata.get(KEY, {})
@@ -395,6 +407,22 @@ def glued(path: Path) -> dict[str, Any]:
             except (ValueError, SyntaxError):
                 values[name] = text
     return values
+
+
+def glued_values(root: Path = ROOT) -> dict[str, dict[str, Any]]:
+    """Return the values of all executed chapters.
+
+    Parameters
+    ----------
+    root : Path
+        Root folder of the repository.
+
+    Returns
+    -------
+    dict of str to dict
+        See :func:`glued`, by the name of the chapter.
+    """
+    return {source.stem: glued(_executed_notebook(source)) for source in chapters(root)}
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], rtol: float = 1e-4) -> list[str]:
@@ -447,13 +475,33 @@ def plain_copies(root: Path = ROOT) -> dict[Path, str]:
         If there are no chapters, or one has no executed notebook.
     """
     sources = chapters(root)
-    found = plain.references({source.stem: _source_notebook(source) for source in sources}, root)
+    found = plain.references({source.stem: source_notebook(source) for source in sources}, root)
     copies = {}
     for source in sources:
         path = _executed_notebook(source)
         notebook = plain.plain(nbformat.read(path, as_version=4), glued(path), found, root)
         copies[root / plain.FOLDER / path.name] = nbformat.writes(notebook) + "\n"
     return copies
+
+
+def readme_with_verdicts(root: Path = ROOT) -> dict[Path, str]:
+    """Write the verdicts of the executed chapters into the README, if it has a place for them.
+
+    Parameters
+    ----------
+    root : Path
+        Root folder of the repository.
+
+    Returns
+    -------
+    dict of Path to str
+        Contents by file; empty without such a place.
+    """
+    path = root / "README.md"
+    text = path.read_text("utf-8") if path.is_file() else ""
+    if verdicts.BEGIN not in text:
+        return {}
+    return {path: verdicts.readme(text, glued_values(root))}
 
 
 def refresh(names: Sequence[str] = (), root: Path = ROOT) -> None:
@@ -485,7 +533,7 @@ def refresh(names: Sequence[str] = (), root: Path = ROOT) -> None:
         print(f"{source.stem}: executing ({problem})", flush=True)
         print(f"{source.stem}: {execute(source, source.with_suffix('.ipynb'), root=root):.0f} s", flush=True)
     if all(source.with_suffix(".ipynb").is_file() for source in chapters(root)):
-        for path, text in plain_copies(root).items():
+        for path, text in {**plain_copies(root), **readme_with_verdicts(root)}.items():
             if not path.is_file() or path.read_text("utf-8") != text:
                 write_text(path, text)
 
@@ -517,6 +565,9 @@ def check(names: Sequence[str] = (), root: Path = ROOT) -> int:
         for path in (root / plain.FOLDER / f"{source.stem}.ipynb" for source in sources):
             if not path.is_file() or path.read_text("utf-8") != copies[path]:
                 problems.append(f"{path.relative_to(root)} is not the copy of the executed notebook.")
+        for path, text in readme_with_verdicts(root).items():
+            if path.read_text("utf-8") != text:
+                problems.append(f"The verdicts in {path.name} are not those of the executed notebooks.")
     print("\n".join(problems) or "All notebooks are up to date.")
     return len(problems)
 
@@ -580,7 +631,7 @@ def student(source: Path) -> NotebookNode:
     NotebookNode
         A notebook that has not been executed.
     """
-    notebook = _source_notebook(source)
+    notebook = source_notebook(source)
     cells = []
     for cell in notebook.cells:
         if "solution" in cell.metadata.get("tags", []):
@@ -671,7 +722,7 @@ def prepare(root: Path = ROOT) -> None:
         If there are no chapters, or one has no executed notebook.
     """
     sources = chapters(root)
-    found = plain.references({source.stem: _source_notebook(source) for source in sources}, root)
+    found = plain.references({source.stem: source_notebook(source) for source in sources}, root)
     for source in sources:
         notebook = plain.plain(student(source), glued(_executed_notebook(source)), found, root)
         write_text(root / "book" / "students" / f"{source.stem}.ipynb", nbformat.writes(notebook) + "\n")
@@ -680,6 +731,7 @@ def prepare(root: Path = ROOT) -> None:
         "attacks": attacks(root),
         **declared.tables(),
         **lab_page.tables(),
+        **verdicts.tables(glued_values(root)),
     }.items():
         write_text(root / "book" / "generated" / f"{name}.md", text)
 
