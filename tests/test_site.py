@@ -489,6 +489,8 @@ def test_menu_opens_on_a_phone(chromium, address):
 
 # -- interactive figures -----------------------------------------------------------
 
+POWERS = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
+
 
 @pytest.mark.browser
 def test_subspace_explorer_follows_the_mouse_and_shows_correct_scores(chromium, address):
@@ -496,7 +498,9 @@ def test_subspace_explorer_follows_the_mouse_and_shows_correct_scores(chromium, 
         page, figure = visit.page, visit.page.locator(".ntps-explorer")
 
         def displayed() -> tuple[float, float, float]:
-            numbers = re.findall(r"[\d.]+(?:e[+-]\d+)?", figure.locator("output").inner_text())
+            text = figure.locator("output").inner_text()
+            text = re.sub(r"\s×\s10([⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+)", lambda m: "e" + m[1].translate(POWERS), text)
+            numbers = re.findall(r"[\d.]+(?:e-?\d+)?", text)
             return float(numbers[0]), float(numbers[3]), float(numbers[4])
 
         def expected() -> tuple[float, float, float]:
