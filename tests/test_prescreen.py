@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from collections import Counter
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from ntps_utils.cli.main import app
@@ -272,6 +274,20 @@ def test_sizes_outside_the_recorded_runs_are_named(case, tmp_path):
     p = prescreen(*case, calibration=tmp_path / "large.csv")
     assert any("parameters of the model, the recorded runs 7,000,000,000" in note for note in p.notes)
     assert not any("classes" in note for note in p.notes)
+
+
+@pytest.mark.slow
+def test_longer_texts_and_lower_precision_than_recorded_are_named(case, tmp_path):
+    model, data = case
+    file = recorded(tmp_path, "headroom")
+    facts = json.loads(file.with_suffix(".json").read_text())
+    facts["settings"]["max_length"] = 4
+    file.with_suffix(".json").write_text(json.dumps(facts))
+    p = prescreen(model, data, calibration=file)
+    assert any("were cut after 4. --max-length 4 does the same" in note for note in p.notes)
+    assert not any("cut after" in note for note in prescreen(model, data, calibration=file, max_length=4).notes)
+    low = replace(model, model=copy.deepcopy(model.model).to(torch.bfloat16))
+    assert any("computed in bfloat16" in note for note in prescreen(low, data, calibration=file).notes)
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from ntps_utils._utils.files import data_file
 from ntps_utils.evidence.advice import Source, Step
 from ntps_utils.evidence.claims import finished_datasets
 from ntps_utils.evidence.cost import STEP_PASSES, finetuning_cost
-from ntps_utils.evidence.declared import CLUSTERS, N_ANALYZED, lora_settings
+from ntps_utils.evidence.declared import CLUSTERS, MAX_LENGTH, N_ANALYZED, lora_settings
 from ntps_utils.evidence.experiment import PROFILES
 from ntps_utils.evidence.predictors import PREDICTORS
 from ntps_utils.evidence.runs import chosen_rates, recorded_runs
@@ -53,11 +53,14 @@ class Calibration:
         :data:`~ntps_utils.evidence.predictors.PREDICTORS`, and those of trial runs (:func:`trial_values`).
     lora : FinetuneConfig
         Settings of the runs.
+    max_length : int or None
+        Tokens after which their texts were cut.
     """
 
     name: str
     cells: pd.DataFrame
     lora: FinetuneConfig
+    max_length: int | None = None
 
     @property
     def has_trials(self) -> bool:
@@ -265,23 +268,23 @@ def load_calibration(name: str | Path) -> Calibration:
     parts = [_load(part.strip()) for part in names]
     common = reduce(lambda one, two: [c for c in one if c in two], (list(part.cells) for part in parts))
     cells = pd.concat([part.cells[common] for part in parts], ignore_index=True)
-    return Calibration(",".join(names), cells, parts[-1].lora)
+    return Calibration(",".join(names), cells, parts[-1].lora, parts[-1].max_length)
 
 
 def _load(name: str) -> Calibration:
     if name == "real" and N_ANALYZED is not None:
-        return Calibration(name, _normalized(_declared_cells(), name), lora_settings(max(chosen_rates().values())))
+        lora = lora_settings(max(chosen_rates().values()))
+        return Calibration(name, _normalized(_declared_cells(), name), lora, MAX_LENGTH)
     if name in SHIPPED:
-        return Calibration(
-            name, _normalized(load_recorded(name), name), _lora_of(data_file(f"recorded/{name}_cells.json"))
-        )
+        file = data_file(f"recorded/{name}_cells.json")
+        return Calibration(name, _normalized(load_recorded(name), name), *_settings_of(file))
     path = Path(name)
     if not path.is_file():
         raise ValueError(
             f"Unknown calibration {name!r}; give {' or '.join(SHIPPED)}, or a CSV file written by "
             "`ntps benchmark --record`."
         )
-    return Calibration(name, _normalized(pd.read_csv(path), name), _lora_of(path.with_suffix(".json")))
+    return Calibration(name, _normalized(pd.read_csv(path), name), *_settings_of(path.with_suffix(".json")))
 
 
 def _declared_cells() -> pd.DataFrame:
@@ -325,13 +328,13 @@ def _recorded_trials(row: Mapping[Any, Any]) -> dict[str, float]:
     return trial_values(curve, steps[-1]) if steps else {}
 
 
-def _lora_of(file: Path) -> FinetuneConfig:
-    """Settings of the recorded runs; those of ``ntps benchmark`` if their record is missing or older."""
-    known = {field.name for field in fields(FinetuneConfig)}
-    values = json.loads(file.read_text("utf-8"))["settings"]["lora"] if file.is_file() else {}
-    if values and set(values) <= known:
+def _settings_of(file: Path) -> tuple[FinetuneConfig, int | None]:
+    """LoRA and length of texts of recorded runs; those of ``ntps benchmark`` if their record is missing or older."""
+    settings = json.loads(file.read_text("utf-8"))["settings"] if file.is_file() else {}
+    values = settings.get("lora") or {}
+    if values and set(values) <= {field.name for field in fields(FinetuneConfig)}:
         tuples: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
-        return FinetuneConfig(**tuples)
+        return FinetuneConfig(**tuples), settings.get("max_length")
     default = PROFILES["cpu"].lora
     assert default is not None
-    return default
+    return default, settings.get("max_length")

@@ -20,7 +20,7 @@ import pandas as pd
 from ntps_utils._utils.files import asset_text, write_json
 from ntps_utils._utils.provenance import provenance
 from ntps_utils._utils.validation import check_integer, check_number
-from ntps_utils.evidence.advice import Advice, Advisor, Answer, FittedStep, headroom_limit
+from ntps_utils.evidence.advice import Advice, Advisor, Answer, FittedStep, Step, headroom_limit
 from ntps_utils.evidence.calibration import (
     MIN_DATASETS,
     TRIALS,
@@ -53,6 +53,7 @@ SIZES = {
     "n_features": "features",
     "n_texts": "labeled texts",
     "n_classes": "classes",
+    "texts_per_feature": "texts for each feature",
 }
 """Sizes of a case that are compared with those of the recorded runs."""
 
@@ -478,20 +479,11 @@ def prescreen(
         model_name = getattr(model, "name", model)
         name = "lab" if isinstance(model_name, str) and model_name.startswith("lab/") else "real"
     recorded = load_calibration(name)
-    _check_left_out(recorded, leave_out)
     data = as_dataset(dataset, "train", text_column=text_column, label_column=label_column)
     data = first_texts(data, max_texts)
     _check_classes(data)
     warn_of_shared_texts(data.texts)
-    cells = recorded.cells
-    same = (cells["dataset"] == data.name) | (cells["texts"] == data.fingerprint) | cells["dataset"].isin(leave_out)
-    same |= cells["group"].isin(set(cells.loc[same, "group"]))
-    used = recorded.without(same)
-    if (n_datasets := used.cells["group"].nunique()) < MIN_DATASETS:
-        raise ValueError(
-            f"The calibration {name} has too few datasets: {n_datasets}, besides those that are left out. At least "
-            f"{MIN_DATASETS} are needed."
-        )
+    used, left_out = _other_runs(recorded, data, leave_out)
     lm = as_model(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
     modules = None if target_modules is None else tuple(target_modules)
     lora = replace(recorded.lora, target_modules=modules)
@@ -525,22 +517,7 @@ def prescreen(
         least = min(1.0, worth * lora_seconds / 3600)
     while share and trial_cost(lora, share, n_texts) * second > budget:
         share = max((shorter for shorter in TRIALS if shorter < share), default=0.0)
-    notes = []
-    steps = used.steps(n_texts)
-    if n_texts < lm.dimension:
-        notes.append(
-            f"{n_texts} texts are fewer than the {lm.dimension} features of the model, so that a linear predictor "
-            "fits any labels. Predictors of the frozen model are not used; give more texts than features."
-        )
-        steps = tuple(step for step in steps if step.source == "trial")
-    try:
-        projections = modules or attention_projections(lm.model)
-    except ProjectionError as error:
-        notes.append(f"Neither gradients nor a trial run: {error}")
-        steps = tuple(step for step in steps if step.source in ("features", "tokens"))
-        projections = ()
-    if share and not any(step.source == "trial" for step in steps) and projections:
-        notes.append(f"No trial run was made: the calibration {name} has no trial runs to compare it with.")
+    steps, notes = _usable_steps(used, lm, n_texts, modules, share)
     advisor = Advisor(used.cells, steps, seed=seed)
     values = _Values(case, lora, kept, report)
     advice = advisor.advise(values, threshold=least, trial=share)
@@ -548,9 +525,9 @@ def prescreen(
         if entry.source == "features":
             values(predictor)
     if kept.trial and kept.trial[-1].step:
-        whole = finetuning_cost(lora, n_texts, 0) - n_texts
+        rest = finetuning_cost(lora, n_texts, 0) - n_texts
         last = kept.trial[-1]
-        lora_seconds = second * n_texts + last.seconds * whole / trial_cost(lora, last.step / lora.max_steps, n_texts)
+        lora_seconds = second * n_texts + last.seconds * rest / trial_cost(lora, last.step / lora.max_steps, n_texts)
     measured = {**{k: v for k, v in kept.values.items() if k in PREDICTORS}, **trial_values(kept.trial, lora.max_steps)}
     facts = CalibrationFacts(
         name=name,
@@ -558,7 +535,7 @@ def prescreen(
         n_datasets=used.cells["dataset"].nunique(),
         models=tuple(sorted(set(used.cells["model"]))),
         n_parameters=(int(used.cells["n_parameters"].min()), int(used.cells["n_parameters"].max())),
-        left_out=tuple(sorted(set(cells.loc[same, "dataset"]))),
+        left_out=left_out,
         gain=advisor.median,
         gain_low=advisor.low,
         gain_high=advisor.high,
@@ -570,6 +547,8 @@ def prescreen(
         "n_texts": n_texts,
         "n_classes": len(np.unique(labels)),
     }
+    notes += _outside(sizes | {"texts_per_feature": n_texts / lm.dimension}, used.cells, advice.outside)
+    notes += _differences(used, lm, max(map(len, case.tokens.ids)))
     return PrescreenReport(
         verdict=advice.answer,
         reason=_reason(advice, least, measured["headroom"], n_texts),
@@ -581,8 +560,8 @@ def prescreen(
         threshold=least,
         step=advice.step,
         columns=advice.columns,
-        notes=(*notes, *_outside(sizes, used.cells, advice.outside)),
-        command=_next_command(advice, model, dataset, kept.trial, recorded.has_trials and bool(projections)),
+        notes=tuple(notes),
+        command=_next_command(advice, model, dataset, kept.trial, any(step.share for step in steps)),
         model=lm.name,
         dataset=data.name,
         majority=float(np.bincount(labels).max() / n_texts),
@@ -613,13 +592,47 @@ def prescreen(
     )
 
 
-def _check_left_out(recorded: Calibration, leave_out: Sequence[str]) -> None:
-    if unknown := sorted(set(leave_out) - set(recorded.cells["dataset"])):
-        known = ", ".join(sorted(set(recorded.cells["dataset"])))
+def _other_runs(
+    recorded: Calibration, data: TextDataset, leave_out: Sequence[str]
+) -> tuple[Calibration, tuple[str, ...]]:
+    """The recorded runs on other datasets, and the names of those that were left out."""
+    cells = recorded.cells
+    if unknown := sorted(set(leave_out) - set(cells["dataset"])):
+        known = ", ".join(sorted(set(cells["dataset"])))
         raise ValueError(
             f"The calibration {recorded.name} has no dataset {unknown[0]!r}, so it cannot be left out; its datasets "
             f"are {known}."
         )
+    same = (cells["dataset"] == data.name) | (cells["texts"] == data.fingerprint) | cells["dataset"].isin(leave_out)
+    same |= cells["group"].isin(set(cells.loc[same, "group"]))
+    used = recorded.without(same)
+    if (n_datasets := used.cells["group"].nunique()) < MIN_DATASETS:
+        raise ValueError(
+            f"The calibration {recorded.name} has too few datasets: {n_datasets}, besides those that are left out. At "
+            f"least {MIN_DATASETS} are needed."
+        )
+    return used, tuple(sorted(set(cells.loc[same, "dataset"])))
+
+
+def _usable_steps(
+    used: Calibration, model: CausalModel, n_texts: int, modules: tuple[str, ...] | None, share: float
+) -> tuple[tuple[Step, ...], list[str]]:
+    """The steps that model and texts allow, and sentences on those that they do not."""
+    steps, notes = used.steps(n_texts), []
+    if n_texts < model.dimension:
+        notes.append(
+            f"{n_texts} texts are fewer than the {model.dimension} features of the model, so that a linear predictor "
+            "fits any labels. Predictors of the frozen model are not used; give more texts than features."
+        )
+        steps = tuple(step for step in steps if step.source == "trial")
+    try:
+        modules = modules or attention_projections(model.model)
+    except ProjectionError as error:
+        notes.append(f"Neither gradients nor a trial run: {error}")
+        return tuple(step for step in steps if step.source in ("features", "tokens")), notes
+    if share and not any(step.share for step in steps):
+        notes.append(f"No trial run was made: the calibration {used.name} has no trial runs to compare it with.")
+    return steps, notes
 
 
 def _check_classes(data: TextDataset) -> None:
@@ -657,16 +670,32 @@ def _reason(advice: Advice, threshold: float, headroom: float, n_texts: int) -> 
 
 def _outside(sizes: Mapping[str, float], cells: pd.DataFrame, predictors: Sequence[str]) -> Iterator[str]:
     """Sentences on sizes and predictors outside the recorded runs."""
+    known = cells.assign(texts_per_feature=cells["n_texts"] / cells["n_features"])
     for name, label in SIZES.items():
-        if name in cells:
-            low, high = cells[name].min(), cells[name].max()
+        if name in known:
+            low, high = known[name].min(), known[name].max()
             if not low / FAR <= sizes[name] <= high * FAR:
+                value, low, high = (
+                    f"{number:,.3g}" if number < 100 else f"{number:,.0f}" for number in (sizes[name], low, high)
+                )
                 yield (
-                    f"This case has {sizes[name]:,} {label}, the recorded runs {low:,} to {high:,}. Whether they "
-                    "predict it is not known."
+                    f"This case has {value} {label}, the recorded runs {low} to {high}. Whether they predict it is not "
+                    "known."
                 )
     for name in predictors:
         yield f"The {LABELS[name]} lies outside the recorded runs, so that it was not used to predict."
+
+
+def _differences(used: Calibration, model: CausalModel, longest: int) -> Iterator[str]:
+    """Sentences on how this case is measured differently from the recorded runs."""
+    if used.max_length is not None and longest > used.max_length:
+        yield (
+            f"Texts have up to {longest} tokens; those of the recorded runs were cut after {used.max_length}. "
+            f"--max-length {used.max_length} does the same here."
+        )
+    dtype = str(model.model.dtype).removeprefix("torch.")
+    if dtype in ("bfloat16", "float16"):
+        yield f"Features were computed in {dtype}, those of the recorded runs in float32."
 
 
 def _next_command(advice: Advice, model: Any, dataset: Any, trial: Sequence[CurvePoint], can_try: bool) -> str:
