@@ -1,8 +1,9 @@
-"""Open the built site in a headless Chromium: for its tests, and to print the book as one PDF.
+"""Open the built site in a headless Chromium: for its tests, and to print the book and its slides.
 
     python -m book.tools.browser FILE.pdf [SITE]
 
-prints the pages in the folder SITE, by default _build/html, in the order of the book.
+prints the pages in the folder SITE, by default _build/html, in the order of the book, and each slide deck into a
+file beside it, such as FILE_session_1.pdf.
 """
 
 from __future__ import annotations
@@ -194,6 +195,42 @@ def export(site: Path, file: Path) -> int:
     return len(document.pages)
 
 
+def export_slides(site: Path, file: Path) -> dict[Path, int]:
+    """Print each slide deck into a PDF of its own, with the answers of its quiz.
+
+    Parameters
+    ----------
+    site : Path
+        Folder of the built site.
+    file : Path
+        PDF of the book; "_session_1" and so on are added to its name.
+
+    Returns
+    -------
+    dict of Path to int
+        Number of sheets by file.
+
+    Raises
+    ------
+    BrowserError
+        If Chromium is not installed.
+    """
+    from pypdf import PdfReader
+
+    sheets = {}
+    with served(site) as address, chromium() as browser:
+        for deck in sorted((site / "slides").glob("session_*.html")):
+            page = browser.new_page()
+            page.goto(f"{address}/slides/{deck.name}?print-pdf")
+            page.wait_for_selector(".pdf-page", state="attached")
+            printed = page.pdf(prefer_css_page_size=True, print_background=True)
+            target = file.with_stem(f"{file.stem}_{deck.stem}")
+            with atomic_path(target) as temporary:
+                temporary.write_bytes(printed)
+            sheets[target] = len(PdfReader(io.BytesIO(printed)).pages)
+    return sheets
+
+
 def main(arguments: list[str]) -> int:
     """Run ``python -m book.tools.browser``.
 
@@ -212,11 +249,12 @@ def main(arguments: list[str]) -> int:
         return 2
     file, site = Path(arguments[0]), Path(arguments[1]) if arguments[1:] else ROOT / "_build" / "html"
     try:
-        n_sheets = export(site, file)
+        sheets = {file: export(site, file)} | export_slides(site, file)
     except BrowserError as error:
         print(error, file=sys.stderr)
         return 2
-    print(f"{n_sheets} pages were written to {file.resolve()}.")
+    for path, n_sheets in sheets.items():
+        print(f"{n_sheets} pages were written to {path.resolve()}.")
     return 0
 
 
