@@ -437,9 +437,11 @@ def test_slides_fit_their_frame_and_need_no_network(deck_of, name):
 @pytest.mark.browser
 @pytest.mark.parametrize("name", DECKS)
 def test_everybody_can_use_the_slides(deck_of, name):
-    """For printing, all slides are on one page."""
+    """For printing, all slides are on one page, where all but one are hidden from screen readers."""
     page = deck_of(name, "?print-pdf").page
     page.wait_for_selector(".pdf-page", state="attached")
+    for attribute in ("hidden", "aria-hidden"):
+        page.locator("section").evaluate_all("(all, name) => all.forEach(s => s.removeAttribute(name))", attribute)
     assert serious(page) == []
 
 

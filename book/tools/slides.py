@@ -180,6 +180,7 @@ def write(
         shutil.copy(_reveal() / name, folder / "reveal")
     shutil.copy(site_extension.mathjax() / "tex-svg.js", folder)
     shutil.copy(sources / "slides.css", folder)
+    shutil.copy(root / "book" / "_static" / "favicon.svg", folder)
 
 
 def _reveal() -> Path:
