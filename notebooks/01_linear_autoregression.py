@@ -27,7 +27,7 @@
 # **The paper says** {cite}`cheng2025ntps` that pretraining on next-token prediction favors a particular subspace of
 # feature space, and that this subspace can be computed from second moments alone.
 # **The code does** just that in {mod}`ntps_utils.theory.linear` and {mod}`ntps_utils.theory.score`.
-# **We find** that the claim holds exactly, over every random problem that we try, and that one half of the moment that links past and next token
+# **We find** that the claim holds exactly in every random problem that we try, and that the symmetric part of the moment that links past and next token
 # does not depend on the order of the feature vectors.
 
 # %% tags=["parameters"]
@@ -76,8 +76,8 @@ warnings.simplefilter(
 # | $x_1 = (1, 0)$ | $x_2 = (0, 1)$ |
 # | $x_1 + x_2 = (1, 1)$ | $x_3 = (1, 1)$ |
 #
-# From both features of the past the prediction is perfect. Now keep only *one* number of the past. If it is the first feature, it is 1 both times, so the prediction is the same both times: the mean $(0.5, 1)$, with a squared error of $0.25 + 0.25 = 0.5$. If it is the
-# second feature, it is 0 and 1: nothing can be predicted at first, which costs $|x_2|^2 = 1$, and everything after that. Is there a better number? Take $p \cdot (1, a)$; it is $1$ and $1 + a$. The error is smallest at $a = 0.618$, where it is $0.382$. This
+# From both features of the past the prediction is perfect. Now keep only *one* number of the past. The first feature is 1 both times, so the prediction is the same both times. The best one is the mean $(0.5, 1)$, with a squared error of $0.25 + 0.25 = 0.5$. The
+# second feature is first 0 and then 1. From 0 the only linear prediction is 0, which costs $|x_2|^2 = 1$; from 1 the next token is predicted without error. Is there a better number? Take $p \cdot (1, a)$; it is $1$ and $1 + a$. The error is smallest at $a = 0.618$, where it is $0.382$. This
 # chapter finds such directions for texts of any length, any number of features and any number of kept directions; the cell below does it for these three tokens.
 
 # %%
@@ -105,7 +105,7 @@ direction = by_hand.V[:, 0] / by_hand.V[0, 0]
 # \ell(V, W) = \E \sum_{t<T} \big\| x_{t+1} - W^\top V^\top p_t \big\|^2 .
 # $$ (eq-ar-loss)
 #
-# If $k = d$ nothing has to be given up. The interesting case is $k < d$: which $k$ directions does prediction want?
+# If $k = d$, no information is lost. The interesting case is $k < d$. Which $k$ directions predict best?
 # Statisticians know the problem as *reduced-rank regression* {cite}`izenman1975`.
 #
 # ## The solution, step by step
@@ -119,13 +119,13 @@ direction = by_hand.V[:, 0] / by_hand.V[0, 0]
 # G' = \E \sum_{t \ge 2} x_t x_t^\top ,
 # $$ (eq-ar-moments)
 #
-# all $d \times d$, and
+# all of them $d \times d$ matrices, and
 #
 # $$
 # \ell(V, W) = \tr G' - 2 \tr\big(W^\top V^\top A_1\big) + \tr\big(W^\top V^\top A_0 V W\big) .
 # $$ (eq-ar-expanded)
 #
-# Everything that the loss can know about the texts is in these moments. They are sums over texts, so they can be
+# The loss depends on the texts through these moments alone. They are means over texts, so they can be
 # collected in one pass, in any order, on many machines.
 #
 # **Step 2: the best decoder for a given encoder.** {eq}`eq-ar-expanded` is a quadratic in $W$. Its gradient
@@ -142,7 +142,7 @@ direction = by_hand.V[:, 0] / by_hand.V[0, 0]
 # $$ (eq-ar-profile)
 #
 # **Step 3: only the span counts.** Replace $V$ by $VR$ with $R$ an invertible $k\times k$ matrix: $R$ cancels in
-# {eq}`eq-ar-profile`. We may therefore choose the most convenient basis of the span, one with $V^\top A_0 V = I$. Let
+# {eq}`eq-ar-profile`. We may therefore choose a convenient basis of the span, one with $V^\top A_0 V = I$. Let
 # $A_0$ be invertible for now, and $A_0^{1/2}$ its symmetric square root. In *white* coordinates $Z = A_0^{1/2} V$ the
 # condition reads $Z^\top Z = I$, and
 #
@@ -159,7 +159,7 @@ direction = by_hand.V[:, 0] / by_hand.V[0, 0]
 #
 # The weights obey $0 \le c_i \le 1$, because $Z Z^\top$ is an orthogonal projector, and $\sum_i c_i = \tr(Z^\top Z) = k$.
 # A weighted sum with weights of at most one that add up to $k$ is largest when the $k$ largest $\gamma_i$ get weight one
-# and the rest nothing. So $Z = (w_1, \dots, w_k)$.
+# and all others weight zero. So $Z = (w_1, \dots, w_k)$.
 #
 # **Step 5: back to feature space.** $V = A_0^{-1/2} (w_1, \dots, w_k)$. Multiply $M w = \gamma w$ by $A_0^{1/2}$ from the
 # left to see what its columns are:
@@ -211,18 +211,21 @@ glue("max_condition", float(checks["condition"].max()), display=False)
 
 # %% [markdown]
 # Over {glue:text}`n_problems` problems, with condition numbers up to {glue:text}`max_condition:.0e`, the closed form differs
-# from the measured loss by at most {glue:text}`worst:.1e` of the loss of predicting zero. Of all the encoders that tried to
-# beat it, {glue:text}`beaten` did.
+# from the measured loss by at most {glue:text}`worst:.1e` of the loss of predicting zero. {glue:text}`beaten` of the other
+# encoders had a smaller loss.
 
 # %% mystnb={"image": {"alt": "Left: closed-form loss against measured loss, all points on the diagonal. Right: histograms of how much worse random and nearby encoders are; nothing lies left of zero."}, "figure": {"caption": "The closed form is the loss, and nothing beats it. Left: each point is a random problem. Right: excess of other encoders of the same width over the closed form, as a share of the loss of predicting zero; values below 1e-12 are drawn there.", "name": "fig-ar-check"}}
 _ = closed_form_figure(checks, COLORS["autoregressive"])
 
 # %% [markdown]
+# In the left panel all points lie on the diagonal, so the loss by the theorem is the loss by least squares on the tokens. In the right panel no encoder has a smaller loss than that of the theorem. Encoders nearby
+# lose little, because the loss is flat at its minimum; random ones lose more. The two moments $A_0$ and $A_1$ are therefore enough to find the best encoder, without going through the tokens again.
+#
 # ## Gradient descent finds the same subspace
 #
-# Nobody trains a language model by eigenvectors. Does an optimizer that knows nothing of the solution arrive there? The loss
-# {eq}`eq-ar-loss` is not convex in $(V, W)$ together, yet all its local minima are global {cite}`baldi1989`. Plain gradient descent with
-# momentum, from small random weights:
+# Language models are trained by gradient descent, not by eigenvectors. Does gradient descent find the same loss? The loss
+# {eq}`eq-ar-loss` is not convex in $(V, W)$ together, yet all its local minima are global {cite}`baldi1989`. We run gradient descent with
+# momentum from small random weights.
 
 # %%
 problem = random_problem(
@@ -245,12 +248,12 @@ glue("n_steps", n_steps, display=False)
 glue("final_gap", float(final_gap), display=False)
 
 # %% [markdown]
-# After {glue:text}`n_steps` steps the largest gap among the four widths is {glue:text}`final_gap:.0e` of the loss of predicting
-# zero.
+# At every width the loss falls to that of the closed form. After {glue:text}`n_steps` steps the largest gap among the four widths is {glue:text}`final_gap:.0e` of the loss of predicting
+# zero, which is rounding. What the theorem says about the best encoder is therefore also true of a linear model that was trained by gradient descent.
 #
 # ## What word order contributes
 #
-# There is a surprise in $A_1$. Look at how the sum of a whole text builds up, token by token:
+# One half of $A_1$ does not depend on the order of the tokens. To see this, add the next token to the prefix sum:
 #
 # $$
 # p_{t+1} p_{t+1}^\top = (p_t + x_{t+1})(p_t + x_{t+1})^\top
@@ -264,11 +267,11 @@ glue("final_gap", float(final_gap), display=False)
 # A_1 + A_1^\top = \E\big[p_T p_T^\top\big] - G .
 # $$ (eq-telescope)
 #
-# The right side knows each text as a *bag of feature vectors* only. Shuffle the feature vectors of each text, and it stays as it is. So the
-# symmetric part of $A_1$ does not depend on their order; what $A_1$ has from order sits in
+# The right side depends on each text only as a *bag of feature vectors*. It stays the same when the feature vectors of each text are shuffled. So the
+# symmetric part of $A_1$ does not depend on their order. Whatever in $A_1$ depends on their order is in
 # the antisymmetric part $\tfrac12 (A_1 - A_1^\top)$. ($A_0$ depends on order, through the prefixes, and V depends on both $A_0$ and $A_1 A_1^\top$.)
 #
-# We check it on the random problems, and watch it on texts whose tokens follow one another round a circle.
+# We check this on the random problems, and show it on texts whose tokens follow one another round a circle.
 
 
 # %%
@@ -295,7 +298,7 @@ matrices = {
     "shuffled": shuffled(circle, seed).moments().A1,
 }
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Four heat maps: the symmetric part of A1 is the same for ordered and shuffled texts, the antisymmetric part is strong for ordered texts and vanishes for shuffled ones."}, "figure": {"caption": "Word order lives in the antisymmetric part of A1 alone. Texts walk round a circle of twelve tokens (left two), then the same texts with their tokens shuffled (right two). One color scale for all four.", "name": "fig-ar-order"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Four heat maps: the symmetric part of A1 is the same for ordered and shuffled texts, the antisymmetric part is strong for ordered texts and vanishes for shuffled ones."}, "figure": {"caption": "Of the two parts of A1, only the antisymmetric one shows word order. Texts walk round a circle of twelve tokens (left two), then the same texts with their tokens shuffled (right two). One color scale for all four.", "name": "fig-ar-order"}}
 figure, axes = panels(4, height=2.4)
 limit = max(np.abs(A1 + A1.T).max() / 2 for A1 in matrices.values())
 for i, (name, A1) in enumerate(matrices.items()):
@@ -314,8 +317,8 @@ glue("order_blind", float(order_blind), display=False)
 glue("n_half", n_problems // 2, display=False)
 
 # %% [markdown]
-# Shuffling changes the symmetric part by at most {glue:text}`order_blind:.0e` of the largest entry of $A_1$ over
-# {glue:text}`n_half` problems: rounding, nothing else.
+# The two symmetric parts are equal. The antisymmetric part is large when tokens follow one another round the circle, because each token is then followed by the next one on the circle. It nearly vanishes when every order is equally likely. Over
+# {glue:text}`n_half` random problems, shuffling changes the symmetric part by at most {glue:text}`order_blind:.0e` of the largest entry of $A_1$, which is rounding. So half of the moment $A_1$ is known without knowing the order of the feature vectors.
 #
 # ### Order of features, order of words
 #
@@ -347,27 +350,27 @@ glue("words_symmetric_low", float(words["symmetric"].min()), display=False)
 glue("words_symmetric_high", float(words["symmetric"].max()), display=False)
 
 # %% [markdown]
-# Shuffling features leaves the symmetric half as it is (up to {glue:text}`features_symmetric:.0e`). Shuffling words changes it by {glue:text}`words_symmetric_low:.0%` to {glue:text}`words_symmetric_high:.0%`. So "does not know the order" is a statement about feature vectors: with contextual features, the order of words is in every
-# moment.
+# Shuffling features leaves the symmetric half as it is (up to {glue:text}`features_symmetric:.0e`). Shuffling words changes it by {glue:text}`words_symmetric_low:.0%` to {glue:text}`words_symmetric_high:.0%`. The identity {eq}`eq-telescope` is therefore a statement about feature vectors. With contextual features, every
+# moment depends on the order of the words.
 #
 # ## Summary
 #
 # - Linear next-token prediction from prefix sums needs two moments, $A_0$ and $A_1$.
 # - Its best encoders of all widths are nested; they are leading generalized eigenvectors of $(A_1 A_1^\top, A_0)$.
-# - Least squares on the tokens agrees to rounding, and gradient descent arrives at the same loss.
+# - Least squares on the tokens agrees up to rounding, and gradient descent reaches the same loss.
 # - The symmetric part of $A_1$ is the same for any order of the feature vectors. Features of a language model depend on the order of words themselves.
 #
 # ## Quiz
 #
-# **1.** How many numbers of the past does an encoder of width $k$ keep?
+# **1.** A text has 20 tokens so far, with $d = 64$ features each. How many numbers does an encoder of width $k = 8$ keep of them?
 #
-# - (a) $k$ for each token so far
-# - (b) $k$, for the whole text so far
-# - (c) $d$
+# - (a) 160: eight for each token
+# - (b) 8
+# - (c) 64
 #
 # :::{admonition} Answer
 # :class: dropdown
-# (b). The encoder acts on the prefix sum $p_t$, one vector of $d$ numbers, and keeps $k$ combinations of it. (a) would be an encoder with a memory for each token. (c) is what it keeps for $k = d$.
+# (b). The encoder acts on the prefix sum $p_t$, one vector of $d$ numbers, and keeps $k$ combinations of it. (a) is wrong because the tokens are added up before the encoder is applied. (c) is the length of the prefix sum itself, which is kept only if $k = d$.
 # :::
 #
 # **2.** The best encoder of width 3 is known. What is the best one of width 2?
@@ -378,7 +381,7 @@ glue("words_symmetric_high", float(words["symmetric"].max()), display=False)
 #
 # :::{admonition} Answer
 # :class: dropdown
-# (c). The encoders of all widths are nested. (a) holds for many other problems, where the best small solution is no part of the best large one. (b) is wrong because the directions have different eigenvalues, and only the leading ones are best.
+# (c). The encoders of all widths are nested. (a) is wrong because the eigenvalue problem {eq}`eq-ar-eig` does not depend on the width. (b) is wrong because the directions have different eigenvalues, and the best pair has the two largest.
 # :::
 #
 # **3.** The words of every text are shuffled before a language model reads them. What happens to the symmetric part of $A_1$?
@@ -389,7 +392,7 @@ glue("words_symmetric_high", float(words["symmetric"].max()), display=False)
 #
 # :::{admonition} Answer
 # :class: dropdown
-# (a). The identity is about a fixed bag of feature vectors. A language model computes other feature vectors for shuffled words. (c) holds if the *features* are shuffled. (b) is said of the antisymmetric part when every order is equally likely.
+# (a). A language model computes other feature vectors for shuffled words, so every moment changes. (b) is wrong because the symmetric part is $\tfrac12(\E[p_T p_T^\top] - G)$, which in general is not zero; the antisymmetric part vanishes when every order of the feature vectors is equally likely. (c) is wrong because the identity is about a fixed bag of feature vectors; it would hold if the *features* were shuffled.
 # :::
 #
 # ## Exercises
@@ -426,6 +429,8 @@ from ntps_utils.exercises import check
 # For $k=d$ take $V = A_0^{-1/2}$ in {eq}`eq-ar-profile`: the trace becomes $\tr(A_0^{-1/2} A_1 A_1^\top A_0^{-1/2}) = \tr(A_1^\top
 # A_0^{-1} A_1)$. If $x_{t+1} = B^\top p_t$ then $A_1 = A_0 B$ and $G' = B^\top A_0 B$, so the trace is
 # $\tr(B^\top A_0 A_0^{-1} A_0 B) = \tr G'$.
+#
+# So the loss is $\tr G' - \tr(A_1^\top A_0^{-1} A_1)$, and 0 in this case. In code: `np.trace(G) - np.trace(A1.T @ np.linalg.solve(A0, A1))`.
 # ```
 #
 # ````{exercise} Units matter
@@ -447,7 +452,7 @@ from ntps_utils.exercises import check
 #
 # :::{admonition} Hint
 # :class: dropdown
-# A loss that moves along must measure the error in units that move along, too: in the metric of the tokens. Which matrix takes the place of $A_1 A_1^\top$?
+# Such a loss must measure the error in units that change with the features, that is, in the metric of the tokens. Which matrix takes the place of $A_1 A_1^\top$?
 # :::
 #
 # ```{solution} ex-1-2
@@ -455,9 +460,11 @@ from ntps_utils.exercises import check
 # Both moments have a factor $x$ on each side, which gives the formulas. Put $v' = D^{-1} v$ into the new eigenproblem and multiply
 # by $D^{-1}$ from the left: $A_1 D^2 A_1^\top v = \gamma A_0 v$. This is the old problem {eq}`eq-ar-eig` only if $D^2$ is a multiple of
 # the identity. The reason is that the loss measures the *error* in feature units: features with large units count more. Measuring it in
-# the metric of the tokens, $\|G^{-1/2}(x_{t+1} - W^\top V^\top p_t)\|^2$, leads to $(A_1 G^{-1} A_1^\top, A_0)$, a canonical
-# correlation analysis; then $A_1 G^{-1} A_1^\top \to D A_1 G^{-1} A_1^\top D$ and the subspace moves along with the coordinates.
+# the metric of the tokens, $\|G^{-1/2}(x_{t+1} - W^\top V^\top p_t)\|^2$, leads to $(A_1 G^{-1} A_1^\top, A_0)$; with $G'$ in place of $G$ this is a canonical
+# correlation analysis of past and next token. Then $A_1 G^{-1} A_1^\top \to D A_1 G^{-1} A_1^\top D$, and the subspace moves along with the coordinates.
 # Chapter 3 comes back to this.
+#
+# So the answer to the first question is no, and the changed loss has the directions `scipy.linalg.eigh(A1 @ np.linalg.solve(G, A1.T), A0)[1][:, ::-1]`.
 # ```
 #
 # ````{exercise} A bag-of-tokens predictor
@@ -511,7 +518,7 @@ from ntps_utils.exercises import check
 # :class: dropdown
 # It vanishes up to sampling noise: reversing a text swaps the roles of $x_s$ and $x_{t+1}$ in each product, so the two halves
 # contribute opposite antisymmetric parts. In code, reverse every second text of `circle`:
-# `Problem(tuple(t[::-1] if i % 2 else t for i, t in enumerate(circle.texts)), circle.targets).moments().A1`.
+# `Problem(tuple(t[::-1] if i % 2 else t for i, t in enumerate(circle.texts)), circle.targets).moments().A1`. The norm in the limit is 0.
 # ```
 
 # %% tags=["remove-input"]

@@ -16,18 +16,18 @@
 #
 # :::{admonition} After this chapter you can
 # :class: tip
-# - solve a perception task on mean-token features in closed form, for every width at once;
+# - solve a perception task on mean tokens in closed form, for every width at once;
 # - say what whitening does, and why it makes the loss of a subspace an *angle*;
 # - read $\tr B$, the ceiling of every linear probe, and know when it is too optimistic;
 # - decide whether to center.
 #
-# It needs linear algebra only. The algebra is that of chapter 1, repeated here in short so that the chapter stands alone.
+# It needs linear algebra only. The steps of chapter 1 are repeated here in short, so that this chapter can be read alone.
 # It runs in half a minute on two cores.
 # :::
 #
 # **The paper says** {cite}`cheng2025ntps` that a perception task (sentiment, intent, spam, ...) has a subspace of its own, $U$, to
 # be compared with that of next-token prediction. **The code does** what the paper says, with one addition: $U$ has no more columns
-# than the labels can fill. **We find** the closed form exact; and that, on few texts, it promises far more than a new text keeps.
+# than there are classes. **We find** that the closed form is exact, and that with few texts it is far too optimistic, because it then also explains labels that are pure noise.
 
 # %% tags=["parameters"]
 profile = "default"
@@ -64,7 +64,7 @@ warnings.simplefilter(
 # %% [markdown]
 # ## The problem
 #
-# To classify a text, take the mean of its token features, $\xbar = \tfrac1T \sum_t x_t \in \R^d$, and predict the target
+# To classify a text, take its **mean token**, the mean of the features of its tokens, $\xbar = \tfrac1T \sum_t x_t \in \R^d$, and predict the target
 # $y \in \R^c$ from it. For classes, $y$ is one-hot: a one in the place of the class. An encoder $U \in \R^{d \times k}$ keeps $k$
 # directions, a decoder $W \in \R^{k \times c}$ predicts:
 #
@@ -95,14 +95,14 @@ warnings.simplefilter(
 # B = S^{-1/2}\, C\, C^\top S^{-1/2}
 # $$ (eq-b)
 #
-# is all that is left: $L(U) = \tr Y - \tr(\tilde U^\top B\, \tilde U)$.
+# is the only matrix that remains: $L(U) = \tr Y - \tr(\tilde U^\top B\, \tilde U)$.
 #
 # **Step 4: leading eigenvectors.** Let $B = \sum_i \beta_i \tilde u_i \tilde u_i^\top$, $\beta_1 \ge \beta_2 \ge \dots$, orthonormal
 # $\tilde u_i$. For any orthonormal $\tilde U$ the trace is $\sum_i \beta_i c_i$ with weights $0 \le c_i \le 1$ that add up to $k$;
 # it is largest when the $k$ largest $\beta_i$ get weight one.
 #
-# **Step 5: how many.** The rank of $B$ is that of $C$, at most $c$. Call it $r$. Beyond $r$ directions all $\beta_i$ are zero:
-# there is nothing left to gain, and *which* directions one adds is arbitrary.
+# **Step 5: how many.** The rank of $B$ is that of $C$, at most $c$. Call it $r$. Beyond $r$ directions all $\beta_i$ are zero.
+# Further directions do not lower the loss, and *which* of them one adds is arbitrary.
 #
 # :::{prf:theorem} Best encoder for the labels
 # :label: thm-perception
@@ -125,8 +125,8 @@ warnings.simplefilter(
 #
 # Features differ in scale and are correlated. In the plane below two classes differ along a direction that hardly varies, and
 # share one that varies a lot. White coordinates $z = S^{-1/2} \xbar$ make all directions equal: every unit vector then has the same
-# variance, and how much of the labels a direction explains depends on its *angle* to $\tilde u$ alone. Remember this picture: chapter 3
-# measures the overlap of two subspaces twice, left and right, and gets two different answers.
+# variance, and how much of the labels a direction explains depends on its *angle* to $\tilde u$ alone. Chapter 3
+# measures the overlap of two subspaces in both kinds of coordinates, and gets two different answers.
 
 # %% tags=["hide-input"]
 rng = np.random.default_rng(seed)
@@ -178,6 +178,9 @@ for ax, (name, (points, u)) in zip(axes, views.items(), strict=True):
     ax.set(aspect="equal", title=name, adjustable="datalim")
 
 # %% [markdown]
+# On the left $u$ points along a direction in which the features hardly vary, and the angle between $u$ and another direction does not tell how much of the labels that direction explains. On the right the cloud is round, and $u$ points from the mean of one class to that of the other. There, a direction
+# at the angle $\theta$ to $\tilde u$ explains the share $\cos^2\theta$ of what $\tilde u$ explains. So the overlap of a subspace with $U$ tells its loss if it is measured in white coordinates.
+#
 # ## Does it hold?
 #
 # As in chapter 1: random problems with one-hot or real targets, the closed form against least squares on the texts, and random and
@@ -198,7 +201,9 @@ checks[shown].describe().loc[["min", "50%", "max"]].map("{:.3g}".format)
 _ = closed_form_figure(checks, COLORS["perception"])
 
 # %% [markdown]
-# And gradient descent on {eq}`eq-perception-loss`, from small random weights:
+# As in chapter 1, all points lie on the diagonal, and no other encoder of the same width has a smaller loss. The loss of the best encoder therefore follows from $S$ and $C$ alone.
+#
+# We also run gradient descent on {eq}`eq-perception-loss` from small random weights.
 
 # %%
 problem = random_problem(
@@ -223,14 +228,14 @@ glue("beaten", int(beaten), display=False)
 glue("final_gap", float(final_gap), display=False)
 
 # %% [markdown]
-# Over {glue:text}`n_problems` problems closed form and measurement differ by at most {glue:text}`worst:.0e` of the loss of predicting
+# All four widths reach the loss of the closed form; the largest width takes most steps. A linear probe that is trained by gradient descent therefore ends where the theorem says. In numbers: over {glue:text}`n_problems` problems closed form and measurement differ by at most {glue:text}`worst:.0e` of the loss of predicting
 # zero, {glue:text}`beaten` encoders did better, and gradient descent ends within {glue:text}`final_gap:.0e`.
 #
 # ## To center, or not
 #
-# The paper uses second moments as they are. Real features have a large mean, and then *one perception direction is the constant*: with
-# one-hot targets the columns of $C$ add up to $\E\,\xbar$, so the direction $S^{-1}\E\,\xbar$, the one whose output is as close to a constant as
-# the features allow, is always in the span of $U$. It predicts the class frequencies and nothing about any text. Covariances remove it:
+# The paper uses second moments as they are. Real features have a large mean, and then *one perception direction is the constant*. With
+# one-hot targets the columns of $C$ add up to $\E\,\xbar$, so the direction $S^{-1}\E\,\xbar$ is always in the span of $U$. It is the direction whose output is as close to a constant as
+# the features allow. It predicts the class frequencies, and does not distinguish one text from another. Covariances remove it:
 #
 # $$
 # S - s s^\top, \qquad C - s\, q^\top, \qquad Y - q\, q^\top, \qquad s = \E\, \xbar, \quad q = \E\, y .
@@ -270,16 +275,16 @@ glue("difference", float(raw.trace_b - centered.trace_b), display=False)
 
 # %% [markdown]
 # Without centering there are {glue:text}`r_raw` directions, with it {glue:text}`r_centered`. The extra one comes first: its output varies by only
-# {glue:text}`spread:.1%` around its mean, and its eigenvalue {glue:text}`beta_1:.3f` is what predicting the class frequencies earns,
-# $\|q\|^2 =$ {glue:text}`q_square:.3f`. $\tr B$ differs by {glue:text}`difference:.3f`, about that, though nothing about any text has been learned.
+# {glue:text}`spread:.1%` around its mean, and its eigenvalue {glue:text}`beta_1:.3f` is nearly
+# $\|q\|^2 =$ {glue:text}`q_square:.3f`, the loss that predicting the class frequencies removes. Without centering $\tr B$ is larger by {glue:text}`difference:.3f`, although the additional direction tells nothing about a single text.
 #
-# This library follows the paper by default for the paper's score, says so in each result, and offers `center=True`.
+# By default this library uses second moments, as the paper does, and each result says so. `center=True` uses covariances.
 # We recommend it when tasks are to be compared.
 #
-# :::{admonition} Why a coin toss scores 0.9
+# :::{admonition} Why a coin toss gets a high score
 # :class: tip
-# Chapter 3 divides what a subspace explains by $\tr B$. Without centering, most of $\tr B$ is $\|q\|^2$, what the class frequencies earn, and any subspace in which the mean feature can be seen earns it too. So labels
-# tossed by a coin get a high share. The cell below tosses coins for the texts above. Centered, the share is about $k / d$ for coin tosses, as it should be.
+# Chapter 3 divides what a subspace explains by $\tr B$. Without centering, much of $\tr B$ is $\|q\|^2$, the loss that predicting the class frequencies removes. Every subspace that can form a nearly constant output removes it too. So labels
+# that are drawn by tossing a coin get a high share, although nothing can be predicted. With centering their share is about $k / d$, as for random directions. The cell below draws such labels for the texts above.
 # :::
 
 # %%
@@ -300,8 +305,8 @@ glue("coin_raw", float(np.mean(shares["uncentered"])), display=False)
 glue("coin_centered", float(np.mean(shares["centered"])), display=False)
 
 # %% [markdown]
-# With half of the directions, coin tosses get a share of {glue:text}`coin_raw:.2f` without centering and {glue:text}`coin_centered:.2f` with it. The task-weighted and the metric-matched score are therefore read centered in this book; the paper's
-# Euclidean score stays as the paper defines it.
+# With half of the directions, coin tosses get a share of {glue:text}`coin_raw:.2f` without centering and {glue:text}`coin_centered:.2f` with it. The task-weighted and the metric-matched score should therefore be computed from covariances when tasks are compared. The primary setting of chapters 7 to 9 was fixed with second
+# moments, as in the paper; chapter 7 shows what centering changes there.
 #
 # ## The ceiling is too optimistic on few texts
 #
@@ -312,8 +317,8 @@ glue("coin_centered", float(np.mean(shares["centered"])), display=False)
 # \frac{\tr B}{\tr Y} \approx \frac{d}{N}
 # $$
 #
-# of the variance of $N$ texts (after centering, $d/(N-1)$), and all of it as soon as $N \le d$. With the 4096 features of a large model that is
-# not a detail. Two remedies, both optional here: a **ridge**, or **shrinkage** of $S$ towards a multiple of the identity with the
+# of the variance of $N$ texts (after centering, $d/(N-1)$), and all of it as soon as $N \le d$. A large model has 4096 features,
+# so that this share is large even with several thousand texts. There are two remedies, both optional here: a **ridge**, or **shrinkage** of $S$ towards a multiple of the identity with the
 # intensity of Ledoit and Wolf {cite}`ledoit2004`, which this library computes from streamed moments without keeping a feature.
 
 
@@ -364,15 +369,15 @@ glue("noise_at_64", float(plain[sizes.index(64)].mean()), display=False)
 glue("shrunk_at_64", float(shrunk[sizes.index(64)].mean()), display=False)
 
 # %% [markdown]
-# The mean over draws stays within {glue:text}`worst_noise:.3f` of the formula. At twice as many texts as features, half of pure noise is
-# "explained" ({glue:text}`noise_at_64:.2f`); shrinkage brings it to {glue:text}`shrunk_at_64:.2f`. Shrinkage removes a part of the optimism only.
-# It also understates the variance of the strongest directions, so that with very few texts the shrunken $\tr B$ can even exceed $\tr Y$; a ridge
-# never does that. Only more texts, or held-out texts, make the ceiling honest. The library warns when there are fewer texts than features.
+# Labels that have no relation to the features seem to be explained: completely as long as there are fewer texts than features, and by half ({glue:text}`noise_at_64:.2f`) at twice as many texts as features. The mean over draws stays within {glue:text}`worst_noise:.3f` of the formula.
+# Shrinkage removes a part of this error (it leaves {glue:text}`shrunk_at_64:.2f` there).
+# It also understates the variance of the strongest directions, so that with very few texts the shrunken $\tr B$ can even exceed $\tr Y$; with a ridge
+# that cannot happen. So read $\tr B$ only with many texts for each feature, or compute it on texts that were not used for the fit. The library warns when there are fewer texts than features.
 #
 # ## Summary
 #
-# - The labels want the leading generalized eigenvectors $U$ of $(CC^\top, S)$; there are at most as many as classes.
-# - In white coordinates the loss of a subspace is a matter of angles to the $\tilde u_i$, weighted by $\beta_i$.
+# - The best encoder for the labels spans the leading generalized eigenvectors $U$ of $(CC^\top, S)$; there are at most as many as classes.
+# - In white coordinates the loss of a subspace depends on its angles to the $\tilde u_i$, weighted by $\beta_i$.
 # - $\tr B$ is the most that any linear probe on these features can remove from the loss, on these texts.
 # - Without centering one direction is the constant; with few texts the ceiling is optimistic by about $d/N$.
 #
@@ -386,10 +391,10 @@ glue("shrunk_at_64", float(shrunk[sizes.index(64)].mean()), display=False)
 #
 # :::{admonition} Answer
 # :class: dropdown
-# (c). The rank of $C$ is at most the number of classes; one of the four directions is the constant. (a) holds for centered moments. (b) would add directions with eigenvalue zero, which carry nothing.
+# (c). The rank of $C$ is at most the number of classes, and without centering one of the four directions is the constant. (a) is wrong because centering would be needed to remove the constant. (b) is wrong because directions beyond the rank of $C$ have the eigenvalue zero and explain nothing.
 # :::
 #
-# **2.** What does whitening not change?
+# **2.** Which of these does whitening leave as it is?
 #
 # - (a) The share of the labels that a subspace explains
 # - (b) The angle between two directions
@@ -397,7 +402,7 @@ glue("shrunk_at_64", float(shrunk[sizes.index(64)].mean()), display=False)
 #
 # :::{admonition} Answer
 # :class: dropdown
-# (a). The loss depends on the span only, in any coordinates. (b) and (c) do change; after whitening, angles say what is explained, which they did not before.
+# (a). The loss depends on the span only, in any coordinates. (b) is wrong because directions of different variance are stretched by different factors; only after that do angles tell what is explained. (c) is wrong because $u$ becomes $S^{1/2} u$, whose length is the root mean square of the output $u^\top \xbar$.
 # :::
 #
 # **3.** With 500 texts and 400 features a linear probe explains 85% of the label variance on its own texts. What would you conclude?
@@ -408,7 +413,7 @@ glue("shrunk_at_64", float(shrunk[sizes.index(64)].mean()), display=False)
 #
 # :::{admonition} Answer
 # :class: dropdown
-# (b). Noise explains about $d / (N - 1) = 400 / 499$. (a) confuses the texts of the fit with others. (c) is wrong: this is what least squares does.
+# (b). Noise explains about $d / (N - 1) = 400 / 499$ on the texts of the fit. (a) is wrong because these are the texts of the fit; the share on new texts is not known. (c) is wrong because least squares always does this when there are hardly more texts than features.
 # :::
 #
 # ## Exercises
@@ -424,7 +429,7 @@ from ntps_utils.exercises import check
 #
 # *Difficulty 3 of 5, importance 4 of 5, about 15 minutes.*
 #
-# For two classes and centered moments, show that $r = 1$ and that $u$ is proportional to $S^{-1}(m_1 - m_0)$, with $m_j$ the mean feature of
+# For two classes and centered moments, show that $r = 1$ and that $u$ is proportional to $S^{-1}(m_1 - m_0)$, with $m_j$ the mean of the mean tokens of
 # class $j$: Fisher's discriminant direction. Write a function of features `x` (n, d) and labels 0 or 1 that returns $u$, up to its length.
 #
 # ```python
@@ -446,7 +451,7 @@ from ntps_utils.exercises import check
 # $\E[(\xbar - s)(y_1 - q_1)] = \pi_0 \pi_1 (m_1 - m_0)$, where $\pi_j$ is the share of class $j$. Then $B$ has one eigenvector, $\tilde u \propto
 # S^{-1/2}(m_1 - m_0)$, and $u = S^{-1/2} \tilde u \propto S^{-1} (m_1 - m_0)$. Here $S$ is the total covariance. Fisher uses the
 # one within classes; the two differ by a multiple of $(m_1 - m_0)(m_1 - m_0)^\top$, which does not change the direction
-# (Sherman and Morrison).
+# (Sherman and Morrison). In code: `np.linalg.solve(np.cov(x.T), x[labels == 1].mean(0) - x[labels == 0].mean(0))`.
 # ```
 #
 # ````{exercise} Change of features
@@ -475,6 +480,8 @@ from ntps_utils.exercises import check
 # $S \to M S M^\top$ and $C \to M C$, so $C C^\top u = \beta S u$ becomes $M C C^\top M^\top u' = \beta M S M^\top u'$, solved by
 # $u' = M^{-\top} u$ with the same $\beta$. The targets $y$ do not change units with the features; in autoregression the target is a
 # feature itself.
+#
+# So the new directions are $M^{-\top} U$: `np.linalg.inv(M).T @ U`.
 # ```
 #
 # ````{exercise} More directions than classes
@@ -499,9 +506,9 @@ from ntps_utils.exercises import check
 #
 # ```{solution} ex-2-3
 # :class: dropdown
-# They span part of the null space of $B$, of dimension $d - r$: any orthonormal choice is as good as any other, and a numerical solver
-# returns whatever rounding suggests. A rotation or one more text changes that choice completely. Any score averaged over them is mostly
-# about rounding. {func}`ntps_utils.theory.score.subspaces` stops at $r$, unless `fill_u=True` asks to mirror the released script.
+# They span part of the null space of $B$, of dimension $d - r$. Any orthonormal choice is as good as any other, and the choice of a numerical solver
+# depends on rounding. A rotation or one more text changes it completely. Any score averaged over these directions mostly
+# describes rounding. {func}`ntps_utils.theory.score.subspaces` stops at $r$, unless `fill_u=True` asks for the choice of the released script. Here the dimension is $256 - 2 = 254$.
 # ```
 #
 # ````{exercise} Try it: how fast does the optimism fade?
@@ -526,11 +533,12 @@ from ntps_utils.exercises import check
 #
 # ```{solution} ex-2-4
 # :class: dropdown
-# The residual half behaves like noise: a share of $d/(N-1)$ of it seems explained. So $\tfrac12 + \tfrac12\, d/(N-1)$, roughly (exactly so for Gaussian features in
-# the limit of many texts). In `noise_ceiling`, let the labels depend on the sign of one feature plus as much noise.
+# To simulate it, let the labels in `noise_ceiling` depend on the sign of one feature plus as much noise.
+# The residual half behaves like noise, so a share of $d/(N-1)$ of it seems explained. The answer is $\tfrac12 + \tfrac12\, d/(N-1)$, approximately (exactly for Gaussian features in
+# the limit of many texts).
 # ```
 #
-# ````{exercise} A coin toss, by hand
+# ````{exercise} A coin toss on paper
 # :label: ex-2-5
 #
 # *Difficulty 3 of 5, importance 4 of 5, about 15 minutes.*
@@ -554,7 +562,7 @@ from ntps_utils.exercises import check
 # ```{solution} ex-2-5
 # :class: dropdown
 # $C = \E\, \xbar y^\top \approx m q^\top$ with $q = (\tfrac12, \tfrac12)$, and $S = I + m m^\top$, so $\tr B = \|q\|^2\, m^\top S^{-1} m = \tfrac12 \cdot \frac{\|m\|^2}{1 + \|m\|^2}$: for a large mean nearly $\tfrac12$, the same as a constant predictor
-# removes. A subspace that contains $m$ keeps all of it: its share is 1 for a task without any signal. One that is orthogonal to $m$ keeps none.
+# removes. A subspace that contains $m$ keeps all of it, so its share is 1 for a task without any signal. One that is orthogonal to $m$ keeps none. As a function of the length: `0.5 * m**2 / (1 + m**2)`.
 # ```
 
 # %% tags=["remove-input"]

@@ -16,19 +16,19 @@
 #
 # :::{admonition} After this chapter you can
 # :class: tip
-# - define the Next Token Perception Score (NTPS) and compute all of its values from one QR factorization;
+# - define the Next Token Perception Score (NTPS) and compute it for all pairs of widths from one QR factorization;
 # - derive the excess loss *exactly*, and three scores from it, each with its bounds and proofs;
-# - say how loose each bound is, from two numbers, before computing anything else;
+# - say how loose each bound is from the condition number of the features and the ratio of two eigenvalues;
 # - give examples with a high score and a large loss, and the reverse;
-# - say which changes of features leave which score alone.
+# - say which score stays the same under which change of the features.
 #
 # It uses two results, proved in chapters 1 and 2 and restated here. It runs in half a minute on two cores.
 # :::
 #
-# **The paper says** {cite}`cheng2025ntps` that the overlap of the two subspaces bounds, from above and from below, the loss that a task
-# suffers when it must live with the features of next-token prediction. **The code does** that in {mod}`ntps_utils.theory.score`, and adds two
-# scores in the metric of the loss. **We find** that the paper's bound is a true statement in every case we try, and that its constants leave
-# so much room that it hardly constrains the loss of ill-conditioned features; the exact identity behind it has no constants at all.
+# **The paper says** {cite}`cheng2025ntps` that the overlap of the two subspaces bounds, from above and from below, the loss that is added
+# when a task can use only the directions that next-token prediction keeps. **The code does** compute that in {mod}`ntps_utils.theory.score`, and adds two
+# scores in the metric of the loss. **We find** that the paper's bounds hold in every case that we try. For ill-conditioned features the lower and the upper one are so far apart
+# that they hardly constrain the loss. The identity from which they follow gives the loss exactly, without constants.
 
 # %% tags=["parameters"]
 profile = "default"
@@ -77,8 +77,8 @@ warnings.simplefilter(
 # - **perception** directions $U = (u_1, \dots, u_r)$, those that serve the labels. They are normalized to $U^\top S U = I$, where
 #   $S = \E\, \xbar\xbar^\top$, and have eigenvalues $\beta_1 \ge \dots \ge \beta_r > 0$: what each removes from the loss.
 #
-# Suppose that pretraining has kept the span of $V$ and nothing else. How much worse off is the task? The best linear prediction of the labels
-# from $V^\top \xbar$ has the loss $L(V)$, that from all features has $L^*$, and the question is about the **excess loss**
+# Suppose that pretraining has kept only the span of $V$. How much does the loss of the task rise? The best linear prediction of the labels
+# from $V^\top \xbar$ has the loss $L(V)$, and that from all features has the loss $L^*$. The difference is the **excess loss**
 #
 # $$
 # \Delta(V) = L(V) - L^* \;\ge\; 0 .
@@ -98,10 +98,10 @@ warnings.simplefilter(
 # spans are nested, the first $k_v$ columns of $Q$ span the same as those of $V$, for every $k_v$ at once. With $H_{ij} = (q_i^\top u_j)^2$,
 #
 # $$
-# \mathrm{NTPS}(k_u, k_v) = \frac{\sum_{j \le k_u} \sum_{i \le k_v} H_{ij}}{\sum_{j\le k_u} \|u_j\|^2}:
+# \mathrm{NTPS}(k_u, k_v) = \frac{\sum_{j \le k_u} \sum_{i \le k_v} H_{ij}}{\sum_{j\le k_u} \|u_j\|^2} .
 # $$
 #
-# one factorization, one product, two cumulative sums, and no pseudo-inverse.
+# This takes one factorization, one product and two cumulative sums, and no pseudo-inverse.
 #
 # ## The excess loss, exactly
 #
@@ -135,12 +135,12 @@ warnings.simplefilter(
 # $$
 # :::
 #
-# It is the share of what *all* features explain that $V$ explains too, $R^2(V) / R^2(\text{all})$. There is no constant left to discuss.
+# It is the share of the **explainable loss** $\tr B$, the loss that all features together remove, that $V$ removes too: $R^2(V) / R^2(\text{all})$ for centered moments. The equation contains no constant that would have to be known in addition.
 #
 # :::{prf:theorem} c. Metric-matched score
 # :label: thm-metric
 #
-# Count all perception directions alike:
+# Give all perception directions the same weight:
 #
 # $$
 # \mathrm{NTPS}_S = \frac1r \sum_{i=1}^r \|\tilde P_V \tilde u_i\|^2,
@@ -206,7 +206,7 @@ warnings.simplefilter(
 #
 # ## Sharper bounds, from the angles
 #
-# (c) and (d) use one number for the angles and two for the rest. With all principal angles, much less room is left.
+# (c) and (d) use one number for all angles together, and only the extreme eigenvalues. With every principal angle, the lower and the upper bound come closer.
 #
 # :::{prf:theorem} f. All angles in the metric of the loss
 # :label: thm-angles
@@ -337,12 +337,15 @@ middle.set(
 right.set(xscale="log", xlabel="excess / lower bound", title="lower bounds")
 _ = right.legend(fontsize=9)
 
+# %% [markdown]
+# In the left panel all points lie on the diagonal, so the identity gives the measured excess loss. In the other two no problem lies below 1, so no bound is violated. The Euclidean bounds are looser than the others because they contain the extreme eigenvalues of $S$.
+
 # %% tags=["remove-cell"]
 glue("typical_euclidean", typical_euclidean, display=False)
 glue("typical_metric", typical_metric, display=False)
 
 # %% [markdown]
-# The upper bound is, in the median problem, {glue:text}`typical_metric:.1f` times the excess loss when it is read from the metric-matched score, and
+# In the median problem the upper bound is {glue:text}`typical_metric:.1f` times the excess loss when it is read from the metric-matched score, and
 # {glue:text}`typical_euclidean:.0f` times when it is read from the Euclidean one.
 #
 # ## How loose is each bound?
@@ -353,7 +356,7 @@ glue("typical_metric", typical_metric, display=False)
 # \text{metric: } \frac{\beta_1}{\beta_r}, \qquad\qquad \text{Euclidean: } \kappa(S)\, \frac{\beta_1}{\beta_r}, \qquad \kappa(S) = \frac{\lambda_{\max}}{\lambda_{\min}} .
 # $$
 #
-# So we control both in turn: first features of growing condition number with all $\beta_i$ equal, then well-conditioned features with labels of growing
+# We vary one of the two at a time: first features of growing condition number with all $\beta_i$ equal, then well-conditioned features with labels of growing
 # $\beta_1 / \beta_r$.
 
 
@@ -385,7 +388,7 @@ by_beta = pd.DataFrame(
     ]
 )
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Two log-log panels. Against the condition number the Euclidean looseness grows in proportion while the metric one stays at one. Against the eigenvalue ratio both grow in proportion."}, "figure": {"caption": "The condition number of the features loosens the Euclidean bound alone. Lines: ratio of upper to lower constant, by the formulas above. Points: how far the upper bound actually lies above the excess loss, for ten problems each at half of all directions.", "name": "fig-looseness"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Two log-log panels. Against the condition number the Euclidean looseness grows in proportion while the metric one stays at one. Against the eigenvalue ratio both grow in proportion."}, "figure": {"caption": "The Euclidean bound loosens with the condition number of the features, and the metric bound does not. Lines: ratio of upper to lower constant, by the formulas above. Points: how far the upper bound actually lies above the excess loss, for ten problems each at half of all directions.", "name": "fig-looseness"}}
 figure, axes = panels(2, sharey=True)
 for ax, (frame, column) in zip(
     axes, ((by_kappa, "kappa"), (by_beta, "beta ratio")), strict=True
@@ -415,9 +418,9 @@ glue("gap_at_million", float(big["gap Euclidean"].median()), display=False)
 glue("gap_metric_at_million", float(big["gap metric"].median()), display=False)
 
 # %% [markdown]
-# At $\kappa(S) = 10^6$ the Euclidean upper bound lies
-# {glue:text}`gap_at_million:.0f` times above the excess loss in the median problem here; the metric-matched one, with all $\beta$ equal,
-# {glue:text}`gap_metric_at_million:.2f` times. An upper bound above $\tr B$ says nothing, since the excess loss can never be larger than $\tr B$.
+# In the left panel the constants of the Euclidean bounds grow in proportion to $\kappa(S)$, and those of the metric-matched bounds do not change, because $S$ does not occur in them. In the right panel both grow in proportion to $\beta_1 / \beta_r$; the upper bounds themselves stay closer to the excess loss than that. At $\kappa(S) = 10^6$ the Euclidean upper bound is
+# {glue:text}`gap_at_million:,.0f` times the excess loss in the median problem here, the metric-matched one, with all $\beta_i$ equal,
+# {glue:text}`gap_metric_at_million:.2f` times. So for features with a large condition number the Euclidean bound says little. An upper bound above $\tr B$ says nothing, since the excess loss is never larger than $\tr B$.
 # `ntps score --json FILE` writes the bounds for your own model.
 #
 # ## All bounds on one axis
@@ -450,7 +453,7 @@ for name, facts in real.items():
     subjects[name] = {"excess": row["excess_loss"], **ends}
     subjects[name] = {k: v / row["trace_b"] for k, v in subjects[name].items()}
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "For random problems and three language models, four horizontal bars each: the Euclidean bounds span many orders of magnitude, the restricted ones fewer, the metric ones and those by angles nearly meet at the excess loss."}, "figure": {"caption": "What each bound leaves open. Lower to upper bound as shares of tr B, with the excess loss (dots). Two classes have one perception direction after centering, so that for the three models (c), (f) and (g) are exact.", "name": "fig-all-bounds"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "For random problems and three language models, four horizontal bars each: the Euclidean bounds span many orders of magnitude, the restricted ones fewer, the metric ones and those by angles span the least."}, "figure": {"caption": "What each bound leaves open. Lower to upper bound as shares of tr B, with the excess loss (dots). Two classes have one perception direction after centering, so that for the three models (c), (f) and (g) are exact.", "name": "fig-all-bounds"}}
 figure, (ax,) = panels(1, height=3.8)
 for i, values in enumerate(subjects.values()):
     for j, (kind, (low, high, color)) in enumerate(BOUNDS.items()):
@@ -497,21 +500,20 @@ worst_real = max(subjects[name]["upper"] / subjects[name]["excess"] for name in 
 glue("room_real", float(worst_real), display=False)
 
 # %% [markdown]
-# In the median random problem the ratio of upper to lower bound is {glue:text}`room_euclidean:.0f` for (d), {glue:text}`room_restricted:.1f` for (g), {glue:text}`room_metric:.1f` for (c) and {glue:text}`room_angles:.1f` for (f).
-# For the language models the Euclidean upper bound (d) lies up to {glue:text}`room_real:.0e` times above the excess loss. All of it is for understanding: the excess loss itself is known.
+# From (d) over (g) and (c) to (f) the lower and the upper bound come closer. In the median random problem the ratio of upper to lower bound is {glue:text}`room_euclidean:,.0f` for (d), {glue:text}`room_restricted:.1f` for (g), {glue:text}`room_metric:.1f` for (c) and {glue:text}`room_angles:.1f` for (f).
+# For the language models the Euclidean upper bound (d) is up to {glue:text}`room_real:,.0f` times the excess loss, and larger than $\tr B$, so that it says nothing there. In practice no bound is needed, because the identity gives the excess loss itself from the same moments.
 #
 # ## How sure is the excess loss?
 #
-# $\Delta$ is exact for the texts that it was computed from. Their labels are noisy, and noise can be explained by any direction: with $\rho$ the rank of $S$, $k$ directions kept and N texts, labels without any relation to the
-# features have an excess loss of about $\sigma^2 (\rho - k) / N$. The identity says more. $\Delta$ is what the features outside $V$ explain beyond $V$, so it is the numerator of the F test of two nested linear models,
+# $\Delta$ is exact for the texts that it was computed from. Their labels are noisy, and every direction explains a part of the noise. With $\rho$ the rank of $S$, $k$ directions kept and N texts, labels of variance $\sigma^2$ without any relation to the
+# features have an excess loss of about $\sigma^2 (\rho - k) / N$. Since $\Delta$ is what the features outside $V$ explain beyond $V$, it is the numerator of the F test of two nested linear models,
 #
 # $$
 # F = \frac{\Delta / (\rho - k)}{L^* / (N - 1 - \rho)} .
 # $$ (eq-f)
 #
 # If $V$ loses nothing, F has the F distribution with $\rho - k$ and $N - 1 - \rho$ degrees of freedom (exactly for two classes and normal errors). A noncentral distribution gives an interval for the excess loss without noise, and $\Delta - (\rho - k)\,
-# L^* / (N - 1 - \rho)$ is free of its mean ({func}`ntps_utils.theory.uncertainty.excess_loss_test`). The other way is to ask texts that the encoders have not seen ({func}`ntps_utils.theory.uncertainty.held_out_loss`): five groups, each in turn
-# left out, from moments alone. For the three models (recorded):
+# L^* / (N - 1 - \rho)$ is free of its mean ({func}`ntps_utils.theory.uncertainty.excess_loss_test`). Another way is to compute the loss on texts that the encoders have not seen ({func}`ntps_utils.theory.uncertainty.held_out_loss`). It needs only the moments of five groups of texts, each left out in turn. For the three models (recorded):
 
 # %%
 lines = []
@@ -549,10 +551,10 @@ glue("sure_held_low", float(sure["held out"].min()), display=False)
 glue("sure_held_high", float(sure["held out"].max()), display=False)
 
 # %% [markdown]
-# As shares of the variance of the labels. Noise alone contributes {glue:text}`sure_noise_low:.2f` to {glue:text}`sure_noise_high:.2f` to the excess loss on these texts. The last column is the loss that V adds on texts left out, both predictors with a ridge of a tenth of the mean variance: {glue:text}`sure_held_low:+.3f` to
-# {glue:text}`sure_held_high:+.3f`. A negative value says that V predicts *better* than all features there, because fewer directions overfit less.
+# All columns but the last are shares of the variance of the labels. Noise alone contributes {glue:text}`sure_noise_low:.2f` to {glue:text}`sure_noise_high:.2f` to the excess loss on these texts. The column *held out* is the loss that V adds on texts left out, from {glue:text}`sure_held_low:+.3f` to
+# {glue:text}`sure_held_high:+.3f`; both predictors have a ridge of a tenth of the mean variance. A negative value means that V predicts *better* than all features there, because fewer directions overfit less.
 #
-# Probes are mostly trained with cross-entropy instead of squares. The same moments answer the same question there.
+# Probes are mostly trained with cross-entropy instead of squared errors. The same moments also give a test for that loss.
 #
 # :::{prf:theorem} h. Score test of softmax regression
 # :label: thm-score-test
@@ -610,9 +612,9 @@ glue("power_squares", float(100 * rates[1][0]), display=False)
 glue("power_entropy", float(100 * rates[1][1]), display=False)
 
 # %% [markdown]
-# Without a relation, the tests find one in {glue:text}`level_squares:.1f`% and {glue:text}`level_entropy:.1f`% of the draws; with one, in {glue:text}`power_squares:.0f`% and {glue:text}`power_entropy:.0f`%.
+# Without a relation, the two tests find one in {glue:text}`level_squares:.1f`% and {glue:text}`level_entropy:.1f`% of the draws, which is within the 5% that the level allows. With a relation they find it in {glue:text}`power_squares:.0f`% and {glue:text}`power_entropy:.0f`%.
 #
-# And the scores? They have no such formula; `ntps score --jackknife 10` leaves out each of ten groups of texts in turn. How often does the interval from it contain the true score? We simulate texts and labels with known populations (recorded; {glue:text}`n_simulated` problems for each point):
+# For the scores there is no such formula. `ntps score --jackknife 10` leaves out each of ten groups of texts in turn. How often does the interval from it contain the true score? We simulate texts and labels with known populations (recorded; {glue:text}`n_simulated` problems for each point):
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Coverage of nominal 95% intervals against the number of texts for each feature: that of the excess loss is near or above 95% throughout, those of the three scores rise from about one half at one text for each feature to almost nine tenths at fifty."}, "figure": {"caption": "Intervals of scores need many texts. Left: how often nominal 95% intervals contain the true value. Right: mean error of the score itself.", "name": "fig-coverage"}}
 coverage = load_record("coverage")
@@ -683,13 +685,13 @@ glue("bias_five", float(five.loc["ntps uncentered", "bias"]), display=False)
 glue("n_simulated", int(simulated["n"].max()), display=False)
 
 # %% [markdown]
-# The interval of the excess loss covers at least {glue:text}`cover_excess:.0%`. Those of the scores do not: {glue:text}`cover_five:.0%` at five texts for each feature, {glue:text}`cover_most:.0%` at the largest number. The reason is in the right panel: noise in the labels tilts $U = S^{-1} C \cdots$ towards directions of small variance, which V prefers too,
-# so that few texts raise the paper's score ({glue:text}`bias_five:+.2f` at five texts for each feature). The tool therefore gives intervals of scores from fifty texts for each feature on, where they are still somewhat too narrow ({glue:text}`cover_fifty:.0%` in place of 95%), and otherwise says why there are none.
+# The interval of the excess loss contains the true value in at least {glue:text}`cover_excess:.0%` of the problems. The intervals of the scores are too narrow: at five texts for each feature, the worst of the three contains the true score in {glue:text}`cover_five:.0%`. The right panel shows the reason. Noise in the labels tilts $U = S^{-1} C \cdots$ towards directions of small variance, which V prefers too,
+# so that few texts raise the paper's score ({glue:text}`bias_five:+.2f` at five texts for each feature). `ntps score` therefore gives intervals of scores only from fifty texts for each feature on, where they are still somewhat too narrow ({glue:text}`cover_fifty:.0%` in place of 95%). With fewer texts it says why there are none.
 #
 # ## See it: turn the subspace
 #
-# Two features, one perception direction $u$, one autoregressive direction $V$. With one direction the metric-matched score gives the excess loss exactly, so
-# the figure shows one curve for both, and the band of the Euclidean bounds around it. Turn $V$ by dragging it, or with the slider; stretch the features;
+# The figure has two features, one perception direction $u$ and one autoregressive direction $V$. With one direction the metric-matched score gives the excess loss exactly, so
+# there is one curve for both, and the band of the Euclidean bounds around it. Turn $V$ by dragging it or with the slider, stretch the features, and
 # try the buttons.
 
 # %% tags=["remove-input"]
@@ -742,10 +744,12 @@ axes[0].set_ylabel("share of tr B")
 _ = axes[0].legend(fontsize=9)
 
 # %% [markdown]
+# With $\kappa(S) = 1$ the two bounds are equal and give the excess loss. With a larger $\kappa(S)$ the loss still vanishes where $V$ has the direction of $u$, but at every other angle the band covers a factor of $\kappa(S)$, because the Euclidean score does not tell whether $V$ points along a strong or a weak feature. One value of NTPS is then compatible with a small and with a large loss.
+#
 # ## Counterexamples
 #
-# The band is wide, and there are problems at both of its ends. Take a feature with much less variance than the other. An autoregressive direction along the weak feature can look close to $u$ and
-# carry nothing of the label; one along the strong feature can look far from $u$ and carry everything.
+# There are problems at both ends of the band. Take two features, one of which has much less variance than the other. An autoregressive direction along the weak feature can have a small angle to $u$ and
+# explain nothing of the label; one along the strong feature can have a large angle to $u$ and explain nearly all of it.
 
 # %% tags=["hide-input"]
 u, kappa = np.radians(75), 4000.0
@@ -781,9 +785,9 @@ glue("low_ntps", float(table.iloc[1]["NTPS"]), display=False)
 glue("low_loss", float(table.iloc[1]["excess / tr B"]), display=False)
 
 # %% [markdown]
-# An NTPS of {glue:text}`high_ntps:.2f` goes with a loss of {glue:text}`high_loss:.1%` of all there was to lose, and one of {glue:text}`low_ntps:.2f` with a loss of
-# {glue:text}`low_loss:.2%`. These are extreme by design. How often does the Euclidean score mislead when nobody designs anything? Over the random problems, in three
-# groups by condition number:
+# With an NTPS of {glue:text}`high_ntps:.2f` the excess loss is {glue:text}`high_loss:.1%` of the explainable loss $\tr B$, and with one of {glue:text}`low_ntps:.2f` it is
+# {glue:text}`low_loss:.2%`. These two examples were constructed to be extreme. How often does the Euclidean score mislead in problems that are drawn at random? We look at the random problems in three
+# groups by condition number.
 
 # %%
 groups = pd.cut(
@@ -830,15 +834,15 @@ glue(
 # %% [markdown]
 # The rank correlation of NTPS with the share of the explainable loss that V keeps is {glue:text}`rho_low:.2f` in the first group, {glue:text}`rho_middle:.2f` in the second and
 # {glue:text}`rho_high:.2f` in the third, where {glue:text}`near_one:.0%` of the scores exceed 0.99. That of the metric-matched score is at least {glue:text}`rho_metric_low:.2f` in every
-# group. Random problems are not language models: this shows what can happen, not how often it happens there.
+# group. So with ill-conditioned features an NTPS near 1 is common and says little about the loss. Random problems are not language models: this shows what can happen, not how often it happens there.
 #
-# ## What leaves which score alone
+# ## Which changes leave a score as it is
 #
 # Change the features by $x \to M x$, $M$ invertible. A *given* subspace of directions moves along as $V \to M^{-\top} V$, and so does $U$. In white coordinates this
-# is a rotation, so (a), (b), (c) and $\tr B$ do not change. The Euclidean score survives only if $M$ is a rotation times a scale.
+# is a rotation, so (a), (b), (c) and $\tr B$ do not change. The Euclidean score stays the same only if $M$ is a rotation times a scale.
 #
-# One thing does change. The subspace that *next-token prediction* asks for does not move along in this way: its loss measures the error in feature units
-# (exercise 1.2). Solved anew after a skew change of features, $V$ itself is another one, and then every score may change. We measure all three cases.
+# The best subspace for *next-token prediction*, however, does not move along in this way, because its loss measures the error in feature units
+# (exercise 1.2). If the next-token problem is solved anew after a skew change of features, $V$ is another subspace, and every score may change. We measure all three cases.
 
 
 # %%
@@ -867,15 +871,14 @@ changes = {
 pd.DataFrame(changes).T.map("{:.1e}".format)
 
 # %% [markdown]
-# The table shows the largest change of each score over all widths. So the metric-matched scores are a property of the *pair of subspaces*; the choice of $V$ still depends on
-# the units in which the model measures its features.
+# The table shows the largest change of each score over all widths. So for a given pair of subspaces the metric-matched and the task-weighted score do not depend on the units of the features; the choice of $V$ does.
 #
 # ## The order of eigenvectors
 #
-# Numerical solvers return eigenvalues in ascending order. The theory wants the *largest* first. The script released with the paper keeps the first columns as they
+# Numerical solvers return eigenvalues in ascending order. The theory needs the *largest* first. The script released with the paper keeps the first columns as they
 # come, and counts $k$ as a fraction of the full rank for $U$ as well, beyond the number of classes; so most of its columns of $U$ carry no label information at all. (This is an
-# observation about the script; it is not known which code made the published values.) What does that do on a problem whose answer is known? We plant three classes in the two
-# directions that next-token prediction uses: a sound score must be near 1 from $k_v = 2$ on.
+# observation about the script; it is not known which code made the published values.) We try it on a problem whose answer is known. Three classes differ in the two
+# directions that next-token prediction uses first, so the score must be near 1 from $k_v = 2$ on.
 
 # %%
 planted = planted_problem(seed)
@@ -937,8 +940,8 @@ glue(
 glue("planted_range", float(np.ptp(mirrored, axis=0).max()), display=False)
 
 # %% [markdown]
-# At $k_v = 2$ the score is {glue:text}`planted_down:.2f` in descending order and {glue:text}`planted_up:.2f` in ascending order with $U$ filled up; at half the rank the latter is still
-# {glue:text}`planted_half:.2f`, and a rotation alone moves it by up to {glue:text}`planted_range:.2f`. `order="ascending"` and `fill_u=True` reproduce this choice in the library.
+# In descending order the score is near 1 at every width, as it must be. In ascending order it rises slowly, because the two directions that matter are kept last. At $k_v = 2$ the two scores are {glue:text}`planted_down:.2f` and {glue:text}`planted_up:.2f`; at half the rank the latter is still
+# {glue:text}`planted_half:.2f`. A rotation of the data alone moves it by up to {glue:text}`planted_range:.2f`, because the columns that fill $U$ up are not determined by the data. `order="ascending"` and `fill_u=True` reproduce this choice in the library.
 #
 # ## Verdict on the claim
 #
@@ -951,11 +954,11 @@ glue("planted_range", float(np.ptp(mirrored, axis=0).max()), display=False)
 # ## Summary
 #
 # - $\Delta(V) = \tr((I - \tilde P_V) B)$: the excess loss is known exactly, from the same moments as the score.
-# - With all angles the bounds nearly meet; with the ratios of distances on the span of $U$ alone, the Euclidean bound gains orders of magnitude.
+# - Bounds that use all angles are the closest; restricted to the span of $U$, the constants of the Euclidean bound shrink by orders of magnitude.
 # - The excess loss has an F test and an interval; scores need about fifty texts for each feature before an interval means anything.
 # - Task-weighted: no constants. Metric-matched: loose by $\beta_1/\beta_r$. Euclidean (the paper's): loose by $\kappa(S)\,\beta_1/\beta_r$.
-# - A high Euclidean score can go with a large loss, and a low one with none.
-# - For a given pair of subspaces the first two survive any change of features; the third survives rotations and scaling.
+# - A problem with a high Euclidean score can have a large excess loss, and one with a low score almost none.
+# - For a given pair of subspaces, the first two stay the same under any invertible linear change of features, the third under rotations and a common scale.
 # - Eigenvectors must be taken in descending order, and no more perception directions than classes.
 #
 # ## Quiz
@@ -968,7 +971,7 @@ glue("planted_range", float(np.ptp(mirrored, axis=0).max()), display=False)
 #
 # :::{admonition} Answer
 # :class: dropdown
-# (a). The Euclidean score weighs directions by their length, and a long direction can carry little of the label. (b) would hold for the task-weighted score. (c) is wrong: the excess loss can also be zero.
+# (a). The Euclidean score weighs directions by their length, and a long direction can explain little of the labels. (b) is wrong because that would hold for the task-weighted score. (c) is wrong because the excess loss can also be as small as one likes, if the directions that $V$ misses explain little.
 # :::
 #
 # **2.** Which score does not change when features are measured in other units, with a given pair of subspaces?
@@ -979,7 +982,7 @@ glue("planted_range", float(np.ptp(mirrored, axis=0).max()), display=False)
 #
 # :::{admonition} Answer
 # :class: dropdown
-# (c). Both are angles in white coordinates. The Euclidean score survives rotations and a common scale only.
+# (c). Both are angles in white coordinates, which a change of units only rotates. (a) is wrong because the Euclidean score stays the same only under rotations and a common scale. (b) is wrong because the two scores of (c) remain.
 # :::
 #
 # **3.** Your model has 576 features and you have 1,000 texts. `ntps score` prints no interval for NTPS. Why?
@@ -990,7 +993,7 @@ glue("planted_range", float(np.ptp(mirrored, axis=0).max()), display=False)
 #
 # :::{admonition} Answer
 # :class: dropdown
-# (b). On fewer texts the intervals miss the true score too often, and the score itself is too high. (a): it is exact for these texts, not for others. (c) does not matter here.
+# (b). With fewer texts the intervals miss the true score too often, and the score itself is too high. (a) is wrong because the score is exact for these texts only, and other texts give another one. (c) is wrong because the number of classes does not decide whether there is an interval.
 # :::
 #
 # ## Exercises
@@ -1026,6 +1029,8 @@ from ntps_utils.exercises import check
 # If $S = \lambda I$, white coordinates are feature coordinates times $\sqrt\lambda$: $\tilde P_V = P_V$ and $\tilde u_i = \sqrt\lambda\, u_i$ with $\|u_i\|^2 = 1/\lambda$. Both scores are
 # $\frac1r \sum_i \|P_V \tilde u_i\|^2$. With $\lambda_{\min} = \lambda_{\max} = \lambda$ and $\|U\|_F^2 = r / \lambda$ the constants of (d) become those of (c); with equal $\beta_i$ lower and upper bound
 # coincide with the excess loss.
+#
+# So the lower constant of (d) is $\beta_r\, r$ and the upper one $\beta_1\, r$; $\lambda$ cancels.
 # ```
 #
 # ````{exercise} Many classes
@@ -1051,7 +1056,7 @@ from ntps_utils.exercises import check
 # ```{solution} ex-3-2
 # :class: dropdown
 # The $\tilde u_i$ are then an orthonormal basis of the whole space, and $\frac1d \sum_i \|\tilde P_V \tilde u_i\|^2 = \frac1d \tr \tilde P_V = k_v / d$, whatever the task. The Euclidean score is
-# $\tr(P_V S^{-1}) / \tr S^{-1}$, since $U U^\top = S^{-1}$: it knows the features and not the labels. Only the task-weighted score, through the $\beta_i$, still sees the task.
+# $\tr(P_V S^{-1}) / \tr S^{-1}$, since $U U^\top = S^{-1}$, and does not depend on the labels either. Only the task-weighted score still depends on the task, through the $\beta_i$.
 # ```
 #
 # ````{exercise} The chance level of a score
@@ -1099,7 +1104,7 @@ from ntps_utils.exercises import check
 #
 # :::{admonition} Hint
 # :class: dropdown
-# The error is measured in feature units. Which matrix of the tokens changes along with the features, so that its inverse can undo the change?
+# The error is measured in feature units. Which second moment of the tokens changes with the features in the same way, so that its inverse cancels the change?
 # :::
 #
 # ```{solution} ex-3-4
@@ -1107,6 +1112,8 @@ from ntps_utils.exercises import check
 # Measure the error in the metric of the tokens, $\|G^{-1/2}(x_{t+1} - W^\top V^\top p_t)\|^2$: $V$ solves $A_1 G^{-1} A_1^\top v = \gamma A_0 v$, and $x \to M x$ gives $v \to M^{-\top} v$. The result weighs all feature
 # directions alike, also those that the model hardly uses. A language model is trained on logits, a fixed linear map of its last features; the metric $E^\top E$ of its output embedding $E$ would be closer to what
 # it was trained for, and moves along correctly if $E$ does.
+#
+# So the new directions are `scipy.linalg.eigh(A1 @ np.linalg.solve(G, A1.T), A0)[1][:, ::-1]`, and they are not the ones that the model was trained for.
 # ```
 #
 # ````{exercise} Try it: a tighter bound
@@ -1158,9 +1165,11 @@ from ntps_utils.exercises import check
 # :class: dropdown
 # $r(1 - \mathrm{NTPS}_S) = 0.6$, so (c) says $0.6 \le \Delta \le 1.8$. (f) says $3 \cdot 0.1 + 1 \cdot 0.5 = 0.8 \le \Delta \le 3 \cdot 0.5 + 1 \cdot 0.1 = 1.6$. For the upper end, $V$ misses half of $\tilde u_1$ and a tenth of
 # $\tilde u_2$: with $e_1, e_2$ orthogonal to both, $\tilde v_1 = \sqrt{0.5}\, \tilde u_1 + \sqrt{0.5}\, e_1$ and $\tilde v_2 = \sqrt{0.9}\, \tilde u_2 + \sqrt{0.1}\, e_2$.
+#
+# The two pairs of bounds are `((0.6, 1.8), (0.8, 1.6))`.
 # ```
 #
-# ````{exercise} One direction, no room
+# ````{exercise} One direction
 # :label: ex-3-7
 #
 # *Difficulty 2 of 5, importance 3 of 5, about 10 minutes.*
@@ -1182,7 +1191,7 @@ from ntps_utils.exercises import check
 #
 # ```{solution} ex-3-7
 # :class: dropdown
-# With $r = 1$, $\beta_1 = \beta_r$, and there is one sine: (c) and (f) both say $\Delta = \beta_1 s_1$. $M$ and $M_E$ are numbers, so $\mu_{\min} = \mu_{\max} = M / M_E$ and (g) says $\Delta = \beta_1 M$. In (d) the constants still differ by $\kappa(S)$.
+# With $r = 1$, $\beta_1 = \beta_r$, and there is one sine: (c) and (f) both say $\Delta = \beta_1 s_1$. $M$ and $M_E$ are numbers, so $\mu_{\min} = \mu_{\max} = M / M_E$ and (g) says $\Delta = \beta_1 M$. The two constants of (d) are $\beta_1 \lambda_{\min} \|U\|_F^2$ and $\beta_1 \lambda_{\max} \|U\|_F^2$, so their ratio is still $\kappa(S)$.
 # ```
 #
 # ````{exercise} Noise that looks like a loss
@@ -1207,7 +1216,7 @@ from ntps_utils.exercises import check
 # ```{solution} ex-3-8
 # :class: dropdown
 # Each direction explains $\tr Y / (N - 1) = 0.5 / 599$ of pure noise in the mean, so $\Delta \approx 200 \cdot 0.5 / 599 = 0.167$. The residual loss is $L^* \approx 0.5 \cdot 199 / 599 = 0.166$ with $N - 1 - \rho = 199$ degrees of freedom; the debiased value is
-# $0.167 - 200 \cdot 0.166 / 199 \approx 0$, and F is about 1. An excess loss of 0.17 is what a coin gives.
+# $0.167 - 200 \cdot 0.166 / 199 \approx 0$, and F is about 1. An excess loss of 0.17 is therefore no evidence of a loss: coin tosses give as much. The expected excess loss is 0.167.
 # ```
 
 # %% tags=["remove-input"]

@@ -16,9 +16,9 @@
 #
 # :::{admonition} After this chapter you can
 # :class: tip
-# - compute the moments of one text by hand, and see that one pass over a dataset adds them up;
+# - compute the moments of one text, and explain why one pass over a dataset is enough;
 # - say what padding, a beginning-of-sequence token and centering change in a score, in numbers;
-# - tell a rank from rounding, and say what single precision does to a score, and why;
+# - distinguish the rank of a matrix from rounding, and say what single precision does to a score, and why;
 # - describe the features of a real language model: massive activations, first tokens, spectra;
 # - estimate the cost of extraction from a model's sizes, and compare it with a measurement.
 #
@@ -26,9 +26,9 @@
 # :::
 #
 # **The paper says** {cite}`cheng2025ntps` that the score needs second moments only. **The code does** collect them for every layer in one pass
-# ({func}`ntps_utils.models.extraction.extract`), whatever the number of texts. **We find** that the pass costs little more than the model itself, and that three
-# habits that look harmless, counting pads, a constant first token, and a cut-off that suits single precision, each move the paper's score by about as much as
-# tasks differ from each other.
+# ({func}`ntps_utils.models.extraction.extract`), whatever the number of texts. **We find** that this pass takes {glue:text}`bench_forward:.2f` times as long as the forward passes alone. Counting pads as tokens, or leaving out
+# the first token, moves the paper's score by about as much as
+# tasks differ from each other, and a cut-off for eigenvalues that is usual in single precision moves scores by more than that.
 
 # %% tags=["parameters"]
 profile = "default"
@@ -66,10 +66,10 @@ data = load_texts(dataset_name).head(n_texts)
 last = model.n_layers - 1
 
 # %% [markdown]
-# ## One text by hand
+# ## The moments of one text
 #
-# A text of $T$ tokens has hidden states $x_1, \dots, x_T$ at each layer. Prediction sees the running sums $p_t = x_1 + \dots + x_t$, a task sees the mean
-# $\xbar = p_T / T$. Everything that the scores need is
+# A text of $T$ tokens has hidden states $x_1, \dots, x_T$ at each layer, which are its features. Next-token prediction uses the prefix sums $p_t = x_1 + \dots + x_t$, a task uses the mean token
+# $\xbar = p_T / T$. All scores follow from
 #
 # ```{math}
 # A_0 = \E \sum_{t<T} p_t p_t^\top, \qquad A_1 = \E \sum_{t<T} p_t x_{t+1}^\top, \qquad S = \E\, \xbar \xbar^\top, \qquad C = \E\, \xbar y^\top .
@@ -94,7 +94,7 @@ gap = max(
 print(f"{len(x)} tokens, d = {x.shape[1]}, largest relative difference {gap:.1e}")
 
 # %% [markdown]
-# Over a dataset these are means over texts, so they can be added up: batch by batch, or in parts on several machines that are merged at the end.
+# Over a dataset these are means over texts, so their sums can be added up batch by batch, or in parts on several machines that are merged at the end.
 
 # %%
 whole = extract(model, data)
@@ -110,9 +110,9 @@ glue("n_texts", len(data), display=False)
 glue("n_tokens", whole.moments.n_tokens, display=False)
 
 # %% [markdown]
-# {glue:text}`n_texts` texts with {glue:text}`n_tokens` tokens in two halves, with other batches: the merged moments agree to {glue:text}`merge_gap`, which is rounding. A run can
-# also be killed and continued (`checkpoint=`), keep all layers in memory (`stream=False`), or be shared by several processes; the tests ask each of
-# these ways for the same moments.
+# We read {glue:text}`n_texts` texts with {glue:text}`n_tokens` tokens once as a whole and once in two halves with other batches. The merged moments agree to {glue:text}`merge_gap`, which is rounding. A run can
+# also be killed and continued (`checkpoint=`), keep all layers in memory (`stream=False`), or be shared by several processes. The tests check that each of
+# these ways gives the same moments.
 #
 # ## What habits change
 #
@@ -120,7 +120,7 @@ glue("n_tokens", whole.moments.n_tokens, display=False)
 #
 # - **pads counted**: the texts of a batch are filled up to equal length, and the fillers count as tokens;
 # - **no BOS**: the tokenizer's beginning-of-sequence token is left out;
-# - **centered**: covariances instead of second moments, so that a constant direction counts for nothing.
+# - **centered**: covariances instead of second moments, so that a constant direction explains nothing.
 
 
 # %% tags=["hide-input"]
@@ -196,16 +196,17 @@ for key, way in {
 glue("spread", float(reference["Euclidean"].std()), display=False)
 
 # %% [markdown]
-# Median absolute changes of the Euclidean and the metric-matched score: pads counted {glue:text}`pads_change:.3f` and {glue:text}`pads_change_metric:.3f`, no BOS
+# Counting pads and leaving out BOS raise the Euclidean score of some tasks and lower that of others, so they also change the order of tasks. Centering hardly moves the Euclidean score, but lowers the other two on most tasks, because the nearly constant direction, which V contains, no longer explains anything (chapter 2).
+# The median absolute changes of the Euclidean and the metric-matched score are: pads counted {glue:text}`pads_change:.3f` and {glue:text}`pads_change_metric:.3f`, no BOS
 # {glue:text}`bos_change:.3f` and {glue:text}`bos_change_metric:.3f`, centered {glue:text}`centered_change:.3f` and {glue:text}`centered_change_metric:.3f`. For comparison,
-# the Euclidean score's standard deviation over the eight tasks is {glue:text}`spread:.3f`: a difference between two reports may be a difference between two
-# habits. Right padding under a causal mask is harmless as long as the fillers are left out of the sums: nothing that stands after a token can reach it.
+# the standard deviation of the Euclidean score over the eight tasks is {glue:text}`spread:.3f`. So compare two scores only if both were computed in the same way.
+# Right padding under a causal mask is harmless as long as the fillers are left out of the sums, because a token's features do not depend on what comes after it.
 #
 # ## Real models
 #
-# The lab's models have a hundredth of the size of the smallest that people use. Two real ones install from the Python package index: smollm2-135m-instruct and gemma-3-270m, the
-# size of the paper's smallest. Their weights come from files of 4 to 8 bits and are dequantized to float32; smollm2 is instruction-tuned. The weights are not part of this book. What
-# follows was recorded on {glue:text}`real_texts` film reviews of at most 64 tokens (`python -m book.tools.real_models`), together with stories260K, a Llama of 260 thousand parameters.
+# The lab's models are a hundred times smaller than the smallest language models in common use. Two of the latter can be installed from the Python package index: smollm2-135m-instruct, and gemma-3-270m, which has the
+# size of the paper's smallest model. Their weights come from files of 4 to 8 bits and are dequantized to float32; smollm2 is instruction-tuned. The weights are not part of this book. What
+# follows was recorded on {glue:text}`real_texts` movie reviews of at most 64 tokens (`python -m book.tools.real_models`), together with stories260K, a Llama of 260 thousand parameters.
 
 # %%
 real = load_record("real_models")
@@ -224,10 +225,10 @@ for name, facts in real["models"].items():
 pd.DataFrame(rows).T
 
 # %% [markdown]
-# The loss in nats per token on a paragraph of plain English is a check that the weights were read correctly: a model that knows nothing has the logarithm of the size of its vocabulary, 10.8 nats for smollm2.
+# The loss in nats per token on a paragraph of plain English checks that the weights were read correctly. A model that gives every token the same probability has a loss of the logarithm of the size of its vocabulary, 10.8 nats for smollm2.
 # Where the weights have been fetched (`ntps models fetch`), the last column computes it again.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Three panels over relative depth for four models. Left: first tokens of smollm2 and gemma are many times longer than other tokens below the last layer. Middle: one feature holds most of the sum of squares there. Right: effective rank as a share of the number of features is a few percent in the real models."}, "figure": {"caption": "Real features are not round. By relative depth: length of first tokens relative to other tokens (left), share of all squared features that is in the largest feature (middle), and participation ratio of the centered S as a share of d (right).", "name": "fig-real-features"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Three panels over relative depth for four models. Left: first tokens of smollm2 and gemma are many times longer than other tokens below the last layer. Middle: one feature holds most of the sum of squares there. Right: effective rank as a share of the number of features is a few percent in the real models."}, "figure": {"caption": "A few directions hold most of the size of real features. By relative depth: length of first tokens relative to other tokens (left), share of all squared features that is in the largest feature (middle), and participation ratio of the centered S as a share of d (right).", "name": "fig-real-features"}}
 lab_facts = layer_facts(model, data, batch_size=64)
 frames = {model_name: lab_facts} | {
     name: pd.DataFrame(facts["layers"]) for name, facts in real["models"].items()
@@ -272,18 +273,18 @@ for key, frame in zip(("lab", "smol", "gemma"), (lab_facts, *large), strict=True
 # %% [markdown]
 # Below the last layer of the real models the first token of a text is up to {glue:text}`first_smol:.0f` (smollm2) and {glue:text}`first_gemma:.0f` (gemma) times as long as other tokens, and a
 # single feature holds up to {glue:text}`largest_smol:.0%` and {glue:text}`largest_gemma:.0%` of all squares: *massive activations* {cite}`sun2024massive`. They carry no information about the text, because they are
-# nearly the same in every text, and they enter every prefix sum. The condition number of $A_0$, with features scaled to unit variance, is up to {glue:text}`condition_lab:.0e` in the lab's model,
-# {glue:text}`condition_smol:.0e` in smollm2 and {glue:text}`condition_gemma:.0e` in gemma.
+# nearly the same in every text, but they enter every prefix sum. The effective rank is small in these layers for the same reason: a few directions hold most of the variance. The condition number of $A_0$, with features scaled to unit variance, is up to {glue:text}`condition_lab:.0e` in the lab's model,
+# {glue:text}`condition_smol:.0e` in smollm2 and {glue:text}`condition_gemma:.0e` in gemma. The next section asks whether single precision is enough for such features.
 #
 # ## Precision and rank
 #
-# A score needs to know which directions exist. In exact arithmetic that is a rank; in floating point a cut-off decides which small eigenvalues count. Ours is applied in units in which every
+# A score depends on which directions have any variance. In exact arithmetic their number is the rank; in floating point a cut-off decides which small eigenvalues count. Ours is applied in units in which every
 # feature has unit variance, so that massive activations do not hide other directions, and it is relative: an eigenvalue counts if it exceeds the largest one times the relative rounding error of the moments.
 # An *absolute* cut-off, such as $10^{-8}$, gives another rank when the features are rescaled.
 #
-# Products in float32 take half the time of float64. What do they do to the scores? Three ways, each against float64 products of the same features:
+# Products in float32 take half the time of float64. How do they change the scores? We compare three ways with float64 products of the same features:
 #
-# - **cut**: running sums of float32 products, and a cut-off of $d$ times the rounding unit of float32, as is usual for float32 matrices;
+# - **cut**: sums of float32 products, and a cut-off of $d$ times the rounding unit of float32, as is usual for float32 matrices;
 # - **plain**: the same sums, with the cut-off of float64;
 # - **shifted**: our default for large models. The mean is subtracted from the features, and from first tokens their own mean; products are formed in float32, and the shift is undone exactly in float64
 #   ({class}`ntps_utils.theory.moments.Accumulator`).
@@ -311,10 +312,10 @@ _ = axes[0].legend(fontsize=8)
 # | smollm2-135m-instruct | {glue:text}`cut_smol` | {glue:text}`plain_smol` | {glue:text}`shifted_smol` |
 # | gemma-3-270m | {glue:text}`cut_gemma` | {glue:text}`plain_gemma` | {glue:text}`shifted_gemma` |
 #
-# Most of what single precision seems to do is the cut-off: it leaves as few as {glue:text}`rank_lab` directions of the lab's model, {glue:text}`rank_smol` of smollm2 and {glue:text}`rank_gemma` of gemma, although
-# the others are far above the rounding error. Chapters 6 and 13 change precision and cut-off together, for a small model and as the released script does it.
+# Most of the effect of single precision is the effect of the cut-off. It leaves as few as {glue:text}`rank_lab` directions of the lab's model, {glue:text}`rank_smol` of smollm2 and {glue:text}`rank_gemma` of gemma, although
+# the others are far above the rounding error. Products of shifted features in float32 change no score by more than the last column says, so they can replace products in float64. Chapters 6 and 13 look at the released script, which changes the precision together with an *absolute* cut-off. That one keeps too many directions instead of too few, and changes the scores of a small model little.
 #
-# With few texts a true rank appears as a gap in the spectrum:
+# With few texts the rank appears as a gap in the spectrum:
 
 # %%
 few = extract(model, data.head(40), layers=(last,)).moments.layer(last)
@@ -324,7 +325,7 @@ glue("thin_true", 40, display=False)
 glue("thin_relative", int((thin > few.rcond * thin[0]).sum()), display=False)
 glue("thin_absolute", int((thin32 > 1e-8).sum()), display=False)
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "The spectrum of S from 40 texts on a logarithmic axis, which falls by many orders of magnitude after the 40th eigenvalue in float64 and flattens at rounding level in float32, partly above a dotted line at 1e-8."}, "figure": {"caption": "The numerical rank is where the spectrum drops. S from 40 texts has rank 40; float64 shows it, float32 leaves a floor of rounding that an absolute cut-off of 1e-8 (dotted) partly keeps.", "name": "fig-spectra"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "The spectrum of S from 40 texts on a logarithmic axis, which falls by many orders of magnitude after the 40th eigenvalue in float64 and flattens at rounding level in float32, partly above a dotted line at 1e-8."}, "figure": {"caption": "The numerical rank is where the spectrum drops. S from 40 texts has rank 40; float64 shows it, float32 leaves rounding errors that an absolute cut-off of 1e-8 (dotted) partly keeps.", "name": "fig-spectra"}}
 figure, (ax,) = panels(1, height=3.0)
 floor = 1e-22
 ax.semilogy(np.maximum(np.abs(thin), floor), label="float64")
@@ -334,8 +335,8 @@ ax.set(xlabel="index", ylabel="eigenvalue of S", title="40 texts")
 _ = ax.legend()
 
 # %% [markdown]
-# With {glue:text}`thin_true` texts the rank is {glue:text}`thin_true`: the relative cut-off in float64 finds
-# {glue:text}`thin_relative`, an absolute cut-off of $10^{-8}$ on the float32 matrix {glue:text}`thin_absolute`.
+# With {glue:text}`thin_true` texts the rank is {glue:text}`thin_true`. In float64 the eigenvalues drop by many orders of magnitude after it, and the relative cut-off finds
+# {glue:text}`thin_relative` directions. In float32 the eigenvalues that should be zero are at the rounding error of the largest one, and an absolute cut-off of $10^{-8}$ counts {glue:text}`thin_absolute` directions. The surplus ones are rounding errors, and any score that uses them is partly one, too.
 #
 # ## What it costs
 #
@@ -380,14 +381,14 @@ glue("bench_where", bench["provenance"]["device"], display=False)
 glue("bench_arithmetic", float(1 + costs[0][3]), display=False)
 
 # %% [markdown]
-# On {glue:text}`bench_where`, with the sizes of Qwen2-0.5B, extraction takes {glue:text}`bench_forward:.2f` times the forward pass (arithmetic alone would say
+# On {glue:text}`bench_where`, with the sizes of Qwen2-0.5B, extraction takes {glue:text}`bench_forward:.2f` times the forward pass (the number of operations alone would give
 # {glue:text}`bench_arithmetic:.2f`) and is {glue:text}`bench_textbook:.0f` times faster than the loop. All scores of a layer at every width take
-# {glue:text}`bench_scores:.2f` of the time of 19 pseudo-inverse projections. No GPU was at hand for this edition; `python -m book.tools.bench --device cuda` measures there.
+# {glue:text}`bench_scores:.2f` of the time of 19 pseudo-inverse projections. No GPU was available for this edition; `python -m book.tools.bench --device cuda` measures on one.
 #
 # ## Summary
 #
 # - Moments are sums: one pass, any batches, any number of machines.
-# - Pads must not count; whether a BOS does, and whether moments are centered, belongs into every report.
+# - Pads must not count. Report whether a BOS token counts, and whether moments are centered.
 # - A numerical rank depends on a cut-off. Scale features to unit variance first, and set the cut-off relative to the largest eigenvalue, at the rounding error of the moments.
 # - Real models have massive activations on first tokens. Subtract them before you multiply in float32.
 # - Extraction adds a fraction of a forward pass to the forward pass itself; scores cost far less.
@@ -402,7 +403,7 @@ glue("bench_arithmetic", float(1 + costs[0][3]), display=False)
 #
 # :::{admonition} Answer
 # :class: dropdown
-# (a). The new token is in every prefix sum and in the mean. Masked padding on the right comes after all tokens, and sums do not depend on batches.
+# (a). The new token is in every prefix sum and in the mean token. (b) is wrong because moments are sums over texts, in whatever batches. (c) is wrong because such padding comes after all tokens, which cannot depend on it, and is left out of the sums.
 # :::
 #
 # **2.** Why is an absolute cut-off for eigenvalues a bad idea?
@@ -413,18 +414,18 @@ glue("bench_arithmetic", float(1 + costs[0][3]), display=False)
 #
 # :::{admonition} Answer
 # :class: dropdown
-# (c). Multiply all features by 1,000, and other directions survive. It may keep too many or too few.
+# (c). Multiply all features by 1,000, and other directions exceed it. (a) is wrong because it takes no more time than a relative one. (b) is wrong because it keeps too many or too few, depending on the units.
 # :::
 #
-# **3.** What is wrong with float32 for the moments of a model with massive activations?
+# **3.** The library subtracts the mean from features before it forms products in float32. Why?
 #
-# - (a) The products overflow
-# - (b) The massive features hide small differences in rounding error
-# - (c) Nothing, with any method
+# - (a) The products would be too large for float32
+# - (b) The common part would use up the digits that small differences need
+# - (c) Scores need centered moments
 #
 # :::{admonition} Answer
 # :class: dropdown
-# (b). A large common part takes up the digits. Subtracting the mean first keeps them. Overflow needs far larger numbers.
+# (b). With massive activations nearly all of a product is the same in every text, and the rounding error is relative to it. (a) is wrong because float32 holds numbers up to about $10^{38}$. (c) is wrong because the shift is undone exactly afterwards, so that second moments stay second moments.
 # :::
 #
 # ## Exercises
@@ -453,12 +454,12 @@ from ntps_utils.exercises import check
 #
 # :::{admonition} Hint
 # :class: dropdown
-# `x.cumsum(axis=0)` holds all prefix sums. The last one has no next token.
+# `x.cumsum(axis=0)` gives all prefix sums. The last one has no next token.
 # :::
 #
 # ````{solution} ex-4-1
 # :class: dropdown
-# Multiplying a triangular $T \times T$ matrix with $T \times d$ features costs $T^2 d$, a running sum $T d$. Both then need $T d^2$ for the products, so the triangle is slower once $T$ exceeds $d$.
+# Multiplying a triangular $T \times T$ matrix with $T \times d$ features costs $T^2 d$, a cumulative sum $T d$. Both then need $T d^2$ for the products, so the triangle is slower once $T$ exceeds $d$.
 #
 # ```python
 # def moments(x):
@@ -488,8 +489,8 @@ from ntps_utils.exercises import check
 #
 # ````{solution} ex-4-2
 # :class: dropdown
-# $p_t$ grows like $t$, $p_t p_t^\top$ like $t^2$, and the sum like $T^3$. A text of twice the length counts eightfold, so long texts dominate $A_0$. Dividing each text's sum by its number of positions would leave $T^2$; running means in place of sums remove
-# the growth.
+# $p_t$ grows like $t$, $p_t p_t^\top$ like $t^2$, and the sum like $T^3$. A text of twice the length counts eightfold, so long texts dominate $A_0$. Dividing each text's sum by its number of positions would leave $T^2$; dividing in addition each prefix sum by its number of tokens removes
+# the growth. The power is 3.
 # ````
 #
 # ````{exercise} Two machines

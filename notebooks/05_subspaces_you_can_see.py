@@ -18,14 +18,14 @@
 # :class: tip
 # - draw texts and words in perception and in autoregressive coordinates, for any layer;
 # - read from a picture which factors of a text its next token depends on;
-# - say how much of a label a two-dimensional picture holds, and compare layers by that number.
+# - say how much of a label a two-dimensional picture shows, and compare layers by that number.
 #
 # You need chapter 3 for the two subspaces. It runs in half a minute on two cores.
 # :::
 #
-# **The paper says** {cite}`cheng2025ntps` in its Figure 1 that features look different from the two points of view: what spreads far apart for prediction may lie together for a
+# **The paper says** {cite}`cheng2025ntps` in its Figure 1 that features look different in the two subspaces: texts that are far apart in the directions of next-token prediction can be close in those of a
 # task. **The code does** project features on the leading directions of each subspace ({mod}`ntps_utils.models.projection`). **We find** that in the lab, where the
-# causes are known, the pictures show the factors that the next word depends on, and that two autoregressive directions hold little of most labels.
+# causes are known, words lie together if the same words may follow them, and that two autoregressive directions show almost nothing of any label.
 
 # %% tags=["parameters"]
 profile = "default"
@@ -72,11 +72,10 @@ last = model.n_layers - 1
 # %% [markdown]
 # ## Texts
 #
-# Each point is a text: the mean of its tokens' features, on the first two perception directions (left) and the first two autoregressive ones (right). Colors are
-# the labels. Moments are centered here, so that the first direction is not the mean. The share of the label in each title is that of test texts, which neither the directions nor the
-# regression have seen: among d directions, some fit the labels of any given texts by chance.
+# Each point is the mean token of a text, projected on the first two perception directions (left) and on the first two autoregressive ones (right). Colors are
+# the labels. Moments are centered here, so that the first direction is not the constant. The title gives the share of the variance of the labels that a linear regression on the two coordinates explains. It is computed on test texts, because among d directions some fit the labels of any given texts by chance.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Scatter plots of a thousand texts of the lab in two rows, middle and last layer, and two columns, perception and autoregressive coordinates. In perception coordinates topics form separate clouds; in autoregressive coordinates colors are mixed and points spread by length and genre."}, "figure": {"caption": "The same texts from two points of view. Topic task, middle and last layer of the model: in perception coordinates some topics separate, in autoregressive coordinates most of the spread has other causes.", "name": "fig-texts"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Scatter plots of a thousand texts of the lab in two rows, middle and last layer, and two columns, perception and autoregressive coordinates. In perception coordinates two of the topics lie apart from the others; in autoregressive coordinates the colors are mixed."}, "figure": {"caption": "The same texts from two points of view. Topic task, middle and last layer of the model: in perception coordinates some topics separate, in autoregressive coordinates most of the spread has other causes.", "name": "fig-texts"}}
 import matplotlib.pyplot as plt
 
 palette = sns.color_palette("colorblind", data.n_classes)
@@ -112,9 +111,11 @@ handles, names = grid[0, 0].get_legend_handles_labels()
 _ = figure.legend(handles, names, loc="outside lower center", ncols=4, markerscale=2)
 
 # %% [markdown]
+# In perception coordinates some topics stand apart and the others overlap: eight topics have seven perception directions, of which the picture shows two. In autoregressive coordinates all topics are mixed, because these directions serve the next word, which depends first of all on grammar. Two texts of one topic can therefore be far apart in autoregressive coordinates and close in perception coordinates, as in the paper's figure.
+#
 # ## Words
 #
-# The same coordinates for words: the mean hidden state of every word over its occurrences. The lab tells us why words should lie together.
+# The next figure shows words in autoregressive coordinates. A word's point is the mean of its features over its occurrences. In the lab the grammar is known, so we know which words may follow which.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Words of the lab in the first two autoregressive coordinates of the last layer, colored by part of speech: function words and punctuation far out, nouns, verbs and adjectives in groups of their own."}, "figure": {"caption": "Words by what may follow them. Mean features of words in the first two autoregressive coordinates of the last layer, colored by their part in the grammar.", "name": "fig-words"}}
 words = word_features(model, data, last)
@@ -150,10 +151,12 @@ ax.set(
 _ = ax.legend(fontsize=8)
 
 # %% [markdown]
+# Nouns, adjectives, connectives, tags and forms of *to be* form groups of their own, although the model was not told any of them. Words of one group may be followed by the same words: a connective by a comma, a tag by a full stop. Nouns of all topics lie together. So the first autoregressive directions show what may follow a word, and little of its meaning.
+#
 # ## How much of a label a picture shows
 #
-# The share of a label's variance that a linear function of the picture explains, on test texts, makes layers and tasks comparable. For tasks with two classes one perception direction holds
-# everything that a linear probe can see; we compare it with two autoregressive directions:
+# The share of a label's variance that a linear function of the two coordinates explains on test texts makes layers and tasks comparable. For tasks with two classes, one perception direction contains
+# everything that a linear probe can use. We compare it with two autoregressive directions.
 
 # %%
 rows = []
@@ -206,14 +209,14 @@ glue("share_best_value", float(at_last["autoregressive"].max()), display=False)
 glue("n_view_texts", len(data), display=False)
 
 # %% [markdown]
-# On {glue:text}`n_view_texts` test texts, at the last layer, the perception direction explains a median share of {glue:text}`share_u:.2f` of a label, two autoregressive ones
-# {glue:text}`share_v:.2f`; 0 or less is no better than the mean of the labels. Some tasks show clearly in the perception direction and most not at all; the task that shows most in the autoregressive picture
-# is *{glue:text}`share_best`* ({glue:text}`share_best_value:.2f`). A picture of two directions shows
-# what prediction cares about *most*, which is a small part of what it keeps: chapter 6 looks at all widths.
+# Some of the labels can be read from the perception direction. For the others even this direction, which was fitted to the labels, is no better on test texts than the mean of the labels, which has the share 0. Two autoregressive directions explain almost nothing of any label.
+# On {glue:text}`n_view_texts` test texts, at the last layer, the median share is {glue:text}`share_u:.3f` for the perception direction and
+# {glue:text}`share_v:.3f` for two autoregressive ones; the label that they explain best is that of *{glue:text}`share_best`* ({glue:text}`share_best_value:.2f`). Two directions are
+# a small part of what next-token prediction keeps. Chapter 6 looks at all widths.
 #
 # ## Real models
 #
-# The same picture of words for two real language models that read film reviews (recorded, see {doc}`chapter 4 <04_extraction>`). The causes are not known here; the groups are parts of speech, and words of praise and of blame.
+# The next figure shows words of two real language models that read movie reviews (recorded, see {doc}`chapter 4 <04_extraction>`). Here the grammar is not given by us. The groups are parts of speech, and words of praise and of blame.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Words in the first two autoregressive coordinates of the last layer of smollm2 on the left and gemma on the right, colored by group: function words and punctuation lie apart from nouns; words of praise and of blame are mixed."}, "figure": {"caption": "Words of real models by what may follow them. Mean features of words in the first two autoregressive coordinates of the last layer, colored by group.", "name": "fig-real-words"}}
 real = load_record("real_models")["models"]
@@ -238,6 +241,11 @@ _ = figure.legend(
     markerscale=1.5,
 )
 
+# %% [markdown]
+# In gemma, determiners, prepositions and conjunctions lie on one side, and nouns and words of praise and of blame on the other. In smollm2 the groups overlap more. Words of praise and of blame are mixed in both models, because a judgment changes little about which words may follow. So in real models, too, the first autoregressive directions show grammar rather than sentiment.
+#
+# How much of the sentiment of a review do the two kinds of directions explain?
+
 # %%
 rows = {
     (name, view, texts): value
@@ -256,15 +264,15 @@ glue("n_real", real[shown[0]]["n_texts"], display=False)
 glue("d_real", real[shown[0]]["dimension"], display=False)
 
 # %% [markdown]
-# The columns are the share of the sentiment that the perception direction and two autoregressive directions explain, on the {glue:text}`n_real` texts that they were computed from and on texts held out. With
-# {glue:text}`d_real` and more features, nearly as many as texts, the perception direction fits its own texts (shares of {glue:text}`real_in_perception_smol:.2f` in smollm2, {glue:text}`real_in_perception_gemma:.2f` in gemma)
-# and says nothing about others: {glue:text}`real_perception_smol:.2f` and {glue:text}`real_perception_gemma:.2f` on texts held out, where 0 is what the mean of the labels achieves. A picture of such a direction shows two separate clouds, which say nothing about other texts. More texts, or
-# shrinkage (chapter 2), are the remedy. Two autoregressive directions, which no label has chosen, explain {glue:text}`real_autoregressive_smol:.2f` and {glue:text}`real_autoregressive_gemma:.2f`.
+# The columns are the share of the variance of the labels that the perception direction and two autoregressive directions explain, on the {glue:text}`n_real` texts that they were computed from and on texts held out. With
+# {glue:text}`d_real` or more features, nearly as many as texts, the perception direction fits its own texts (shares of {glue:text}`real_in_perception_smol:.2f` in smollm2, {glue:text}`real_in_perception_gemma:.2f` in gemma)
+# and not others: the share is {glue:text}`real_perception_smol:.2f` and {glue:text}`real_perception_gemma:.2f` on texts held out, where the mean of the labels has 0. A picture of such a direction shows two separate clouds, which say nothing about other texts. The remedy is more texts, or
+# shrinkage (chapter 2). Two autoregressive directions, which were chosen without labels, explain {glue:text}`real_autoregressive_smol:.2f` and {glue:text}`real_autoregressive_gemma:.2f` of the variance of held-out labels.
 #
 # %% [markdown]
 # ## Summary
 #
-# - The two subspaces are two points of view on the same features.
+# - Features can be drawn in perception coordinates and in autoregressive coordinates; the two pictures show different properties of a text.
 # - In the lab, autoregressive directions sort words by what may follow them.
 # - Report the share of the label that a picture shows, on texts that were not used for it.
 #
@@ -278,7 +286,7 @@ glue("d_real", real[shown[0]]["dimension"], display=False)
 #
 # :::{admonition} Answer
 # :class: dropdown
-# (b). With as many features as texts, every labeling gives two clean clouds. Only texts that were not used can show more.
+# (b). With as many features as texts, there is a direction that separates any labeling of them. (a) is wrong because the same picture appears for labels that are noise. (c) is wrong because separate clouds can have any sizes.
 # :::
 #
 # **2.** Why do words of one part of speech lie together in autoregressive coordinates?
@@ -289,7 +297,7 @@ glue("d_real", real[shown[0]]["dimension"], display=False)
 #
 # :::{admonition} Answer
 # :class: dropdown
-# (c). The directions are those that predict the next token best. Meaning counts as far as it changes what follows.
+# (c). The directions are those that predict the next token best. (a) is wrong because nouns of all topics lie together; meaning counts only as far as it changes what follows. (b) is wrong because the model reads tokens, and does not see the letters of a word.
 # :::
 #
 # **3.** The share of a label that a picture shows on held-out texts is −0.2. What does that mean?
@@ -300,7 +308,7 @@ glue("d_real", real[shown[0]]["dimension"], display=False)
 #
 # :::{admonition} Answer
 # :class: dropdown
-# (a). One minus the ratio of squared errors is negative if the error is larger than that of the mean. A negative relation would still be used by the regression.
+# (a). The share is one minus the ratio of squared errors, and is negative if the error is larger than that of the mean. (b) is wrong because overfitted directions give such values without any error in the computation. (c) is wrong because a regression uses a negative relation as well as a positive one.
 # :::
 #
 # ## Exercises
@@ -333,7 +341,7 @@ from ntps_utils.exercises import check
 #
 # ````{solution} ex-5-1
 # :class: dropdown
-# The covariance of $U^\top x$ is $U^\top S U = I$. For $V$ the condition is $V^\top A_0 V = I$, and $A_0$ is the second moment of running sums, not of means.
+# The covariance of $U^\top x$ is $U^\top S U = I$. For $V$ the condition is $V^\top A_0 V = I$, and $A_0$ is the second moment of prefix sums, not of mean tokens.
 #
 # ```python
 # def coordinates(x, labels):
@@ -369,7 +377,7 @@ from ntps_utils.exercises import check
 #
 # ````{solution} ex-5-2
 # :class: dropdown
-# Least squares of the constant 1 gives $S^{-1} \E\,\xbar$ with second moments $S$. With one-hot targets the columns of $C$ add up to $\E\,\xbar$, so this direction is in the span of $U$. Its coordinate is nearly the same for all texts, and tells no class from another.
+# Least squares of the constant 1 gives $S^{-1} \E\,\xbar$ with second moments $S$. With one-hot targets the columns of $C$ add up to $\E\,\xbar$, so this direction is in the span of $U$. Its coordinate is nearly the same for all texts, and does not separate the classes.
 #
 # ```python
 # def constant(x):

@@ -16,18 +16,16 @@
 #
 # :::{admonition} After this chapter you can
 # :class: tip
-# - read the whole landscape of a score over layer, $k_u$ and $k_v$ instead of one point of it;
+# - read a score at all layers, $k_u$ and $k_v$ instead of at one setting;
 # - say what happens when eigenvectors are kept from the wrong end, or U is filled beyond its rank;
-# - show that an absolute cut-off in single precision invents directions;
-# - compute what choosing the best of 95 settings does to a rank correlation.
+# - show that an absolute cut-off in single precision counts rounding errors as directions;
+# - compute how large the best rank correlation of many settings is by chance.
 #
 # You need chapter 3 for the scores and chapter 4 for the moments. It runs in two minutes on two cores.
 # :::
 #
 # **The paper says** {cite}`cheng2025ntps` that NTPS was computed at every layer and for 19 fractions of the rank, and shows for each model and target the setting that correlated best
-# with the target. **The code does** the same sweep on the lab's tasks ({func}`ntps_utils.evidence.sweep.sweep`) and keeps all of it. **We find** that the landscape has
-# slopes but few peaks, that three choices of a released script change what the score measures, and that the best of a sweep is large even when there is nothing
-# to find.
+# with the target. **The code does** the same sweep on the lab's tasks ({func}`ntps_utils.evidence.sweep.sweep`) and keeps all of it. **We find** that scores rise with $k_v$ for any target, that the order of eigenvectors and the width of U in a released script change which tasks score high, and that the best coefficient of a sweep is large even when tasks are permuted. By this comparison the best coefficient of the paper's score is not larger than chance on the lab's tasks, and those of the metric-matched and the task-weighted score are.
 
 # %% tags=["parameters"]
 profile = "default"
@@ -67,10 +65,10 @@ table = sweep(model, pairs, progress=notebook_progress("tasks"))
 last = model.n_layers - 1
 
 # %% [markdown]
-# ## The landscape of one task
+# ## One task at every width
 #
-# A score compares $k_u$ perception directions with $k_v$ autoregressive ones. All pairs come from one factorization (chapter 3). As everywhere in this book, the paper's
-# Euclidean score is computed from second moments, and the other two from covariances (chapter 2). On the task with most classes:
+# A score compares $k_u$ perception directions with $k_v$ autoregressive ones. All pairs come from one factorization (chapter 3). In this chapter the paper's
+# Euclidean score is computed from second moments, and the other two from covariances (chapter 2). We begin with the task that has most classes.
 
 # %%
 shown = max(pairs, key=lambda pair: pair[0].n_classes)[0]
@@ -78,8 +76,8 @@ moments = extract(model, shown, layers=(last,)).moments.layer(last)
 euclidean = subspaces(moments, layer=last)
 metric = subspaces(moments, layer=last, center=True)
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Two heat maps over k_v and k_u: the Euclidean score on the left and the metric-matched score on the right. Both rise with k_v; the metric-matched one rises much sooner for the first perception directions."}, "figure": {"caption": "Every width at once. Euclidean (left) and metric-matched score (right) of the last layer for all pairs of widths.", "name": "fig-landscape"}}
-figure, axes = panels(2, height=2.8, sharey=True)
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Two heat maps over k_v and k_u: the Euclidean score on the left and the metric-matched score on the right. Both rise with k_v."}, "figure": {"caption": "Every width at once. Euclidean (left) and metric-matched score (right) of the last layer for all pairs of widths.", "name": "fig-landscape"}}
+figure, axes = panels(2, height=2.8)
 for ax, (title, grid) in zip(
     axes,
     {"Euclidean": euclidean.ntps, "metric-matched": metric.ntps_metric}.items(),
@@ -99,13 +97,13 @@ axes[0].set_ylabel("$k_u$")
 _ = figure.colorbar(image, ax=axes, label="score")
 
 # %% [markdown]
-# On the left the lowest row rises sooner than the others: without centering the first perception direction is the constant (chapter 2), and a few autoregressive directions contain it already.
+# Along $k_v$ a score can only rise, because a larger subspace contains the smaller one. On the left it rises slowly; on the right it is nearly zero for the first autoregressive directions, and then rises within a few more. The rows of a panel are alike, so for this task $k_u$ matters little and $k_v$ much.
 #
-# Along $k_v$ a score can only rise, because a larger subspace contains the smaller one. So "the best k" for a target is not the k where the score is highest. It is the k whose ranking of
+# So "the best k" for a target is not the k where the score is highest. It is the k whose ranking of
 # tasks agrees best with the target.
 #
 # How much of the rise is due to next-token prediction? Beside the score we draw the mean score of subspaces with the same construction and a random target, for every $k_v$ at once
-# ({func}`ntps_utils.theory.controls.mean_random_scores`), and the score of the leading principal components of S. The distance to the random line is the **net score**.
+# ({func}`ntps_utils.theory.controls.mean_random_scores`), and the score of the leading principal components of S. The difference between the score and the mean score of random targets is the **net score**.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Two panels over k_v. The score and the mean score of random targets rise together, close to each other; the score of the principal components stays near zero in the Euclidean panel and rises early in the metric-matched one."}, "figure": {"caption": "The net score is the distance between the first two lines. Euclidean (left) and metric-matched score (right) with all perception directions, of next-token directions, of directions with the same construction and a random target, and of principal components.", "name": "fig-net-landscape"}}
 lines = {}
@@ -158,10 +156,10 @@ names_of = {
 glue("highest_metric", names_of[max(at_half, key=at_half.get)], display=False)
 
 # %% [markdown]
-# On *{glue:text}`net_task`* at half of the directions the Euclidean score is {glue:text}`gross_euclidean:.2f` and its net score {glue:text}`net_euclidean:+.2f`; that of the metric-matched score is {glue:text}`net_metric:+.2f`. Principal components
-# score {glue:text}`pca_euclidean:.2f` and {glue:text}`pca_metric:.2f`. On the left, the mean score of random targets is {glue:text}`share_euclidean:.0%` of the score: this part of the height is due to the construction of V. On the right, next-token directions score {glue:text}`gross_metric:.2f`, random targets {glue:text}`chance_metric:.2f`; the highest of the three are {glue:text}`highest_metric`. Chapter 7 asks which of these lines follows the accuracy of a probe.
+# On *{glue:text}`net_task`*, at half of the directions, the Euclidean score is {glue:text}`gross_euclidean:.2f`. The mean score of random targets is {glue:text}`share_euclidean:.0%` of that: this part is due to the construction of V, and the net score is only {glue:text}`net_euclidean:+.2f`. Principal components score {glue:text}`pca_euclidean:.2f`, because U is long where features vary little, and they are the directions in which features vary most.
+# The metric-matched score of the autoregressive directions is {glue:text}`gross_metric:.2f`, that of random targets {glue:text}`chance_metric:.2f`, so the net score is {glue:text}`net_metric:+.2f`; principal components score {glue:text}`pca_metric:.2f`. The highest of the three are {glue:text}`highest_metric`. A high score alone therefore does not show that next-token prediction serves a task.
 #
-# Layer by layer, at half of the directions:
+# The next figure shows all tasks layer by layer, at half of the directions.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Three panels of lines over layers, one line for each task in grey and the mean in color, for the Euclidean, metric-matched and task-weighted scores at half of the autoregressive directions."}, "figure": {"caption": "Scores by layer. Each thin line is a task, the thick one their mean, at half of the autoregressive directions; layer 0 is the embeddings.", "name": "fig-by-layer"}}
 figure, axes = panels(3, height=2.8, sharey=True)
@@ -176,10 +174,12 @@ for ax, (column, shade), label in zip(axes, shades.items(), labels, strict=True)
 _ = axes[0].set_ylabel("score")
 
 # %% [markdown]
+# After the embeddings the means change little from layer to layer, while single tasks move more, and some lines cross. The layer hardly changes how high scores are, but it changes which tasks score higher. The metric-matched and the task-weighted panel are similar because most tasks have two classes, hence one perception direction after centering, for which the two scores are equal.
+#
 # ## From the wrong end
 #
-# Solvers of symmetric eigenproblems return eigenvalues from the smallest to the largest. Keeping "the first k" then keeps the directions that matter *least* for prediction. And U has no more
-# informative directions than there are classes; filled up to a share of the whole rank, most of its columns carry no label at all.
+# Solvers of symmetric eigenproblems return eigenvalues from the smallest to the largest. Keeping "the first k" then keeps the directions that matter *least* for prediction. Moreover, U has no more
+# informative directions than there are classes. If it is filled up to a share of the whole rank, most of its columns carry no information about the labels.
 
 # %%
 recipes = {
@@ -253,11 +253,11 @@ glue("moved_capped", f"{max(moved['capped']):.0e}", display=False)
 glue("moved_filled", float(max(moved["filled"])), display=False)
 
 # %% [markdown]
-# The spread of the score over tasks, averaged over fractions, is {glue:text}`spread_right:.3f` in the right order and {glue:text}`spread_filled:.3f` from the wrong end with U filled; their
-# rankings of the tasks correlate by {glue:text}`agree_filled:.2f` on average. Filled columns are not even defined: rotating the features, which changes nothing about a model, moves the
+# Scores reach similar heights in all three panels, so the height does not show which eigenvectors were kept. The order of tasks differs, and with U filled the lines nearly coincide, because most columns of U no longer depend on the task. The standard deviation of the score over tasks, averaged over fractions, is {glue:text}`spread_right:.3f` in the right order and {glue:text}`spread_filled:.3f` from the wrong end with U filled; the two
+# rankings of the tasks have a mean rank correlation of {glue:text}`agree_filled:.2f`. The filled columns are not determined by the data. Rotating the features, which changes nothing about a model, moves the
 # score by up to {glue:text}`moved_filled:.2f`, and by {glue:text}`moved_capped` if U stops at its rank.
 #
-# ## Directions out of rounding
+# ## Rounding errors counted as directions
 #
 # Take second moments of true rank 128 in 256 dimensions with one massive direction, and count eigenvalues above $10^{-8}$ in single precision.
 
@@ -284,12 +284,12 @@ glue("effect_single", float(np.nanmax(effect)), display=False)
 
 # %% [markdown]
 # The absolute cut-off keeps {glue:text}`kept_absolute` directions, the relative one in double precision {glue:text}`kept_relative`. On the lab's tasks, where no direction
-# is that massive, the same change of precision, cut-off and projector moves NTPS by at most {glue:text}`effect_single:.2g`: harmless here, but not for features with massive directions.
+# is that massive, the same change of precision, cut-off and projector moves NTPS by at most {glue:text}`effect_single:.2g`. So it does no harm here, but it does for features with massive directions.
 #
-# ## What choosing does
+# ## What choosing the best setting does
 #
-# Now the sweep of the paper: every layer and 19 fractions, on all tasks but the control. The target is the chance-adjusted accuracy of a probe on the last
-# layer. The largest coefficient over the sweep is compared with the largest under permuted tasks; permuting keeps the correlation between neighboring settings as it is.
+# We now make the sweep of the paper: every layer and 19 fractions, on all tasks but the coin toss. The target is the chance-adjusted accuracy of a probe on the last
+# layer. The largest coefficient over the sweep is compared with the largest one when tasks are permuted. A permutation keeps the correlation between neighboring settings as it is.
 
 # %%
 target = table.accuracy[last]
@@ -332,7 +332,7 @@ glue("n_settings", len(found["ntps"]), display=False)
 glue("n_tasks", len(names), display=False)
 
 # %% [markdown]
-# {glue:text}`n_settings` settings, {glue:text}`n_tasks` tasks:
+# Nearly all of each histogram lies to the right of zero. With {glue:text}`n_settings` settings and {glue:text}`n_tasks` tasks, the largest coefficient is large even when tasks are permuted, because it was chosen as the largest. A coefficient that was chosen in this way must therefore be compared with the histogram, not with zero. The table shows the same numbers.
 
 # %% tags=["hide-input"]
 pd.DataFrame(
@@ -348,12 +348,12 @@ pd.DataFrame(
 ).round(2)
 
 # %% [markdown]
-# For the Euclidean score the best of the sweep is {glue:text}`best_euclid:.2f`; when there is nothing to find, the best is {glue:text}`null_median_euclid:.2f` at the median and exceeds
-# {glue:text}`null_edge_euclid:.2f` once in twenty times, so that the observed one has p = {glue:text}`null_p_euclid:.3f`. For the metric-matched score the best is
+# For the Euclidean score the best coefficient of the sweep is {glue:text}`best_euclid:.2f`. When tasks are permuted, the median of the best is {glue:text}`null_median_euclid:.2f`, and the best exceeds
+# {glue:text}`null_edge_euclid:.2f` in one of twenty permutations, so that the observed one has p = {glue:text}`null_p_euclid:.3f`. For the metric-matched score the best is
 # {glue:text}`best_metric:.2f` (p = {glue:text}`null_p_metric:.3f`), for the task-weighted one {glue:text}`best_taskw:.2f` (p = {glue:text}`null_p_taskw:.3f`). With the
 # setting fixed in advance the three are {glue:text}`fixed_euclid:.2f`, {glue:text}`fixed_metric:.2f` and {glue:text}`fixed_taskw:.2f`.
 #
-# Look at sweeps, and do not quote their best coefficient without the null distribution of the best. In the figure below, choose a score and a setting (click, or use the arrow keys).
+# Look at the whole sweep, and do not quote its best coefficient without the null distribution of the best. In the figure below, choose a score and a setting (click, or use the arrow keys).
 
 # %% tags=["remove-input"]
 HTML(
@@ -370,7 +370,7 @@ HTML(
 )
 
 # %% [markdown]
-# For reading on paper, the same coefficients:
+# The next figure shows the same coefficients for reading on paper.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Three heat maps of Spearman's coefficient with probe accuracy over layers and fractions, for the Euclidean, metric-matched and task-weighted scores."}, "figure": {"caption": "The coefficient at every setting. Spearman's coefficient of each score with probe accuracy, by layer and fraction of the directions kept.", "name": "fig-sweep-map"}}
 figure, axes = panels(3, height=2.4, sharey=True)
@@ -389,11 +389,13 @@ axes[0].set_ylabel("layer")
 _ = figure.colorbar(image, ax=axes, label="coefficient")
 
 # %% [markdown]
+# Neighboring settings have similar colors, because they give nearly the same order of tasks; the sweep therefore counts as far fewer than {glue:text}`n_settings` independent settings (exercise 6.2). The coefficients of the Euclidean score are near zero or negative at most settings. Those of the other two scores are positive at nearly all widths but the smallest, so their result does not depend on one setting.
+#
 # ## Summary
 #
-# - Scores rise with $k_v$ by construction; look at the landscape.
+# - Scores rise with $k_v$ by construction; compare them with random targets at the same width.
 # - Keep the *largest* eigenvalues, stop U at its rank, use a relative cut-off in double precision.
-# - The best of a sweep over a dozen tasks is large when there is nothing to find; compare it with the best under permutation, or fix the setting first.
+# - The best coefficient of a sweep over a dozen tasks is large even without any relation; compare it with the best under permutation, or fix the setting first.
 #
 # ## Quiz
 #
@@ -405,7 +407,7 @@ _ = figure.colorbar(image, ax=axes, label="coefficient")
 #
 # :::{admonition} Answer
 # :class: dropdown
-# (c). Every score does so. Compare with random targets at the same width.
+# (c). A score rises with $k_v$ for every target. (a) is wrong because scores of random targets rise as well, so this tells nothing about prediction. (b) is wrong because at the largest $k_v$ every task has the score 1, and nothing distinguishes them.
 # :::
 #
 # **2.** The best of 95 settings has a correlation of 0.6 with accuracy over 12 tasks. What p-value belongs to it?
@@ -416,18 +418,18 @@ _ = figure.colorbar(image, ax=axes, label="coefficient")
 #
 # :::{admonition} Answer
 # :class: dropdown
-# (a). Only the permuted maximum has the same selection in it. (b) is too small. (c) is valid but too large, because neighboring settings are strongly correlated.
+# (a). The permuted maximum contains the same selection as the observed one. (b) is wrong because it ignores the selection and is too small. (c) is valid but too large, because it treats neighboring settings as independent.
 # :::
 #
-# **3.** An untrained model gives scores that differ between tasks. May they correlate with probe accuracy?
+# **3.** A task has a Euclidean score of 0.80. Subspaces with the same construction and a random target score 0.78 on average. What does the score of 0.80 show?
 #
-# - (a) No, it has learned nothing
-# - (b) Yes: its features show words, and so do the labels
-# - (c) Only after centering
+# - (a) That V contains most of what the labels need
+# - (b) That the score is high by the construction of V; next-token prediction adds 0.02
+# - (c) That the random targets have leaked the labels
 #
 # :::{admonition} Answer
 # :class: dropdown
-# (b). Random features still show surface facts of a text. That is why chapter 7 needs controls.
+# (b). The net score is the difference, 0.02. (a) is wrong because the Euclidean score weighs directions by length, and random targets get nearly the same. (c) is wrong because the random targets are drawn without looking at the labels.
 # :::
 #
 # ## Exercises
@@ -460,8 +462,8 @@ from ntps_utils.exercises import check
 #
 # ````{solution} ex-6-1
 # :class: dropdown
-# A random direction in $d$ dimensions has on average a share $k/d$ of its squared length in any fixed subspace of dimension $k$: the dotted diagonal. The columns that fill U are S-orthonormal, not of unit length. The longest lie where S has little variance, and
-# there lie the directions that "smallest first" keeps. The curve describes S and $A_0$; the task has little to do with it.
+# A random direction in $d$ dimensions has on average a share $k/d$ of its squared length in any fixed subspace of dimension $k$: the dotted diagonal. The columns that fill U are S-orthonormal, not of unit length. The longest ones lie where S has little variance, and so do
+# the directions that "smallest first" keeps. That is why the curve lies above $k/d$. It describes S and $A_0$, and depends little on the task.
 # ````
 #
 # ````{exercise} How many independent settings?

@@ -16,17 +16,16 @@
 #
 # :::{admonition} After this chapter you can
 # :class: tip
-# - explain a made world of texts in ten minutes, and add a factor and a task to it in twenty lines;
-# - tell a task that a model has not learned to see from one that cannot be learned;
+# - explain the artificial world of the lab, and add a factor and a task to it in twenty lines of code;
+# - distinguish a task that frozen features do not show from one that cannot be learned;
 # - fix an experiment's settings before looking, and say which score correlates with probe accuracy;
 # - show a whole sweep with the null distribution of its best value.
 #
 # You need chapter 3 for the scores. Its cells take about four minutes on two cores the first time, and seconds after that.
 # :::
 #
-# **The paper says** {cite}`cheng2025ntps` that NTPS correlates with the accuracy of a linear probe. **The code does** test it where the causes
-# are known: in a small world whose texts, tasks and models we made ourselves. {func}`ntps_utils.evidence.benchmark.run_benchmark` measures one cell for each model and
-# task. **We find** what the boxes below say; they compare numbers with a rule that was written down first.
+# **The paper says** {cite}`cheng2025ntps` that NTPS correlates with the accuracy of a linear probe. **The code does** test this in the lab, a small artificial world whose causes are known, and on real texts. {func}`ntps_utils.evidence.benchmark.run_benchmark` measures one cell for each model and
+# task. **We find** no correlation of the paper's score with the accuracy of a probe, in the lab or on real texts, at settings that were fixed in advance: both intervals contain zero. The metric-matched score correlates with it in the lab. The share of the labels' variance that all features explain, which needs no next-token prediction, correlates more strongly than any of the scores.
 
 # %% tags=["parameters"]
 profile = "default"
@@ -69,11 +68,11 @@ from ntps_utils.plotting import COLORS, house_style, interval_dots, panels
 house_style()
 
 # %% [markdown]
-# ## A world in ten minutes
+# ## The artificial world
 #
-# Every text of the world comes about in three steps. First each **factor** takes a value: the topic is one of eight, the tense is past or present, and
+# Every text is made in three steps. First each **factor** takes a value: the topic is one of eight, the tense is past or present, and
 # so on. Then a **genre** is drawn: a story of two to five sentences, a request with its answer, or a pair of sentences. Then **words** are drawn one by one. A word
-# gives evidence of one factor at most: with a certain *strength* it comes from the value's own list, otherwise from the lists of all values alike.
+# depends on one factor at most. With a probability called the *strength* it comes from the list of the factor's value, and otherwise from the lists of all values with equal probability.
 
 # %%
 rng = random.Random(seed)
@@ -94,16 +93,15 @@ pd.DataFrame(
 ).set_index("factor")
 
 # %% [markdown]
-# Some things in a text have no cause and no consequence: a code word such as *zub* is one of 24, all alike to the rest of the text, and a bell that rings is followed by
-# anything. A predictor gains nothing from keeping them in mind.
+# Some words of a text do not depend on anything and tell nothing about the rest: a code word such as *zub* is one of 24 that are equally probable everywhere, and anything may follow after a bell rings. Remembering them does not help to predict the next word.
 #
 # Because words are drawn independently given the factors, Bayes' rule gives the posterior of a factor as a product over its words, and with it the **best possible accuracy**:
-# nobody can do better than to name the most probable class. ({meth}`ntps_utils.lab.grammar.Document.posterior`; the tests check that it is right as often as it says.)
+# no classifier is better than naming the most probable class. ({meth}`ntps_utils.lab.grammar.Document.posterior`; the tests check that its probabilities agree with frequencies.)
 #
 # ## Sixteen tasks
 #
-# A task asks one question of a text. Six ask for a factor that *helps prediction*; others ask for what a predictor can ignore, for surface facts, agreement,
-# order, counts, or a relation between two sentences; one is a coin toss that no reader can guess.
+# A task asks one question about a text. Six tasks ask for a factor that *helps prediction*. Others ask for something that a predictor can ignore, for surface facts, agreement,
+# order, counts, or a relation between two sentences. The task *random* is a coin toss, which cannot be predicted from the text.
 
 # %%
 names = list(lab.TASKS) if tasks == "all" else tasks.split()
@@ -120,7 +118,7 @@ pd.DataFrame(
 ).set_index("task")
 
 # %% [markdown]
-# ## A ladder of models
+# ## Four models
 #
 # Four models of the Llama architecture were pretrained on this world by `ntps lab pretrain`, each on the same documents in the same order. The weights come with the library
 # (`ntps lab models` lists them, `ntps lab verify` makes the smallest one anew and compares).
@@ -137,16 +135,16 @@ ladder = pd.DataFrame(
 ladder.round(3)
 
 # %% [markdown]
-# The loss is in nats per token, on documents that no model was trained on. The larger models are better mostly by having learned to copy: the second sentence of a pair repeats
+# The loss is in nats per token, on documents that no model was trained on. The larger models are better mostly because they have learned to copy: the second sentence of a pair repeats
 # the words of the first.
 #
 # ## Can the tasks be learned?
 #
-# A probe at chance means one of two things: the features do not show the answer, or there is nothing to show. To tell them apart, the
-# largest model was finetuned, all its weights, on 4,000 texts of each task (`ntps lab learn`; recorded rows). The *share* is its accuracy on a scale
-# from always naming the commonest class, 0, to the best possible reader, 1.
+# A probe is at chance either because the features do not show the answer, or because the answer cannot be learned from the text. To distinguish the two, all weights of the
+# largest model were finetuned on 4,000 texts of each task (`ntps lab learn`; recorded rows). The *share* is its accuracy on a scale
+# from always naming the most frequent class, 0, to the best possible accuracy, 1.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Bars from zero to one, one for each task, of how much of the possible accuracy full finetuning of the largest model reaches; all but the random control are well above one half."}, "figure": {"caption": "Every task but the control can be learned. Share of the possible accuracy that full finetuning of the largest model reaches with 4,000 texts; the random control has nothing to reach and is left out.", "name": "fig-learnable"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Bars from zero to one, one for each task, of how much of the possible accuracy full finetuning of the largest model reaches; all are well above one half."}, "figure": {"caption": "Every task except the coin toss can be learned. Share of the possible accuracy that full finetuning of the largest model reaches with 4,000 texts; the coin toss has nothing to reach and is left out.", "name": "fig-learnable"}}
 learned = load_learnability().set_index("task")
 shown = learned["share"].dropna().sort_values()
 figure, (ax,) = panels(1, height=3.6)
@@ -162,7 +160,7 @@ glue("learn_all", len(shown), display=False)
 
 # %% [markdown]
 # {glue:text}`learn_n` of {glue:text}`learn_all` tasks reach at least half of what is possible; the hardest, *{glue:text}`learn_least`*, reaches
-# {glue:text}`learn_least_share:.2f`. So where a probe is at chance, the information can be learned; the frozen features do not show it linearly.
+# {glue:text}`learn_least_share:.2f`. A share can be slightly above 1, since the test texts are a sample. So where a probe is at chance in this chapter, the information can be learned; the frozen features do not show it linearly.
 #
 # (sec-settings)=
 # ## The settings, written down first
@@ -206,8 +204,8 @@ rows = run_benchmark(
 ).complete()
 
 # %% [markdown]
-# A cell of the two larger models takes up to a minute. By default the chapter measures those of the two smaller ones here, and takes the others from the table that ships with the
-# library, made by the same function (`live = "XS S M L"` measures all; `ntps benchmark` makes the table).
+# A cell of the two larger models takes up to a minute. By default the chapter measures the cells of the two smaller ones here, and takes the others from the table that comes with the
+# library, which was made by the same function (`live = "XS S M L"` measures all; `ntps benchmark` makes the table).
 
 # %%
 recorded = load_recorded("lab").query("dataset in @datasets")
@@ -229,7 +227,7 @@ glue("again_n", len(again), display=False)
 #
 # ## What probes and LoRA reach
 #
-# LoRA {cite}`hu2022lora` adapts the attention; its head starts from the probe, which keeps the features from being distorted before the head is any good {cite}`kumar2022`.
+# LoRA {cite}`hu2022lora` adapts the attention. Its head starts from the probe; a random head would distort the features in the first steps {cite}`kumar2022`.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Two heat maps, tasks by models: chance-adjusted accuracy of the probe on the left, after LoRA on the right. Probes see topic, tense, intent, number, marker and count and miss the other tasks; LoRA brings up agreement and order in every model, and others here and there."}, "figure": {"caption": "What frozen features show, and what LoRA adds. Chance-adjusted test accuracy of a logistic probe on the last layer, and after LoRA.", "name": "fig-lab-cells"}}
 import seaborn as sns
@@ -273,8 +271,10 @@ glue(
 )
 
 # %% [markdown]
-# On all tasks except the coin toss the gain of LoRA runs from {glue:text}`gain_low:.0f` to {glue:text}`gain_high:.0f` points of accuracy. On the control it is at most
-# {glue:text}`gain_control:.0f` points either way, which is what the difference of two shares of 500 coin tosses does.
+# The probe reads topic, tense, intent, number, marker and count in every model. On most other tasks it is at chance in every model, also on sentiment, author and register, which help prediction: a model can use a factor without showing it linearly in its mean token. LoRA solves order and most of agreement everywhere, and other tasks in single models. For the correlations below this means that a few tasks are compared with many whose probe accuracies differ by noise only.
+#
+# On all tasks except the coin toss the LoRA gain ranges from {glue:text}`gain_low:.0f` to {glue:text}`gain_high:.0f` points of accuracy. On the coin toss it is at most
+# {glue:text}`gain_control:.0f` points in either direction. Differences of this size arise by chance on 500 test texts.
 #
 # ## The scores, at the primary setting
 
@@ -314,7 +314,7 @@ results = {
     for target, y in targets.items()
 }
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Three panels of mean rank correlations with intervals for the Euclidean, metric-matched and task-weighted scores and for tr B over tr Y, against probe accuracy, minus probe error, and LoRA gain."}, "figure": {"caption": "What goes along with what, at the settings declared above. Spearman's coefficient within a model, averaged over the models, with 95% intervals from resampling tasks.", "name": "fig-lab-primary"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Three panels of mean rank correlations with intervals for the Euclidean, metric-matched and task-weighted scores and for tr B over tr Y, against probe accuracy, minus probe error, and LoRA gain."}, "figure": {"caption": "Which score correlates with which target, at the settings declared above. Spearman's coefficient within a model, averaged over the models, with 95% intervals from resampling tasks.", "name": "fig-lab-primary"}}
 figure, axes = panels(3, height=2.9, sharex=True)
 shades = [COLORS[c] for _, c in KINDS.values()] + [COLORS["other"]]
 
@@ -373,10 +373,12 @@ glue("verdict_mse", verdict("minus probe MSE", 1, results), display=False)
 glue("verdict_gain", verdict("LoRA gain", -1, results), display=False)
 
 # %% [markdown]
-# With probe accuracy the paper's score has a coefficient of {glue:text}`euclid_rho:.2f` ({glue:text}`euclid_low:.2f` to {glue:text}`euclid_high:.2f`), the metric-matched one
+# With probe accuracy the paper's score has a rank correlation of {glue:text}`euclid_rho:.2f` ({glue:text}`euclid_low:.2f` to {glue:text}`euclid_high:.2f`), the metric-matched one
 # {glue:text}`metric_rho:.2f` ({glue:text}`metric_low:.2f` to {glue:text}`metric_high:.2f`), the task-weighted one {glue:text}`taskw_rho:.2f`
-# ({glue:text}`taskw_low:.2f` to {glue:text}`taskw_high:.2f`). The rival that knows nothing of next-token prediction has {glue:text}`ceiling_rho:.2f`
-# ({glue:text}`ceiling_low:.2f` to {glue:text}`ceiling_high:.2f`): it is the training-set figure of a linear probe, so this is no surprise, but it is as cheap.
+# ({glue:text}`taskw_low:.2f` to {glue:text}`taskw_high:.2f`). The rival, tr B / tr Y, has {glue:text}`ceiling_rho:.2f`
+# ({glue:text}`ceiling_low:.2f` to {glue:text}`ceiling_high:.2f`). It does not use next-token prediction. It is the share of the variance that a linear probe explains on its training texts, so a strong correlation is to be expected, and it costs no more than a score.
+#
+# Why is the coefficient of the task-weighted score *negative*? The primary setting has second moments, as in the paper. Without centering much of tr B is the loss that the class frequencies remove, and V removes it in every task (chapter 2). The fewer of its labels the features explain, the larger this part is, and the higher the score. With covariances the same score has a positive coefficient at this layer and width; it is one of the dots above zero in {numref}`fig-lab-sweep`.
 #
 # :::{admonition} Verdicts in the lab, by the rule above
 # :class: important
@@ -384,12 +386,12 @@ glue("verdict_gain", verdict("LoRA gain", -1, results), display=False)
 # - NTPS rises as the probe's MSE falls (iii): **{glue:text}`verdict_mse`**.
 # - The gain of LoRA falls as NTPS rises (v, in the direction of the released numbers): **{glue:text}`verdict_gain`**.
 #
-# Supported by {numref}`fig-lab-primary`. One made world and four small models: a controlled experiment, not a survey of language models.
+# Supported by {numref}`fig-lab-primary`. This is a controlled experiment in one artificial world with four small models, and not a survey of language models. In every model the probe is at chance on most of the tasks ({numref}`fig-lab-cells`), so the coefficients depend on a few tasks.
 # :::
 #
-# Task by task, the picture behind the coefficients:
+# The next figure shows the single tasks behind the coefficients.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Three scatter plots of chance-adjusted probe accuracy against the Euclidean, metric-matched and task-weighted score for the largest model, each point a task with its name."}, "figure": {"caption": "One model, task by task. Chance-adjusted probe accuracy against each score at the primary setting, in the largest model; circles are tasks, the cross is the random control.", "name": "fig-lab-tasks"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Three scatter plots of chance-adjusted probe accuracy against the Euclidean, metric-matched and task-weighted score for the largest model, each point a task with its name."}, "figure": {"caption": "One model, task by task. Chance-adjusted probe accuracy against each score at the primary setting, in the largest model; circles are tasks, the cross is the coin toss.", "name": "fig-lab-tasks"}}
 figure, axes = panels(3, height=3.6, sharey=True)
 top = ladder_names[-1]
 accuracy = cells[cells["model"] == top].set_index("dataset")["probe_adjusted_last"]
@@ -410,10 +412,11 @@ for ax, (column, (label, shade)) in zip(axes, KINDS.items(), strict=True):
 _ = axes[0].set_ylabel("probe, chance-adjusted")
 
 # %% [markdown]
+# The tasks form two groups, those that the probe reads and those at chance. The Euclidean score does not separate them: its lowest values belong to *number* and *marker*, which the probe reads, and its highest to *paraphrase*, which is at chance. The metric-matched score is higher for the tasks that the probe reads. The task-weighted score, at this uncentered setting, is higher for the coin toss than for most tasks that the probe reads.
+#
 # ## The whole sweep
 #
-# Three scores, two layers, two widths, with and without centering: 24 settings. A reader who picks the best of them afterwards should compare it with the best of them under
-# permuted tasks.
+# Three scores, two layers and two widths, with and without centering, give 24 settings. The best of them, if it is chosen afterwards, must be compared with the best of them when tasks are permuted.
 
 # %%
 frame = scores.assign(centering=np.where(scores["centered"], "centered", "raw"))
@@ -465,14 +468,14 @@ for key, target in {"acc": "probe accuracy", "gain": "LoRA gain"}.items():
     glue(f"sweep_{key}_which", KINDS[keys[best][0]][0], display=False)
 
 # %% [markdown]
-# For probe accuracy the best coefficient of the sweep is {glue:text}`sweep_acc_best:.2f` ({glue:text}`sweep_acc_which`); chance alone gives a best of
-# {glue:text}`sweep_acc_median:.2f` at the median, and of {glue:text}`sweep_acc_edge:.2f` or more once in twenty times. For the LoRA gain the best is
-# {glue:text}`sweep_gain_best:.2f` ({glue:text}`sweep_gain_which`), and one in twenty chance sweeps reaches {glue:text}`sweep_gain_edge:.2f`.
+# The coefficients of the metric-matched and the task-weighted score with probe accuracy lie on both sides of zero, depending on the setting; those of the task-weighted score are negative without centering. So the setting decides even about the sign, and has to be fixed in advance. With the LoRA gain no setting leaves the grey band.
+# For probe accuracy the coefficient that is largest in size is {glue:text}`sweep_acc_best:.2f` ({glue:text}`sweep_acc_which`); when tasks are permuted, the median of the largest is
+# {glue:text}`sweep_acc_median:.2f`, and one of twenty reaches {glue:text}`sweep_acc_edge:.2f`. For the LoRA gain the largest in size is
+# {glue:text}`sweep_gain_best:.2f` ({glue:text}`sweep_gain_which`), and one of twenty permutations reaches {glue:text}`sweep_gain_edge:.2f`.
 #
 # ## Along pretraining
 #
-# If alignment with prediction is what makes features useful, it should grow as a model learns to predict. Untrained, early and final checkpoints,
-# at the primary setting, mean over the fifteen tasks:
+# If features become useful because they are aligned with next-token prediction, scores and probes should rise together while a model learns to predict. We score an untrained, an early and the final checkpoint at the primary setting, and average over the fifteen tasks.
 
 # %%
 stages = {
@@ -548,15 +551,15 @@ glue("along_change_euclid", changes["ntps"], display=False)
 glue("along_change_metric", changes["ntps_metric"], display=False)
 
 # %% [markdown]
-# From the first to the last, the Euclidean score goes from {glue:text}`along_euclid_first:.2f` to {glue:text}`along_euclid_last:.2f`, the metric-matched one from
-# {glue:text}`along_metric_first:.2f` to {glue:text}`along_metric_last:.2f`, the probe from {glue:text}`along_probe_first:.2f` to
-# {glue:text}`along_probe_last:.2f`. Task by task, the change of the probe has a rank correlation of {glue:text}`along_change_euclid:.2f` with the change of the Euclidean score and of
+# Pretraining raises the Euclidean score, from {glue:text}`along_euclid_first:.2f` to {glue:text}`along_euclid_last:.2f`, while the probe hardly improves, from {glue:text}`along_probe_first:.2f` to
+# {glue:text}`along_probe_last:.2f`, and the metric-matched score hardly changes, from
+# {glue:text}`along_metric_first:.2f` to {glue:text}`along_metric_last:.2f`. The mean of the probes hides opposite changes: pretraining improves them on topic, number and count, and makes them worse on order, author and register, which the features of the untrained model show in part. So a rise of the paper's score along pretraining does not show that features have become more useful for all of these tasks. Task by task, the change of the probe has a rank correlation of {glue:text}`along_change_euclid:.2f` with the change of the Euclidean score and of
 # {glue:text}`along_change_metric:.2f` with that of the metric-matched one.
 #
 # (sec-real-settings)=
 # ## Real texts: the settings, written down first
 #
-# The lab knows causes; real texts have the variety. This section, too, was committed before any of its cells was run.
+# In the lab causes are known; real texts are more varied. This section, too, was committed before any of its cells was run.
 #
 # | | |
 # | --- | --- |
@@ -565,7 +568,7 @@ glue("along_change_metric", changes["ntps_metric"], display=False)
 # | everything else | as in {ref}`sec-settings`: layers, widths, centering, primary setting, targets, LoRA, statistic and rule |
 # | also reported | raw accuracy beside chance-adjusted accuracy, since classes differ from 2 to 150; the binary datasets alone |
 #
-# The rows were recorded (`ntps benchmark`; {doc}`built <../book/built>` says how tables are recorded) and are read here.
+# The rows were recorded with `ntps benchmark` ({doc}`../book/built` says how) and are read here.
 
 # %%
 real_cells = load_recorded("real")
@@ -580,7 +583,7 @@ facts.join(reached[real_models].round(2)).join(
 )
 
 # %% [markdown]
-# Test accuracy of the probe on the last layer, and the gain of LoRA in points. The same coefficients as in the lab:
+# The table shows the test accuracy of the probe on the last layer, and the LoRA gain in points. We compute the same coefficients as in the lab.
 
 
 # %%
@@ -606,7 +609,7 @@ for target, (column, sign, datasets) in real_targets.items():
         x, y, seed=seed, n_resamples=n_permutations
     )
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Five panels of mean rank correlations with intervals on real texts for the three scores and tr B over tr Y: against chance-adjusted accuracy, minus squared error, LoRA gain, raw accuracy, and chance-adjusted accuracy of the binary datasets."}, "figure": {"caption": "Real texts: what goes along with what. Spearman's coefficient over eleven datasets (binary: six) within a model, averaged over three models, with 95% intervals from resampling datasets.", "name": "fig-real-primary"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Five panels of mean rank correlations with intervals on real texts for the three scores and tr B over tr Y: against chance-adjusted accuracy, minus squared error, LoRA gain, raw accuracy, and chance-adjusted accuracy of the binary datasets."}, "figure": {"caption": "Real texts: which score correlates with which target. Spearman's coefficient over eleven datasets (binary: six) within a model, averaged over three models, with 95% intervals from resampling datasets.", "name": "fig-real-primary"}}
 import matplotlib.pyplot as plt
 
 figure, axes = plt.subplots(2, 3, figsize=(7.6, 4.4), sharex=True)
@@ -657,16 +660,16 @@ for key, column in {"acc": "probe_adjusted_last", "gain": "gain"}.items():
     )
 
 # %% [markdown]
-# With chance-adjusted probe accuracy the paper's score has {glue:text}`real_euclid_rho:.2f` ({glue:text}`real_euclid_low:.2f` to {glue:text}`real_euclid_high:.2f`), the metric-matched one
+# With chance-adjusted probe accuracy the intervals of all three scores contain zero, since eleven datasets and three models are few; that of tr B / tr Y does not. The paper's score has {glue:text}`real_euclid_rho:.2f` ({glue:text}`real_euclid_low:.2f` to {glue:text}`real_euclid_high:.2f`), the metric-matched one
 # {glue:text}`real_metric_rho:.2f` ({glue:text}`real_metric_low:.2f` to {glue:text}`real_metric_high:.2f`), the task-weighted one {glue:text}`real_taskw_rho:.2f` ({glue:text}`real_taskw_low:.2f` to
 # {glue:text}`real_taskw_high:.2f`), and tr B / tr Y {glue:text}`real_ceiling_rho:.2f` ({glue:text}`real_ceiling_low:.2f` to {glue:text}`real_ceiling_high:.2f`).
 #
 # Two of the eleven datasets have more classes (77 and 150) than the smaller models have features. There the perception directions fill the space, and the metric-matched score is $k/d$ whatever the task (chapter 3); such datasets
-# pull its coefficient down. Raw accuracy mixes in the number of classes, from 2 to 150. With it the three scores have {glue:text}`real_euclid_raw_rho:.2f`, {glue:text}`real_metric_raw_rho:.2f` and {glue:text}`real_taskw_raw_rho:.2f`. On the binary datasets alone, six points, the Euclidean
+# lower its coefficient. Raw accuracy mixes in the number of classes, from 2 to 150. With it the three scores have {glue:text}`real_euclid_raw_rho:.2f`, {glue:text}`real_metric_raw_rho:.2f` and {glue:text}`real_taskw_raw_rho:.2f`. On the binary datasets alone, six points, the Euclidean
 # and the metric-matched score have {glue:text}`real_euclid_binary_rho:.2f` ({glue:text}`real_euclid_binary_low:.2f` to {glue:text}`real_euclid_binary_high:.2f`) and
 # {glue:text}`real_metric_binary_rho:.2f` ({glue:text}`real_metric_binary_low:.2f` to {glue:text}`real_metric_binary_high:.2f`).
 #
-# Over the whole sweep of 24 settings the largest coefficient in size with probe accuracy is {glue:text}`real_sweep_acc_best:.2f` ({glue:text}`real_sweep_acc_which`), where one chance sweep in twenty reaches
+# Over the whole sweep of 24 settings the coefficient with probe accuracy that is largest in size is {glue:text}`real_sweep_acc_best:.2f` ({glue:text}`real_sweep_acc_which`), where one of twenty permutations reaches
 # {glue:text}`real_sweep_acc_edge:.2f`; with the gain it is {glue:text}`real_sweep_gain_best:.2f` ({glue:text}`real_sweep_gain_which`), against {glue:text}`real_sweep_gain_edge:.2f`.
 #
 # :::{admonition} Verdicts on real texts, by the same rule
@@ -675,15 +678,15 @@ for key, column in {"acc": "probe_adjusted_last", "gain": "gain"}.items():
 # - NTPS rises as the probe's MSE falls (iii): **{glue:text}`real_verdict_mse`**.
 # - The gain of LoRA falls as NTPS rises (v, in the direction of the released numbers): **{glue:text}`real_verdict_gain`**.
 #
-# Supported by {numref}`fig-real-primary`. Eleven datasets and three models of a few hundred thousand parameters; models of the paper's size were not run.
+# Supported by {numref}`fig-real-primary`, with eleven datasets and three models of a few hundred thousand parameters. Models of the paper's size were not run.
 # :::
 #
 # ## Summary
 #
-# - The world has declared causes, so that the best possible accuracy of a task is known, and every task but the control can be learned.
-# - Settings were fixed first; the verdicts follow from a rule, not from a choice.
-# - Whichever score one prefers, tr B / tr Y, which needs no next-token problem at all, is the rival to beat.
-# - A best-of-sweep coefficient belongs to the distribution of the best of a sweep.
+# - In the lab the causes of every text are known, so that the best possible accuracy of a task is known, and every task but the coin toss can be learned.
+# - Settings were fixed first, and the verdicts follow from a rule that was fixed, too.
+# - Compare every score with tr B / tr Y, which does not use next-token prediction and correlates most strongly with probe accuracy here.
+# - Compare the best coefficient of a sweep with the distribution of the best when tasks are permuted.
 #
 # ## Quiz
 #
@@ -695,7 +698,7 @@ for key, column in {"acc": "probe_adjusted_last", "gain": "gain"}.items():
 #
 # :::{admonition} Answer
 # :class: dropdown
-# (a). Finetuning starts from the same features and builds others. (b) is too strong: the information may be there in another form. (c) can be excluded with more texts or another probe.
+# (a). Finetuning starts from the same features and changes them until the task can be read. (b) is wrong because the information may be in the features in a form that no linear function shows. (c) is wrong because training a logistic probe is a convex problem, which is solved to its optimum.
 # :::
 #
 # **2.** Why does the coin toss enter no correlation?
@@ -706,7 +709,7 @@ for key, column in {"acc": "probe_adjusted_last", "gain": "gain"}.items():
 #
 # :::{admonition} Answer
 # :class: dropdown
-# (c). No score can rank a task whose accuracy is chance; it would only add noise. It is shown, because a method that finds something there is broken.
+# (c). On a coin toss every score differs by chance only, so it would add noise to every correlation. (a) is wrong because heads and tails are equally frequent. (b) is wrong because it has as many texts as the other tasks.
 # :::
 #
 # **3.** Tasks have 2 to 8 classes. Why is the squared error of the probe a bad target for a correlation?
@@ -717,7 +720,7 @@ for key, column in {"acc": "probe_adjusted_last", "gain": "gain"}.items():
 #
 # :::{admonition} Answer
 # :class: dropdown
-# (b). The variance of one-hot labels depends on the number of classes, and a score may correlate with that alone. Use the share of the variance that is explained.
+# (b). The variance of one-hot labels depends on the number of classes, and a score may correlate with that alone; use the share of the variance that is explained. (a) is wrong because ranks do not depend on the size of the errors. (c) is wrong because it can be computed for any number of classes.
 # :::
 #
 # ## Exercises
@@ -792,7 +795,7 @@ from ntps_utils.exercises import check
 #
 # *Difficulty 3 of 5, importance 4 of 5, about 15 minutes.*
 #
-# *xor* asks whether a story is either past or favorable, but not both. Both factors help prediction. Why does a linear probe see nothing of their exclusive or? Write a function of two arrays of signs, `a` and `b`, that returns *one* feature from which a linear probe reads
+# *xor* asks whether a story is either past or favorable, but not both. Both factors help prediction. Why is a linear probe at chance on their exclusive or? Write a function of two arrays of signs, `a` and `b`, that returns *one* feature from which a linear probe reads
 # off whether they differ.
 #
 # ```python
@@ -810,8 +813,8 @@ from ntps_utils.exercises import check
 #
 # ````{solution} ex-7-2
 # :class: dropdown
-# Given either sign alone, the label is 1 half of the time, so it is uncorrelated with any feature that shows one of them, and their part of C is zero. The product $ab$ tells it exactly. A linear probe needs a feature that already holds the product, and next-token prediction
-# has no use for it.
+# Given either sign alone, the label is 1 half of the time, so it is uncorrelated with any feature that shows one of them, and their part of C is zero. The product $ab$ tells it exactly. A linear probe needs a feature that already contains the product, and next-token prediction
+# does not need it. The feature is `a * b`.
 # ````
 #
 # ````{exercise} Adjusted for chance
@@ -836,7 +839,7 @@ from ntps_utils.exercises import check
 #
 # ````{solution} ex-7-3
 # :class: dropdown
-# $(a - m) / (1 - m)$. Raw accuracy prefers the second. Chance-adjusted it is $0.45 / 0.85 = 0.53$ against $0.25 / 0.50 = 0.50$. Across tasks with different numbers of classes, raw accuracy partly ranks the numbers of classes.
+# $(a - m) / (1 - m)$. By raw accuracy the second is better. By chance-adjusted accuracy the first one is, with $0.45 / 0.85 = 0.53$ against $0.25 / 0.50 = 0.50$. Across tasks with different numbers of classes, raw accuracy partly ranks the numbers of classes.
 # ````
 #
 # ````{exercise} How much is noise?
@@ -861,7 +864,7 @@ from ntps_utils.exercises import check
 #
 # ````{solution} ex-7-4
 # :class: dropdown
-# $\sqrt{a (1 - a) / n}$: 1.3 points for 0.9 on 500 texts. The seed moves folds, heads, adapters and batches, not texts or weights: scores stay exactly as they are, probe accuracies nearly so, gains by a few points. Test texts are the same for both seeds, so that the standard
+# $\sqrt{a (1 - a) / n}$: 1.3 points for 0.9 on 500 texts. The seed changes folds, heads, adapters and batches, but not texts or weights. So scores stay exactly as they are, probe accuracies nearly, and gains change by a few points. Test texts are the same for both seeds, so that the standard
 # error describes other test texts, not other seeds.
 # ````
 

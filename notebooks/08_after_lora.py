@@ -18,14 +18,14 @@
 # :class: tip
 # - say what it means to score a model after its adapters were merged;
 # - compare paired measurements before and after, with an interval over tasks;
-# - tell a rise that goes with learning from a rise that any finetuning causes, by a control.
+# - use a control to distinguish a rise that comes with learning from a rise that any finetuning causes.
 #
 # You need chapter 3 for the scores and chapter 7 for the cells. It reads recorded rows and runs in half a minute.
 # :::
 #
 # **The paper says** {cite}`cheng2025ntps` that NTPS rises when a model is finetuned with LoRA {cite}`hu2022lora`, and more so in large models.
 # **The code does** merge the adapters of every cell of chapter 7 into the weights, take the moments of the finetuned model on the same training texts, and score
-# them at the same layer and width. **We find** what the boxes say, for each score.
+# them at the same layer and width. **We find** that the paper's score does not rise after LoRA in most of our models. The metric-matched score rises in most of them, and in the lab it rises more where accuracy rises more. For no score does the rise grow with the size of the model by our rule.
 
 # %% tags=["parameters"]
 profile = "default"
@@ -148,9 +148,11 @@ for score in KINDS:
     glue(f"control_{score}", float(control[f"rise_{score}"].mean()), display=False)
 
 # %% [markdown]
-# In the lab the mean change of the Euclidean score runs over the models from {glue:text}`lab_ntps_low:+.3f` to {glue:text}`lab_ntps_high:+.3f`, that of the metric-matched one from
+# The intervals of the Euclidean score contain zero or lie below it: LoRA does not raise it. Those of the metric-matched score lie above zero in most models, while its change on the coin toss is near zero on average, so its rise is not an effect of finetuning as such. One limit remains: scores are computed on the texts that LoRA was trained on, so a part of the rise may be a fit to these texts.
+#
+# In the lab the mean change of the Euclidean score ranges over the models from {glue:text}`lab_ntps_low:+.3f` to {glue:text}`lab_ntps_high:+.3f`, that of the metric-matched one from
 # {glue:text}`lab_ntps_metric_low:+.3f` to {glue:text}`lab_ntps_metric_high:+.3f`, and that of the task-weighted one from {glue:text}`lab_ntps_task_low:+.3f` to
-# {glue:text}`lab_ntps_task_high:+.3f`. On real texts they run from {glue:text}`real_ntps_low:+.3f` to {glue:text}`real_ntps_high:+.3f`, from
+# {glue:text}`lab_ntps_task_high:+.3f`. On real texts the three range from {glue:text}`real_ntps_low:+.3f` to {glue:text}`real_ntps_high:+.3f`, from
 # {glue:text}`real_ntps_metric_low:+.3f` to {glue:text}`real_ntps_metric_high:+.3f`, and from {glue:text}`real_ntps_task_low:+.3f` to
 # {glue:text}`real_ntps_task_high:+.3f`.
 #
@@ -160,9 +162,9 @@ for score in KINDS:
 # :::{admonition} Claim (iv): NTPS rises after LoRA, more in large models
 # :class: important
 # - Rises, in the lab: **{glue:text}`rise_lab`**. On real texts: **{glue:text}`rise_real`**.
-# - More in larger models, in the lab: **{glue:text}`size_lab`** for the paper's score; by the same rule for another score: {glue:text}`size_lab_others`. On real texts: **{glue:text}`size_real`**; for another: {glue:text}`size_real_others`.
+# - More in larger models, in the lab: **{glue:text}`size_lab`** for the paper's score; other scores for which it held by the same rule: {glue:text}`size_lab_others`. On real texts: **{glue:text}`size_real`**; other scores: {glue:text}`size_real_others`.
 #
-# Supported by {numref}`fig-after-rise`. The models have at most {glue:text}`largest:,` parameters; what happens at billions is not testable here.
+# Supported by {numref}`fig-after-rise`. The models have at most {glue:text}`largest:,` parameters; models with billions of parameters could not be tested here.
 # :::
 
 # %% tags=["remove-cell"]
@@ -171,7 +173,7 @@ glue("largest", int(cells["n_parameters"].max()), display=False)
 # %% [markdown]
 # ## Does the score rise where accuracy rises?
 #
-# A rise of the score would explain a gain if both came in the same cells. Rank correlations of the change with the gain, within each model, averaged over the models of a set:
+# A rise of the score can explain a gain only if both occur in the same cells. We compute the rank correlation of the change with the gain within each model, and average it over the models of a set.
 
 # %%
 together = {}
@@ -206,13 +208,14 @@ for name in ("lab", "real"):
             glue(f"with_{name}_{key}_{part}", float(value), display=False)
 
 # %% [markdown]
-# In the lab the change of the Euclidean score has {glue:text}`with_lab_e_rho:.2f` ({glue:text}`with_lab_e_low:.2f` to {glue:text}`with_lab_e_high:.2f`) with the gain, that of the metric-matched score
+# The Euclidean score does not rise where accuracy rises. The change of the metric-matched score correlates with the gain in the lab, where LoRA gains much on some tasks; on real texts gains are small, and its interval contains zero. So a rise of the overlap can accompany a gain, if the overlap is measured in the metric of the loss.
+# In the lab the change of the Euclidean score has a coefficient of {glue:text}`with_lab_e_rho:.2f` ({glue:text}`with_lab_e_low:.2f` to {glue:text}`with_lab_e_high:.2f`) with the gain, that of the metric-matched score
 # {glue:text}`with_lab_m_rho:.2f` ({glue:text}`with_lab_m_low:.2f` to {glue:text}`with_lab_m_high:.2f`); on real texts {glue:text}`with_real_e_rho:.2f`
 # ({glue:text}`with_real_e_low:.2f` to {glue:text}`with_real_e_high:.2f`) and {glue:text}`with_real_m_rho:.2f` ({glue:text}`with_real_m_low:.2f` to {glue:text}`with_real_m_high:.2f`).
 #
 # ## The sweep, whole
 #
-# The same means at every setting of chapter 7, two layers, two widths, raw and centered, so that nobody has to trust the choice of one:
+# The next figure shows the same means at all settings of chapter 7: two layers and two widths, with and without centering. It shows whether the result depends on the primary setting.
 
 # %%
 scores = pd.concat(
@@ -249,14 +252,16 @@ for name in ("lab", "real"):
         glue(f"share_{name}_{score}", float(value), display=False)
 
 # %% [markdown]
+# The metric-matched score rises at every setting and in every model, and the Euclidean score falls at least as often as it rises. For these two scores the result does not depend on the setting. The task-weighted score rises more clearly at other settings than at the primary one.
 # The mean change is positive in {glue:text}`share_lab_ntps:.0%` of the settings and models of the lab for the Euclidean score, {glue:text}`share_lab_ntps_metric:.0%` for the metric-matched and
 # {glue:text}`share_lab_ntps_task:.0%` for the task-weighted one; on real texts in {glue:text}`share_real_ntps:.0%`, {glue:text}`share_real_ntps_metric:.0%` and
 # {glue:text}`share_real_ntps_task:.0%`.
 #
 # ## Summary
 #
-# - A score after LoRA is the score of the merged model on the same texts; any change of the features moves U and V together.
-# - The rule was fixed first, and reads the same for every score.
+# - A score after LoRA is the score of the merged model on the same texts; both U and V change with the features.
+# - The rule was fixed first, and is the same for every score.
+# - By this rule only the metric-matched score rises; its rise correlates with the gain in the lab.
 # - A control on which nothing can be learned shows what finetuning does by itself.
 #
 # ## Quiz
@@ -269,7 +274,7 @@ for name in ("lab", "real"):
 #
 # :::{admonition} Answer
 # :class: dropdown
-# (b). With permuted labels there is nothing to learn but the texts themselves. What rises there, too, is due to training as such.
+# (b). With permuted labels there is nothing to learn but the texts themselves, so what rises there, too, is due to finetuning as such. (a) is wrong because a larger model learns the same task. (c) is wrong because more steps change both, what is learned and what finetuning does by itself.
 # :::
 #
 # **2.** Why should scores after LoRA be computed on test texts?
@@ -280,18 +285,18 @@ for name in ("lab", "real"):
 #
 # :::{admonition} Answer
 # :class: dropdown
-# (a). Training makes features explain the labels of exactly these texts, so that U and the scores change even if nothing general was learned.
+# (a). Training makes the features explain the labels of exactly these texts, so that U and the scores change even if nothing general was learned. (b) is wrong because the number of texts is no reason; fewer texts make a score less accurate. (c) is wrong because both splits are labeled in the same way.
 # :::
 #
-# **3.** The Euclidean score falls after LoRA although the probe improves. Is that possible?
+# **3.** The Euclidean score falls after LoRA although accuracy rises. Is that possible?
 #
-# - (a) No, a better probe means a higher score
+# - (a) No, a higher accuracy means a higher score
 # - (b) Only by an error
 # - (c) Yes: columns of U along the label's direction become shorter
 #
 # :::{admonition} Answer
 # :class: dropdown
-# (c). The score weighs columns by squared length, and length falls with the variance along a direction, which finetuning increases.
+# (c). The score weighs columns by squared length, and a column becomes shorter when the variance along it increases, as it does along the label's direction. (a) is wrong because the Euclidean score does not measure how much of the labels V explains. (b) is wrong because it happens in this chapter without any error, in the smallest model of the lab.
 # :::
 #
 # ## Exercises
@@ -376,7 +381,7 @@ from ntps_utils.exercises import check
 #
 # :::{admonition} Hint
 # :class: dropdown
-# What of the rise would have come without anything to learn?
+# How much of the rise would there be if nothing could be learned?
 # :::
 #
 # ````{solution} ex-8-3

@@ -20,17 +20,17 @@
 # - read the sign of a rank correlation off a figure with real axes;
 # - say how wide the interval of a coefficient from twelve points is;
 # - say what choosing the best of many settings does to a coefficient, by simulation;
-# - tell a score from a rival that is easier to compute.
+# - compare a score with a rival that is easier to compute.
 #
 # It needs no other chapter, only what a rank correlation is. It runs in two minutes.
 # :::
 #
 # **The paper says** {cite}`cheng2025ntps` that NTPS correlates with the accuracy and the error of linear probes (Figure 2), and with the gain of LoRA
-# finetuning (Figure 3), over 12 datasets and 8 models. **The code does** little but read the 96 cells that were released with the paper
-# ({func}`ntps_utils.evidence.tables.load_paper_cells`) and compute; where a cause is in doubt, the lab re-enacts it. **We find** that all 24 printed coefficients follow from the cells; that NTPS and the LoRA
-# gain are *negatively* related; and that twelve points, with the setting chosen afterwards, leave more room than two decimals suggest.
+# finetuning (Figure 3), over 12 datasets and 8 models. **The code does** read the 96 cells that were released with the paper
+# ({func}`ntps_utils.evidence.tables.load_paper_cells`) and recompute the coefficients. Where a cause is not certain, it simulates the cause in the lab. **We find** that all 24 printed coefficients follow from the cells, that NTPS and the LoRA
+# gain are *negatively* related, and that coefficients from twelve datasets, with a setting that was chosen afterwards, are much less certain than their two decimals suggest.
 #
-# What follows are statements about released numbers. They took work to make and courage to release; without them nobody could check anything.
+# All statements of this chapter are about released numbers. The authors released them, which made this chapter possible.
 
 # %% tags=["parameters"]
 profile = "default"
@@ -85,7 +85,7 @@ house_style()
 #
 # For each model the paper correlates NTPS with the probe's accuracy, with *minus* its mean squared error, and with *minus* the LoRA gain, each over 12
 # datasets, by Spearman's rank correlation {cite}`spearman1904`. The gain is the accuracy after LoRA minus that of a linear head on frozen features, on
-# held-out texts.
+# held-out texts. In the table the columns *mse* and *gain* are the coefficients with minus the error and minus the gain.
 
 # %%
 cells, printed = load_paper_cells(), load_paper_coefficients()
@@ -116,13 +116,13 @@ glue("odd_high", float(max(tied)), display=False)
 glue("odd_printed", float(printed.loc[odd_model, odd_target]), display=False)
 
 # %% [markdown]
-# {glue:text}`n_equal` of the 24 agree to two decimals. The other one, for the MSE of {glue:text}`odd_model`, is instructive. Two datasets have an MSE of 0.000000: the
-# probe, fitted and scored on the same texts, reproduces them exactly, as it can with as many features as texts. Their order is rounding. Depending on it the coefficient is
-# {glue:text}`odd_low:.2f` (as printed) or {glue:text}`odd_high:.2f`; counted as a tie, {glue:text}`odd_mine:.2f`.
+# {glue:text}`n_equal` of the 24 agree to two decimals. The other one is that for the MSE of {glue:text}`odd_model`. Two of its datasets have an MSE of 0.000000. The
+# probe was fitted and scored on the same texts and reproduces their labels exactly, as it can with as many features as texts. Which of the two is larger is decided by rounding. Depending on that, the coefficient is
+# {glue:text}`odd_low:.2f` (as printed) or {glue:text}`odd_high:.2f`; if the two count as a tie, it is {glue:text}`odd_mine:.2f`.
 #
 # ## The sign
 #
-# Figure 3 of the paper plots ranks, those of the gain reversed, and its coefficients are positive. On real axes the relation runs the other way:
+# Figure 3 of the paper plots ranks, with those of the gain reversed, so that its coefficients are positive. The next figure has the gain itself on its axis, and the coefficients are negative.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Eight scatter plots, one for each model, of LoRA gain in points of accuracy against NTPS; in each the gain falls as NTPS rises. Medical question pairs stand out below zero and commonsense QA above."}, "figure": {"caption": "NTPS and the LoRA gain are negatively related within every model. Gain in points of held-out accuracy against the NTPS that the paper chose for this purpose, 12 datasets a panel; ρ is Spearman's coefficient of NTPS and gain. Diamond: medical question pairs.", "name": "fig-paper-gain"}}
 import matplotlib.pyplot as plt
@@ -147,8 +147,8 @@ figure.supxlabel("NTPS", fontsize=11)
 _ = figure.supylabel("LoRA gain (points)", fontsize=11)
 
 # %% [markdown]
-# The reading in words: where next-token features already serve a task, LoRA adds less. This is a sensible story, and it is a *prediction by low NTPS*; a reader of the
-# printed coefficients alone could take it for the opposite.
+# In words: where NTPS is high, LoRA adds less. This is plausible, since little can be added where next-token features already serve a task. But it means that a *low* NTPS predicts a large gain; a reader of the
+# printed coefficients alone could conclude the opposite.
 #
 # ## Twelve points
 #
@@ -163,7 +163,7 @@ intervals = {
 n_open = sum(r.low <= 0 for r in intervals.values())
 width = float(np.median([r.high - r.low for r in intervals.values()]))
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Three panels of coefficients with 95 percent intervals for eight models; most intervals span half a unit or more, and several include zero."}, "figure": {"caption": "Twelve datasets leave a coefficient wide open. The 24 coefficients, as the paper orients them, with 95% bootstrap intervals over datasets.", "name": "fig-paper-intervals"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Three panels of coefficients with 95 percent intervals for eight models; most intervals span half a unit or more, and several include zero."}, "figure": {"caption": "Twelve datasets determine a coefficient only roughly. The 24 coefficients, as the paper orients them, with 95% bootstrap intervals over datasets.", "name": "fig-paper-intervals"}}
 figure, axes = panels(3, height=3.4, sharey=True)
 names = {
     "mse": "minus probe MSE",
@@ -200,9 +200,9 @@ spread = cells[columns].max(axis=1) - cells[columns].min(axis=1)
 cells.groupby("model", sort=False)[columns].mean().rename(index=short).round(2)
 
 # %% [markdown]
-# The largest coefficient of a sweep is larger than a typical one even if the score has nothing to do with the target. How much, depends on how strongly neighboring
-# settings go together; the sweeps themselves were not released. So we simulate: scores of 12 datasets at (layers × 19) settings, smooth in layer and fraction, with
-# *nothing* to do with the target. The correlation $c$ between neighboring settings is the unknown; we show what follows for four values of it, in a model with 24 layers.
+# The largest coefficient of a sweep is larger than a typical one even if the score is unrelated to the target. By how much, depends on how strongly neighboring
+# settings are correlated, and the sweeps themselves were not released. So we simulate scores of 12 datasets at (layers × 19) settings that are smooth in layer and fraction and
+# *unrelated* to the target. The correlation $c$ between neighboring settings is the unknown; we show what follows for four values of it, in a model with 24 layers.
 
 
 # %%
@@ -265,8 +265,7 @@ glue(
 # nothing to do with its target has a median of {glue:text}`null_smooth:.2f` and a 95% point of {glue:text}`null_smooth_95:.2f`; {glue:text}`n_beyond_smooth` of the eight coefficients
 # for the gain lie beyond it, and {glue:text}`n_beyond_very_smooth` beyond that of an even smoother sweep (0.999), {glue:text}`null_very_smooth_95:.2f`.
 #
-# How smooth is a real sweep? Here is one, of the paper's kind: the largest model of the lab, every layer and 19 fractions, on twelve of its tasks. It has fewer layers than the paper's models, so if
-# anything less to choose from. Its neighbors' correlation is measured, and its own null is that of permuted targets.
+# How smooth is a real sweep? Here is one, of the paper's kind: the largest model of the lab, every layer and 19 fractions, on twelve of its tasks. It has fewer layers than the paper's models, so that fewer settings can be chosen. We measure the correlation of neighboring settings, and the null distribution is that of permuted targets.
 
 # %% tags=["hide-input"]
 real = sweep(
@@ -304,13 +303,13 @@ glue(
 # Neighboring fractions correlate by {glue:text}`real_k:.2f` and neighboring layers by {glue:text}`real_layers:.2f`. The best of its {glue:text}`real_settings` settings, for a target that has nothing to do with it, has a median of
 # {glue:text}`real_null:.2f` and a 95% point of {glue:text}`real_null_95:.2f`; {glue:text}`n_beyond_real` of the paper's eight coefficients for the gain lie beyond.
 #
-# None of this shows that a given coefficient is chance. It shows why one that was chosen as the best needs the sweep beside it. Nor does it help that all eight
-# models agree in sign: the largest of a sweep is positive in {glue:text}`null_positive:.0%` of the draws at 0.98, without any relation.
+# None of this shows that a given coefficient is due to chance. It shows that a coefficient which was chosen as the best can only be judged together with its sweep. That all eight
+# models agree in sign is no evidence either: the largest coefficient of a sweep is positive in {glue:text}`null_positive:.0%` of the draws at 0.98, without any relation.
 #
 # ## A rival that needs no eigenvectors
 #
-# The accuracy of the frozen probe is known before LoRA is run. Its **headroom**, one minus that accuracy, is a rival for predicting the gain. Three cautions come with it. The gain contains the probe's
-# accuracy with a minus sign, so the two are coupled by construction. One dataset is odd (below). And NTPS had its setting chosen, while headroom has none to choose.
+# The accuracy of the frozen probe is known before LoRA is run. Its **headroom**, one minus that accuracy, is a rival for predicting the gain. The comparison has three limits. The gain contains the probe's
+# accuracy with a minus sign, so the two are coupled by construction. One dataset has accuracies far below chance (see below). And the setting of NTPS was chosen, while headroom has no setting to choose.
 
 
 # %%
@@ -353,12 +352,12 @@ glue("partial_high", float(partial_range.max()), display=False)
 # %% [markdown]
 # Over all 12 datasets NTPS is the stronger of the two in {glue:text}`n_ntps_12` of 8 models. Without medical question pairs (the columns with 11) headroom does as well or better in
 # {glue:text}`n_rival` of 8. With headroom held fixed, NTPS and gain are still negatively related in {glue:text}`n_partial_negative` of 8, with coefficients from
-# {glue:text}`partial_low:.2f` to {glue:text}`partial_high:.2f`: on these numbers, with a setting chosen for it, the score is not merely headroom in
-# disguise.
+# {glue:text}`partial_low:.2f` to {glue:text}`partial_high:.2f`: on these numbers, with a setting chosen for it, the score contains more than
+# headroom.
 #
 # ## One dataset
 #
-# Medical question pairs ask whether two questions mean the same; the two answers are equally frequent. Held-out accuracies of
+# Medical question pairs ask whether two questions mean the same; the two answers are equally frequent. These are the accuracies on held-out texts:
 
 # %%
 medical = cells[cells["dataset"] == "medical_questions_pairs"].set_index("model")
@@ -382,13 +381,13 @@ glue(
 glue("largest_change", largest, display=False)
 
 # %% [markdown]
-# at most {glue:text}`medical_max:.2f`, far below one half, cannot come from a classifier that has learned nothing. They can come from a *leak with the wrong sign*: each first question occurs twice, once with
-# each answer. If the second question is missing from the text, and rows rather than questions are split, a model that remembers "this question: yes" finds its twin in the test set, where the
-# answer is "no". A prudent evaluation joins both questions, splits by question, and takes an accuracy far below chance as an alarm. Texts that stand in both splits with the same label are the same leak with
-# the flattering sign; the library warns of both.
+# All of them are at most {glue:text}`medical_max:.2f`. A classifier that has learned nothing would be near one half, so it cannot give such accuracies. A leak between training and test rows can. Each first question occurs twice, once with
+# each answer. Suppose that the second question is missing from the text, and that rows are split at random. A model that remembers the answer "yes" of a training row then meets the same question in the test set, where the
+# answer is "no". To avoid this, join both questions, split by question, and treat an accuracy far below chance as a sign of an error. If texts occur in both splits with the same label, the same leak makes accuracy too high;
+# the library warns of both.
 #
-# Does this story give such numbers? We re-enact it with pairs of the lab: {glue:text}`leak_n` first sentences, each once with its passive ("yes") and once with the passive of another sentence ("no"), and the
-# largest model's features, for which texts are few, as they were in the paper. Four ways of preparing the same rows:
+# Does this explanation give such numbers? We try it with pairs of the lab: {glue:text}`leak_n` first sentences, each once with its passive ("yes") and once with the passive of another sentence ("no"), and the
+# features of the largest model, for which texts are few, as they were in the paper. We prepare the same rows in four ways.
 
 
 # %% tags=["hide-input"]
@@ -459,7 +458,7 @@ glue(
 
 # %% [markdown]
 # With the second sentence lost and rows split at random, the memorizer scores {glue:text}`leak_memorizer:.2f` and the probe {glue:text}`leak_probe:.2f`: far below one half, like the released accuracies. With pairs joined and questions
-# kept together they score {glue:text}`sound_memorizer:.2f` and {glue:text}`sound_probe:.2f`, and with the second sentence lost but questions kept together the probe scores {glue:text}`lost_group_probe:.2f`, as it should when nothing is there to learn.
+# kept together they score {glue:text}`sound_memorizer:.2f` and {glue:text}`sound_probe:.2f`, and with the second sentence lost but questions kept together the probe scores {glue:text}`lost_group_probe:.2f`, as it should when nothing can be learned.
 #
 # How much does any one dataset matter? Leaving out one at a time moves a model's coefficient for the gain by up to {glue:text}`largest_change:.2f`. The table shows by how much the coefficient changes when a dataset is left out, mean
 # over the models and the model it moves most:
@@ -516,13 +515,13 @@ glue("shared", float(shared), display=False)
 
 # %% [markdown]
 # Pooling all 96 cells gives {glue:text}`one_pot:.2f`. Within models the mean is {glue:text}`within_rho:.2f`, with a 95% interval of {glue:text}`within_low:.2f` to {glue:text}`within_high:.2f` from twelve datasets. In the mixed model the slope of the
-# gain's rank on the score's is {glue:text}`mixed_slope:.2f` ({glue:text}`mixed_low:.2f` to {glue:text}`mixed_high:.2f`), and datasets share {glue:text}`shared:.0%` of the remaining variance: the eight models repeat much of one story, told by twelve datasets.
+# gain's rank on the score's is {glue:text}`mixed_slope:.2f` ({glue:text}`mixed_low:.2f` to {glue:text}`mixed_high:.2f`), and differences between datasets are {glue:text}`shared:.0%` of the remaining variance. So the eight models are far from eight independent repetitions.
 #
 # ## Verdict on the claims, from the paper's own numbers
 #
 # :::{admonition} Claims (iii) and (v): NTPS correlates with probe accuracy, and predicts the LoRA gain
 # :class: note
-# **Reproduced as printed; open as claims.** The printed coefficients follow from the released cells ({numref}`fig-paper-gain`). The relation with the gain is negative in all eight models.
+# **Reproduced as printed; open as claims.** The printed coefficients follow from the released cells (the first table of this chapter). The relation with the gain is negative in all eight models ({numref}`fig-paper-gain`).
 # But the setting was chosen with the targets in view, which alone would make the signs agree; probe accuracy was measured on the training texts, the intervals are wide ({numref}`fig-paper-intervals`), and headroom does as well without one odd dataset
 # for most models. Whether NTPS at a setting fixed in advance predicts anything on new data, these numbers cannot say.
 # :::
@@ -532,20 +531,20 @@ glue("shared", float(shared), display=False)
 # - All 24 coefficients can be recomputed; one depends on the order of two errors that are both zero.
 # - NTPS and LoRA gain are negatively related within each model.
 # - From 12 points a rank correlation has a 95% interval {glue:text}`width:.2f` wide, in the median of the 24.
-# - The best setting of a sweep must be compared with the best setting on shuffled targets.
-# - Headroom is a rival worth beating, and coupled to the gain by construction.
+# - The best setting of a sweep must be compared with the best setting on permuted targets.
+# - Compare a score with headroom, which is easier to compute, and coupled to the gain by construction.
 #
 # ## Quiz
 #
-# **1.** A coefficient is negative in all eight models. Why is that no strong evidence by itself?
+# **1.** In the paper's numbers the coefficient of NTPS and gain is negative in all eight models. Why is the common sign no strong evidence by itself?
 #
-# - (a) The models are too large
-# - (b) Eight is an even number
-# - (c) The setting of each model was chosen for the size of its coefficient
+# - (a) Eight models are too few for any statement about signs
+# - (b) The models were evaluated on different datasets
+# - (c) For each model, the setting was chosen by this coefficient
 #
 # :::{admonition} Answer
 # :class: dropdown
-# (c). If one of many settings is chosen to fit the target, the coefficient is large by selection, and its sign agrees by the same choice.
+# (c). If one of many settings is chosen by the coefficient, the coefficient is large by selection, and the selection also fixes its sign. (a) is wrong because eight independent coefficients of one sign would be unlikely by chance. (b) is wrong because all models were evaluated on the same twelve datasets.
 # :::
 #
 # **2.** What does an accuracy on the training texts measure?
@@ -556,7 +555,7 @@ glue("shared", float(shared), display=False)
 #
 # :::{admonition} Answer
 # :class: dropdown
-# (a). With many features a probe fits its own texts whatever the labels. Only other texts show how well it works.
+# (a). With many features a probe fits its own texts, whatever the labels are. (b) is wrong because only other texts show that. (c) is wrong because a probe with enough features reaches 100% with any number of classes.
 # :::
 #
 # **3.** A dataset has questions that occur twice, with opposite answers. What does a very low test accuracy tell?
@@ -567,7 +566,7 @@ glue("shared", float(shared), display=False)
 #
 # :::{admonition} Answer
 # :class: dropdown
-# (b). Remembering the twin gives the wrong answer. An accuracy far below chance is a sign of leakage.
+# (b). The twin in the training rows has the opposite label, so remembering it gives the wrong answer. (a) is wrong because a hard task has an accuracy near chance, not far below. (c) is wrong because balanced labels alone give an accuracy near one half.
 # :::
 #
 # ## Exercises
@@ -649,7 +648,7 @@ from ntps_utils.exercises import check
 #
 # ````{solution} ex-10-3
 # :class: dropdown
-# Kendall's coefficients are smaller in size throughout, as they always are for moderate relations. Use the function in `compare`, and look at which of the two rivals is larger in size, model by model.
+# Kendall's coefficients are mostly smaller in size, as they usually are for moderate relations. One conclusion changes. Without medical question pairs, headroom does as well or better in the same models as before. Over all twelve datasets, NTPS is no longer the stronger one in every model: headroom is as strong in OpenELM-3B, and stronger in Llama-3-8B.
 #
 # ```python
 # def kendall(x, y):

@@ -16,16 +16,28 @@
 #
 # :::{admonition} After this chapter you can
 # :class: tip
-# - ask, for a model and a dataset of your own, what LoRA would gain, and read the answer with its uncertainty;
-# - say what the answer stands on, and when not to trust it;
-# - calibrate it on finetuning runs of your own.
+# - ask, for a model and a dataset of your own, whether LoRA will pay, and read the answer with its uncertainty and its cost;
+# - say what the answer is based on, and when not to trust it;
+# - let a short trial run decide where the frozen model cannot;
+# - calibrate the tool on finetuning runs of your own.
 #
-# You need no other chapter to use it; chapter 9 says how good it is. It runs in half a minute.
+# You need no other chapter to use it; chapter 9 says how often it is right. It runs in a minute.
 # :::
 #
-# **The paper suggests** {cite}`cheng2025ntps` NTPS as a light prescreening tool for LoRA. **The code does** what such a tool should: it measures scores and rivals on the frozen model,
-# predicts the gain from recorded finetuning runs on *other* datasets, and says how far that prediction can be trusted. **We find**, in {doc}`chapter 9 <09_predicting_the_gain>`, how often it is right; the tool carries
-# these figures with it and repeats them in each answer.
+# **The paper suggests** {cite}`cheng2025ntps` NTPS as a light prescreening tool for LoRA. **The code does** what such a tool should: it measures the frozen model, predicts the gain from recorded finetuning
+# runs on *other* datasets, and makes a short trial run where that does not suffice. **We find** that the frozen model rarely decides, and that a trial run of a tenth of the steps often does
+# ({doc}`chapter 9 <09_predicting_the_gain>`).
+#
+# ## How the tool decides
+#
+# Three steps follow each other. The first that decides ends the prescreening.
+#
+# 1. **Headroom.** A gain can hardly be larger than what a probe on the frozen features gets wrong. If the 95% limit of that share is below the threshold, the answer is *no*.
+# 2. **The frozen model.** Predictors such as headroom, NTPS or k-NN give an expected gain with an interval, but only if they predict the gains of left-out datasets better than the median
+#    gain does. If the whole interval lies on one side of the threshold, the answer is *yes* or *no*.
+# 3. **A trial run.** `--trial 10%` or `--trial 5min` allows the beginning of the LoRA run. How far the validation loss has fallen by then predicts the gain of the whole run.
+#
+# If no step decides, the answer is *open*. The report then gives the spread of the recorded gains, and names it so.
 #
 # ## One cell to change
 #
@@ -39,6 +51,8 @@ model = "lab/M"
 dataset = "lab/agreement"
 calibration = "auto"
 max_texts = 1000
+threshold = 0.03
+trial = "10%"
 
 # %% tags=["hide-input"]
 import json
@@ -47,120 +61,244 @@ import pandas as pd
 from IPython.display import Markdown
 from myst_nb import glue
 
+from ntps_utils.evidence.advice import advise_left_out, left_out_advisors
+from ntps_utils.evidence.calibration import load_calibration
 from ntps_utils.evidence.cost import duration
-from ntps_utils.evidence.prescreen import (
-    HEADLINES,
-    LABELS,
-    PREDICTORS,
-    load_calibration,
-    prescreen,
-)
+from ntps_utils.evidence.prescreen import HEADLINES, LABELS, prescreen
 from ntps_utils.notebook import provenance_note
 from ntps_utils.plotting import COLORS, house_style, panels
 
 house_style()
 
-# %%
-p = prescreen(
-    model, dataset, calibration=calibration, max_texts=max_texts, seed=seed
-)
-Markdown(f"**{HEADLINES[p.verdict]}** " + " ".join(p.reasons))
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "The predicted gain with its 80 percent interval on a line from below zero to what the probe leaves."}, "figure": {"caption": "What LoRA is expected to gain. Dot: prediction; bar: 80% interval; dashed: all that the probe leaves.", "name": "fig-prescreen"}}
-figure, (ax,) = panels(1, height=1.3)
-ax.plot(
-    [100 * p.gain_low, 100 * p.gain_high],
-    [0, 0],
-    color=COLORS["metric"],
-    lw=7,
-    alpha=0.4,
-    solid_capstyle="butt",
-)
-ax.plot(100 * p.gain, 0, "o", color=COLORS["metric"])
-ax.axvline(0, color=COLORS["exact"], lw=1)
-ax.axvline(100 * p.predictors["transfer_headroom"], color=COLORS["other"], ls="--")
-_ = ax.set(
-    yticks=[], xlabel="gain over a probe on frozen features (points of accuracy)"
-)
+def words(report):
+    """Verdict, expected gain and reason of a report."""
+    return f"**{HEADLINES[report.verdict]}** {report.summary} {report.reason}"
+
 
 # %% [markdown]
+# First without a trial run. A pass over the texts suffices:
+
+# %%
+frozen = prescreen(
+    model,
+    dataset,
+    calibration=calibration,
+    max_texts=max_texts,
+    threshold=threshold,
+    seed=seed,
+)
+Markdown(words(frozen) + f"\n\nNext: `{frozen.command}`")
+
+# %% [markdown]
+# Then with one:
+
+# %%
+p = prescreen(
+    model,
+    dataset,
+    calibration=calibration,
+    max_texts=max_texts,
+    threshold=threshold,
+    trial=trial,
+    seed=seed,
+)
+Markdown(words(p))
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "The expected gain with its interval, before and after the trial run, on a line with the threshold and the headroom; below, the rise of the validation accuracy in the trial run."}, "figure": {"caption": "What LoRA is expected to gain, before and after the trial run. Dot: expected gain, filled if a step predicts it; bar: interval; dotted: threshold; dashed: all that the probe gets wrong.", "name": "fig-prescreen"}}
+figure, (ax,) = panels(1, height=1.8)
+for y, report in ((1, frozen), (0, p)):
+    ends = [100 * report.gain_low, 100 * report.gain_high]
+    ax.plot(
+        ends, [y, y], color=COLORS["metric"], lw=7, alpha=0.4, solid_capstyle="butt"
+    )
+    filled = report.interval == "calibrated"
+    ax.plot(
+        100 * report.gain,
+        y,
+        "o",
+        color=COLORS["metric"],
+        mfc=COLORS["metric"] if filled else "white",
+    )
+ax.axvline(100 * threshold, color=COLORS["exact"], ls=":")
+ax.axvline(100 * p.predictors["headroom"], color=COLORS["other"], ls="--")
+_ = ax.set(
+    yticks=[1, 0],
+    yticklabels=["frozen model", "with trial run"],
+    ylim=(-0.6, 1.6),
+    xlabel="gain over a head on frozen features (points of accuracy)",
+)
+
+# %% tags=["remove-cell"]
+facts = p.calibration
+recorded = load_calibration(facts.name)
+own = recorded.cells.query("dataset == @p.dataset and model == @p.model")
+known = f"{100 * own['gain'].iloc[0]:.1f} points" if len(own) else "not known"
+inside = len(own) and p.gain_low <= own["gain"].iloc[0] <= p.gain_high
+for name, value in {
+    "known": known,
+    "inside": ("inside" if inside else "outside")
+    if len(own)
+    else "not compared with",
+    "frozen_verdict": frozen.verdict,
+    "verdict": p.verdict,
+    "points": f"{100 * threshold:g}",
+    "step": p.step,
+    "runs": facts.n_runs,
+    "datasets": facts.n_datasets,
+    "left": ", ".join(facts.left_out) or "none",
+}.items():
+    glue(f"pre_{name}", value, display=False)
+
+# %% [markdown]
+# The frozen model answers *{glue:text}`pre_frozen_verdict`* at a threshold of {glue:text}`pre_points` points, and the {glue:text}`pre_step` answers *{glue:text}`pre_verdict`*.
+# For this very case the whole LoRA run was made as well. Its gain was {glue:text}`pre_known`, {glue:text}`pre_inside` the last interval. The prediction did not use it.
+#
 # ## What was measured
 #
-# Each number, and where the case stands among the cells of the calibration: 0% is below all of them, 100% above.
+# Each number, and where the case stands among the recorded runs: 0% is below all of them, 100% above. The probe's accuracy in several layers shows whether the last one is the right one to read:
 
 # %%
 pd.DataFrame(
     {
-        "here": {LABELS[c]: p.predictors[c] for c in PREDICTORS},
-        "percentile": {LABELS[c]: f"{p.percentiles[c]:.0%}" for c in PREDICTORS},
+        "here": {LABELS[c]: v for c, v in p.predictors.items()},
+        "percentile": {LABELS[c]: f"{v:.0%}" for c, v in p.percentiles.items()},
     }
-).round(3)
+).fillna("not recorded")
 
-# %% tags=["remove-cell"]
-facts = p.calibration
-glue("pre_cells", facts.n_cells, display=False)
-glue("pre_datasets", facts.n_datasets, display=False)
-glue("pre_left", ", ".join(facts.left_out) or "none", display=False)
-glue("pre_skill", facts.performance.skill, display=False)
-glue("pre_skill_low", facts.performance.skill_low, display=False)
-glue("pre_skill_high", facts.performance.skill_high, display=False)
-glue("pre_coverage", facts.performance.coverage, display=False)
-glue("pre_distance", p.distance, display=False)
-same = load_calibration(facts.name)
-same = same[(same["dataset"] == p.dataset) & (same["model"] == p.model)]
-known = f"{100 * same['gain'].iloc[0]:+.1f} points" if len(same) else "not known"
-glue("pre_known", known, display=False)
+# %%
+pd.Series(p.layers, name="accuracy of a probe").rename_axis("layer").to_frame().T
 
 # %% [markdown]
-# ## What the answer stands on
+# ## What the answer is based on
 #
-# The calibration holds {glue:text}`pre_cells` finetuning runs on {glue:text}`pre_datasets` datasets; rows of the dataset at hand are left out, here: {glue:text}`pre_left`. On datasets left out one at a time, the
-# predictors save {glue:text}`pre_skill:.0%` of the mean predictor's error (95% interval {glue:text}`pre_skill_low:.0%` to {glue:text}`pre_skill_high:.0%`), and the 80% intervals held in
-# {glue:text}`pre_coverage:.0%` of the cells. Of the calibration's cells {glue:text}`pre_distance:.0%` lie nearer to its middle than this case.
+# The calibration holds {glue:text}`pre_runs` finetuning runs on {glue:text}`pre_datasets` datasets; rows of the dataset at hand are left out, here: {glue:text}`pre_left`. Each step is judged on datasets
+# that were left out of its regression. Skill is the share of the median's error that the step saves, with its 95% interval; a step is used only if the interval lies above zero. Cost is
+# a share of the LoRA run.
+
+# %%
+pd.DataFrame(
+    {
+        step.name: {
+            "predictors": ", ".join(LABELS[c] for c in step.columns),
+            "skill": f"{step.skill:.2f} ({step.low:.2f} to {step.high:.2f})",
+            "cost": f"{step.cost:.0%}",
+        }
+        for step in facts.steps
+    }
+).T
+
+# %% [markdown]
+# ## How often it is right
 #
-# For this very case the finetuning run was made as well: its gain was {glue:text}`pre_known`. The prediction did not see it.
+# The same code decides for every recorded run, with its dataset left out ({func}`ntps_utils.evidence.advice.advise_left_out`), at the median of the recorded gains as threshold: there, always answering *yes* is right half
+# of the time.
+
+# %%
+median = recorded.cells["gain"].median()
+advisors = left_out_advisors(recorded.cells, recorded.steps(1000))
+decided = {
+    label: advise_left_out(recorded.cells, advisors, threshold=median, trial=budget)
+    for label, budget in {
+        "frozen model": 0.0,
+        "trial run of at most 10%": 0.1,
+    }.items()
+}
+pd.DataFrame(
+    {
+        label: {
+            "yes": (found["answer"] == "yes").sum(),
+            "no": (found["answer"] == "no").sum(),
+            "open": (found["answer"] == "open").sum(),
+            "right, of those decided": f"{found['right'].dropna().astype(float).mean():.0%}",
+            "mean cost": f"{found['cost'].mean():.0%}",
+        }
+        for label, found in decided.items()
+    }
+).T
+
+# %% [markdown]
+# These are the decided cases in which it was wrong, worst first:
+
+# %%
+found = decided["trial run of at most 10%"]
+wrong = found[found["right"].eq(False)].join(recorded.cells[["model", "dataset"]])
+wrong = wrong.assign(miss=(wrong["true_gain"] - median).abs())
+columns = ["model", "dataset", "answer", "step", "gain", "low", "high", "true_gain"]
+wrong.sort_values("miss", ascending=False)[columns].head(8).round(3)
+
+# %% tags=["remove-cell"]
+for key, label in {
+    "frozen": "frozen model",
+    "trial": "trial run of at most 10%",
+}.items():
+    part = decided[label]
+    answered = part[part["answer"] != "open"]
+    right = answered["right"].astype(float).mean() if len(answered) else float("nan")
+    glue(f"pre_{key}_decided", float(len(answered) / len(part)), display=False)
+    glue(f"pre_{key}_right", float(right), display=False)
+glue("pre_wrong", len(wrong), display=False)
+
+# %% [markdown]
+# Without a trial run the tool decides {glue:text}`pre_frozen_decided:.0%` of the cases. With a trial run of at most a tenth it decides {glue:text}`pre_trial_decided:.0%` and is right in
+# {glue:text}`pre_trial_right:.0%` of these; {glue:text}`pre_wrong` answers are wrong. {doc}`Chapter 9 <09_predicting_the_gain>` compares this with simpler rules at equal cost.
 #
 # ## When not to trust it
 #
-# - **When it says that nothing predicts.** If the interval of the skill contains zero, the tool says so and gives the spread of gains, not a forecast. Then the only safe answers are at the ends: a probe
-#   that leaves next to nothing leaves nothing to gain.
-# - **When the model is much larger** than those of the calibration (below: how to record yours). The recorded cells are of small models.
-# - **When the texts were seen in pretraining**, or when train and test rows are related: no number here can know.
+# - **When a note says that the case lies outside the recorded runs**, such as a much larger model. Then only the headroom and a trial run speak about your case, and even the trial run is read with the experience of
+#   other models.
+# - **When the texts were seen in pretraining**, or when training and test texts are related: no number here can know.
+# - **When the loss falls late.** A trial run that ends on a plateau sees nothing of what follows. The wrong answers above are mostly of this kind.
+#
+# ## What a gain is worth to you
+#
+# The threshold decides what counts as *paying*. `threshold` gives it in accuracy; `worth` gives the accuracy that an hour of computing must bring, and the tool converts it with the duration of the LoRA run on this machine:
+#
+# ```bash
+# ntps prescreen smollm2-135m-instruct reviews.csv --threshold 3            # at least three points
+# ntps prescreen smollm2-135m-instruct reviews.csv --worth 20 --trial 5min  # at least twenty points an hour
+# ntps prescreen smollm2-135m-instruct reviews.csv --compare-model gemma-3-270m
+# ```
+#
+# The last command ranks two models in one table. `--resume FILE` keeps what is measured, so that an interrupted prescreening goes on where it was.
 #
 # ## Calibrate it on your own runs
 #
+# Predictions for your models and your kind of texts come best from runs of your own, made with the settings of the shipped ones:
+#
 # ```bash
-# ntps benchmark --models mine=path/to/model --datasets a=data/a,b=data/b,c=data/c,d=data/d,e=data/e --record runs/mine
-# ntps prescreen path/to/model data/new --calibration runs/mine_cells.csv
+# ntps benchmark --profile declared --models mine=path/to/model --datasets a=data/a,b=data/b,c=data/c,d=data/d,e=data/e,f=data/f --record runs/mine
+# ntps prescreen path/to/model data/new --calibration runs/mine_cells.csv --trial 10%
+# ntps prescreen path/to/model data/new --calibration real,runs/mine_cells.csv --trial 10%
 # ```
 #
-# At least six datasets are needed, so that intervals can come from leaving one out; a dozen are better.
+# The first command records LoRA runs with their evaluations; the second is calibrated on them alone, the third on them and on the runs that ship with the library. At least five datasets besides the new one are needed;
+# a dozen are better.
 #
 # ## The cost
-#
-# This answer, against a LoRA run with the settings of the calibration on the same machine (estimated; more with more learning rates, seeds or steps):
 
 # %%
 print(
-    f"this answer {duration(p.seconds)}, the LoRA run about {duration(p.lora_seconds)}"
+    f"frozen model {duration(frozen.seconds)}, with trial run {duration(p.seconds)}, "
+    f"the LoRA run about {duration(p.lora_seconds)}"
 )
 
 # %% [markdown]
 # ## Summary
 #
-# - A verdict is worth what its calibration is worth; the tool shows both.
+# - The tool says *yes* or *no* only from a step that has predicted the gains of other datasets, and otherwise *open*.
+# - A trial run costs a tenth of the steps and sees what the frozen model does not show.
 # - The case's own dataset never enters its calibration.
-# - The report has the same content as JSON and as a page that needs no network.
 
 # %% tags=["hide-input"]
-kept = ("verdict", "gain", "gain_low", "gain_high", "probe_accuracy", "distance")
+kept = ("verdict", "gain", "gain_low", "gain_high", "interval", "step", "command")
 full = json.loads(p.to_json())
 print(json.dumps({name: full[name] for name in kept}, indent=1))
 
 # %% [markdown]
 # ## Quiz
 #
-# **1.** The report says that the calibration does not predict the gain. What should you do?
+# **1.** The answer is *open*, and the interval is named a spread. What should you do?
 #
 # - (a) Skip LoRA
 # - (b) Read the headroom, and run a short trial if much is left
@@ -168,7 +306,7 @@ print(json.dumps({name: full[name] for name in kept}, indent=1))
 #
 # :::{admonition} Answer
 # :class: dropdown
-# (b). The tool has no evidence for this case. A trial run measures your own case, at a small part of the cost.
+# (b). A trial run measures your own case, at a small part of the cost. Not (a): nothing was found against LoRA. Not (c): the threshold says what a gain is worth to you, and does not depend on what is known.
 # :::
 #
 # **2.** The probe is right on 98% of the texts, and the threshold is three points. What is the answer?
@@ -179,7 +317,7 @@ print(json.dumps({name: full[name] for name in kept}, indent=1))
 #
 # :::{admonition} Answer
 # :class: dropdown
-# (a). This conclusion needs no calibration, only the headroom.
+# (a). This conclusion needs only the headroom. Not (b): three points cannot be gained where two are left. Not (c): no recorded run enters it.
 # :::
 #
 # **3.** Your model is ten times as large as those of the calibration. How do you read the interval?
@@ -190,40 +328,106 @@ print(json.dumps({name: full[name] for name in kept}, indent=1))
 #
 # :::{admonition} Answer
 # :class: dropdown
-# (c). Intervals hold for cases that are exchangeable with those of the calibration. The report says how far away a case lies.
+# (c). Intervals hold for cases like the recorded ones; the report notes sizes outside their range. Not (a), for that reason. Not (b): no rule is known by which gains change with size.
 # :::
 #
 # ## Exercises
 #
-# ```{exercise}
+# A check takes your function and says what is wrong with it.
+
+# %%
+from ntps_utils.exercises import check
+
+# %% [markdown]
+# ````{exercise} Yes, no or open?
 # :label: ex-11-1
-# Run the chapter with `dataset = "lab/topic"` and with `dataset = "lab/random"`. In which of the two is the tool more certain, and why does it not know that a coin toss cannot be learned?
-# ```
 #
-# ```{solution} ex-11-1
+# *Difficulty 1 of 5, importance 5 of 5, about 5 minutes.*
+#
+# Write the rule by which the tool turns the ends of an interval and a threshold into "yes", "no" or "open". Why does the expected gain not occur in it?
+#
+# ```python
+# def decide(low, high, threshold):
+#     ...
+#
+# check("11.1", decide)
+# ```
+# ````
+#
+# :::{admonition} Hint
 # :class: dropdown
-# The probe leaves little of *topic*, so the interval is cut at the headroom. On the coin toss the probe is at chance, as it is on *agreement* or *order*, which LoRA learns perfectly: from frozen features alone, "hidden" and "absent" look the same. Only finetuning, or a predictor that looks beyond the features, can tell them apart.
-# ```
+# "Yes" needs the whole interval at or above the threshold.
+# :::
 #
-# ```{exercise}
+# ````{solution} ex-11-1
+# :class: dropdown
+# An expected gain above the threshold can be right by little more than chance. The ends say how sure the answer is; with an interval of 70%, each side errs in about 15% of the cases.
+#
+# ```python
+# def decide(low, high, threshold):
+#     return "yes" if low >= threshold else "no" if high < threshold else "open"
+# ```
+# ````
+#
+# ````{exercise} How much headroom can there be?
 # :label: ex-11-2
-# You may spend ten finetuning runs on calibration. Would you rather have ten datasets with one model, or five datasets with two models?
-# ```
 #
-# ```{solution} ex-11-2
+# *Difficulty 2 of 5, importance 4 of 5, about 10 minutes.*
+#
+# A probe gets the share `headroom` of `n` texts wrong. Write the upper 95% limit (on one side, by the normal approximation) of the share on new texts. Would you answer "no" at a threshold of three points after two errors among 100 texts?
+#
+# ```python
+# def limit(headroom, n):
+#     ...
+#
+# check("11.2", limit)
+# ```
+# ````
+#
+# :::{admonition} Hint
 # :class: dropdown
-# Ten datasets, if you will ask about new datasets for that model: gains differ more between datasets than between similar models, and intervals come from whole datasets left out. Two models help only if you will ask about a third.
-# ```
+# The number of errors is binomial. 95% of a normal distribution lie below 1.645 standard deviations.
+# :::
 #
-# ```{exercise}
+# ````{solution} ex-11-2
+# :class: dropdown
+# $h + 1.645 \sqrt{h(1-h)/n}$. For $h = 0.02$ and $n = 100$ this is 0.043, so the answer is not "no" yet.
+#
+# ```python
+# def limit(headroom, n):
+#     return headroom + 1.645 * math.sqrt(headroom * (1 - headroom) / n)
+# ```
+# ````
+#
+# ````{exercise} An exchange rate
 # :label: ex-11-3
-# The threshold from which LoRA is worth while is one point by default. Your alternative to LoRA is to label 2,000 more texts for the probe. How would you set the threshold?
-# ```
 #
-# ```{solution} ex-11-3
-# :class: dropdown
-# Fit the probe on half and on all of the texts you have; the difference, continued to 2,000 more, estimates what labeling would bring. LoRA should promise more than that to be worth its cost: set the threshold there.
+# *Difficulty 1 of 5, importance 4 of 5, about 5 minutes.*
+#
+# An hour of computing must bring `rate` points of accuracy, and the LoRA run takes `minutes`. Which gain must it reach? Your alternative to LoRA is to label 2,000 more texts for the probe: how would you set the rate?
+#
+# ```python
+# def threshold_of(rate, minutes):
+#     ...
+#
+# check("11.3", threshold_of)
 # ```
+# ````
+#
+# :::{admonition} Hint
+# :class: dropdown
+# Convert the minutes into hours.
+# :::
+#
+# ````{solution} ex-11-3
+# :class: dropdown
+# Fit the probe on half and on all of the texts you have; the difference, continued to 2,000 more, estimates what labeling would bring. That gain, divided by the hours that labeling takes, is the rate that LoRA should exceed.
+#
+# ```python
+# def threshold_of(rate, minutes):
+#     return rate * minutes / 60
+# ```
+# ````
 
 # %% tags=["remove-input"]
 Markdown(

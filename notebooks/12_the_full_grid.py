@@ -16,17 +16,17 @@
 #
 # :::{admonition} After this chapter you can
 # :class: tip
-# - say what the paper's 8 models on 12 datasets will cost on a device, before renting it;
-# - run them in one process, on one machine, or on a cluster, and go on after any interruption;
-# - tell what this book has run from what it has only made ready.
+# - estimate what the paper's 8 models on 12 datasets will cost on a device before using it;
+# - run them in one process, on one machine, or on a cluster, and continue after an interruption;
+# - say what this book has run and what it has only prepared.
 #
 # You need chapter 7 for what a cell is. It runs in two minutes.
 # :::
 #
 # **The paper** {cite}`cheng2025ntps` measures eight models of 270 million to 8 billion parameters on twelve datasets: 96 cells. **The code does** the same with
 # `ntps benchmark`: a cell is one model on one dataset with scores, probes, rivals, LoRA and its frozen-head baseline, and a finished cell is a row on disk.
-# **We have** neither a GPU nor the Hub in this edition. So we plan the grid to the last cell, break a small one on purpose to see that nothing is lost, and rehearse all 96 cells with tiny models under
-# the real ids through the real loading path.
+# For this edition we had neither a GPU nor access to the Hub. So we estimate the cost of every cell, interrupt a small grid on purpose, and run all 96 cells with tiny models under
+# the ids of the paper's models and through the same loading path. **We find** that on a GPU most of the time would be spent on the CPU, that no finished cell is lost when a worker is killed, and that all 96 cells run from end to end.
 
 # %% tags=["parameters"]
 profile = "default"
@@ -77,8 +77,8 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 # ## What it will cost
 #
 # A forward pass takes two operations for each parameter of the blocks and token {cite}`kaplan2020scaling`, and attention adds $4dT$ for each layer and token of a text of $T$ tokens. A training step that moves
-# adapters alone takes twice that: gradients pass through the frozen weights, but none is taken of them. {mod}`ntps_utils.evidence.cost` counts the passes of a cell, and the tests hold the counts against PyTorch's own counter of operations. What is not
-# multiplication on the device is measured: the time of a call however small, a probe, an eigendecomposition.
+# adapters alone takes twice that: gradients pass through the frozen weights, but none is taken of them. {mod}`ntps_utils.evidence.cost` counts the passes of a cell, and the tests hold the counts against PyTorch's own counter of operations. Everything
+# else is measured: the time of the smallest call, of a probe, and of an eigendecomposition.
 #
 # Sizes of the models are from their configurations. Sizes of the datasets are from copies of ten of them; CLINC150 stands in for intent classification, and bias identification, whose source the paper does not name,
 # is given the mean of the others. The settings are those of the GPU profile:
@@ -149,12 +149,12 @@ lengths = texts["mean_tokens"] * (texts["n_train"] + texts["n_test"])
 glue("full_imdb", float(lengths["imdb"] / lengths.sum()), display=False)
 
 # %% [markdown]
-# Each line is all twelve datasets, one cell at a time. *Hours* are for a GPU that sustains {glue:text}`full_assumed` operations a second beside one thread of this CPU. That rate is an assumption, about a fifth of what an H100 or H200 can reach on paper and two thirds of an A100's;
+# Each line is all twelve datasets, one cell at a time. *Hours* are for a GPU that sustains {glue:text}`full_assumed` operations a second beside one thread of this CPU. That rate is an assumption, about a fifth of the nominal rate of an H100 or H200 and two thirds of an A100's;
 # measure yours with `ntps benchmark --dry-run` on the device. The last column is this machine, measured on a block of each model's width.
 #
 # - All {glue:text}`full_cells` cells take {glue:text}`full_flops:.1e` operations; the two largest models take {glue:text}`full_share:.0%` of them, and IMDb {glue:text}`full_imdb:.0%` of all tokens.
 # - The peak is {glue:text}`full_memory:.0f` GiB: one GPU of 80 GiB is enough, since a finetuning run keeps one copy of the model beside the original, and adapters.
-# - **The GPU is not what one waits for.** With one thread, most of the hours go to the eigendecompositions of $d \times d$ moments in double precision and to the probes. They run on the CPU. Give each worker
+# - **Most of the time is spent on the CPU.** With one thread, most of the hours go to the eigendecompositions of $d \times d$ moments in double precision and to the probes. They run on the CPU. Give each worker
 #   eight cores (`OMP_NUM_THREADS=8`), as the script for SLURM below does.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Horizontal bars for eight models: the part of the hours on the GPU is short in each, the part on the CPU is several times as long, and both grow with the model."}, "figure": {"caption": "Most of the time is not the GPU's. Hours for all twelve datasets, with one CPU thread beside the GPU.", "name": "fig-grid-hours"}}
@@ -178,9 +178,11 @@ ax.set(xlabel="hours")
 _ = ax.legend(loc="upper right")
 
 # %% [markdown]
+# In most models the part on the CPU is longer than the part on the GPU. It grows fast with the width $d$ of the features, because the time of an eigendecomposition is proportional to $d^3$. A faster GPU would therefore shorten the grid less than more CPU threads beside it.
+#
 # ## What real models take here
 #
-# Two models that `ntps models fetch` brings, on the machine that made this edition: two CPU cores without bfloat16 units, in float32. *Short* are 64 texts of sst2, *long* are 4 of 512 tokens. Ratios are times divided by the bare forward pass of the same batches, medians of three measurements
+# Two models that `ntps models fetch` brings, on the machine that made this edition: two CPU cores without bfloat16 units, in float32. *Short* are 64 texts of sst2, *long* are 4 of 512 tokens. Ratios are times divided by that of the forward pass alone on the same batches, medians of three measurements
 # (recorded; `python -m book.tools.bench --model NAME --data DATASET` measures yours).
 
 # %% tags=["hide-input"]
@@ -230,7 +232,7 @@ glue(
 )
 
 # %% [markdown]
-# A forward pass reads {glue:text}`real_slowest:.0f` to {glue:text}`real_fastest:.0f` tokens a second. Moments of the last layer cost nearly nothing (at most {glue:text}`real_last:.2f` forward passes in all), those of every layer at most {glue:text}`real_all:.2f`. That is {glue:text}`real_against_loop:.2f`
+# A forward pass reads {glue:text}`real_slowest:.0f` to {glue:text}`real_fastest:.0f` tokens a second. With the moments of the last layer a pass takes at most {glue:text}`real_last:.2f` times as long, with those of every layer at most {glue:text}`real_all:.2f` times. The latter is {glue:text}`real_against_loop:.2f`
 # of the time of a loop with dense triangular matrices over batches of 16 texts in the order of the file, as the released script reads them; for short texts, most of that is due to batches of similar length. All scores of a layer at every width, with both eigenproblems, are {glue:text}`real_scores:.1f` times faster than
 # two generalized eigenproblems and 19 pseudo-inverses.
 #
@@ -238,8 +240,8 @@ glue(
 #
 # ## Is the estimate right?
 #
-# We run cells of the lab here, one after another, and compare. LoRA is reckoned without an early stop, which lifts the estimate; reading, copying and starting are left out, which lowers it and weighs in models this small; and a machine that does
-# something else at the same time is slower than either. Expect a factor of two; the tests hold it to three.
+# We run cells of the lab here, one after another, and compare. The estimate counts LoRA without early stopping, which makes it too high. It leaves out reading, copying and starting, which makes it too low, above all for models this small. A machine that does
+# something else at the same time is slower than estimated. Expect a factor of two; a test allows three.
 
 # %% tags=["hide-input"]
 settings = ExperimentConfig(n_train=n_train, n_test=n_train // 2, seed=seed)
@@ -279,7 +281,7 @@ seconds.groupby("model").sum().round(1).assign(
 # %% [markdown]
 # ## Breaking it on purpose
 #
-# Now the same cells on a Dask cluster of two worker processes. As soon as a worker has begun, we kill it, the way a machine dies: no chance to clean up. And we put a dataset among the others that cannot be probed, since all its texts have one label.
+# We now run the same cells on a Dask cluster of two worker processes. As soon as a worker has begun, we kill it without giving it a chance to clean up, as when a machine fails. We also add a dataset that cannot be probed, because all its texts have the same label.
 
 # %% tags=["hide-input"]
 bad = folder / "one_class"
@@ -323,17 +325,17 @@ glue("full_rows", len(found.rows), display=False)
 glue("full_differences", len(differences), display=False)
 
 # %% [markdown]
-# Workers killed: {glue:text}`full_killed`. Rows: {glue:text}`full_rows`. Cells that failed, each recorded with its error and traceback: {glue:text}`full_failed`. Numbers in which the rows differ from those of the undisturbed run above:
-# {glue:text}`full_differences`.
+# {glue:text}`full_killed` worker was killed, and {glue:text}`full_rows` rows were written. {glue:text}`full_failed` cells failed, and each is recorded with its error and traceback. The rows differ from those of the undisturbed run above in
+# {glue:text}`full_differences` numbers.
 #
-# How it holds together is simple. A row is a file that is written beside its place and renamed, so that it is there or not. Its name is the hash of weights, texts, settings, versions and code, so that nothing stale is found.
-# Dask gives a dead worker's cell to another one. The worker checks that its code, weights and texts are those of the plan, and refuses otherwise. A cell that takes down three workers is recorded as failed, because the fourth would go
-# the same way: most often it is memory. The next run of the same command takes up what is missing or failed, and nothing else.
+# This works as follows. A row is written to a temporary file and renamed, so that a row is either complete or absent. Its name is the hash of weights, texts, settings, versions and code, so that a row of other settings or code is never used.
+# Dask gives the cell of a dead worker to another one. The worker checks that its code, weights and texts are those of the plan, and refuses otherwise. If three workers die at the same cell, it is recorded as failed, because a fourth worker would probably die, too; the usual cause is a lack of memory.
+# The next run of the same command runs the cells that are missing or failed, and no others.
 #
 # ## The rehearsal
 #
-# All 96 cells under the paper's ids, with everything real but the content: repositories with configurations, safetensors, tokenizers (OpenELM borrows Llama's) and Python code that must be allowed (OpenELM's); datasets in the columns and splits of the
-# originals, two of them local. A small server on this machine answers as the Hub does. Behind the ids stand four models of the lab, early and late in pretraining, and twelve of its tasks. The settings are the GPU profile's: bfloat16, rank 32, 400 steps.
+# The rehearsal runs all 96 cells under the paper's ids. The repositories have configurations, safetensors, tokenizers (OpenELM uses Llama's) and Python code that must be allowed (OpenELM's); the datasets have the columns and splits of the
+# originals, and two of them are local. A small server on this machine answers as the Hub does. Only the contents are others: the ids stand for four models of the lab, early and late in pretraining, and for twelve of its tasks. The settings are those of the GPU profile: bfloat16, rank 32, 400 steps.
 
 # %%
 rehearsal = load_recorded("rehearsal")
@@ -363,7 +365,7 @@ glue("full_minutes", float(rehearsal["seconds"].sum() / 60), display=False)
 glue("full_dtype", facts["settings"]["dtype"], display=False)
 
 # %% [markdown]
-# {glue:text}`full_rehearsed` rows, {glue:text}`full_minutes:.0f` minutes of work on two cores, no failures. The rows say nothing about the models whose ids they have, and no result in this book uses them; they show that the pipeline runs from end to end.
+# No field is empty, so no cell failed: there are {glue:text}`full_rehearsed` rows from {glue:text}`full_minutes:.0f` minutes of work on two cores. The rows say nothing about the models whose ids they have, and no result in this book uses them. They show that the pipeline runs from end to end.
 #
 # ## What was run, and what was not
 #
@@ -380,8 +382,8 @@ glue("full_dtype", facts["settings"]["dtype"], display=False)
 #
 # ## Run it
 #
-# First the plan, on the device that you will use. Two datasets have no source on the Hub and need a folder with `train.csv` and `test.csv`; Llama wants a token of yours and its license accepted; OpenELM's repositories bring Python code, which
-# `--trust-remote-code` allows: read it first.
+# First the plan, on the device that you will use. Two datasets have no source on the Hub and need a folder with `train.csv` and `test.csv`; Llama needs a token of yours, and its license must be accepted. OpenELM's repositories contain Python code, which
+# `--trust-remote-code` allows to run; read it first.
 #
 # ```bash
 # pip install 'ntps-utils[grid]'        # Dask; not needed for a single process
@@ -400,7 +402,7 @@ glue("full_dtype", facts["settings"]["dtype"], display=False)
 # ntps benchmark --models paper --datasets $D --profile gpu --trust-remote-code --record runs/full --scheduler dask://HOST:8786
 # ```
 #
-# A Dask worker runs what a client sends it, and they talk in pickles: keep scheduler and workers on a network where only you are, or use its TLS. On a SLURM cluster this script keeps a scheduler and asks for jobs of one GPU each
+# A Dask worker runs whatever a client sends it, in pickled form. Keep scheduler and workers on a network that nobody else can reach, or use Dask's TLS. On a SLURM cluster this script keeps a scheduler and asks for jobs of one GPU each
 # ({download}`download <../book/slurm_grid.py>`; `--show` prints the job script):
 #
 # ```{literalinclude} ../book/slurm_grid.py
@@ -408,13 +410,13 @@ glue("full_dtype", facts["settings"]["dtype"], display=False)
 # :pyobject: cluster
 # ```
 #
-# Afterwards `ntps prescreen MODEL DATA --calibration runs/full_cells.csv` stands on the full grid, and chapters 7 to 9 read its tables as they read the recorded ones.
+# Afterwards `ntps prescreen MODEL DATA --calibration runs/full_cells.csv` uses the full grid, and chapters 7 to 9 can read its tables like the recorded ones.
 #
 # ## Summary
 #
-# - The grid's cost is known before it starts, cell by cell; on a GPU, the CPU beside it is what one waits for.
-# - A finished cell survives whatever happens next; a failed one is recorded and does not stop the rest.
-# - The full grid is ready and rehearsed; its results on the paper's models are not in this edition.
+# - The cost of the grid is estimated before it starts, cell by cell. With a GPU, most of the time is spent on the CPU beside it.
+# - A finished cell is kept whatever happens later; a failed one is recorded and does not stop the others.
+# - The full grid is prepared and rehearsed; its results on the paper's models are not in this edition.
 #
 # ## Quiz
 #
@@ -426,7 +428,7 @@ glue("full_dtype", facts["settings"]["dtype"], display=False)
 #
 # :::{admonition} Answer
 # :class: dropdown
-# (c). Every cell is stored when it is finished, under a name made from model, dataset, settings and code.
+# (c). Every cell is stored when it is finished, under a name made from model, dataset, settings and code. (a) is wrong because finished cells are found by that name. (b) is wrong because only finished cells are skipped.
 # :::
 #
 # **2.** Why is the cost estimated before a run, in operations, and not in hours?
@@ -437,18 +439,18 @@ glue("full_dtype", facts["settings"]["dtype"], display=False)
 #
 # :::{admonition} Answer
 # :class: dropdown
-# (a). Operations follow from sizes alone. Hours are operations divided by a measured speed.
+# (a). Operations follow from the sizes alone, and hours are operations divided by a measured speed. (b) is wrong because hours are what the estimate is for. (c) is wrong because the counts are approximate, too: early stopping, for example, is not known in advance.
 # :::
 #
-# **3.** Two processes with two threads each run on two cores. What happens?
+# **3.** You have one GPU and one CPU thread for it. What shortens the full grid most?
 #
-# - (a) They take as long as one after the other
-# - (b) They can take ten times longer, because threads wait for each other
-# - (c) They are twice as fast
+# - (a) A GPU that is twice as fast
+# - (b) Eight CPU threads
+# - (c) Twice the GPU memory
 #
 # :::{admonition} Answer
 # :class: dropdown
-# (b). Threads that spin while they wait take the core from those that work. Use as many threads as cores, over all processes.
+# (b). Most of the hours go to eigendecompositions and probes, which run on the CPU. (a) is wrong because passes and training steps on the GPU are the smaller part. (c) is wrong because every cell fits into one GPU of 80 GiB, and more memory does not speed up the CPU.
 # :::
 #
 # ## Exercises
@@ -532,8 +534,8 @@ from ntps_utils.exercises import check
 #
 # ````{solution} ex-12-3
 # :class: dropdown
-# After four attempts no worker is left, and the twelve cells that would fit wait. So a failing cell is tried once more and then set aside. The estimate of `--dry-run` says what it needs: if that is near the device's size, cut texts (`--max-length`), which the peak of training is proportional to, or give the
-# model to a larger device. A changed setting makes new cells for all models, so keep it the same for those that you compare.
+# After four attempts no worker is left, and the twelve cells that would fit wait. So the number of attempts has to be limited. The estimate of `--dry-run` says how much memory the cell needs. If that is near the memory of the device, cut texts (`--max-length`), since the peak of training is proportional to their length, or use a
+# larger device. A changed setting makes new cells for all models, so use the same setting for all models that you compare.
 # ````
 #
 # ````{exercise} What names a result?

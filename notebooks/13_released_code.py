@@ -17,15 +17,17 @@
 # :::{admonition} After this page you can
 # :class: tip
 # - say, for each choice in the code released with the paper, what it does to a score, by measurement;
-# - switch each of them on in this library, and so tell a difference of results from a difference of recipes.
+# - switch each of them on in this library, to find out which choice causes a difference between two results.
 #
 # You need chapter 3 for the score. It runs in two minutes.
 # :::
 #
-# The authors released their code (repository Yu-AngCheng/NTPS, MIT license); without it this page could not exist, and most papers have none. We read it at commit 0f877f7
-# and cite file and line. Nothing of it is quoted or copied: {func}`ntps_utils.theory.released.released_ntps` states its recipe in our own words, with a switch for each
-# choice, and every effect below is measured here. Which script made the published values is not known to us: the score script reads a file that the extraction does not write
+# The authors released their code (repository Yu-AngCheng/NTPS, MIT license), which made this page possible. We read it at commit 0f877f7
+# and cite file and line. Nothing of it is quoted or copied. {func}`ntps_utils.theory.released.released_ntps` implements its recipe anew, with a switch for each
+# choice, and every effect below is measured here. We do not know which script made the published values, because the score script reads a file that the extraction does not write
 # (cache.py 23, 303; K_sweep.py 105, 146).
+#
+# **We find** that the order of eigenvectors and the width of U move a score about as much as tasks differ, and change the order of the tasks. Single precision and the pseudo-inverse change scores of a small model little.
 
 # %% tags=["parameters"]
 profile = "default"
@@ -67,7 +69,7 @@ house_style()
 # ### Which eigenvectors come first
 #
 # The theory keeps the directions of the *largest* eigenvalues. Solvers return eigenvalues in ascending order, and the first $k$ columns are kept (K_sweep.py 16-17, 49-54, 78-79): the
-# *smallest*. A planted problem shows it: the labels depend on exactly the two directions that serve prediction best, so a score should be near 1 from $k = 2$ on.
+# *smallest*. We try it on a problem whose answer is known. The labels depend on exactly the two directions that serve prediction best, so a score should be near 1 from $k = 2$ on.
 
 # %%
 planted = planted_problem(seed)
@@ -95,7 +97,7 @@ glue("order_bad", float(by_order["smallest first"].iloc[1]), display=False)
 # ### How wide U is
 #
 # U can hold at most as many directions as there are classes. The script gives it the same *share of the whole rank* as V (K_sweep.py 73, 77-79), so most of its columns
-# carry no label information, and which ones they are is decided by rounding. A score should not change when features are rotated. Largest change over ten rotations, and over ten relative perturbations of all token features by $10^{-6}$:
+# carry no label information, and rounding decides which ones they are. A score should not change when features are rotated. The table shows the largest change over ten rotations, and over ten relative perturbations of all token features by $10^{-6}$.
 
 
 # %%
@@ -160,13 +162,13 @@ glue(
 )
 
 # %% [markdown]
-# The absolute rule keeps {glue:text}`kept_single` directions, most of the surplus rounding; the relative one keeps {glue:text}`kept_double`. Two smaller matters: $k$ is the integer part of share times
-# rank (K_sweep.py 78), which is 0 for a share of 0.05 at rank 18, and then there is {glue:text}`nan_case`; and the projection uses a pseudo-inverse of badly scaled columns (K_sweep.py 56, 81), which
-# agrees with an orthonormal basis as long as nothing is near the cut-off.
+# The absolute cut-off keeps {glue:text}`kept_single` directions, and the relative one {glue:text}`kept_double`; the surplus ones are rounding errors. There are two smaller choices. The number $k$ is the integer part of share times
+# rank (K_sweep.py 78), which is 0 for a share of 0.05 at rank 18; the score is then {glue:text}`nan_case`. The projection uses a pseudo-inverse of badly scaled columns (K_sweep.py 56, 81), which
+# agrees with an orthonormal basis as long as no singular value is near the cut-off.
 #
 # ### All at once, on a model
 #
-# The same tasks of the lab, scored with our recipe, with the script's, and with one choice at a time switched to the script's. Last layer, half of the rank.
+# We score the same tasks of the lab with our recipe, with the script's, and with one choice at a time switched to the script's, at the last layer and half of the rank.
 
 # %% tags=["hide-input"]
 model = load_model(model_name)
@@ -236,16 +238,17 @@ for key, name in {
     )
 
 # %% [markdown]
+# The order of eigenvectors and the width of U raise the scores of some tasks and lower those of others, so they change which tasks score high; together they partly cancel. The other two choices have no visible effect on this model, whose features have no massive direction.
 # In the median the order of eigenvectors moves the score by {glue:text}`switch_asc:.2f`, filling U by {glue:text}`switch_fill:.2f`, single precision with the absolute cut-off by
 # {glue:text}`switch_single:.2g`, the pseudo-inverse by {glue:text}`switch_pinv:.1g`, and all together by {glue:text}`switch_all:.2f` (at most {glue:text}`switch_all_max:.2f`). The two recipes' rankings of the eight tasks have a
-# Spearman coefficient of {glue:text}`switch_all_rho:.2f`.
+# rank correlation of {glue:text}`switch_all_rho:.2f`. So two reports that differ in these choices cannot be compared.
 #
 # ## From texts to moments
 #
 # - **Padding** (cache.py 90, 140): the code takes the first $T$ positions of each row of a batch, which is right if fillers stand at the end. It does not set that side, and some tokenizers fill at the start.
-#   Measured below.
-# - **Cost** (cache.py 66-75, 117-122): dense triangular matrices for each text cost $O(T^2 d)$; running sums cost $O(T d)$ and give the same ({doc}`chapter 4 <04_extraction>` has the figures).
-# - **Precision** (cache.py 52, 125): running sums over a dataset in single precision; ours are double.
+#   Its effect is measured below.
+# - **Cost** (cache.py 66-75, 117-122): dense triangular matrices for each text cost $O(T^2 d)$; cumulative sums cost $O(T d)$ and give the same result ({doc}`chapter 4 <04_extraction>` has measurements).
+# - **Precision** (cache.py 52, 125): sums over a dataset are kept in single precision; ours are kept in double precision.
 # - **Length** (cache.py 117-125): the loss is a sum over positions, there and here, so long texts count for more. How much, is measured below.
 
 
@@ -301,15 +304,15 @@ glue("slope", float(slope), display=False)
 
 # %% [markdown]
 # Fillers at the start move the three scores by {glue:text}`left_euclid:.3f`, {glue:text}`left_metric:.3f` and {glue:text}`left_task:.3f` in the median of the eight tasks. A text's weight in $A_0$ grows with the power
-# {glue:text}`slope:.1f` of its length: a text twice as long counts for about eight times as much. That is the paper's loss, and we keep it; it is worth knowing.
+# {glue:text}`slope:.1f` of its length: a text twice as long counts for about eight times as much. This follows from the paper's loss, which we keep.
 #
 # ## From texts to labels
 #
 # - **Pairs** (utils.py 72-76, 83-87): the statement that returns a batch stands inside the loop over its rows, so that only the first row of every thousand has its second question joined. Ours are joined row by row, and a
 #   test looks at every row.
-# - **Splits** (utils.py 147-149): rows are split at random, also where two rows share a question. Ours keep rows that share one together. What both do to a task of pairs is re-enacted in
+# - **Splits** (utils.py 147-149): rows are split at random, also where two rows share a question. Ours keep rows that share one together. The effect of both on a task of pairs is simulated in
 #   {doc}`the chapter on the paper's numbers <10_the_papers_numbers>`.
-# - **Class numbers** (utils.py 92, 95, 99): each split numbers its classes apart, so a class that is missing in one split shifts the numbers. A classifier that is always right then scores:
+# - **Class numbers** (utils.py 92, 95, 99): each split numbers its classes separately, so a class that is missing in one split shifts the numbers. We compute the accuracy of a classifier that is always right.
 
 # %%
 truth = np.array(["anger", "fear", "joy"] * 200)
@@ -320,11 +323,11 @@ shifted = np.mean([number_train[t] == number_test[t] for t in test])
 glue("shifted", float(shifted), display=False)
 
 # %% [markdown]
-# {glue:text}`shifted:.2f`. Ours number the classes of all splits at once.
+# Its accuracy is {glue:text}`shifted:.2f`. This library numbers the classes of all splits together.
 #
 # ## From features to results
 #
-# - **Where probes are scored** (linear_sklearn.py 74-78): on the rows that they were fitted on; Figure 2 of the paper shows these figures. In our cells both are recorded:
+# - **Where probes are scored** (linear_sklearn.py 74-78): on the rows that they were fitted on; Figure 2 of the paper uses these accuracies. In our cells the accuracies on training and on test texts are both recorded.
 
 # %%
 cells = pd.concat([load_recorded(s).assign(set=s) for s in sets.split()])
@@ -353,10 +356,10 @@ for s in ("lab", "real"):
         glue(f"{s}_{key}", float(both.get((s, key), np.nan)), display=False)
 
 # %% [markdown]
-# Training accuracy is too high by {glue:text}`gap_min:.0f` to {glue:text}`gap_max:.0f` points here, where texts are many times as many as features. The Euclidean score's mean coefficient with it is {glue:text}`lab_probe_train_last:.2f` in the
-# lab and {glue:text}`real_probe_train_last:.2f` on real texts, with test accuracy {glue:text}`lab_probe_last:.2f` and {glue:text}`real_probe_last:.2f`.
+# Training accuracy is too high by {glue:text}`gap_min:.0f` to {glue:text}`gap_max:.0f` points here, although there are many times as many texts as features. The mean rank correlation of the Euclidean score with training accuracy is {glue:text}`lab_probe_train_last:.2f` in the
+# lab and {glue:text}`real_probe_train_last:.2f` on real texts; with test accuracy it is {glue:text}`lab_probe_last:.2f` and {glue:text}`real_probe_last:.2f`.
 #
-# - **Seeds** (utils.py 21): the function that sets them is not called; each cell is one run of unknown seed. How much does a seed matter?
+# - **Seeds** (utils.py 21): the function that sets them is not called, so each cell is one run with an unknown seed. How much does the gain depend on the seed?
 
 # %%
 small = load_model("lab/XS", dtype="float32")
@@ -387,7 +390,7 @@ glue("n_seeds", n_seeds, display=False)
 #   settings are {data}`ntps_utils.models.finetuning.PAPER_FINETUNING`. Ours choose learning rate and step on a validation split, and the baseline of the gain comes from the same loop.
 # - **Out of memory** (linear_training.py 96-113): the retry uses the same batch again (read, not measured). Ours halves it.
 # - **The sign** (Fig3.ipynb): the gain's ranks are reversed before they are plotted and correlated; see {doc}`the chapter on the paper's numbers <10_the_papers_numbers>`.
-# - **What was stored**: the stored values carry no layer, $k$, seed or number of texts, so that the selection cannot be made again. Our rows carry all of these.
+# - **What was stored**: layer, $k$, seed and number of texts are not stored with the values, so that the selection cannot be repeated. Our rows contain all of these.
 #
 # ## The switches
 #
@@ -404,9 +407,9 @@ glue("n_seeds", n_seeds, display=False)
 #
 # ## Summary
 #
-# - The order of eigenvectors and the width of U change a score about as much as tasks differ, and with it their order; single precision and the pseudo-inverse change it little on a small model.
-# - Padding, pairs, splits and class numbers are decisions too, and each can be measured.
-# - Every one of them has a switch, so that a difference of results can be traced.
+# - The order of eigenvectors and the width of U move a score about as much as tasks differ, and change the order of the tasks; single precision and the pseudo-inverse change it little on a small model.
+# - Padding, pairs, splits and class numbers are choices, too, and the effect of each can be measured.
+# - The choices about the score have switches in this library, so that the cause of a difference between two results can be found.
 #
 # ## Quiz
 #
@@ -418,7 +421,7 @@ glue("n_seeds", n_seeds, display=False)
 #
 # :::{admonition} Answer
 # :class: dropdown
-# (b). Solvers of symmetric problems return the smallest eigenvalue first.
+# (b). Solvers of symmetric problems return the smallest eigenvalue first, and small eigenvalues belong to directions that predict little. (a) is wrong because these directions have the largest eigenvalues and come last. (c) is wrong because the order is fixed by the eigenvalues.
 # :::
 #
 # **2.** U is filled up to a share of the full rank. What is in the columns beyond the number of classes?
@@ -429,18 +432,18 @@ glue("n_seeds", n_seeds, display=False)
 #
 # :::{admonition} Answer
 # :class: dropdown
-# (c). Their eigenvalue is zero, so that a solver returns any orthonormal choice, which depends on rounding.
+# (c). Their eigenvalue is zero, so that a solver may return any orthonormal choice, which depends on rounding. (a) is wrong because all directions with a part of the labels come before them. (b) is wrong because the constant is one direction with a positive eigenvalue, among the first.
 # :::
 #
-# **3.** Why is a difference between two programs explained one switch at a time?
+# **3.** In {numref}`fig-released-switches` the order of eigenvectors alone moves scores more than all choices together. How can that be?
 #
-# - (a) Each switch has a measured effect, and together they must explain the whole
-# - (b) It is faster
-# - (c) Programs have few differences
+# - (a) The effects of two choices partly cancel
+# - (b) The other choices have no effect
+# - (c) The measurement is too noisy to compare them
 #
 # :::{admonition} Answer
 # :class: dropdown
-# (a). Otherwise one change could hide another.
+# (a). With both choices the scores are nearer to ours than with the order alone, so filling U undoes a part of the change. (b) is wrong because filling U alone moves scores as well. (c) is wrong because nothing is random here: all recipes score the same texts.
 # :::
 #
 # ## Exercises
@@ -497,7 +500,7 @@ from ntps_utils.exercises import check
 #
 # ````{solution} ex-13-2
 # :class: dropdown
-# Then $|p_t|^2$ grows like $t$ and its sum over $t$ like $T^2$: by a factor of four. With a common mean, as hidden states have, $|p_t|^2$ grows like $t^2$ and the sum like $T^3$.
+# With a common mean, as hidden states have, $|p_t|^2$ grows like $t^2$ and the sum like $T^3$. With mean zero, $|p_t|^2$ grows like $t$ and its sum over $t$ like $T^2$, so the factor is 4.
 # ````
 #
 # ````{exercise} Where the orders meet

@@ -16,11 +16,13 @@
 #
 # :::{admonition} After this page you can
 # :class: tip
-# - answer seven questions that are often asked about the score, each with a computation;
+# - answer seven questions that are often asked about the score, each by a computation;
 # - say which of the answers hold for small models only.
 #
-# It needs chapter 3 for the score; each question stands alone. It runs in three minutes.
+# You need chapter 3 for the score; each question can be read alone. It runs in three minutes.
 # :::
+#
+# **We find** that most of the height of the paper's score is due to the construction of V, that the setting moves a score more than the task does, and that, among four versions of one model, the one that was pretrained on shuffled words has the highest score and the worst probe.
 
 # %% tags=["parameters"]
 profile = "default"
@@ -71,9 +73,9 @@ KINDS = {
 # %% [markdown]
 # ## How should I read a magnitude?
 #
-# Against what other subspaces of the same width score on the same task. The comparison must keep what has nothing to do with prediction. The first $k$ columns of V are $A_0^{-1/2}$ times an orthonormal
-# matrix, *whatever* the target is; only this matrix depends on the next token. So the random control is $A_0^{-1/2} Z$ with Z random and orthonormal ({func}`ntps_utils.theory.controls.random_control`). Beside it stand
-# the leading principal components of S, and V made from the symmetric half of $A_1$, which does not know the order of the feature vectors. For each task of the lab, at half of the features:
+# Compare it with the scores of other subspaces of the same width on the same task. These controls must share with V what does not depend on prediction. The first $k$ columns of V are $A_0^{-1/2}$ times an orthonormal
+# matrix, *whatever* the target is; only this matrix depends on the next token. So the control with a random target is $A_0^{-1/2} Z$ with Z random and orthonormal ({func}`ntps_utils.theory.controls.random_control`). Two other controls are
+# the leading principal components of S, and V computed from the symmetric half of $A_1$, which does not depend on the order of the feature vectors. The table has one row for each task of the lab, at half of the features.
 
 # %%
 model = load_model(model_name)
@@ -131,12 +133,11 @@ glue("mag_chance", float(magnitude["k / d"].mean()), display=False)
 
 # %% [markdown]
 # The mean NTPS is {glue:text}`mag_mean:.2f`, far above the {glue:text}`mag_chance:.2f` of a uniformly random half of the features. But {glue:text}`mag_inside` of {glue:text}`mag_all` tasks lie inside the range of
-# subspaces with the same construction and a random target, and {glue:text}`mag_below` below it: the net score is {glue:text}`mag_net:+.2f` in the mean ({glue:text}`mag_net_low:+.2f` to {glue:text}`mag_net_high:+.2f`). The half with
+# subspaces with the same construction and a random target, and {glue:text}`mag_below` below it. The net score, NTPS minus the mean of that range, is {glue:text}`mag_net:+.2f` in the mean ({glue:text}`mag_net_low:+.2f` to {glue:text}`mag_net_high:+.2f`). The half with
 # the *largest* variance scores {glue:text}`mag_pca:.2f`. So a high NTPS says that U and V share the directions in which the features vary *little*: $U = S^{-1} C \cdots$ and $V = A_0^{-1/2} \cdots$ both divide by a
-# variance, and divide most where it is small. The symmetric half of $A_1$ scores {glue:text}`mag_symmetric:.2f`, the whole {glue:text}`mag_mean:.2f`. Read the net score, and compare tasks under one model; the task-weighted score has a scale of its
-# own: 0.8 means that keeping only these $k$ directions loses a fifth of what a linear probe could explain ({eq}`eq-identity`).
+# variance, and divide most where it is small. The symmetric half of $A_1$ scores {glue:text}`mag_symmetric:.2f`, the whole {glue:text}`mag_mean:.2f`. So read the net score, and compare tasks within one model. The task-weighted score has a meaning of its own as a share of the explainable loss: by {eq}`eq-identity`, 0.8 means that keeping only these $k$ directions loses a fifth of what a linear probe could explain. Without centering this includes the class frequencies (chapter 2).
 #
-# The same for three real models that read movie reviews ({glue:text}`mag_texts` texts of sst2, last layer; recorded):
+# The next table is the same for three real models that read movie reviews ({glue:text}`mag_texts` texts of sst2, last layer; recorded).
 
 # %%
 lines = []
@@ -165,12 +166,12 @@ for key, name in {"smol": "smollm2-135m-instruct", "gemma": "gemma-3-270m"}.item
 glue("mag_texts", facts["n_texts"], display=False)
 
 # %% [markdown]
-# smollm2 scores {glue:text}`mag_smol:.2f` and gemma {glue:text}`mag_gemma:.2f`; their net scores are {glue:text}`mag_smol_net:+.3f` and {glue:text}`mag_gemma_net:+.3f`. On this dataset, all of the height of the paper's score is its construction. One dataset decides nothing about an order of datasets; chapter 7 asks about that.
+# smollm2 scores {glue:text}`mag_smol:.2f` and gemma {glue:text}`mag_gemma:.2f`; their net scores are {glue:text}`mag_smol_net:+.3f` and {glue:text}`mag_gemma_net:+.3f`. On this dataset, all of the height of the paper's score is due to the construction of V. One dataset does not show how the score ranks datasets; chapter 7 is about that.
 #
 # ## Which $k$, which layer?
 #
-# If the setting hardly mattered, tasks would differ much more than settings. Standard deviation of each score over tasks at a fixed setting, and over the eight settings (two layers, two widths, raw and centered) for
-# a fixed task; and how well two settings agree on the order of the tasks (mean Spearman coefficient of pairs of settings):
+# If the setting hardly mattered, scores would differ much more between tasks than between settings. The table shows the standard deviation of each score over tasks at a fixed setting, and over the eight settings (two layers and two widths, with and without centering) for
+# a fixed task. The last column is the mean rank correlation between the scores of all tasks at two settings.
 
 # %%
 agreement = []
@@ -206,13 +207,13 @@ for label in ("lab", "real"):
             )
 
 # %% [markdown]
-# For the Euclidean score the setting moves a task's score by {glue:text}`lab_e_over_settings:.2f` in the lab where tasks differ by {glue:text}`lab_e_over_tasks:.2f` (on real texts
-# {glue:text}`real_e_over_settings:.2f` and {glue:text}`real_e_over_tasks:.2f`); two settings agree on the order of tasks with a coefficient of {glue:text}`lab_e_agreement:.2f` ({glue:text}`real_e_agreement:.2f`). So the choice matters at
-# least as much as the task, and must be made before looking. Chapter 6 shows the landscape; this book fixes the last layer and half of the features throughout.
+# For the Euclidean score in the lab, the standard deviation over settings is {glue:text}`lab_e_over_settings:.2f` and that over tasks {glue:text}`lab_e_over_tasks:.2f` (on real texts
+# {glue:text}`real_e_over_settings:.2f` and {glue:text}`real_e_over_tasks:.2f`). The orders of the tasks at two settings have a mean rank correlation of {glue:text}`lab_e_agreement:.2f` ({glue:text}`real_e_agreement:.2f`). So the setting matters more
+# than the task, and must be fixed before scores are looked at. Chapter 6 shows all settings of one model. The primary setting of this book is the last layer and half of the features throughout.
 #
 # ## Does it hold on datasets that were not used to choose?
 #
-# The honest form of "it correlates with probe accuracy": predict the chance-adjusted accuracy of each dataset from the others, by its score at a setting fixed in advance, and compare with predicting their mean. For the
+# The honest form of "it correlates with probe accuracy": predict the chance-adjusted accuracy of each dataset from the others, by its score at a setting fixed in advance, and compare with predicting their median. For the
 # paper's own cells there is only the chosen setting, and accuracy on the training texts.
 
 # %% tags=["hide-input"]
@@ -258,14 +259,14 @@ for key, at in {
         glue(f"hold_{key}_{part}", float(skills.loc[at, part]), display=False)
 
 # %% [markdown]
-# Skill is the share of the mean predictor's error that is saved. The Euclidean score's is {glue:text}`hold_lab_e_skill:.2f` ({glue:text}`hold_lab_e_from:.2f` to {glue:text}`hold_lab_e_to:.2f`) in the lab and
-# {glue:text}`hold_real_e_skill:.2f` ({glue:text}`hold_real_e_from:.2f` to {glue:text}`hold_real_e_to:.2f`) on real texts; the metric-matched one's {glue:text}`hold_lab_m_skill:.2f`
+# Skill is one minus the ratio of the two errors. That of the Euclidean score is {glue:text}`hold_lab_e_skill:.2f` ({glue:text}`hold_lab_e_from:.2f` to {glue:text}`hold_lab_e_to:.2f`) in the lab and
+# {glue:text}`hold_real_e_skill:.3f` ({glue:text}`hold_real_e_from:.3f` to {glue:text}`hold_real_e_to:.3f`) on real texts, so it predicts no better than the mean; that of the metric-matched score is {glue:text}`hold_lab_m_skill:.2f`
 # ({glue:text}`hold_lab_m_from:.2f` to {glue:text}`hold_lab_m_to:.2f`) and {glue:text}`hold_real_m_skill:.2f` ({glue:text}`hold_real_m_from:.2f` to {glue:text}`hold_real_m_to:.2f`). In the paper's cells the chosen NTPS has
-# {glue:text}`hold_paper_skill:.2f` ({glue:text}`hold_paper_from:.2f` to {glue:text}`hold_paper_to:.2f`), with the setting chosen on all of them.
+# {glue:text}`hold_paper_skill:.3f` ({glue:text}`hold_paper_from:.3f` to {glue:text}`hold_paper_to:.3f`), although its setting was chosen on all of them. In all rows one regression is fitted to the cells of all models together.
 #
 # ## Are the bounds' constants small enough to matter?
 #
-# A bound matters if it narrows down the excess loss. For each task of the lab, at the primary setting: the excess loss as a share of what could be lost, tr B, and the bounds on it by the paper's score and by the
+# A bound matters if it says more than that the excess loss lies between 0 and tr B. The next figure shows, for each task of the lab at the primary setting, the excess loss as a share of the explainable loss tr B, and the bounds on it by the paper's score and by the
 # metric-matched one.
 
 # %%
@@ -324,14 +325,14 @@ glue(
 )
 
 # %% [markdown]
-# The condition number of S is {glue:text}`kappa:.0e` in the median. The upper bound by the paper's score is {glue:text}`upper_ratio:.0e` times the excess loss, and below the trivial bound tr B in
+# For every task the bounds by the paper's score span orders of magnitude, because they contain the condition number of S, which is {glue:text}`kappa:.0e` in the median. The upper bound by the paper's score is {glue:text}`upper_ratio:.0e` times the excess loss, and below the trivial bound tr B in
 # {glue:text}`upper_useful` of {glue:text}`mag_all` tasks; that by the metric-matched score is {glue:text}`upper_metric_ratio:.1f` times the excess loss, and below tr B in {glue:text}`upper_metric_useful`. On features as
-# ill-conditioned as those of a language model the first bound is true and says nothing. None of this matters in practice, since the excess loss itself follows from the same moments.
+# ill-conditioned as these, the first bound is true and says nothing. In practice no bound is needed, since the excess loss itself follows from the same moments.
 #
 # ## Why LoRA, and not something else?
 #
-# The paper asks about LoRA because it is what people use; nothing in the score is about low rank. Accuracies of the smallest model of the lab on four tasks, by four ways of using it: a head on frozen features, LoRA, all weights, and
-# all weights from a random start, each by the same loop with the same number of steps:
+# The paper asks about LoRA because it is widely used; the score itself does not depend on low rank. The table shows accuracies of the smallest model of the lab on four tasks when it is used in four ways: a head on frozen features, LoRA, training of all weights, and
+# training of all weights from a random start. Each is trained by the same loop with the same number of steps.
 
 # %%
 small = load_model(tune_model, dtype="float32")
@@ -364,11 +365,11 @@ glue("why_same", float(apart.iloc[-2]), display=False)
 glue("why_scratch", float((why["LoRA"] - why["from scratch"]).mean()), display=False)
 
 # %% [markdown]
-# On *{glue:text}`why_task`* LoRA and all weights differ by {glue:text}`why_apart:.2f` in accuracy, on the other tasks by at most {glue:text}`why_same:.2f`; LoRA is ahead of training from scratch by {glue:text}`why_scratch:.2f` in the mean. What a score would have to predict is what *any* finetuning can add to frozen features.
+# On *{glue:text}`why_task`* LoRA and all weights differ by {glue:text}`why_apart:.2f` in accuracy, on the other tasks by at most {glue:text}`why_same:.2f`; LoRA is better than training from scratch by {glue:text}`why_scratch:.2f` in the mean. So the question for a score is what *any* finetuning can add to frozen features, not only LoRA.
 #
-# ## What does the first step of LoRA gain?
+# ## How much does the first step of LoRA lower the loss?
 #
-# LoRA starts with $B = 0$, so that the adapters change nothing at first. Let $r$ be the residuals of the head (probabilities minus labels, for n texts), $J$ the gradients of the class scores with respect to all trained weights, and $K = J J^\top$ the
+# An adapter is a product of two matrices $A$ and $B$. LoRA starts with $B = 0$, so that the adapters change nothing at first. Let $r$ be the residuals of the head (probabilities minus labels, for n texts), $J$ the gradients of the class scores with respect to all trained weights, and $K = J J^\top$ the
 # *tangent kernel*.
 #
 # :::{prf:theorem} First-order drop
@@ -386,9 +387,9 @@ glue("why_scratch", float((why["LoRA"] - why["from scratch"]).mean()), display=F
 # of their kernels. Where $B = 0$ the matrices $A$ have no gradient. ∎
 # :::
 #
-# Once the head is at its optimum, what LoRA gains at first order is the part of the adapters. If the residuals are orthogonal to $K_{\text{adapters}}$, the first step gains nothing, and learning, if it happens, must leave the region where the model is
+# Once the head is at its optimum, only the part of the adapters is left at first order. If the residuals are orthogonal to $K_{\text{adapters}}$, the first step lowers nothing. LoRA can then learn the task only outside the region where the model is
 # linear in its weights. We compute the drop for every task of a lab model, take one small step to check it ({func}`ntps_utils.models.finetuning.first_order_drop`), and fit the linearized model to two thirds of the texts
-# ({func}`ntps_utils.models.transferability.linearize`, from sketched gradients): how much cross-entropy does it gain on the others? Beside it, the accuracy that LoRA gained (recorded, chapter 9).
+# ({func}`ntps_utils.models.transferability.linearize`, from sketched gradients): how far does it lower the cross-entropy on the others? The last column is the LoRA gain (recorded, chapter 9).
 
 # %%
 first = load_model(first_model, dtype="float32")
@@ -444,14 +445,14 @@ rho = spearman(learned["linearized gain, nats"], learned["LoRA gain, points"])
 glue("step_rho", float(rho), display=False)
 
 # %% [markdown]
-# A step of {glue:text}`step_size` lowers the loss by {glue:text}`step_low:.3f` to {glue:text}`step_high:.3f` of the prediction, and the ratio tends to one as the step shrinks (a test). The linearized model gains more than 0.01 nats on {glue:text}`step_positive` of {glue:text}`step_all` tasks and
-# nothing on the others ({glue:text}`step_failed`): for these, the orthogonality predicts that LoRA gains nothing at first order. On one of them, *{glue:text}`step_failed_task`*, LoRA gained {glue:text}`step_failed_gain:.0f` points, and the largest gain on the other tasks is {glue:text}`step_other_gain:.0f`: LoRA can learn far
-# from where it started. The rank correlation of the linearized gain with the gain of LoRA is {glue:text}`step_rho:.2f`. The first-order theory is exact for small steps; here it does not predict the gain of a whole run.
+# A step of {glue:text}`step_size` lowers the loss by {glue:text}`step_low:.3f` to {glue:text}`step_high:.3f` of the prediction, and the ratio tends to one as the step shrinks (a test). The linearized model lowers the loss by more than 0.01 nats on {glue:text}`step_positive` of {glue:text}`step_all` tasks and
+# hardly or not at all on the others ({glue:text}`step_failed`). For these the linearized model predicts no gain. But on one of them, *{glue:text}`step_failed_task`*, the LoRA gain was {glue:text}`step_failed_gain:.0f` points, while the largest gain on the {glue:text}`step_positive` tasks is {glue:text}`step_other_gain:.0f`. So LoRA can learn a task that it cannot learn with weights near
+# their initial values. The rank correlation of the linearized gain with the LoRA gain is {glue:text}`step_rho:.2f`. The first-order theory is exact for small steps; here it does not predict the gain of a whole run.
 #
 # ## Is it the pretraining, or something that comes with it?
 #
-# Two controls, which only a made world allows. *Checkpoints*: the same architecture, data and order of data, stopped early or never started. *A shuffled corpus*: the same documents with their words in random order, so that the same words
-# occur together but what follows what is lost (`ntps lab pretrain S --shuffled`). Recorded rows; means over the fifteen tasks:
+# The lab allows two controls. *Checkpoints* have the same architecture, data and order of data, but training was stopped early or not started. *A shuffled corpus* has the same documents with their words in random order, so that the same words
+# occur together, but the order of words is lost (`ntps lab pretrain S --shuffled`). The table shows means over the fifteen tasks (recorded).
 
 # %%
 control = load_recorded("control")
@@ -516,16 +517,17 @@ for column, key in {"ntps": "e", "ntps_metric": "m", "ntps_task": "t"}.items():
     )
 
 # %% [markdown]
+# Shuffled pretraining makes the probe worse on most of the tasks that it can read, since the order of words is lost. The Euclidean score does not fall with it; it rises.
 # Untrained, after 400 and after 4,000 steps the Euclidean score is {glue:text}`stage_e_untrained:.2f`, {glue:text}`stage_e_400:.2f` and {glue:text}`stage_e_4000:.2f`, the metric-matched one {glue:text}`stage_m_untrained:.2f`,
 # {glue:text}`stage_m_400:.2f` and {glue:text}`stage_m_4000:.2f`, the probe {glue:text}`stage_probe_untrained:.2f`, {glue:text}`stage_probe_400:.2f` and {glue:text}`stage_probe_4000:.2f`. Shuffled pretraining gives
-# {glue:text}`stage_e_shuffled:.2f`, {glue:text}`stage_m_shuffled:.2f` and {glue:text}`stage_probe_shuffled:.2f`. The model with the highest Euclidean score is *{glue:text}`stages_highest`*, and the one with the worst probe is *{glue:text}`stages_worst`*. {glue:text}`stages_reading` Task by task, the change of the probe from ordered to shuffled pretraining has a Spearman coefficient of
+# {glue:text}`stage_e_shuffled:.2f`, {glue:text}`stage_m_shuffled:.2f` and {glue:text}`stage_probe_shuffled:.2f`. The model with the highest Euclidean score is *{glue:text}`stages_highest`*, and the one with the worst probe is *{glue:text}`stages_worst`*. {glue:text}`stages_reading` Task by task, the change of the probe from ordered to shuffled pretraining has a rank correlation of
 # {glue:text}`change_e:.2f` with the change of the Euclidean score, {glue:text}`change_m:.2f` with that of the metric-matched and {glue:text}`change_t:.2f` with that of the task-weighted one.
 #
 # ## Summary
 #
-# - A magnitude means something against subspaces of the same construction with a random target (the net score), or in units of loss.
-# - The setting moves a score as much as the task does, so it has to be fixed first.
-# - Bounds with $\kappa(S)$ in them are too wide to matter on real features; the exact excess loss costs nothing more.
+# - Compare the paper's score with subspaces of the same construction and a random target (the net score), or use the excess loss itself.
+# - The setting moves a score more than the task does, so it has to be fixed first.
+# - Bounds that contain $\kappa(S)$ are too wide to matter on features of a language model; the exact excess loss costs no more.
 # - Compare a pretrained model with an untrained one and with one that was pretrained on shuffled words.
 #
 # ## Quiz
@@ -538,7 +540,7 @@ for column, key in {"ntps": "e", "ntps_metric": "m", "ntps_task": "t"}.items():
 #
 # :::{admonition} Answer
 # :class: dropdown
-# (b). The construction of V alone can make scores high, so that random targets may score as much. Read the net score.
+# (b). The construction of V alone can make scores high, so that random targets may score as much; read the net score. (a) is wrong because 1 is not the only reference: for subspaces with a random target 0.86 may be usual. (c) is wrong because no fixed threshold holds for all tasks and models.
 # :::
 #
 # **2.** The residuals of a probe are orthogonal to the adapters' tangent kernel. What does that predict?
@@ -549,7 +551,7 @@ for column, key in {"ntps": "e", "ntps_metric": "m", "ntps_task": "t"}.items():
 #
 # :::{admonition} Answer
 # :class: dropdown
-# (a). The statement is about small steps. Far from the start the kernel is another one, and LoRA may learn the task after a plateau.
+# (a). The statement is about small steps. (b) is wrong because far from the start the kernel is another one, and LoRA may learn the task after a plateau. (c) is wrong because the statement is about adapters of the given rank, and says nothing about other ranks.
 # :::
 #
 # **3.** What does a model that was pretrained on shuffled words control for?
@@ -560,7 +562,7 @@ for column, key in {"ntps": "e", "ntps_metric": "m", "ntps_task": "t"}.items():
 #
 # :::{admonition} Answer
 # :class: dropdown
-# (c). It has seen the same documents with the same words. What it lacks comes from order.
+# (c). It has seen the same documents with the same words, so what it lacks comes from their order. (a) is wrong because both models have the same vocabulary. (b) is wrong because both have the same number of parameters; neither needs a control.
 # :::
 #
 # ## Exercises
@@ -601,7 +603,7 @@ from ntps_utils.exercises import check
 #
 # *Difficulty 2 of 5, importance 4 of 5, about 10 minutes.*
 #
-# A model trained on documents with shuffled words can still name the topic. Which of these does a shuffled corpus still show: topic, agreement, order, author (a preference for some words), paraphrase? Give a set of names.
+# The words of every document of a corpus are shuffled. Which of these can still be found out from a shuffled document: topic, agreement, order, author (a preference for some words), paraphrase? Give a set of names.
 #
 # ```python
 # kept = {...}
@@ -612,12 +614,12 @@ from ntps_utils.exercises import check
 #
 # :::{admonition} Hint
 # :class: dropdown
-# Which of them can be read off a bag of words?
+# Which of them does a bag of words determine?
 # :::
 #
 # ````{solution} ex-14-2
 # :class: dropdown
-# Topic and author. Words of one topic occur together whatever their order, so remembering which have occurred helps to predict the rest: a bag-of-words predictor already needs the topic. Agreement, order and paraphrase are in the order that was destroyed.
+# Agreement, order and paraphrase depend on the order, which was destroyed. Words of one topic occur together whatever their order, and so do the words that an author prefers. A model trained on such documents need not show them to a linear probe: here the probe of *topic* falls to chance after shuffled pretraining. The answer is `{"topic", "author"}`.
 # ````
 #
 # ````{exercise} When is a bound useful?
@@ -674,7 +676,7 @@ from ntps_utils.exercises import check
 # ````{solution} ex-14-4
 # :class: dropdown
 # $ab$ is uncorrelated with $1$, $a$ and $b$, so the best head predicts one half for every text and the residuals are $\pm\tfrac12$ with the sign of $-ab$. Their mean product with $1$, $a$ and $b$ is zero: $J^\top r / n = 0$ in the limit of many texts, and the first step gains nothing from head or adapters.
-# Features that contain the product $ab$ have to be built first; the gradient becomes non-zero only with $B \ne 0$, through terms of second order. This is the plateau in a training curve.
+# Features that contain the product $ab$ have to be built first; the gradient becomes non-zero only with $B \ne 0$, through terms of second order. This is the plateau in a training curve. The first-order drop is 0.
 # ````
 
 # %% tags=["remove-input"]

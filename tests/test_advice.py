@@ -6,9 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ntps_utils.evidence.advice import Advisor, Step, advise_left_out, regret
+from ntps_utils.evidence.advice import Advisor, Step, left_out_advisors, regret
+from ntps_utils.evidence.advice import advise_left_out as decide_left_out
 
-STEPS = (Step("frozen model", ("headroom", "score"), 0.1), Step("trial of 10%", ("headroom", "trial"), 0.2))
+STEPS = (
+    Step("frozen model", (("headroom",), ("headroom", "score")), 0.1),
+    Step("trial run of 10%", (("headroom", "trial"),), 0.2, "trial", 0.1),
+)
 
 
 def cells(kind: str, n_datasets: int = 12, seed: int = 0) -> pd.DataFrame:
@@ -25,13 +29,18 @@ def cells(kind: str, n_datasets: int = 12, seed: int = 0) -> pd.DataFrame:
             "headroom": np.clip(gain + rng.uniform(0.1, 0.3, n), 0.0, 1.0),
             "score": (signal if kind == "score" else 0.0) + 0.1 * noise[0],
             "trial": (signal if kind in ("score", "trial") else 0.0) + 0.1 * noise[1],
+            "n_texts": 2000,
             "group": datasets,
         }
     )
 
 
+def advise_left_out(table: pd.DataFrame, steps: tuple[Step, ...], **options: float) -> pd.DataFrame:
+    return decide_left_out(table, left_out_advisors(table, steps), **options)
+
+
 def test_the_first_step_with_skill_decides():
-    found = advise_left_out(cells("score"), STEPS, threshold=0.08)
+    found = advise_left_out(cells("score"), STEPS, threshold=0.08, trial=0.1)
     decided = found[found["answer"] != "open"]
     assert len(decided) > 0.8 * len(found)
     assert decided["right"].mean() > 0.95
@@ -41,14 +50,15 @@ def test_the_first_step_with_skill_decides():
 
 def test_a_trial_decides_where_the_frozen_model_does_not():
     table = cells("trial")
-    cheap = advise_left_out(table, STEPS, threshold=0.08, budget=0.15)
-    found = advise_left_out(table, STEPS, threshold=0.08)
+    cheap = advise_left_out(table, STEPS, threshold=0.08)
+    found = advise_left_out(table, STEPS, threshold=0.08, trial=0.1)
     assert (cheap["answer"] != "open").mean() < 0.4
-    assert (cheap["cost"] <= 0.15).all()
+    assert (cheap["cost"] <= 0.1).all()
+    assert (found["cost"] <= 0.3 + 1e-9).all()
     decided = found[found["answer"] != "open"]
     assert len(decided) > 0.7 * len(found)
     assert decided["right"].mean() > 0.9
-    assert (decided["step"] == "trial of 10%").mean() > 0.7
+    assert (decided["step"] == "trial run of 10%").mean() > 0.7
 
 
 def test_without_any_relation_the_answer_is_open():
@@ -70,12 +80,14 @@ def test_no_gain_exceeds_the_headroom():
 
     def value(name: str) -> float:
         asked.append(name)
-        return 0.01
+        return {"headroom": 0.01, "n_texts": 2000.0}[name]
 
     advice = advisor.advise(value, threshold=0.02)
     assert (advice.answer, advice.step) == ("no", "headroom")
     assert max(advice.gain, advice.high) <= 0.01
-    assert asked == ["headroom"]
+    assert asked == ["headroom", "n_texts"]
+    few = advisor.advise({"headroom": 0.01, "n_texts": 50.0, "score": 0.0}.__getitem__, threshold=0.02)
+    assert few.answer == "open"  # 50 texts do not exclude a headroom of two points
 
 
 def test_predictors_of_later_steps_are_not_computed_in_vain():
@@ -97,6 +109,34 @@ def test_decisions_hold_for_the_left_out_group_only_by_the_others():
     own = table["group"] == 3
     assert one.loc[own, "gain"].tolist() == two.loc[own, "gain"].tolist()
     assert one.loc[own, "answer"].tolist() == two.loc[own, "answer"].tolist()
+
+
+def test_the_best_set_of_predictors_is_chosen():
+    advisor = Advisor(cells("score"), STEPS)
+    assert advisor.steps[0].columns == ("headroom", "score")
+    noise = Advisor(cells("trial"), (Step("frozen model", (("headroom", "score"), ("headroom", "trial")), 0.1),))
+    assert noise.steps[0].columns == ("headroom", "trial")
+
+
+def test_a_case_outside_the_recorded_runs_is_flagged_and_not_predicted():
+    table = cells("score")
+    advisor = Advisor(table, STEPS)
+    inside = {"headroom": 0.3, "score": float(table["score"].median()), "trial": 1.0, "n_texts": 2000.0}
+    assert advisor.advise(inside.__getitem__, threshold=0.01).outside == ()
+    far = advisor.advise({**inside, "score": 50.0}.__getitem__, threshold=0.01)
+    assert far.outside == ("score",)
+    assert far.answer == "open"
+    assert far.gain == pytest.approx(table["gain"].median())
+    later = advisor.advise({**inside, "score": 50.0}.__getitem__, threshold=0.01, trial=0.1)
+    assert later.step == "trial run of 10%"
+
+
+def test_a_predictor_that_cannot_be_had_is_left_out():
+    table = cells("score")
+    row = table.loc[table["gain"].idxmax()].to_dict() | {"score": float("nan")}
+    advice = Advisor(table, STEPS).advise(row.__getitem__, threshold=0.02, trial=0.1)
+    assert advice.step == "trial run of 10%"
+    assert advice.outside == ()
 
 
 def test_missing_columns_are_named():

@@ -331,6 +331,11 @@ CASES: dict[str, tuple[Arguments, *tuple[str, ...]]] = {
     ),
     "unknown dataset to leave out": (lambda m: [P, "lab/XS", GOOD, "--leave-out", "mars"], "'mars'"),
     "threshold is NaN": (lambda m: [P, "lab/XS", GOOD, "--threshold", "nan"], "threshold", "nan"),
+    "worth is negative": (lambda m: [P, "lab/XS", GOOD, "--worth", "-2"], "--worth", "-2"),
+    "trial is no budget": (lambda m: [P, "lab/XS", GOOD, "--trial", "ten"], "--trial", "'ten'", "10%"),
+    "trial is longer than the run": (lambda m: [P, "lab/XS", GOOD, "--trial", "101%"], "--trial", "101%"),
+    "two thresholds": (lambda m: [P, "lab/XS", GOOD, "--worth", "2", "--threshold", "1"], "worth", "threshold"),
+    "resume from another file": (lambda m: [P, "lab/XS", GOOD, "--resume", GOOD], "measurements"),
     "too few texts to probe": (lambda m: [P, "lab/XS", GOOD, "--max-texts", "3"], "texts"),
     "report in a missing folder": (lambda m: [P, "lab/XS", GOOD, "--html", "/no/such/x.html"], "/no/such/x.html"),
     # benchmarks and stores

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jupytext
 import nbformat
 import pytest
 
@@ -61,17 +62,73 @@ def test_chapters_have_objectives_summary_parameters_and_solved_exercises(source
     assert used <= set(book.glued(source.with_suffix(".ipynb")))
 
 
+def quiz_questions(text: str) -> list[str]:
+    """Return the questions of the quiz in the source of a chapter, with their options and answers."""
+    quiz = text[text.index("# ## Quiz") : text.index("# ## Exercises")]
+    return re.split(r"^# \*\*\d\.\*\* ", quiz, flags=re.M)[1:]
+
+
+def options_without_a_word(question: str) -> set[str]:
+    """Return the options of a question of which its answer says nothing."""
+    answer = question[question.index("{admonition} Answer") :]
+    return {"a", "b", "c"} - set(re.findall(r"\(([a-c])\)", answer))
+
+
+def figures_without_text(notebook: nbformat.NotebookNode) -> list[str]:
+    """Return the names of the figures that no paragraph follows before the next figure."""
+    missing, last = [], None
+    for cell in notebook.cells:
+        figure = cell.metadata.get("mystnb", {}).get("figure")
+        if figure:
+            missing.append(last)
+            last = figure["name"]
+        elif cell.cell_type == "markdown" and re.search(r"^[^#\s].*\S", cell.source, re.M):
+            last = None
+    return [name for name in [*missing, last] if name]
+
+
 @pytest.mark.parametrize("source", CHAPTERS, ids=lambda p: p.stem)
 def test_chapters_have_three_quiz_questions_with_answers(source):
-    text = source.read_text()
-    quiz = text[text.index("# ## Quiz") : text.index("# ## Exercises")]
-    questions = re.split(r"^# \*\*\d\.\*\* ", quiz, flags=re.M)[1:]
+    questions = quiz_questions(source.read_text("utf-8"))
     assert len(questions) == 3
     for question in questions:
         options = re.findall(r"^# - \(([a-c])\) \S", question, re.M)
         assert options == ["a", "b", "c"]
         (right,) = re.findall(r"^# \(([a-c])\)\. \S", question, re.M)
         assert right in options
+        assert not options_without_a_word(question), question
+
+
+@pytest.mark.parametrize("source", CHAPTERS, ids=lambda p: p.stem)
+def test_text_follows_every_figure(source):
+    assert figures_without_text(jupytext.read(source)) == []
+
+
+def figure(name: str) -> nbformat.NotebookNode:
+    return nbformat.v4.new_code_cell("1", metadata={"mystnb": {"figure": {"caption": "One.", "name": name}}})
+
+
+def markdown(source: str) -> nbformat.NotebookNode:
+    return nbformat.v4.new_markdown_cell(source)
+
+
+@pytest.mark.parametrize(
+    ("cells", "missing"),
+    [
+        ([figure("fig-a"), markdown("It rises."), figure("fig-b"), markdown("## Next\n\nIt falls.")], []),
+        ([figure("fig-a"), figure("fig-b"), markdown("It rises.")], ["fig-a"]),
+        ([markdown("It rises."), figure("fig-a"), nbformat.v4.new_code_cell("2"), markdown("## Next\n\n")], ["fig-a"]),
+    ],
+)
+def test_figures_without_text_are_found(cells, missing):
+    assert figures_without_text(nbformat.v4.new_notebook(cells=cells)) == missing
+
+
+def test_answers_without_a_word_about_an_option_are_found():
+    question = (
+        "Which?\n# - (a) One\n# - (b) Two\n# - (c) Three\n# :::{admonition} Answer\n# (b). Two is right. (a) is less."
+    )
+    assert options_without_a_word(question) == {"c"}
 
 
 def test_sessions_of_the_teaching_plan_take_ninety_minutes():

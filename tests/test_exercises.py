@@ -321,6 +321,30 @@ ANSWERS = {
             "This is Spearman": lambda x, y: stats.spearmanr(x, y)[0],
         },
     ),
+    "11.1": (
+        lambda low, high, threshold: "yes" if low >= threshold else "no" if high < threshold else "open",
+        {
+            "contains the threshold": lambda low, high, threshold: "yes" if (low + high) / 2 >= threshold else "no",
+            "on one side": lambda low, high, threshold: "open",
+            "must be 'yes', 'no' or 'open'": lambda low, high, threshold: low >= threshold,
+            "the answer is 'yes'": lambda low, high, threshold: "no" if low >= threshold else "yes",
+        },
+    ),
+    "11.2": (
+        lambda headroom, n: headroom + 1.645 * np.sqrt(headroom * (1 - headroom) / n),
+        {
+            "lower limit": lambda headroom, n: headroom - 1.645 * np.sqrt(headroom * (1 - headroom) / n),
+            "This is the standard error": lambda headroom, n: np.sqrt(headroom * (1 - headroom) / n),
+            "not 1.96": lambda headroom, n: headroom + 1.96 * np.sqrt(headroom * (1 - headroom) / n),
+        },
+    ),
+    "11.3": (
+        lambda rate, minutes: rate * minutes / 60,
+        {
+            "divide the minutes by 60": lambda rate, minutes: rate * minutes,
+            "must bring more": lambda rate, minutes: rate * 60 / minutes,
+        },
+    ),
     "12.1": (
         lambda n_tokens, n_parameters, operations_per_second: 2 * n_tokens * n_parameters / operations_per_second,
         {

@@ -29,8 +29,7 @@ from ntps_utils._utils.files import check_writable, write_text
 from ntps_utils.cli.benchmark import parse_names
 from ntps_utils.cli.main import app
 from ntps_utils.evidence.experiment import ExperimentConfig, run_experiment
-from ntps_utils.evidence.prescreen import Calibration, judge, prescreen
-from ntps_utils.evidence.statistics import HeldOutPerformance
+from ntps_utils.evidence.prescreen import prescreen
 from ntps_utils.evidence.tables import load_recorded
 from ntps_utils.models import finetuning
 from ntps_utils.models._hub import HubError
@@ -408,17 +407,19 @@ def test_repeated_texts_are_noted(tiny_model):
 
 def test_prescreening_does_not_predict_from_fewer_texts_than_features():
     report = prescreen(load_model("lab/M", dtype="float32"), load_texts("lab/topic").head(60), calibration="lab")
-    assert report.verdict == "unknown"
-    assert any("60 texts are fewer than the 96 features" in reason for reason in report.reasons)
+    assert (report.verdict, report.interval) == ("open", "spread")
+    assert any("60 texts are fewer than the 96 features" in note for note in report.notes)
 
 
 def test_prescreening_does_not_decide_without_skill():
-    performance = HeldOutPerformance(0.03, -0.06, -0.35, 0.16, 0.82, 0.09)
-    facts = Calibration("x", 33, 11, (), 0.03, performance)
-    assert not facts.predicts
-    for gain, low, high, headroom in ((0.06, 0.02, 0.10, 0.46), (0.017, 0.017, 0.017, 0.017)):
-        assert judge(gain, low, high, 0.01, headroom, 0.5, facts)[0] == "unknown"
-    assert judge(0.004, 0.0, 0.005, 0.01, 0.005, 0.5, facts)[0] == "no"
+    """A verdict rests on a step whose interval of the skill lies above zero, or on the headroom."""
+    model = load_model("lab/S", dtype="float32")
+    for name in ("lab/topic", "lab/agreement", "lab/count"):
+        report = prescreen(model, load_texts(name).head(150), calibration="lab", threshold=0.03)
+        skills = {step.name: step.low for step in report.calibration.steps}
+        if report.verdict != "open" and report.step != "headroom":
+            assert skills[report.step] > 0, report.reason
+        assert (report.interval == "calibrated") == (skills.get(report.step, -1.0) > 0)
 
 
 @pytest.mark.parametrize(("value", "shown"), [("150", "150"), ("-1", "-1")])
@@ -565,9 +566,11 @@ def test_a_model_without_known_projections_lacks_one_predictor_only(monkeypatch)
         result = run_experiment(model, *settings.texts("lab/topic"), settings)
     assert "linearized" not in result.transferability
     assert "headroom" in result.transferability
-    with pytest.warns(FinetuneWarning, match="The linearized gain is left out: .* --target-modules NAME"):
-        report = prescreen(model, load_texts("lab/topic").head(120), calibration="lab")
-    assert "transfer_linearized" not in report.predictors
+    report = prescreen(model, load_texts("lab/topic").head(120), calibration="lab")
+    assert any(
+        "Neither gradients nor a trial run: " in note and "--target-modules NAME" in note for note in report.notes
+    )
+    assert "headroom" in report.predictors
     given = prescreen(
         model, load_texts("lab/topic").head(120), calibration="lab", target_modules=("q_proj", "k_proj", "v_proj")
     )

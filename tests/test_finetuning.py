@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from itertools import islice
 
 import numpy as np
 import peft
@@ -117,36 +118,43 @@ def test_a_trial_run_is_the_beginning_of_the_whole_run(model, task, base_dtype):
     config = replace(QUICK, max_steps=20, eval_steps=(3, 8, 12), early_stopping_patience=None, base_dtype=base_dtype)
     whole = finetune(model, *task, config).curve
     steps: list[int] = []
-    trial = trial_run(model, task[0], config, n_steps=8, progress=steps.append)
+    trial = list(islice(trial_run(model, task[0], config, progress=steps.append), 3))
     assert sum(steps) == 8
     assert [p.step for p in trial] == [0, 3, 8]
     for a, b in zip(trial, whole, strict=False):
         assert replace(a, seconds=0.0) == replace(b, seconds=0.0)
-    between = trial_run(model, task[0], config, n_steps=5)
-    assert [p.step for p in between] == [0, 3, 5]
     features = extract(model, task[0], layers="last", features="last").features[model.n_layers - 1]
-    given = trial_run(model, task[0], config, n_steps=3, features=features)
+    given = list(islice(trial_run(model, task[0], config, features=features), 2))
     assert given[-1].cross_entropy == pytest.approx(trial[1].cross_entropy, rel=1e-3)
 
 
-def test_a_trial_run_stops_when_its_time_is_used_up(model, task):
-    config = replace(QUICK, eval_steps=(2,), early_stopping_patience=None)
-    assert [p.step for p in trial_run(model, task[0], config, n_steps=20, max_seconds=0.0)] == [0, 1]
+def test_a_trial_run_leaves_the_random_state_as_it_was(model, task):
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    run = trial_run(model, task[0], replace(QUICK, lora_dropout=0.1))
+    next(run), next(run)
+    run.close()
+    assert torch.rand(1) == expected
+
+
+def test_a_trial_run_that_diverges_is_an_error(model, task):
+    config = replace(QUICK, learning_rates=(1e30,), early_stopping_patience=None)
+    with pytest.raises(ValueError, match=r"diverged at the learning rate 1e\+30; try a lower one"):
+        list(trial_run(model, task[0], config))
 
 
 @pytest.mark.parametrize(
-    ("changes", "n_steps", "message"),
+    ("changes", "message"),
     [
-        ({"learning_rates": (1e-3, 1e-2)}, 3, "A trial run needs one learning rate"),
-        ({"validation": 0.0}, 3, "A trial run needs .* a validation split"),
-        ({"method": "frozen"}, 3, "A trial run needs .* the method 'lora' or 'full'"),
-        ({}, 31, "n_steps must be at most the 30 steps of the whole run, got 31"),
-        ({}, 0, "n_steps must be .* got 0"),
+        ({"learning_rates": (1e-3, 1e-2)}, "A trial run needs one learning rate"),
+        ({"validation": 0.0}, "A trial run needs .* a validation split"),
+        ({"method": "frozen"}, "A trial run needs .* the method 'lora' or 'full'"),
     ],
 )
-def test_settings_without_a_trial_run_are_refused(model, task, changes, n_steps, message):
+def test_settings_without_a_trial_run_are_refused_before_it_starts(model, task, changes, message):
     with pytest.raises(ValueError, match=message):
-        trial_run(model, task[0], replace(QUICK, **changes), n_steps=n_steps)
+        trial_run(model, task[0], replace(QUICK, **changes))
 
 
 def test_without_patience_training_goes_on_to_the_last_step(model, task):

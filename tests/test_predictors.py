@@ -15,7 +15,9 @@ from book.tools import predictors as tool
 from ntps_utils.evidence.experiment import ExperimentConfig, run_experiment
 from ntps_utils.evidence.predictors import PREDICTORS, Case
 from ntps_utils.models.datasets import TextDataset, as_dataset, load_texts
+from ntps_utils.models.extraction import extract
 from ntps_utils.models.loading import CausalModel, load_model
+from ntps_utils.models.probes import logistic_probe
 from ntps_utils.models.richer_probes import TokenFeatures
 from ntps_utils.models.transferability import FrozenFeatures
 
@@ -60,13 +62,20 @@ def test_attention_and_layers_count_where_the_mean_token_hides_the_class(model):
     tokens[:, :, 0], tokens[:, :, 1] = rng.choice([-1.0, 1.0], (N, 10)), 0.0
     place = rng.integers(0, 10, N)
     tokens[np.arange(N), place, 0], tokens[np.arange(N), place, 1] = signs, 3.0
-    layers = rng.normal(size=(N, 2, 8))
-    layers[:, 0, 0] += 3.0 * signs
-    parts = TokenFeatures(
-        torch.tensor(tokens, dtype=torch.float32), torch.ones(N, 10, dtype=torch.bool), layers, labels
-    )
+    parts = TokenFeatures(torch.tensor(tokens, dtype=torch.float32), torch.ones(N, 10, dtype=torch.bool), labels)
     mean = FrozenFeatures(tokens.mean(1), labels)
-    case = case_of(model, load_texts("lab/topic").head(N), token_features=parts, features=mean, common=mean)
+    early = rng.normal(size=(N, 8))
+    early[:, 0] += 3.0 * signs
+    layers = Case(model, load_texts("lab/topic").head(N)).layers
+    features = dict.fromkeys(layers, mean.features) | {layers[0]: early}
+    case = case_of(
+        model,
+        load_texts("lab/topic").head(N),
+        token_features=parts,
+        features=mean,
+        common=mean,
+        extraction=type("Layers", (), {"features": features})(),
+    )
     attention, loss, several = values(case, "attention", "attention_loss", "layers")
     assert attention > 0.2
     assert loss > 0.3
@@ -119,6 +128,17 @@ def test_a_class_of_one_text_is_left_out_of_cross_validation(model):
     assert len(case.features) == 60
     assert len(case.common) == 60 - np.sum(np.bincount(labels) == 1)
     assert np.isfinite(values(case, "headroom", "words", "attention", "layers")).all()
+
+
+def test_accuracy_by_layer_is_that_of_a_probe_of_each_layer(model):
+    data = load_texts("lab/topic").head(150)
+    case = Case(model, data)
+    features = extract(model, data, features="all").features
+    assert list(case.layer_accuracy) == list(case.layers)
+    assert case.layers[-1] == model.n_layers - 1
+    for layer, accuracy in case.layer_accuracy.items():
+        x = features[layer]
+        assert accuracy == pytest.approx(logistic_probe(x, data.labels, x, data.labels).cv_accuracy, abs=0.01)
 
 
 def test_passes_are_those_that_are_made(model, monkeypatch):

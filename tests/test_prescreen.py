@@ -1,11 +1,13 @@
-"""Prescreening: predictors, predictions from other datasets, verdicts and reports."""
+"""Prescreening: predictions from other datasets, trial runs, verdicts, interruptions and reports."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,30 +15,67 @@ import pytest
 from typer.testing import CliRunner
 
 from ntps_utils.cli.main import app
-from ntps_utils.evidence.experiment import ExperimentConfig, run_experiment
-from ntps_utils.evidence.prescreen import PREDICTORS, Calibration, judge, load_calibration, prescreen
-from ntps_utils.evidence.statistics import GainRegressor, HeldOutPerformance
-from ntps_utils.evidence.tables import cell_table
+from ntps_utils.evidence import prescreen as module
+from ntps_utils.evidence.advice import Advisor, Step, advise_left_out, left_out_advisors
+from ntps_utils.evidence.calibration import load_calibration, trial_values
+from ntps_utils.evidence.experiment import ExperimentConfig
+from ntps_utils.evidence.predictors import PREDICTORS, Case, Predictor
+from ntps_utils.evidence.prescreen import compare, parse_trial, prescreen
 from ntps_utils.models.datasets import TextDataset, load_texts
+from ntps_utils.models.finetuning import FinetuneConfig, finetune
 from ntps_utils.models.loading import load_model
 from tests.test_experiment import CountingTokenizer
 
 runner = CliRunner()
 
+LORA = FinetuneConfig(
+    r=2,
+    learning_rates=(1e-2,),
+    max_steps=40,
+    batch_size=8,
+    eval_steps=(1, 2, 4, 10),
+    early_stopping_patience=None,
+    metric_for_best_model="loss",
+)
+STEPS = (0, 1, 2, 4, 10, 40)
 
-def calibration(path: Path, informative: bool, seed: int = 0) -> Path:
-    """Simulated cells of ten datasets and three models; gains depend on the headroom, or on nothing."""
+
+def recorded(folder: Path, cause: str, seed: int = 0) -> Path:
+    """Simulated runs of ten datasets and three models; gains follow the headroom, the trial run, or nothing.
+
+    The longer a trial run, the less noise it has.
+    """
     rng = np.random.default_rng(seed)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for d in range(10):
-        base = rng.uniform(0.05, 0.5)
+        base = np.linspace(0.02, 0.9, 10)[d]
         for m in range(3):
-            values = {c: rng.uniform(0, 1) for c in PREDICTORS}
-            values["transfer_headroom"] = base + 0.02 * m
-            gain = (0.8 * base if informative else rng.choice([0.0, 0.4])) + 0.01 * rng.normal()
-            rows.append({"model": f"m{m}", "dataset": f"d{d}", "texts": f"t{d}", "gain": gain, **values})
-    pd.DataFrame(rows).to_csv(path, index=False)
-    return path
+            headroom = base + 0.02 * m
+            gain = {"headroom": 0.8 * base, "trial": rng.uniform(0.0, 0.3), "nothing": rng.choice([0.0, 0.3])}[cause]
+            gain += 0.005 * rng.normal()
+            signal = gain if cause == "trial" else rng.uniform(0, 0.3)
+            row = {
+                "model": f"m{m}",
+                "dataset": f"d{d}",
+                "texts": f"t{d}",
+                "gain": gain,
+                "transfer_headroom": headroom if cause == "headroom" else rng.uniform(0.02, 0.98),
+                "ntps": rng.uniform(0, 1),
+                "explained": rng.uniform(0, 1),
+                "n_train": 200,
+                "n_features": 32,
+                "n_parameters": 50_000,
+                "n_classes": 2,
+            }
+            for i, step in enumerate(STEPS):
+                row[f"curve_cross_entropy_{step}"] = 1.0 - (i * (signal + 0.1 * rng.normal() / 3**i) if i else 0.0)
+                row[f"curve_accuracy_{step}"] = 0.5 + 0.01 * rng.normal()
+            rows.append(row)
+    file = folder / f"{cause}_cells.csv"
+    pd.DataFrame(rows).to_csv(file, index=False)
+    settings = asdict(ExperimentConfig(lora=LORA))
+    file.with_suffix(".json").write_text(json.dumps({"settings": settings}))
+    return file
 
 
 @pytest.fixture(scope="module")
@@ -45,117 +84,275 @@ def case():
 
 
 @pytest.mark.slow
-def test_predictors_match_those_of_an_experiment(case):
-    model, data = case
-    settings = ExperimentConfig(lora=None, n_train=200, n_test=50)
-    row = cell_table([run_experiment(model, *settings.texts("lab/tense"), settings)]).iloc[0]
-    p = prescreen(model, data, calibration="lab")
-    for column in PREDICTORS:
-        assert p.predictors[column] == pytest.approx(row[column], rel=1e-5), column
-    assert p.probe_accuracy == pytest.approx(1 - row["transfer_headroom"])
-
-
-@pytest.mark.slow
 def test_predictions_come_from_the_other_datasets(case, tmp_path):
     model, data = case
-    file = calibration(tmp_path / "c.csv", informative=True)
-    cells = pd.read_csv(file)
+    file = recorded(tmp_path, "headroom")
     p = prescreen(model, data, calibration=file, leave_out=["d3"])
     assert p.calibration.left_out == ("d3",)
-    assert p.calibration.n_cells == 27
-    rest = cells[cells["dataset"] != "d3"]
-    regressor = GainRegressor().fit(rest[list(PREDICTORS)], rest["gain"], rest["dataset"])
-    x = [[p.predictors[c] for c in PREDICTORS]]
-    headroom = p.predictors["transfer_headroom"]
-    expected = [min(v[0], headroom) for v in (regressor.predict(x), *regressor.predict_interval(x, 0.8))]
-    assert (p.gain, p.gain_low, p.gain_high) == pytest.approx(expected)
-    assert p.gain_low <= p.gain <= p.gain_high <= headroom
-    assert p.calibration.predicts
+    assert (p.calibration.n_runs, p.calibration.n_datasets) == (27, 9)
+    calibration = load_calibration(file)
+    rest = calibration.cells[calibration.cells["dataset"] != "d3"]
+    expected = Advisor(rest, calibration.steps(200)).advise(
+        lambda name: {"n_texts": 200.0, **p.predictors}[name], threshold=0.01
+    )
+    assert (p.verdict, p.gain, p.gain_low, p.gain_high) == (
+        expected.answer,
+        pytest.approx(expected.gain),
+        pytest.approx(expected.low),
+        pytest.approx(expected.high),
+    )
+    assert p.interval == "calibrated"
+    assert p.gain_low <= p.gain <= p.gain_high
+    assert p.predictors["headroom"] == pytest.approx(PREDICTORS["headroom"].function(Case(model, data)))
+    assert p.layers[str(model.n_layers - 1)] == pytest.approx(p.probe_accuracy)
+
+
+def test_the_tool_decides_as_its_evaluation_on_left_out_datasets(case, tmp_path, monkeypatch):
+    """Each recorded run is given to the tool in place of measured values, with its dataset left out."""
+    model, data = case
+    file = recorded(tmp_path, "trial", seed=2)
+    calibration = load_calibration(file)
+    advisors = left_out_advisors(calibration.cells, calibration.steps(200))
+    found = advise_left_out(calibration.cells, advisors, threshold=0.1, trial=0.1)
+    assert set(found["answer"]) >= {"yes", "no"}
+    assert found["step"].nunique() > 1
+    values: dict[str, float] = {}
+
+    def given(self: Any, name: str) -> float:
+        if name in PREDICTORS:
+            self._kept.values[name] = values.get(name, math.nan)
+        return values.get(name, math.nan)
+
+    monkeypatch.setattr(module._Values, "__call__", given)
+    for index in (0, 7, 14, 22, 29):
+        row = calibration.cells.loc[index]
+        values = {**row.to_dict(), "n_texts": 200.0}
+        p = prescreen(model, data, calibration=file, leave_out=[row["dataset"]], threshold=0.1, trial="10%")
+        expected = found.loc[index]
+        assert (p.verdict, p.step) == (expected["answer"], expected["step"])
+        assert (p.gain, p.gain_low, p.gain_high) == pytest.approx((expected["gain"], expected["low"], expected["high"]))
 
 
 @pytest.mark.slow
-def test_each_text_is_tokenized_once(case, tmp_path):
+def test_the_trial_run_is_the_beginning_of_the_whole_run(case, tmp_path):
+    model, data = case
+    file = recorded(tmp_path, "trial")
+    p = prescreen(model, data, calibration=file, trial="25%", threshold=0.1)
+    test = load_texts("lab/tense", "test").head(50)
+    whole = finetune(model, data, test, LORA)
+    n = len(p.trial)
+    assert [point.step for point in p.trial] == [0, 1, 2, 4, 10][:n]
+    assert n > 1
+    for one, two in zip(p.trial, whole.curve, strict=False):
+        assert one.cross_entropy == pytest.approx(two.cross_entropy, abs=1e-5)
+    assert p.step.startswith("trial run of")
+    for name, value in trial_values(whole.curve[:n], 40).items():
+        assert p.predictors[name] == pytest.approx(value, abs=1e-5)
+    short = prescreen(model, data, calibration=file, trial=0.05, threshold=0.1)
+    assert short.trial[-1].step <= 2
+    none = prescreen(model, data, calibration=file, threshold=0.1)
+    assert none.trial == ()
+    assert "--trial" in prescreen("lab/XS", "lab/tense", max_texts=200, calibration=file, threshold=0.1).command
+
+
+@pytest.mark.slow
+def test_a_trial_run_ends_where_it_decides(case, tmp_path):
+    p = prescreen(*case, calibration=recorded(tmp_path, "trial"), trial="25%", threshold=0.14)
+    assert p.verdict != "open"
+    shares = {"trial run of 2.5%": 1, "trial run of 5%": 2, "trial run of 10%": 4, "trial run of 25%": 10}
+    assert p.trial[-1].step == shares[p.step]
+
+
+@pytest.mark.slow
+def test_a_budget_in_time_shortens_the_trial_run(case, tmp_path):
+    file = recorded(tmp_path, "trial")
+    assert prescreen(*case, calibration=file, trial="0.000001s", threshold=0.1).trial == ()
+    assert prescreen(*case, calibration=file, trial="1h", threshold=0.1).trial
+
+
+@pytest.mark.slow
+def test_each_text_is_tokenized_once_without_a_trial_run(case, tmp_path):
     model, data = case
     tokenizer = CountingTokenizer(model.tokenizer)
-    prescreen(replace(model, tokenizer=tokenizer), data, calibration=calibration(tmp_path / "c.csv", informative=True))
+    prescreen(replace(model, tokenizer=tokenizer), data, calibration=recorded(tmp_path, "headroom"))
     assert tokenizer.texts == Counter(data.texts)
 
 
 @pytest.mark.slow
 def test_loaded_objects_give_the_same_prediction(case, tmp_path):
     model, data = case
-    file = calibration(tmp_path / "c.csv", informative=True)
+    file = recorded(tmp_path, "headroom")
     texts = pd.DataFrame({"text": data.texts, "label": data.labels})
     p = prescreen((model.model, model.tokenizer), texts, calibration=file)
     assert p.gain == prescreen(model, data, calibration=file).gain
 
 
 @pytest.mark.slow
-def test_cells_of_the_same_dataset_are_excluded_by_name_and_by_content(case, tmp_path):
+def test_runs_of_the_same_dataset_are_excluded_by_name_and_by_content(case, tmp_path):
     model, data = case
-    cells = pd.read_csv(calibration(tmp_path / "c.csv", informative=True))
+    cells = pd.read_csv(recorded(tmp_path, "headroom"))
     cells.loc[cells["dataset"] == "d1", "texts"] = data.fingerprint
     cells["dataset"] = cells["dataset"].replace("d2", data.name)
+    cells["group"] = cells["dataset"].replace("d5", "d1")  # related to a dataset that is left out
     cells.to_csv(tmp_path / "d.csv", index=False)
     p = prescreen(model, data, calibration=tmp_path / "d.csv")
-    assert p.calibration.left_out == ("d1", data.name)
+    assert p.calibration.left_out == ("d1", "d5", data.name)
 
 
 @pytest.mark.slow
-def test_uninformative_predictors_are_reported(case, tmp_path):
-    p = prescreen(*case, calibration=calibration(tmp_path / "c.csv", informative=False, seed=1))
-    assert not p.calibration.predicts
-    assert p.verdict == "unknown"
-    assert any("are not reliably better than the mean gain" in reason for reason in p.reasons)
+def test_without_skill_the_answer_is_open_and_names_the_spread(case, tmp_path):
+    file = recorded(tmp_path, "nothing", seed=1)
+    p = prescreen(*case, calibration=file)
+    assert (p.verdict, p.interval, p.columns) == ("open", "spread", ())
+    assert "only the spread of the recorded gains is known" in p.reason
+    gains = pd.read_csv(file)["gain"]
+    assert (p.gain, p.gain_low, p.gain_high) == pytest.approx(gains.quantile([0.5, 0.15, 0.85]).tolist())
+    assert all(step.low <= 0 for step in p.calibration.steps if step.name == "frozen model")
+    assert "Usual gain of the recorded runs" in p.summary
 
 
-PERFORMANCE = HeldOutPerformance(mean_error=0.02, skill=0.5, skill_low=0.3, skill_high=0.6, coverage=0.8, width=0.1)
-FACTS = Calibration("x", n_cells=30, n_datasets=10, left_out=(), mean_gain=0.1, performance=PERFORMANCE)
+@pytest.mark.slow
+def test_a_small_headroom_decides_without_recorded_runs(case, tmp_path):
+    p = prescreen(*case, calibration=recorded(tmp_path, "nothing"), threshold=0.98)
+    assert (p.verdict, p.step) == ("no", "headroom")
+    assert "at most" in p.reason
+    assert p.command.startswith("Stop here")
 
 
-@pytest.mark.parametrize(
-    ("gain", "low", "high", "headroom", "skill_low", "expected"),
-    [
-        (0.1, 0.05, 0.2, 0.4, 0.3, "yes"),
-        (0.0, -0.02, 0.005, 0.4, 0.3, "no"),
-        (0.05, -0.02, 0.1, 0.4, 0.3, "open"),
-        (0.05, -0.02, 0.1, 0.4, -0.1, "unknown"),
-        (0.004, 0.0, 0.004, 0.004, -0.1, "no"),
-    ],
-)
-def test_verdicts(gain, low, high, headroom, skill_low, expected):
-    facts = replace(FACTS, performance=replace(PERFORMANCE, skill_low=skill_low))
-    verdict, reasons = judge(gain, low, high, 0.01, headroom, 0.5, facts)
-    assert verdict == expected
-    assert reasons
-    far = judge(gain, low, high, 0.01, headroom, 0.99, facts)[1]
-    assert any("outside" in r for r in far) == (headroom >= 0.01)
+@pytest.mark.slow
+def test_an_exchange_rate_is_a_threshold(case, tmp_path):
+    file = recorded(tmp_path, "headroom")
+    p = prescreen(*case, calibration=file, worth=0.5)
+    assert p.threshold == pytest.approx(0.5 * p.lora_seconds / 3600)
+    with pytest.raises(ValueError, match="threshold and worth were both given"):
+        prescreen(*case, calibration=file, worth=0.5, threshold=0.1)
+
+
+@pytest.mark.slow
+def test_an_interrupted_prescreening_goes_on_where_it_was(case, tmp_path, monkeypatch):
+    model, data = case
+    file, kept = recorded(tmp_path, "trial"), tmp_path / "kept.json"
+    expected = prescreen(model, data, calibration=file, trial="10%", threshold=0.1)
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "trial_run", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            prescreen(model, data, calibration=file, trial="10%", threshold=0.1, resume=kept)
+    values = json.loads(kept.read_text())["values"]
+    assert {"pass_seconds", "headroom"} <= set(values)
+    n_forward = 0
+
+    def count(*_: object, **__: object) -> None:
+        nonlocal n_forward
+        n_forward += 1
+
+    changed = {name: Predictor(p.label, p.source, count) for name, p in PREDICTORS.items() if name in values}
+    monkeypatch.setattr(module, "PREDICTORS", {**PREDICTORS, **changed})
+    p = prescreen(model, data, calibration=file, trial="10%", threshold=0.1, resume=kept)
+    assert n_forward == 0  # what had been measured was not measured again
+    assert (p.verdict, p.gain, p.step) == (expected.verdict, pytest.approx(expected.gain), expected.step)
+    again = prescreen(model, data, calibration=file, trial="10%", threshold=0.1, resume=kept)
+    assert again.trial == p.trial  # with the seconds of the first time
+    monkeypatch.undo()
+    other = prescreen(model, data.head(150), calibration=file, threshold=0.1, resume=kept)
+    assert other.n_texts == 150
+    kept.write_text("{}")
+    with pytest.raises(ValueError, match=r"kept\.json does not hold measurements of a prescreening"):
+        prescreen(model, data, calibration=file, resume=kept)
+
+
+@pytest.mark.slow
+def test_sizes_outside_the_recorded_runs_are_named(case, tmp_path):
+    cells = pd.read_csv(recorded(tmp_path, "headroom"))
+    cells["n_parameters"] = 7_000_000_000
+    cells.to_csv(tmp_path / "large.csv", index=False)
+    p = prescreen(*case, calibration=tmp_path / "large.csv")
+    assert any("parameters of the model, the recorded runs 7,000,000,000" in note for note in p.notes)
+    assert not any("classes" in note for note in p.notes)
 
 
 @pytest.mark.slow
 def test_the_report_escapes_text_from_the_data(case, tmp_path):
     model, data = case
     evil = TextDataset("<script>alert(1)</script>", "train", data.texts, data.labels, data.label_names)
-    p = prescreen(model, evil, calibration=calibration(tmp_path / "c.csv", informative=True))
+    p = prescreen(model, evil, calibration=recorded(tmp_path, "trial"), trial="25%", threshold=0.1)
     page = p.to_html()
     assert "<script" not in page
     assert "&lt;script&gt;" in page
     assert "http" not in page.replace("https://", "http://").split("</style>")[1].replace("http-equiv", "")
-    assert json.loads(p.to_json())["verdict"] == p.verdict
+    assert "trial run, up to step" in page
+    values = json.loads(p.to_json())
+    assert (values["format"], values["verdict"]) == (2, p.verdict)
+    assert set(values) == {"format", *(name for name in asdict(p))}
 
 
 @pytest.mark.slow
 def test_the_command_prints_and_writes_the_report(tmp_path):
-    file = calibration(tmp_path / "c.csv", informative=True)
+    file = recorded(tmp_path, "trial")
     result = runner.invoke(
         app,
         ["prescreen", "lab/XS", "lab/tense", "--calibration", str(file), "--max-texts", "150", "--leave-out", "d0",
-         "--json", str(tmp_path / "p.json"), "--html", str(tmp_path / "p.html")],
+         "--trial", "10%", "--threshold", "10", "--json", str(tmp_path / "p.json"), "--html", str(tmp_path / "p.html")],
     )  # fmt: skip
     assert result.exit_code == 0, result.output
-    assert "without d0" in result.output
-    assert json.loads((tmp_path / "p.json").read_text())["calibration"]["n_datasets"] == 9
+    output = " ".join(result.output.split())
+    assert "without d0" in output
+    assert "Expected gain: " in output
+    assert "Next: " in output
+    values = json.loads((tmp_path / "p.json").read_text())
+    assert values["calibration"]["n_datasets"] == 9
+    assert values["threshold"] == 0.1
     assert (tmp_path / "p.html").read_text().startswith("<!doctype html>")
+
+
+@pytest.mark.slow
+def test_several_models_or_datasets_are_compared_in_one_table(tmp_path):
+    file = recorded(tmp_path, "headroom")
+    result = runner.invoke(
+        app,
+        ["prescreen", "lab/XS", "lab/tense", "--compare-dataset", "lab/topic", "--compare-model", "lab/S",
+         "--calibration", str(file), "--max-texts", "120", "--json", str(tmp_path / "p.json")],
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    reports = json.loads((tmp_path / "p.json").read_text())
+    assert {(r["model"], r["dataset"]) for r in reports} == {
+        (m, d) for m in ("lab/XS", "lab/S") for d in ("lab/tense", "lab/topic")
+    }
+    data = [load_texts(f"lab/{name}").head(120) for name in ("tense", "topic")]
+    table = compare(prescreen("lab/XS", one, calibration=file) for one in data)
+    assert table["gain"].is_monotonic_decreasing
+    assert np.allclose(table["points_per_hour"], 100 * table["gain"] / (table["lora_minutes"] / 60))
+
+
+def test_several_calibrations_are_used_together(tmp_path):
+    one, two = recorded(tmp_path, "headroom"), recorded(tmp_path, "trial")
+    both = load_calibration(f"{one},{two}")
+    assert len(both.cells) == 60
+    assert both.lora == LORA
+    mixed = load_calibration(f"lab,{one}")
+    assert len(mixed.cells) == 94
+    assert {"headroom", "ntps"} <= set(mixed.cells)
+
+
+def test_costs_are_shares_of_the_lora_run(tmp_path):
+    steps = load_calibration(recorded(tmp_path, "trial")).steps(200)
+    assert [step.name for step in steps] == ["frozen model", *(f"trial run of {s}%" for s in ("2.5", "5", "10", "25"))]
+    costs = [step.cost for step in steps if step.share]
+    assert costs == sorted(costs)
+    assert all(0 < cost < 1 for cost in costs)
+    assert isinstance(steps[0], Step)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("10%", (0.1, math.inf)), (0.05, (0.05, math.inf)), ("90s", (0.25, 90.0)), ("1h", (0.25, 3600.0)),
+     ("40%", (0.25, math.inf)), (0, (0.0, math.inf)), ("2.5%", (0.025, math.inf))],
+)  # fmt: skip
+def test_budgets_of_trial_runs_are_read(text, expected):
+    assert parse_trial(text) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +361,15 @@ def test_the_command_prints_and_writes_the_report(tmp_path):
         (["--calibration", "mars"], "Unknown calibration 'mars'"),
         (["--leave-out", "nothing"], "no dataset 'nothing'"),
         (["--threshold", "-3"], "--threshold must be a number in [0, 100), got -3"),
+        (["--worth", "-1"], "--worth must be a number"),
+        (["--threshold", "1", "--worth", "1"], "threshold and worth were both given"),
+        (
+            ["--trial", "soon"],
+            "--trial must be a share of the steps such as '10%', or a time such as '5min', got 'soon'",
+        ),
+        (["--trial", "300%"], "got '300%'"),
         (["--json", "/nowhere/x.json"], "Cannot write"),
+        (["--compare-model", "lab/S", "--resume", "x.json"], "--resume and --html are for one model and one dataset"),
     ],
 )
 def test_mistakes_end_in_one_line(arguments, message):

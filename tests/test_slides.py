@@ -22,7 +22,7 @@ from tests.conftest import ROOT
 SESSIONS = range(1, 5)
 CHAPTERS = book.chapters()
 NOTEBOOKS = {source.stem: nbformat.read(source.with_suffix(".ipynb"), as_version=4) for source in CHAPTERS}
-VALUES = {source.stem: book.glued(source.with_suffix(".ipynb")) for source in CHAPTERS}
+VALUES = book.glued_values()
 
 
 @pytest.fixture(scope="module")

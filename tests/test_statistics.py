@@ -19,6 +19,8 @@ from ntps_utils.evidence.statistics import (
     kendall,
     kendall_correlation,
     leave_one_out,
+    left_out_medians,
+    left_out_skill,
     max_statistic_null,
     max_statistic_test,
     mean_interval,
@@ -304,7 +306,20 @@ def test_informative_predictors_have_skill_and_noise_has_none():
     noise = predict_held_out(np.random.default_rng(0).normal(size=x.shape), y, groups)
     assert noise.performance.skill_low <= 0.0
     without_predictors = predict_held_out(np.empty((len(y), 0)), y, groups)
-    assert without_predictors.performance.skill == pytest.approx(0.0, abs=1e-12)
+    assert without_predictors.performance.skill < 0.05  # their mean is no better than the median
+
+
+def test_the_baseline_is_the_median_of_the_other_groups():
+    """Against the formulas, by loops."""
+    x, y, groups = cells(3, n_groups=6)
+    y = np.exp(3 * y)  # skewed, so that mean and median differ
+    medians = [np.median([y[j] for j in range(len(y)) if groups[j] != groups[i]]) for i in range(len(y))]
+    assert left_out_medians(y, groups) == pytest.approx(medians)
+    out = predict_held_out(x, y, groups, n_resamples=50)
+    expected = 1 - np.abs(out.predicted - y).sum() / np.abs(np.array(medians) - y).sum()
+    assert out.performance.skill == pytest.approx(expected)
+    assert left_out_skill(x, y, groups, n_resamples=50).value == pytest.approx(expected)
+    assert left_out_skill(x, y, groups, n_resamples=50).low == pytest.approx(out.performance.skill_low)
 
 
 @pytest.mark.slow

@@ -93,10 +93,25 @@ def test_tables_contain_the_primary_setting_and_all_settings():
     (raw,), (centered,) = ([s for s in at if s.centered is c] for c in (False, True))
     assert table["ntps"].item() == raw.ntps
     assert table["explained"].item() == centered.explained
-    (after,) = (s for s in result.scores_after if s.layer == 3 and s.rule == "half" and not s.centered)
-    assert table["ntps_metric_after"].item() == after.ntps_metric
+    at = [s for s in result.scores_after if s.layer == 3 and s.rule == "half"]
+    (after,), (centered_after,) = ([s for s in at if s.centered is c] for c in (False, True))
+    assert table["ntps_metric"].item() == centered.ntps_metric
+    assert table["ntps_after"].item() == after.ntps
+    assert table["ntps_task_after"].item() == centered_after.ntps_task
     assert scores.query(PRIMARY)["ntps"].tolist() == [raw.ntps, after.ntps]
     assert scores.query(PRIMARY_CENTERED)["ntps"].iloc[0] == centered.ntps
+
+
+def test_tables_contain_controls_and_scores_of_test_texts():
+    result = make_result("lab/tense")
+    (raw,) = (s for s in result.scores if s.layer == 3 and s.rule == "half" and not s.centered)
+    random = replace(raw, subspace="random", ntps=0.25)
+    on_test = replace(raw, split="test", ntps=0.125)
+    table = cell_table([replace(result, scores=(*result.scores, random, on_test))])
+    assert table["ntps"].item() == raw.ntps
+    assert table["ntps_random"].item() == 0.25
+    assert table["ntps_test"].item() == 0.125
+    assert not table["ntps_metric"].isna().any()
 
 
 def test_tables_without_lora_have_no_scores_after():

@@ -31,7 +31,7 @@ import papermill
 import yaml
 from nbformat import NotebookNode
 
-from book.tools import ROOT, BookError, declared, lab_page, plain, slides
+from book.tools import ROOT, BookError, declared, lab_page, plain, slides, verdicts
 from ntps_utils._utils.files import write_json, write_text
 from ntps_utils._utils.provenance import code_of, sources
 
@@ -393,6 +393,22 @@ def glued(path: Path) -> dict[str, Any]:
     return values
 
 
+def glued_values(root: Path = ROOT) -> dict[str, dict[str, Any]]:
+    """Return the values of all executed chapters.
+
+    Parameters
+    ----------
+    root : Path
+        Root folder of the repository.
+
+    Returns
+    -------
+    dict of str to dict
+        See :func:`glued`, by the name of the chapter.
+    """
+    return {source.stem: glued(_executed_notebook(source)) for source in chapters(root)}
+
+
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], rtol: float = 1e-4) -> list[str]:
     """Compare two sets of glued values.
 
@@ -452,6 +468,26 @@ def plain_copies(root: Path = ROOT) -> dict[Path, str]:
     return copies
 
 
+def readme_with_verdicts(root: Path = ROOT) -> dict[Path, str]:
+    """Write the verdicts of the executed chapters into the README, if it has a place for them.
+
+    Parameters
+    ----------
+    root : Path
+        Root folder of the repository.
+
+    Returns
+    -------
+    dict of Path to str
+        Contents by file; empty without such a place.
+    """
+    path = root / "README.md"
+    text = path.read_text("utf-8") if path.is_file() else ""
+    if verdicts.BEGIN not in text:
+        return {}
+    return {path: verdicts.readme(text, glued_values(root))}
+
+
 def refresh(names: Sequence[str] = (), root: Path = ROOT) -> None:
     """Execute the chapters that are stale, write their copies, and print what is done.
 
@@ -481,7 +517,7 @@ def refresh(names: Sequence[str] = (), root: Path = ROOT) -> None:
         print(f"{source.stem}: executing ({problem})", flush=True)
         print(f"{source.stem}: {execute(source, source.with_suffix('.ipynb'), root=root):.0f} s", flush=True)
     if all(source.with_suffix(".ipynb").is_file() for source in chapters(root)):
-        for path, text in plain_copies(root).items():
+        for path, text in {**plain_copies(root), **readme_with_verdicts(root)}.items():
             if not path.is_file() or path.read_text("utf-8") != text:
                 write_text(path, text)
 
@@ -513,6 +549,9 @@ def check(names: Sequence[str] = (), root: Path = ROOT) -> int:
         for path in (root / plain.FOLDER / f"{source.stem}.ipynb" for source in sources):
             if not path.is_file() or path.read_text("utf-8") != copies[path]:
                 problems.append(f"{path.relative_to(root)} is not the copy of the executed notebook.")
+        for path, text in readme_with_verdicts(root).items():
+            if path.read_text("utf-8") != text:
+                problems.append(f"The verdicts in {path.name} are not those of the executed notebooks.")
     print("\n".join(problems) or "All notebooks are up to date.")
     return len(problems)
 
@@ -668,7 +707,7 @@ def prepare(root: Path = ROOT) -> None:
     """
     sources = chapters(root)
     found = plain.references({source.stem: _source_notebook(source) for source in sources}, root)
-    values = {source.stem: glued(_executed_notebook(source)) for source in sources}
+    values = glued_values(root)
     for source in sources:
         notebook = plain.plain(student(source), values[source.stem], found, root)
         write_text(root / "book" / "students" / f"{source.stem}.ipynb", nbformat.writes(notebook) + "\n")
@@ -677,6 +716,7 @@ def prepare(root: Path = ROOT) -> None:
         "attacks": attacks(root),
         **declared.tables(),
         **lab_page.tables(),
+        **verdicts.tables(values),
     }.items():
         write_text(root / "book" / "generated" / f"{name}.md", text)
     executed = {source.stem: nbformat.read(_executed_notebook(source), as_version=4) for source in sources}

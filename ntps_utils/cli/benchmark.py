@@ -100,7 +100,11 @@ def benchmark_command(
     ],
     store: options.Store = Path("runs/cells"),
     profile: Annotated[
-        str, typer.Option(help="cpu, or gpu: bfloat16, adapters of rank 32, at most 3000 training and 1500 test texts.")
+        str,
+        typer.Option(
+            help="cpu; gpu: bfloat16, adapters of rank 32, at most 3000 training and 1500 test texts; declared or lab: "
+            "the settings of the recorded runs real and lab, with which `ntps prescreen --calibration` is calibrated."
+        ),
     ] = "cpu",
     scheduler: Annotated[
         str | None,
@@ -203,10 +207,13 @@ def benchmark_command(
 def _settings(
     profile: str, n_train: int | None, n_test: int | None, max_length: int | None, lora: bool, seed: int
 ) -> ExperimentConfig:
+    from ntps_utils.evidence.declared import FINETUNED_MODELS, PILOTS, Run, run_settings
     from ntps_utils.evidence.experiment import PROFILES
+    from ntps_utils.evidence.runs import chosen_rates
 
-    check_choice("--profile", profile, PROFILES)
-    start = PROFILES[profile]
+    profiles = PROFILES | {"declared": run_settings(Run("lora", FINETUNED_MODELS[0], PILOTS[0]), chosen_rates())}
+    check_choice("--profile", profile, profiles)
+    start = profiles[profile]
     assert start.lora is not None
     return replace(
         start,

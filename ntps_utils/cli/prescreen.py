@@ -1,7 +1,9 @@
-"""``ntps prescreen``: predict the gain from LoRA before finetuning."""
+"""``ntps prescreen``: will LoRA pay?"""
 
 from __future__ import annotations
 
+from itertools import product
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,6 +13,8 @@ from ntps_utils.cli import options
 from ntps_utils.cli.console import guarded, new_table, out, output_files, progress_callback, save
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ntps_utils.evidence.prescreen import PrescreenReport
 
 
@@ -20,7 +24,8 @@ def prescreen_command(
     calibration: Annotated[
         str,
         typer.Option(
-            help="lab or real, which ship with the library, or a CSV file written by `ntps benchmark --record`.",
+            help="Recorded runs: lab or real, which ship with the library, or a CSV file written by `ntps benchmark "
+            "--record`; several, separated by commas, are used together.",
             show_default="lab for models of the lab, otherwise real",
         ),
     ] = "auto",
@@ -28,8 +33,29 @@ def prescreen_command(
         list[str] | None, typer.Option(help="Exclude a dataset from the calibration. Repeat for several datasets.")
     ] = None,
     threshold: Annotated[
-        float, typer.Option(help="Smallest gain that makes LoRA worthwhile, in percentage points of accuracy.")
-    ] = 1.0,
+        float | None,
+        typer.Option(
+            help="Smallest gain that makes LoRA worthwhile, in percentage points of accuracy.", show_default="1"
+        ),
+    ] = None,
+    worth: Annotated[
+        float | None,
+        typer.Option(help="In place of --threshold: the points of accuracy that an hour of computing must bring."),
+    ] = None,
+    trial: Annotated[
+        str,
+        typer.Option(help="Longest trial run that may be made: a share of the steps such as 10%, or a time: 5min."),
+    ] = "0%",
+    compare_model: Annotated[
+        list[str] | None, typer.Option(help="Another model to compare with. Repeat for several models.")
+    ] = None,
+    compare_dataset: Annotated[
+        list[str] | None, typer.Option(help="Another dataset to compare with. Repeat for several datasets.")
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(help="Keep what is measured in this file, and use what it holds from an interrupted run."),
+    ] = None,
     max_texts: Annotated[int, typer.Option(help="Use only the first N rows.")] = 2000,
     max_length: options.MaxLength = None,
     batch_size: options.BatchSize = 64,
@@ -43,62 +69,120 @@ def prescreen_command(
     json_file: options.JsonFile = None,
     html_file: options.HtmlFile = None,
 ) -> None:
-    """Predict how much accuracy LoRA would gain on a dataset, before finetuning.
+    """Say whether LoRA will pay on a dataset: expected gain, interval, cost, and a verdict.
 
-    Computes scores, transferability baselines and a linear probe on the
-    features of the pretrained model, and compares them with recorded finetuning
-    runs on other datasets. The answer includes how certain the prediction is,
-    and whether any predictor is better than the mean gain.
+    Three steps follow each other, and the first that decides is the last: the headroom of a linear
+    probe; predictors from the frozen model, if they predict the gains of other datasets in recorded
+    finetuning runs; and a trial run, if --trial allows one. The verdict is "open" where none of them
+    predicts.
     """
-    with guarded(models=True), output_files(json_file, html_file):
-        check_number("--threshold", threshold, 0.0, 100.0, open_high=True)
-        from ntps_utils.evidence.prescreen import prescreen
+    kept = "nothing was written" if resume is None else f"what was measured is in {resume}; run the same command again"
+    with guarded(f"interrupted; {kept}.", models=True), output_files(json_file, html_file):
+        if threshold is not None:
+            check_number("--threshold", threshold, 0.0, 100.0, open_high=True)
+        if worth is not None:
+            check_number("--worth", worth, 0.0)
+        cases = list(product([model, *(compare_model or ())], [dataset, *(compare_dataset or ())]))
+        if len(cases) > 1 and (resume is not None or html_file is not None):
+            raise ValueError("--resume and --html are for one model and one dataset; leave out --compare-model and "
+                             "--compare-dataset.")  # fmt: skip
+        from ntps_utils.evidence.prescreen import parse_trial, prescreen
 
-        with progress_callback() as progress:
-            result = prescreen(
-                model,
-                dataset,
-                calibration=calibration,
-                leave_out=leave_out or (),
-                threshold=threshold / 100,
-                max_texts=max_texts,
-                max_length=max_length,
-                batch_size=batch_size,
-                device=device,
-                dtype=dtype,
-                seed=seed,
-                text_column=text_column,
-                label_column=label_column,
-                target_modules=options.module_names(target_modules),
-                trust_remote_code=trust_remote_code,
-                progress=progress,
-            )
+        try:
+            parse_trial(trial)
+        except ValueError as error:
+            raise ValueError(f"--{error}") from None
+        reports = []
+        for one_model, one_dataset in cases:
+            with progress_callback() as progress:
+                reports.append(
+                    prescreen(
+                        one_model,
+                        one_dataset,
+                        calibration=calibration,
+                        leave_out=leave_out or (),
+                        threshold=None if threshold is None else threshold / 100,
+                        worth=None if worth is None else worth / 100,
+                        trial=trial,
+                        resume=resume,
+                        max_texts=max_texts,
+                        max_length=max_length,
+                        batch_size=batch_size,
+                        device=device,
+                        dtype=dtype,
+                        seed=seed,
+                        text_column=text_column,
+                        label_column=label_column,
+                        target_modules=options.module_names(target_modules),
+                        trust_remote_code=trust_remote_code,
+                        progress=progress,
+                    )
+                )
         if json_file is not None:  # before printing, which a closed pipe ends
-            save(json_file, result.to_json())
+            texts = [report.to_json() for report in reports]
+            save(json_file, texts[0] if len(texts) == 1 else "[\n" + ",\n".join(texts) + "\n]")
+        if len(reports) > 1:
+            print_comparison(reports)
+            return
         if html_file is not None:
-            save(html_file, result.to_html())
-        print_prescreen(result)
+            save(html_file, reports[0].to_html())
+        print_prescreen(reports[0])
+
+
+def print_comparison(reports: Sequence[PrescreenReport]) -> None:
+    """Print one row for each case, the largest expected gain first."""
+    from ntps_utils.evidence.prescreen import compare
+
+    table = new_table()
+    for heading in ("model", "dataset", "verdict", "probe", "gain", "interval", "LoRA", "points an hour"):
+        table.add_column(heading, justify="left" if heading in ("model", "dataset", "verdict") else "right")
+    for row in compare(reports).to_dict("records"):
+        low, high = (f"{100 * row[name]:+.1f}" for name in ("gain_low", "gain_high"))
+        gain = f"{100 * row['gain']:+.1f}" if row["interval"] == "calibrated" else "unknown"
+        table.add_row(
+            row["model"],
+            row["dataset"],
+            row["verdict"],
+            f"{row['probe_accuracy']:.3f}",
+            gain,
+            f"{low} to {high}",
+            f"{row['lora_minutes']:.1f} min",
+            f"{row['points_per_hour']:.1f}" if row["interval"] == "calibrated" else "",
+        )
+    out.print(table)
 
 
 def print_prescreen(result: PrescreenReport) -> None:
-    """Print the predictors, the verdict with its reasons, and the calibration."""
+    """Print the verdict with its reason, what was measured, and what the verdict is based on."""
     from ntps_utils.evidence.prescreen import HEADLINES, LABELS, duration
 
+    def line(text: str) -> None:
+        out.print(text, highlight=False, markup=False)
+
+    out.print(f"[bold]{HEADLINES[result.verdict]}[/bold]", highlight=False)
+    line(result.summary)
+    line(result.reason)
+    for text in result.notes:
+        line(f"Note: {text}")
+    line(f"Next: {result.command}")
     table = new_table(f"{result.model} on {result.dataset}", show_header=False)
     table.add_row("probe accuracy, cross-validated", f"{result.probe_accuracy:.3f}")
     table.add_row("most frequent class", f"{result.majority:.3f}")
     for name, value in result.predictors.items():
         table.add_row(LABELS[name], f"{value:.3f}")
     out.print(table)
-    out.print(f"[bold]{HEADLINES[result.verdict]}[/bold]")
-    for reason in result.reasons:
-        out.print(reason, highlight=False, markup=False)
     facts = result.calibration
+    skills = new_table(f"Recorded runs: {facts.name}")
+    for heading in ("step", "predictors", "skill on left-out datasets", "cost"):
+        skills.add_column(heading, justify="left" if heading in ("step", "predictors") else "right")
+    for step in facts.steps:
+        skill = f"{step.skill:.2f} ({step.low:.2f} to {step.high:.2f})"
+        skills.add_row(step.name, ", ".join(LABELS[c] for c in step.columns), skill, f"{100 * step.cost:.0f}%")
+    out.print(skills)
     without = f", without {', '.join(facts.left_out)}" if facts.left_out else ""
-    out.print(
-        f"Calibration: {facts.name}, {facts.n_cells} finetuning runs on {facts.n_datasets} datasets{without}. "
-        f"The prescreening took {duration(result.seconds)}. The LoRA run would take about "
-        f"{duration(result.lora_seconds)} on this machine.",
-        highlight=False,
-        markup=False,
+    low, high = facts.n_parameters
+    line(
+        f"{facts.n_runs} finetuning runs on {facts.n_datasets} datasets{without}; models of {low:,} to {high:,} "
+        f"parameters. Skill is the share of the median's error that a step saves. The prescreening took "
+        f"{duration(result.seconds)}, LoRA would take about {duration(result.lora_seconds)} here."
     )

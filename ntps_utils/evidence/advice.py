@@ -6,7 +6,8 @@ first step that decides. The tool ``ntps prescreen`` and the evaluation on left-
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -14,32 +15,47 @@ import numpy as np
 import pandas as pd
 
 from ntps_utils._utils.validation import check_number
-from ntps_utils.evidence.statistics import Estimate, GainRegressor, left_out_skill
+from ntps_utils.evidence.statistics import Estimate, GainRegressor, cluster_skill, left_out_medians
 from ntps_utils.theory.linear import Array
 
 Answer = Literal["yes", "no", "open"]
+Source = Literal["features", "tokens", "gradients", "trial"]
+"""What predictors need: text features, every token, gradients, or a trial run."""
 
 LEVEL = 0.7
 """Nominal coverage of the interval that a decision needs on one side of the threshold: 85% on each side."""
 
+MARGIN = 0.1
+"""How far a predictor may lie outside the range of the recorded runs, as a share of that range."""
+
+_HEADROOM_Z = 1.645
+"""Standard errors above the headroom that are taken for its upper limit: 95% on one side."""
+
 
 @dataclass(frozen=True)
 class Step:
-    """A step of the decision: predictors, and what they cost.
+    """A step of the decision: sets of predictors to choose from, and what they cost.
 
     Attributes
     ----------
     name : str
-        For reports, such as "frozen model" or "trial of 10%".
-    columns : tuple of str
-        Predictors, with those of earlier steps that this step uses again.
+        For reports, such as "frozen model" or "trial run of 10%".
+    choices : tuple of tuple of str
+        Sets of predictors. The set with the smallest error on left-out groups of the recorded runs is used.
     cost : float
-        Cost of this step and all before it, as a share of a LoRA run.
+        Cost of the step, as a share of a LoRA run, without what other sources need. The first step includes
+        the features of the frozen model; a longer trial run includes a shorter one.
+    source : {"features", "tokens", "gradients", "trial"}
+        What the predictors need.
+    share : float
+        Length of the trial run, as a share of the steps; 0 without one.
     """
 
     name: str
-    columns: tuple[str, ...]
+    choices: tuple[tuple[str, ...], ...]
     cost: float
+    source: Source = "features"
+    share: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -49,36 +65,106 @@ class Advice:
     Attributes
     ----------
     answer : {"yes", "no", "open"}
-        Whether the gain exceeds the threshold; "open" if no step within the budget decides.
+        Whether the gain exceeds the threshold; "open" if no step decides.
     step : str
-        Name of the step that decided, "headroom", or the last one that was tried.
+        Name of the step that gave the expected gain; "headroom" if the rule for the headroom decided, and
+        "recorded runs" if no step has a skill.
+    columns : tuple of str
+        Predictors that gave the expected gain.
     cost : float
-        Cost up to there, as a share of a LoRA run.
+        Cost of all steps that were made, as a share of a LoRA run.
     gain, low, high : float
         Expected gain and its interval, by the last step with a skill. Without one, they are the median and
-        the range that holds most of the gains of the calibration.
-    has_skill : bool
-        Whether a step with a skill gave the expected gain.
+        the range that holds most of the recorded gains.
+    outside : tuple of str
+        Predictors outside the range of the recorded runs; their steps were left out.
     """
 
     answer: Answer
     step: str
+    columns: tuple[str, ...]
     cost: float
     gain: float
     low: float
     high: float
-    has_skill: bool
-
-
-@dataclass(frozen=True, eq=False)
-class _FittedStep:
-    step: Step
-    regressor: GainRegressor
-    skill: Estimate
+    outside: tuple[str, ...] = ()
 
     @property
     def has_skill(self) -> bool:
+        """Whether a step with a skill gave the expected gain."""
+        return bool(self.columns)
+
+
+@dataclass(frozen=True, eq=False)
+class FittedStep:
+    """A step, fitted to recorded runs.
+
+    Attributes
+    ----------
+    step : Step
+    columns : tuple of str
+        The chosen predictors.
+    skill : Estimate
+        Share by which they lower the error of gains on left-out groups, against the median. The choice of
+        predictors is not repeated within it.
+    """
+
+    step: Step
+    columns: tuple[str, ...]
+    skill: Estimate
+    _regressor: GainRegressor
+    _low: Array
+    _high: Array
+
+    @property
+    def has_skill(self) -> bool:
+        """Whether the interval of the skill lies above zero."""
         return self.skill.low > 0.0
+
+    @classmethod
+    def fit(cls, step: Step, cells: pd.DataFrame, seed: int) -> FittedStep:
+        """Choose the predictors of a step, and fit their regression."""
+        gains, groups = cells["gain"].to_numpy(float), cells["group"].tolist()
+        fits = [GainRegressor().fit(cells[list(choice)].to_numpy(float), gains, groups) for choice in step.choices]
+        best = int(np.argmin([fit.residuals_.sum() for fit in fits]))
+        baseline = np.abs(gains - left_out_medians(gains, groups))
+        skill = cluster_skill(fits[best].residuals_, baseline, groups, seed=seed)
+        values = cells[list(step.choices[best])].to_numpy(float)
+        low, high = values.min(0), values.max(0)
+        margin = MARGIN * (high - low)
+        return cls(step, step.choices[best], skill, fits[best], low - margin, high + margin)
+
+    def outside(self, values: Array) -> tuple[str, ...]:
+        """Names of the predictors that lie outside the range of the recorded runs."""
+        out = (values < self._low) | (values > self._high)
+        return tuple(name for name, is_out in zip(self.columns, out, strict=True) if is_out)
+
+    def predict(self, values: Array, level: float) -> tuple[float, float, float]:
+        """Expected gain and its interval."""
+        low, high = self._regressor.predict_interval(values[None], level)
+        return float(self._regressor.predict(values[None])[0]), float(low[0]), float(high[0])
+
+
+def headroom_limit(headroom: float, n_texts: float) -> float:
+    """Upper 95% limit of the headroom, from the number of texts that it was measured on.
+
+    Parameters
+    ----------
+    headroom : float
+        Share of texts that the probe gets wrong.
+    n_texts : float
+        Number of texts.
+
+    Returns
+    -------
+    float
+
+    Examples
+    --------
+    >>> round(headroom_limit(0.01, 1000), 4)
+    0.0152
+    """
+    return headroom + _HEADROOM_Z * math.sqrt(headroom * (1.0 - headroom) / n_texts)
 
 
 class Advisor:
@@ -87,14 +173,20 @@ class Advisor:
     Parameters
     ----------
     cells : DataFrame
-        One row for each recorded run: ``gain``, ``headroom``, the columns of all steps, and ``group``, the
-        datasets that are left out together.
+        One row for each recorded run: ``gain``, ``headroom``, ``n_texts``, the columns of all steps, and
+        ``group``, the datasets that are left out together.
     steps : sequence of Step
-        From cheap to expensive.
+        In the order in which they are made.
     level : float
         Nominal coverage of the intervals, in (0, 1).
     seed : int
         Random seed of the intervals of the skills.
+
+    Attributes
+    ----------
+    steps : list of FittedStep
+    median, low, high : float
+        Median of the recorded gains, and the range of those between the quantiles that ``level`` leaves out.
 
     Raises
     ------
@@ -106,100 +198,122 @@ class Advisor:
     >>> rng = np.random.default_rng(0)
     >>> headroom = rng.uniform(0, 0.5, 40)
     >>> cells = pd.DataFrame({"headroom": headroom, "gain": 0.6 * headroom, "group": np.arange(40) // 2})
-    >>> advisor = Advisor(cells, [Step("frozen model", ("headroom",), 0.1)])
-    >>> [advisor.advise({"headroom": h}.__getitem__, threshold=0.1).answer for h in (0.01, 0.05, 0.4)]
+    >>> cells["n_texts"] = 999
+    >>> advisor = Advisor(cells, [Step("frozen model", (("headroom",),), 0.1)])
+    >>> values = [{"headroom": h, "n_texts": 999} for h in (0.01, 0.05, 0.4)]
+    >>> [advisor.advise(one.__getitem__, threshold=0.1).answer for one in values]
     ['no', 'no', 'yes']
     """
 
     def __init__(self, cells: pd.DataFrame, steps: Sequence[Step], *, level: float = LEVEL, seed: int = 0) -> None:
         check_number("level", level, 0.0, 1.0, open_low=True, open_high=True)
-        needed = {"gain", "headroom", "group", *(column for step in steps for column in step.columns)}
+        needed = {"gain", "headroom", "group", "n_texts"}
+        needed |= {column for step in steps for choice in step.choices for column in choice}
         if missing := sorted(needed - set(cells)):
             raise ValueError(f"The recorded runs lack the columns {', '.join(missing)}.")
         self.level = level
-        gains, groups = cells["gain"].to_numpy(float), cells["group"].tolist()
         share = (1.0 - level) / 2
-        self.median, self.low, self.high = (float(q) for q in np.quantile(gains, [0.5, share, 1.0 - share]))
-        self.steps = []
-        for step in steps:
-            x = cells[list(step.columns)].to_numpy(float)
-            skill = left_out_skill(x, gains, groups, seed=seed)
-            self.steps.append(_FittedStep(step, GainRegressor().fit(x, gains, groups), skill))
+        quantiles = np.quantile(cells["gain"], [0.5, share, 1.0 - share])
+        self.median, self.low, self.high = (float(q) for q in quantiles)
+        self.steps = [FittedStep.fit(step, cells, seed) for step in steps]
 
-    def advise(self, value: Callable[[str], float], *, threshold: float, budget: float = 1.0) -> Advice:
+    def advise(self, value: Callable[[str], float], *, threshold: float, trial: float = 0.0) -> Advice:
         """Decide for one case.
 
         Parameters
         ----------
         value : callable
-            Returns a predictor by its name; it is asked for those of a step only if the steps before it did not decide.
+            Returns a predictor by its name, NaN if it cannot be had, and the number of texts as ``n_texts``.
+            It is asked for the predictors of a step only if the steps before it did not decide.
         threshold : float
             Smallest gain that makes LoRA worthwhile.
-        budget : float
-            Largest cost, as a share of a LoRA run.
+        trial : float
+            Length of the longest trial run that may be made, as a share of the steps.
 
         Returns
         -------
         Advice
         """
         check_number("threshold", threshold, 0.0, 1.0)
-        check_number("budget", budget, 0.0)
+        check_number("trial", trial, 0.0, 1.0)
+        spent: dict[str, float] = {"features": self.steps[0].step.cost if self.steps else 0.0}
+        advice = Advice("open", "recorded runs", (), spent["features"], self.median, self.low, self.high)
         headroom = value("headroom")
-        cost = self.steps[0].step.cost if self.steps else 0.0
-        advice = Advice("open", "headroom", cost, self.median, self.low, self.high, False)
-        if headroom < threshold:
+        if headroom_limit(headroom, value("n_texts")) < threshold:
             gain, low, high = (min(bound, headroom) for bound in (self.median, self.low, self.high))
-            return Advice("no", "headroom", cost, gain, low, high, False)
+            return replace(advice, answer="no", step="headroom", gain=gain, low=low, high=high)
         for fitted in self.steps:
-            step = fitted.step
-            if step.cost > budget:
-                break
-            if not fitted.has_skill:
-                advice = replace(advice, step=step.name, cost=step.cost)
+            if not fitted.has_skill or fitted.step.share > trial:
                 continue
-            x = np.array([[value(column) for column in step.columns]])
-            (low,), (high,) = fitted.regressor.predict_interval(x, self.level)
-            gain = float(fitted.regressor.predict(x)[0])
+            values = np.array([value(column) for column in fitted.columns])
+            if not np.isfinite(values).all():
+                continue
+            spent[fitted.step.source] = fitted.step.cost
+            advice = replace(advice, cost=sum(spent.values()))
+            if outside := fitted.outside(values):
+                advice = replace(advice, outside=tuple(dict.fromkeys(advice.outside + outside)))
+                continue
+            gain, low, high = fitted.predict(values, self.level)
             answer: Answer = "yes" if low >= threshold else "no" if high < threshold else "open"
-            advice = Advice(answer, step.name, step.cost, gain, float(low), float(high), True)
+            advice = replace(
+                advice, answer=answer, step=fitted.step.name, columns=fitted.columns, gain=gain, low=low, high=high
+            )
             if answer != "open":
                 break
         return advice
 
 
-def advise_left_out(
-    cells: pd.DataFrame, steps: Sequence[Step], *, threshold: float, budget: float = 1.0, level: float = LEVEL
-) -> pd.DataFrame:
-    """Decide for every recorded run, from the runs of other groups.
+def left_out_advisors(cells: pd.DataFrame, steps: Sequence[Step], *, level: float = LEVEL) -> dict[str, Advisor]:
+    """Fit one advisor without each group of the recorded runs.
 
     Parameters
     ----------
     cells, steps, level
         See :class:`Advisor`.
-    threshold, budget
+
+    Returns
+    -------
+    dict of str to Advisor
+        By group.
+    """
+    return {
+        group: Advisor(cells[cells["group"] != group], steps, level=level) for group in dict.fromkeys(cells["group"])
+    }
+
+
+def advise_left_out(
+    cells: pd.DataFrame, advisors: Mapping[str, Advisor], *, threshold: float, trial: float = 0.0
+) -> pd.DataFrame:
+    """Decide for every recorded run, from the runs of other groups.
+
+    Parameters
+    ----------
+    cells : DataFrame
+        See :class:`Advisor`.
+    advisors : mapping of str to Advisor
+        Result of :func:`left_out_advisors`.
+    threshold, trial
         See :meth:`Advisor.advise`.
 
     Returns
     -------
     DataFrame
-        Fields of :class:`Advice`, ``true_gain``, and ``right``: whether a "yes" or "no" is right.
+        Fields of :class:`Advice`, ``has_skill``, ``true_gain``, and ``right``: whether a "yes" or "no" is right.
     """
     rows = []
-    for group in dict.fromkeys(cells["group"]):
-        advisor = Advisor(cells[cells["group"] != group], steps, level=level)
-        for index, cell in cells[cells["group"] == group].iterrows():
-            values = cell.to_dict()
-            advice = advisor.advise(values.__getitem__, threshold=threshold, budget=budget)
-            is_worth = cell["gain"] >= threshold
-            rows.append(
-                {
-                    "cell": index,
-                    **vars(advice),
-                    "true_gain": cell["gain"],
-                    "right": None if advice.answer == "open" else (advice.answer == "yes") == is_worth,
-                }
-            )
-    return pd.DataFrame(rows).set_index("cell").reindex(cells.index)
+    for index, cell in cells.iterrows():
+        advice = advisors[cell["group"]].advise(cell.to_dict().__getitem__, threshold=threshold, trial=trial)
+        is_worth = cell["gain"] >= threshold
+        rows.append(
+            {
+                "cell": index,
+                **vars(advice),
+                "has_skill": advice.has_skill,
+                "true_gain": cell["gain"],
+                "right": None if advice.answer == "open" else (advice.answer == "yes") == is_worth,
+            }
+        )
+    return pd.DataFrame(rows).set_index("cell")
 
 
 def regret(gain: Array, run: Array, cost: Array, threshold: float) -> Array:

@@ -30,6 +30,8 @@ from ntps_utils.evidence.runs import RecordedRun
 from ntps_utils.evidence.statistics import (
     Estimate,
     RankCorrelation,
+    cluster_skill,
+    left_out_medians,
     pooled_rank_correlation,
     pooled_rank_difference,
     predict_left_out,
@@ -409,12 +411,9 @@ def added_skill(
     Estimate
         ``1 - error / error of the baseline``, of mean absolute errors over both models.
     """
-    errors = [_left_out_errors(table, columns) for columns in (predictors, baseline)]
-    sums = np.array([values.groupby(table["cluster"]).sum() for values in errors])
-    rng = np.random.default_rng(seed)
-    drawn = rng.integers(0, sums.shape[1], size=(n_resamples, sums.shape[1]))
-    samples = 1.0 - sums[0, drawn].sum(1) / sums[1, drawn].sum(1)
-    return Estimate.from_resamples(float(1.0 - sums[0].sum() / sums[1].sum()), samples)
+    errors, baseline_errors = (_left_out_errors(table, columns) for columns in (predictors, baseline))
+    clusters = table["cluster"].to_list()
+    return cluster_skill(errors, baseline_errors, clusters, n_resamples=n_resamples, seed=seed)
 
 
 def _left_out_errors(table: pd.DataFrame, columns: Sequence[str] | None) -> pd.Series:
@@ -425,7 +424,7 @@ def _left_out_errors(table: pd.DataFrame, columns: Sequence[str] | None) -> pd.S
         if columns is not None:
             predicted = predict_left_out(part[list(columns)].to_numpy(dtype=float), gain, part["cluster"].to_list())
         else:
-            predicted = np.array([part.loc[part["cluster"] != own, "gain"].median() for own in part["cluster"]])
+            predicted = left_out_medians(gain, part["cluster"].to_list())
         errors[part.index] = np.abs(predicted - gain)
     return errors
 

@@ -41,6 +41,8 @@ CENTERINGS = (False, True)
 """Second moments as in the paper, and covariances."""
 EXTRACTION_BATCH = 64
 """Texts in a forward pass of an experiment."""
+CURVE_QUANTITIES = ("accuracy", "cross_entropy", "gradient_norm")
+"""What a row tells about each evaluation of LoRA, in columns such as ``curve_accuracy_30``."""
 
 
 @dataclass(frozen=True)
@@ -199,7 +201,26 @@ GPU = ExperimentConfig(
 )
 """Settings for models of billions of parameters: bfloat16, adapters of the paper's rank, 3,000 training texts."""
 
-PROFILES = {"cpu": ExperimentConfig(), "gpu": GPU}
+_LAB_LORA = FinetuneConfig(
+    "lora",
+    r=8,
+    lora_alpha=16.0,
+    learning_rates=(3e-3,),
+    max_steps=600,
+    batch_size=32,
+    eval_steps=(15, 30, 60, 150, 300, 450, 600),
+    early_stopping_patience=None,
+    metric_for_best_model="loss",
+)
+LAB = ExperimentConfig(
+    lora=_LAB_LORA,
+    frozen=replace(_LAB_LORA, method="frozen", learning_rates=(1e-2, 3e-3, 1e-3, 3e-4)),
+    controls=True,
+    test_last_step=True,
+)
+"""Settings of the recorded table of the lab: long enough for tasks whose loss falls late, and no early stopping."""
+
+PROFILES = {"cpu": ExperimentConfig(), "gpu": GPU, "lab": LAB}
 
 
 @dataclass(frozen=True)
@@ -503,6 +524,10 @@ class ExperimentResult:
                 "last_cross_entropy": tuned.last_cross_entropy,
             }
             row |= {name: value for name, value in more.items() if value is not None}
+            for point in tuned.lora_curve:
+                for quantity in CURVE_QUANTITIES:
+                    if (value := getattr(point, quantity)) is not None:
+                        row[f"curve_{quantity}_{point.step}"] = value
         return row | {"seconds": self.seconds}
 
 

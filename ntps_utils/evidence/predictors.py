@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
@@ -40,7 +41,7 @@ from ntps_utils.models.transferability import (
 )
 
 Source = Literal["features", "tokens", "gradients"]
-"""What a predictor needs: mean tokens of the last layer, every token, or gradients."""
+"""What a predictor needs: text features, every token, or gradients."""
 
 
 class Case:
@@ -59,6 +60,8 @@ class Case:
         Random seed for folds and random projections.
     target_modules : tuple of str, optional
         Modules that LoRA adapts; by default the query, key and value projections.
+    checkpoint : Path, optional
+        File for the state of the first pass, see :func:`ntps_utils.models.extraction.extract`.
     progress : callable, optional
         Called with the name of a step, the number of finished parts and their total.
 
@@ -80,26 +83,35 @@ class Case:
         batch_size: int = EXTRACTION_BATCH,
         seed: int = 0,
         target_modules: tuple[str, ...] | None = None,
+        checkpoint: Path | None = None,
         progress: Callable[[str, int, int], None] | None = None,
     ) -> None:
         self.model, self.data, self.seed, self.target_modules = model, data, seed, target_modules
-        self.max_length, self.batch_size, self._progress = max_length, batch_size, progress
+        self.max_length, self.batch_size = max_length, batch_size
+        self._checkpoint, self._progress = checkpoint, progress
 
     @cached_property
     def tokens(self) -> Tokens:
         """Tokens of all texts."""
         return tokenize(self.model, self.data, self.max_length)
 
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Four layers at equal distances, the last of which is the last layer; fewer for a small model."""
+        last = self.model.n_layers - 1
+        return tuple(sorted({round(last * part / 4) for part in range(1, 5)}))
+
     @cached_property
     def extraction(self) -> Extraction:
-        """Moments and mean tokens of the last layer."""
+        """Moments and mean tokens of four layers."""
         return extract(
             self.model,
             self.data,
-            layers="last",
-            features="last",
+            layers=self.layers,
+            features=self.layers,
             batch_size=self.batch_size,
             tokens=self.tokens,
+            checkpoint=self._checkpoint,
             progress=self._counter("reading texts"),
         )
 
@@ -107,7 +119,8 @@ class Case:
     def scores(self) -> dict[tuple[str, bool], ScoreSetting]:
         """Scores at half of the features, by subspace and centering."""
         settings = score_extraction(self.extraction, ExperimentConfig().spectrum, controls=True, seed=self.seed)
-        return {(s.subspace, s.centered): s for s in settings if s.rule == "half"}
+        last = self.layers[-1]
+        return {(s.subspace, s.centered): s for s in settings if s.rule == "half" and s.layer == last}
 
     @cached_property
     def features(self) -> FrozenFeatures:
@@ -132,6 +145,23 @@ class Case:
         return 1.0 - headroom(self.features)
 
     @cached_property
+    def layer_accuracy(self) -> dict[int, float]:
+        """Cross-validated accuracy of a logistic probe of each of the four layers."""
+        found = {
+            layer: 1.0 - headroom(replace(self.features, features=np.asarray(self.extraction.features[layer], float)))
+            for layer in self.layers[:-1]
+        }
+        return found | {self.layers[-1]: self.accuracy}
+
+    @cached_property
+    def layers_accuracy(self) -> float:
+        """Cross-validated accuracy of a logistic probe of the four layers at once."""
+        labels = self.features.labels
+        rows = np.bincount(labels)[labels] > 1
+        layers = [self.extraction.features[layer][rows] for layer in self.layers]
+        return multi_layer_accuracy(layers, labels[rows], seed=self.seed)
+
+    @cached_property
     def words_accuracy(self) -> float:
         """Cross-validated accuracy of a bag of words."""
         labels = self.features.labels
@@ -140,7 +170,7 @@ class Case:
 
     @cached_property
     def token_features(self) -> TokenFeatures:
-        """Features of every token, and means of four layers; takes a pass."""
+        """Features of every token; takes a pass."""
         data = self.common
         assert data.ids is not None
         return token_features(self.model, data.ids, data.labels, progress=self._counter("reading tokens"))
@@ -233,6 +263,9 @@ PREDICTORS: Mapping[str, Predictor] = MappingProxyType(
         "words": Predictor(
             "bag of words minus the probe", "features", lambda case: case.words_accuracy - case.accuracy
         ),
+        "layers": Predictor(
+            "four layers minus the last", "features", lambda case: case.layers_accuracy - case.accuracy
+        ),
         "attention": Predictor(
             "attention minus mean pooling",
             "tokens",
@@ -242,11 +275,6 @@ PREDICTORS: Mapping[str, Predictor] = MappingProxyType(
             "loss of mean pooling minus that of attention",
             "tokens",
             lambda case: case.attention.mean_cross_entropy - case.attention.cross_entropy,
-        ),
-        "layers": Predictor(
-            "four layers minus the last",
-            "tokens",
-            lambda case: multi_layer_accuracy(case.token_features, seed=case.seed) - case.accuracy,
         ),
         "linearized": Predictor("linearized gain in accuracy", "gradients", lambda case: case.linearization.accuracy),
         "linearized_loss": Predictor(

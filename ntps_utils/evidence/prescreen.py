@@ -1,157 +1,226 @@
-"""Predict the gain of LoRA before finetuning, from scores of the frozen model and recorded finetuning runs."""
+"""Will LoRA pay? Expected gain and verdict for a model and a dataset, from recorded finetuning runs."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
+import re
+import shlex
 import time
-import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jinja2
 import numpy as np
 import pandas as pd
 
-from ntps_utils._utils.files import asset_text
+from ntps_utils._utils.files import asset_text, write_json
 from ntps_utils._utils.provenance import provenance
 from ntps_utils._utils.validation import check_integer, check_number
+from ntps_utils.evidence.advice import Advice, Advisor, Answer, FittedStep, headroom_limit
+from ntps_utils.evidence.calibration import (
+    MIN_DATASETS,
+    TRIALS,
+    Calibration,
+    load_calibration,
+    trial_cost,
+    trial_step,
+    trial_values,
+)
 from ntps_utils.evidence.cost import duration as duration
 from ntps_utils.evidence.cost import finetuning_cost
-from ntps_utils.evidence.experiment import ExperimentConfig, middle_and_last, score_extraction
-from ntps_utils.evidence.statistics import GainRegressor, HeldOut, HeldOutPerformance, predict_held_out
-from ntps_utils.evidence.tables import load_recorded
+from ntps_utils.evidence.predictors import PREDICTORS, Case
 from ntps_utils.models.datasets import TextDataset, as_dataset, first_texts
-from ntps_utils.models.extraction import extract, tokenize
-from ntps_utils.models.finetuning import FinetuneWarning, ProjectionError
+from ntps_utils.models.finetuning import CurvePoint, FinetuneConfig, ProjectionError, attention_projections, trial_run
 from ntps_utils.models.loading import CausalModel, as_model
 from ntps_utils.models.probes import warn_of_shared_texts
-from ntps_utils.models.transferability import TRANSFERABILITY_SCORES, FrozenFeatures
-from ntps_utils.theory.score import SCORES
 
-PREDICTORS = (*SCORES, "explained", *(f"transfer_{name}" for name in TRANSFERABILITY_SCORES))
-"""Columns that the gain is predicted from; all of them are computed before finetuning."""
+DEFAULT_THRESHOLD = 0.01
+"""Smallest gain in accuracy that makes LoRA worthwhile, if the user names none."""
 
-LABELS = {
-    "ntps": "NTPS (Euclidean)",
-    "ntps_metric": "NTPS, metric-matched",
-    "ntps_task": "NTPS, task-weighted",
-    "explained": "tr B / tr Y, centered",
-    "transfer_headroom": "headroom of the probe",
-    "transfer_h_score": "H-score, shrunk",
-    "transfer_logme": "LogME",
-    "transfer_knn": "k-NN accuracy",
-    "transfer_linearized": "linearized gain",
+LABELS = {name: predictor.label for name, predictor in PREDICTORS.items()} | {
+    f"trial_{kind}_{100 * share:g}": f"{label} in a trial run of {100 * share:g}%"
+    for share in TRIALS
+    for kind, label in (("loss", "fall of the loss"), ("accuracy", "rise of the accuracy"))
 }
 """Names of the predictors for tables and figures."""
 
-LEVEL = 0.8
-"""Nominal coverage of the intervals of the gain."""
+SIZES = {
+    "n_parameters": "parameters of the model",
+    "n_features": "features",
+    "n_texts": "labeled texts",
+    "n_classes": "classes",
+}
+"""Sizes of a case that are compared with those of the recorded runs."""
 
-MIN_DATASETS = 5
-"""Datasets that a calibration needs: one is left out in turn, and intervals come from the others."""
+FAR = 2.0
+"""Factor by which a size may lie outside the range of the recorded runs without being named."""
 
-CALIBRATIONS = ("lab", "real")
-"""Recorded tables that can serve as calibration."""
+HEADLINES = {
+    "yes": "LoRA pays.",
+    "no": "LoRA does not pay.",
+    "open": "Open: nothing that was measured decides.",
+}
+"""Headline of each verdict."""
 
 
 @dataclass(frozen=True)
-class Calibration:
-    """Recorded finetuning runs that a prediction is based on, and how well they predict each other.
+class StepSkill:
+    """How well a step predicts the gains of datasets that were left out of the recorded runs.
+
+    Attributes
+    ----------
+    name : str
+    columns : tuple of str
+        Its predictors.
+    skill, low, high : float
+        Share of the error of the median gain that it saves, and its 95% interval.
+    cost : float
+        Share of a LoRA run.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    skill: float
+    low: float
+    high: float
+    cost: float
+
+    @classmethod
+    def of(cls, fitted: FittedStep) -> StepSkill:
+        """Summarize a fitted step."""
+        skill = fitted.skill
+        return cls(fitted.step.name, fitted.columns, skill.value, skill.low, skill.high, fitted.step.cost)
+
+
+@dataclass(frozen=True)
+class CalibrationFacts:
+    """The recorded finetuning runs that an answer is based on.
 
     Attributes
     ----------
     name : str
         Name or file of the table.
-    n_cells, n_datasets : int
+    n_runs, n_datasets : int
         Number of runs and of datasets that were used.
+    models : tuple of str
+    n_parameters : tuple of int
+        Smallest and largest number of parameters of these models.
     left_out : tuple of str
-        Datasets that were excluded: the dataset to predict, and those in ``leave_out``.
-    mean_gain : float
-        Mean gain of these runs.
-    performance : HeldOutPerformance
-        Accuracy of predictions for datasets that were left out one at a time.
+        Datasets that were excluded: the dataset at hand, and those in ``leave_out``.
+    gain, gain_low, gain_high : float
+        Median gain, and the range that holds the share ``level`` of the gains.
+    steps : tuple of StepSkill
     """
 
     name: str
-    n_cells: int
+    n_runs: int
     n_datasets: int
+    models: tuple[str, ...]
+    n_parameters: tuple[int, int]
     left_out: tuple[str, ...]
-    mean_gain: float
-    performance: HeldOutPerformance
-
-    @property
-    def predicts(self) -> bool:
-        """Whether the predictors are significantly better than the mean gain."""
-        return self.performance.skill_low > 0.0
+    gain: float
+    gain_low: float
+    gain_high: float
+    steps: tuple[StepSkill, ...]
 
 
 @dataclass(frozen=True)
 class PrescreenReport:
-    """The predicted gain of LoRA, what it is based on, and a verdict.
+    """Expected gain of LoRA, a verdict, and what both are based on.
 
     Accuracies and gains are fractions, durations are in seconds.
 
     Attributes
     ----------
+    verdict : {"yes", "no", "open"}
+        Whether the gain exceeds the threshold, see ``HEADLINES``.
+    reason : str
+        One sentence that explains the verdict.
+    gain, gain_low, gain_high : float
+        Expected gain in accuracy over a head on frozen features, and its interval.
+    interval : {"calibrated", "spread"}
+        "calibrated" if a step with a skill gave them. "spread" for the median of the recorded gains and the
+        range of most of them: then they say nothing about this case.
+    level : float
+        Nominal coverage of the interval.
+    threshold : float
+        Smallest gain that makes LoRA worthwhile.
+    step : str
+        Step that gave the expected gain, see :class:`~ntps_utils.evidence.advice.Advice`.
+    columns : tuple of str
+        Predictors of that step.
+    notes : tuple of str
+        Sentences on what limits the answer.
+    command : str
+        What to run next.
     model, dataset : str
         Names.
-    n_texts, n_classes, n_features : int
-        Number of texts and classes, and of features d.
+    n_texts, n_classes, n_features, n_parameters : int
+        Number of texts, classes, features d, and parameters.
     majority : float
         Share of the most frequent class.
     probe_accuracy : float
         Cross-validated accuracy of a logistic probe on the frozen features.
+    layers : dict of str to float
+        The same for several layers, by index.
     predictors : dict of str to float
-        Values of the predictors by column name, see ``LABELS``.
+        What was measured, see ``LABELS``.
     percentiles : dict of str to float
-        Share of the calibration's cells with a lower value, 0 to 1.
-    gain, gain_low, gain_high : float
-        Predicted gain of LoRA over the probe, and its interval; none of them exceeds the
-        headroom of the probe.
-    level : float
-        Nominal coverage of the interval.
-    distance : float
-        Share of the calibration's cells that are nearer to its mean than this case; near 1,
-        the case is unlike the calibration.
-    calibration : Calibration
-        Recorded finetuning runs that the prediction is based on.
+        Share of the recorded runs with a lower value, 0 to 1, where it was recorded.
+    trial : tuple of CurvePoint
+        Evaluations of the trial run; empty without one.
+    calibration : CalibrationFacts
     seconds : float
         Duration of the prescreening.
-    lora_seconds : float
-        Estimated duration of the LoRA run on the same machine, without early stopping.
-    threshold : float
-        Smallest gain that makes LoRA worthwhile.
-    verdict : {"yes", "no", "open", "unknown"}
-        See ``HEADLINES``.
-    reasons : tuple of str
-        Sentences that explain the verdict.
+    lora_seconds, trial_seconds : float
+        Estimated duration of the LoRA run, and of a trial run of a tenth of its steps, on this machine.
     provenance : dict
         Settings, versions and date.
     """
 
+    verdict: Answer
+    reason: str
+    gain: float
+    gain_low: float
+    gain_high: float
+    interval: Literal["calibrated", "spread"]
+    level: float
+    threshold: float
+    step: str
+    columns: tuple[str, ...]
+    notes: tuple[str, ...]
+    command: str
     model: str
     dataset: str
     n_texts: int
     n_classes: int
     n_features: int
+    n_parameters: int
     majority: float
     probe_accuracy: float
+    layers: dict[str, float]
     predictors: dict[str, float]
     percentiles: dict[str, float]
-    gain: float
-    gain_low: float
-    gain_high: float
-    level: float
-    distance: float
-    calibration: Calibration
+    trial: tuple[CurvePoint, ...]
+    calibration: CalibrationFacts
     seconds: float
     lora_seconds: float
-    threshold: float
-    verdict: str
-    reasons: tuple[str, ...]
+    trial_seconds: float
     provenance: Mapping[str, Any]
+
+    @property
+    def summary(self) -> str:
+        """Expected gain with its interval against the cost, in one sentence."""
+        kind = "expected gain" if self.interval == "calibrated" else "usual gain of the recorded runs"
+        return (
+            f"{kind[0].upper()}{kind[1:]}: {_points(self.gain)} points of accuracy ({100 * self.level:.0f}% "
+            f"{'interval' if self.interval == 'calibrated' else 'of them'}: {_points(self.gain_low)} to "
+            f"{_points(self.gain_high)}), for about {duration(self.lora_seconds)} of LoRA here."
+        )
 
     def to_json(self) -> str:
         """Convert all fields to JSON.
@@ -160,7 +229,7 @@ class PrescreenReport:
         -------
         str
         """
-        return json.dumps(asdict(self), indent=1, allow_nan=False)
+        return json.dumps({"format": 2, **asdict(self)}, indent=1, allow_nan=False)
 
     def to_html(self) -> str:
         """Render a page that needs no script and no network; all text in it is escaped.
@@ -176,81 +245,145 @@ class PrescreenReport:
         return environment.from_string(template).render(p=self, labels=LABELS, headline=HEADLINES[self.verdict])
 
 
-HEADLINES = {
-    "yes": "LoRA is likely to be worthwhile.",
-    "no": "LoRA is unlikely to be worthwhile.",
-    "open": "The interval contains the threshold.",
-    "unknown": "The calibration does not predict the gain.",
-}
-"""Headline of each verdict."""
+def _points(value: float) -> str:
+    return f"{100 * value:.1f}"
 
 
-def load_calibration(name: str | Path) -> pd.DataFrame:
-    """Load recorded finetuning runs to calibrate predictions on.
+class Measurements:
+    """What was measured for a case, kept in a file so that an interrupted prescreening can go on.
 
     Parameters
     ----------
-    name : str or Path
-        "lab" or "real", which ship with the library, or a CSV file written by
-        ``ntps benchmark --record``.
+    key : str
+        Identifies model, texts and settings. Measurements of another key in the file are discarded.
+    file : Path, optional
+        Without one, nothing is kept.
 
-    Returns
-    -------
-    DataFrame
-        One row per cell, see :func:`ntps_utils.evidence.tables.cell_table`.
+    Attributes
+    ----------
+    values : dict of str to float
+        Predictors by name, and ``pass_seconds``, the duration of the first pass over the texts.
+    trial : list of CurvePoint
+        Evaluations of the trial run.
 
     Raises
     ------
     ValueError
-        If there is no such table, or it lacks columns.
-
-    Examples
-    --------
-    >>> load_calibration("lab")["gain"].between(-1, 1).all()
-    np.True_
+        If the file has other contents.
     """
-    if str(name) in CALIBRATIONS:
-        cells = load_recorded(str(name))
-    elif Path(name).is_file():
-        cells = pd.read_csv(name)
-    else:
-        raise ValueError(
-            f"Unknown calibration {str(name)!r}; give {' or '.join(CALIBRATIONS)}, or a CSV file written by "
-            "`ntps benchmark --record`."
-        )
-    missing = [c for c in ("model", "dataset", "texts", "gain", *PREDICTORS) if c not in cells]
-    if missing:
-        raise ValueError(
-            f"The calibration {name} lacks the columns {', '.join(missing)}; record it with LoRA, by "
-            "`ntps benchmark --record`."
-        )
-    return cells
+
+    def __init__(self, key: str, file: Path | None) -> None:
+        self._key, self._file = key, file
+        self.values: dict[str, float] = {}
+        self.trial: list[CurvePoint] = []
+        if file is None or not file.is_file():
+            return
+        try:
+            kept = json.loads(file.read_text("utf-8"))
+            values, trial = dict(kept["values"]), [CurvePoint(**point) for point in kept["trial"]]
+            same = kept["key"] == key
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(
+                f"{file} does not hold measurements of a prescreening; name another file to resume from."
+            ) from error
+        if same:
+            self.values, self.trial = values, trial
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """File of the pass over the texts."""
+        return None if self._file is None else self._file.with_name(f"{self._file.name}.{self._key}.pass")
+
+    def keep(self) -> None:
+        """Write the measurements to the file."""
+        if self._file is not None:
+            points = [asdict(point) for point in self.trial]
+            write_json(self._file, {"key": self._key, "values": self.values, "trial": points})
 
 
-def calibrate(cells: pd.DataFrame, predictors: Sequence[str] = PREDICTORS, *, seed: int = 0) -> HeldOut:
-    """Predict the gains of each dataset of a calibration from the other datasets.
+class _Values:
+    """Predictors of a case by name; each is measured when it is first asked for."""
+
+    def __init__(
+        self, case: Case, lora: FinetuneConfig, kept: Measurements, report: Callable[[str, int, int], None]
+    ) -> None:
+        self._case, self._lora, self._kept, self._report = case, lora, kept, report
+        self._points: Iterator[CurvePoint] | None = None
+
+    def __call__(self, name: str) -> float:
+        if name == "n_texts":
+            return float(len(self._case.features))
+        if name.startswith("trial_"):
+            return self._trial(name)
+        if name not in self._kept.values:
+            self._report(LABELS[name], 0, 1)
+            self._kept.values[name] = float(PREDICTORS[name].function(self._case))
+            self._kept.keep()
+            self._report(LABELS[name], 1, 1)
+        return self._kept.values[name]
+
+    def _trial(self, name: str) -> float:
+        """Make a trial run until the predictor is known."""
+        while name not in (values := trial_values(self._kept.trial, self._lora.max_steps)):
+            if self._points is None:  # a run cannot be continued in another process
+                self._kept.trial.clear()
+                self._points = self._start()
+            self._kept.trial.append(next(self._points))
+            self._kept.keep()
+        return values[name]
+
+    def _start(self) -> Iterator[CurvePoint]:
+        data, rows, features = self._case.data, self._case.extraction.row_indices, self._case.features
+        used = replace(data, texts=tuple(data.texts[i] for i in rows), labels=features.labels)
+        n_steps = 0
+
+        def count(n: int) -> None:
+            nonlocal n_steps
+            n_steps += n
+            self._report("trial run", n_steps, trial_step(TRIALS[-1], self._lora.max_steps))
+
+        return trial_run(
+            self._case.model,
+            used,
+            self._lora,
+            max_length=self._case.max_length,
+            features=features.features,
+            progress=count,
+        )
+
+
+def parse_trial(text: str | float) -> tuple[float, float]:
+    """Read the budget of a trial run.
 
     Parameters
     ----------
-    cells : DataFrame
-        Table as returned by :func:`load_calibration`.
-    predictors : sequence of str
-        Columns to predict the gain from.
-    seed : int
-        Random seed for the interval of the skill.
+    text : str or float
+        A share of the steps such as "10%" or 0.1, or a duration such as "90s", "5min" or "1h".
 
     Returns
     -------
-    HeldOut
-        See :func:`ntps_utils.evidence.statistics.predict_held_out`.
+    share : float
+        Largest share of the steps, at most 0.25.
+    seconds : float
+        Largest duration; infinite if a share was given.
+
+    Raises
+    ------
+    ValueError
+        If it is neither.
+
+    Examples
+    --------
+    >>> parse_trial("10%"), parse_trial("5min")
+    ((0.1, inf), (0.25, 300.0))
     """
-    return predict_held_out(
-        cells[list(predictors)].to_numpy(float),
-        cells["gain"].to_numpy(),
-        cells["dataset"].tolist(),
-        seed=seed,
-        level=LEVEL,
-    )
+    units = {"%": 0.01, "s": 1.0, "min": 60.0, "h": 3600.0}
+    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*(%|s|min|h|)\s*", str(text))
+    value = float(match[1]) * units.get(match[2], 1.0) if match else math.nan
+    is_share = match is not None and match[2] in ("", "%")
+    if not math.isfinite(value) or (is_share and value > 1.0):
+        raise ValueError(f"trial must be a share of the steps such as '10%', or a time such as '5min', got {text!r}.")
+    return (min(value, TRIALS[-1]), math.inf) if is_share else (TRIALS[-1], value)
 
 
 def prescreen(
@@ -259,7 +392,10 @@ def prescreen(
     *,
     calibration: str | Path = "auto",
     leave_out: Sequence[str] = (),
-    threshold: float = 0.01,
+    threshold: float | None = None,
+    worth: float | None = None,
+    trial: str | float = 0.0,
+    resume: str | Path | None = None,
     max_texts: int | None = 2000,
     max_length: int | None = None,
     batch_size: int = 64,
@@ -272,9 +408,11 @@ def prescreen(
     trust_remote_code: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> PrescreenReport:
-    """Predict the gain of LoRA from scores of the frozen model and recorded finetuning runs.
+    """Say whether LoRA will pay: expected gain, interval, cost, and a verdict.
 
-    Each text is tokenized once.
+    Three steps follow each other, and the first that decides ends the prescreening: the headroom of a probe;
+    predictors from the frozen model, as far as they predict the gains of left-out datasets among the recorded
+    runs; and a trial run, if ``trial`` allows one. Without a step that predicts, the verdict is "open".
 
     Parameters
     ----------
@@ -285,11 +423,19 @@ def prescreen(
     device, dtype, text_column, label_column, trust_remote_code
         See these two functions.
     calibration : str or Path
-        See :func:`load_calibration`; "auto" means "lab" for models of the lab, otherwise "real".
+        See :func:`ntps_utils.evidence.calibration.load_calibration`; "auto" means "lab" for models of the lab,
+        otherwise "real".
     leave_out : sequence of str
         Datasets of the calibration to exclude, besides ``dataset``.
-    threshold : float
-        Smallest gain in accuracy that makes LoRA worthwhile, in [0, 1).
+    threshold : float, optional
+        Smallest gain in accuracy that makes LoRA worthwhile, in [0, 1); by default 0.01.
+    worth : float, optional
+        In place of ``threshold``: the gain in accuracy that an hour of computing must bring.
+    trial : str or float
+        Longest trial run, as a share of the steps such as "10%", or a duration such as "5min". 0 makes none.
+        A trial run of at most 25% is used.
+    resume : path, optional
+        File for what is measured. If it exists and holds measurements of the same case, they are used.
     max_texts : int, optional
         Number of texts to use, the first ones; None uses all.
     max_length, batch_size
@@ -309,126 +455,146 @@ def prescreen(
     Raises
     ------
     ValueError
-        If the model, the texts or the calibration cannot be used; the message says why.
+        If the model, the texts, the calibration or an option cannot be used; the message says why.
+
+    Examples
+    --------
+    >>> report = prescreen("lab/XS", "lab/topic", max_texts=200, threshold=0.5)
+    >>> report.verdict, report.step
+    ('no', 'headroom')
     """
     started = time.perf_counter()
-    check_number("threshold", threshold, 0.0, 1.0, open_high=True)
+    if threshold is not None and worth is not None:
+        raise ValueError("threshold and worth were both given; give one of them.")
+    if threshold is not None:
+        check_number("threshold", threshold, 0.0, 1.0, open_high=True)
+    if worth is not None:
+        check_number("worth", worth, 0.0)
+    share, budget = parse_trial(trial)
     check_integer("max_texts", max_texts, 1, optional=True)
     check_integer("seed", seed, 0)
     name = str(calibration)
     if name == "auto":
         model_name = getattr(model, "name", model)
         name = "lab" if isinstance(model_name, str) and model_name.startswith("lab/") else "real"
-    cells = load_calibration(name)
-    unknown = sorted(set(leave_out) - set(cells["dataset"]))
-    if unknown:
-        known = ", ".join(sorted(set(cells["dataset"])))
-        raise ValueError(
-            f"The calibration {name} has no dataset {unknown[0]!r}, so it cannot be left out; its datasets are {known}."
-        )
+    recorded = load_calibration(name)
+    _check_left_out(recorded, leave_out)
     data = as_dataset(dataset, "train", text_column=text_column, label_column=label_column)
     data = first_texts(data, max_texts)
-    if len(np.unique(data.labels)) < 2:
-        raise ValueError(f"All {len(data)} texts of {data.name} have one label; at least two classes are needed.")
-    if np.sum(np.bincount(data.labels) >= 2) < 2:
-        raise ValueError(
-            f"{data.name} has {len(data)} texts of {len(np.unique(data.labels))} classes, but a probe needs at least "
-            "two classes with two texts each; give more texts."
-        )
+    _check_classes(data)
     warn_of_shared_texts(data.texts)
+    cells = recorded.cells
     same = (cells["dataset"] == data.name) | (cells["texts"] == data.fingerprint) | cells["dataset"].isin(leave_out)
-    used = cells[~same]
-    if (n_datasets := used["dataset"].nunique()) < MIN_DATASETS:
+    same |= cells["group"].isin(set(cells.loc[same, "group"]))
+    used = recorded.without(same)
+    if (n_datasets := used.cells["group"].nunique()) < MIN_DATASETS:
         raise ValueError(
             f"The calibration {name} has too few datasets: {n_datasets}, besides those that are left out. At least "
             f"{MIN_DATASETS} are needed."
         )
     lm = as_model(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+    modules = None if target_modules is None else tuple(target_modules)
+    lora = replace(recorded.lora, target_modules=modules)
+    settings = [lm.fingerprint, data.fingerprint, max_length, seed, modules, repr(lora)]
+    kept = Measurements(
+        hashlib.sha256(repr(settings).encode()).hexdigest()[:16], None if resume is None else Path(resume)
+    )
 
     def report(step: str, done: int, total: int) -> None:
         if progress is not None:
             progress(step, done, total)
 
-    n_extracted = 0
-
-    def report_texts(n: int) -> None:
-        nonlocal n_extracted
-        n_extracted += n
-        report("reading texts", n_extracted, len(data))
-
-    last = middle_and_last(lm.n_layers)["last"]
-    tokens = tokenize(lm, data, max_length)
-    pass_started = time.perf_counter()
-    extraction = extract(
-        lm, data, layers=(last,), features=(last,), batch_size=batch_size, tokens=tokens, progress=report_texts
-    )
-    pass_seconds = time.perf_counter() - pass_started
-    labels = data.labels[extraction.row_indices]
-    settings = ExperimentConfig()
-    scores = {(s.centered, s.rule): s for s in score_extraction(extraction, settings.spectrum)}
-    predictors = {name: float(getattr(scores[False, "half"], name)) for name in SCORES}
-    predictors["explained"] = scores[True, "half"].explained
-    features = FrozenFeatures(
-        np.asarray(extraction.features[last], float),
-        labels,
+    case = Case(
         lm,
-        [tokens.ids[i] for i in extraction.row_indices],
-        seed,
-        None if target_modules is None else tuple(target_modules),
+        data,
+        max_length=max_length,
+        batch_size=batch_size,
+        seed=seed,
+        target_modules=modules,
+        checkpoint=kept.checkpoint,
+        progress=report,
     )
-    for i, (score, function) in enumerate(TRANSFERABILITY_SCORES.items(), 1):
-        report(LABELS[f"transfer_{score}"], i, len(TRANSFERABILITY_SCORES))
-        try:
-            predictors[f"transfer_{score}"] = function(features)
-        except ProjectionError as error:
-            warnings.warn(f"The {LABELS[f'transfer_{score}']} is left out: {error}", FinetuneWarning, stacklevel=2)
-    available = [column for column in PREDICTORS if column in predictors]
-
-    left_out = tuple(sorted(set(cells.loc[same, "dataset"])))
-    facts = Calibration(
-        name=name,
-        n_cells=len(used),
-        n_datasets=n_datasets,
-        left_out=left_out,
-        mean_gain=float(used["gain"].mean()),
-        performance=calibrate(used, available, seed=seed).performance,
-    )
-    regressor = GainRegressor().fit(used[available].to_numpy(float), used["gain"], used["dataset"])
-    x = np.array([[predictors[column] for column in available]])
-    headroom = predictors["transfer_headroom"]
-    interval = regressor.predict_interval(x, LEVEL)
-    gain, low, high = (min(float(value[0]), headroom) for value in (regressor.predict(x), *interval))
-    distance = float(regressor.distance(x)[0])
-    verdict, reasons = judge(gain, low, high, threshold, headroom, distance, facts)
-    if len(labels) < lm.dimension:
-        reasons = (
-            *reasons,
-            f"{len(labels)} texts are fewer than the {lm.dimension} features of the model, so that a linear predictor "
-            "fits any labels, and the predictors that depend on it are at their limits. Give more texts than features.",
+    pass_started = time.perf_counter()
+    n_texts, labels = len(case.features), case.features.labels
+    kept.values.setdefault("pass_seconds", time.perf_counter() - pass_started)
+    kept.keep()
+    second = kept.values["pass_seconds"] / n_texts  # for one text
+    lora_seconds = finetuning_cost(lora, n_texts, 0) * second
+    least = DEFAULT_THRESHOLD if threshold is None else threshold
+    if worth is not None:
+        least = min(1.0, worth * lora_seconds / 3600)
+    while share and trial_cost(lora, share, n_texts) * second > budget:
+        share = max((shorter for shorter in TRIALS if shorter < share), default=0.0)
+    notes = []
+    steps = used.steps(n_texts)
+    if n_texts < lm.dimension:
+        notes.append(
+            f"{n_texts} texts are fewer than the {lm.dimension} features of the model, so that a linear predictor "
+            "fits any labels. Predictors of the frozen model are not used; give more texts than features."
         )
-        verdict = verdict if headroom < threshold else "unknown"
-    assert settings.lora is not None
+        steps = tuple(step for step in steps if step.source == "trial")
+    try:
+        projections = modules or attention_projections(lm.model)
+    except ProjectionError as error:
+        notes.append(f"Neither gradients nor a trial run: {error}")
+        steps = tuple(step for step in steps if step.source in ("features", "tokens"))
+        projections = ()
+    if share and not any(step.source == "trial" for step in steps) and projections:
+        notes.append(f"No trial run was made: the calibration {name} has no trial runs to compare it with.")
+    advisor = Advisor(used.cells, steps, seed=seed)
+    values = _Values(case, lora, kept, report)
+    advice = advisor.advise(values, threshold=least, trial=share)
+    for predictor, entry in PREDICTORS.items():
+        if entry.source == "features":
+            values(predictor)
+    if kept.trial and kept.trial[-1].step:
+        whole = finetuning_cost(lora, n_texts, 0) - n_texts
+        last = kept.trial[-1]
+        lora_seconds = second * n_texts + last.seconds * whole / trial_cost(lora, last.step / lora.max_steps, n_texts)
+    measured = {**{k: v for k, v in kept.values.items() if k in PREDICTORS}, **trial_values(kept.trial, lora.max_steps)}
+    facts = CalibrationFacts(
+        name=name,
+        n_runs=len(used.cells),
+        n_datasets=used.cells["dataset"].nunique(),
+        models=tuple(sorted(set(used.cells["model"]))),
+        n_parameters=(int(used.cells["n_parameters"].min()), int(used.cells["n_parameters"].max())),
+        left_out=tuple(sorted(set(cells.loc[same, "dataset"]))),
+        gain=advisor.median,
+        gain_low=advisor.low,
+        gain_high=advisor.high,
+        steps=tuple(map(StepSkill.of, advisor.steps)),
+    )
+    sizes = {
+        "n_parameters": lm.model.num_parameters(),
+        "n_features": lm.dimension,
+        "n_texts": n_texts,
+        "n_classes": len(np.unique(labels)),
+    }
     return PrescreenReport(
+        verdict=advice.answer,
+        reason=_reason(advice, least, measured["headroom"], n_texts),
+        gain=advice.gain,
+        gain_low=advice.low,
+        gain_high=advice.high,
+        interval="calibrated" if advice.has_skill else "spread",
+        level=advisor.level,
+        threshold=least,
+        step=advice.step,
+        columns=advice.columns,
+        notes=(*notes, *_outside(sizes, used.cells, advice.outside)),
+        command=_next_command(advice, model, dataset, kept.trial, recorded.has_trials and bool(projections)),
         model=lm.name,
         dataset=data.name,
-        n_texts=len(labels),
-        n_classes=len(np.unique(labels)),
-        n_features=lm.dimension,
-        majority=float(np.bincount(labels).max() / len(labels)),
-        probe_accuracy=1.0 - headroom,
-        predictors=predictors,
-        percentiles={column: float((used[column] < value).mean()) for column, value in predictors.items()},
-        gain=gain,
-        gain_low=low,
-        gain_high=high,
-        level=LEVEL,
-        distance=distance,
+        majority=float(np.bincount(labels).max() / n_texts),
+        probe_accuracy=1.0 - measured["headroom"],
+        layers={str(layer): accuracy for layer, accuracy in case.layer_accuracy.items()},
+        predictors=measured,
+        percentiles={c: float((used.cells[c] < v).mean()) for c, v in measured.items() if c in used.cells},
+        trial=tuple(kept.trial),
         calibration=facts,
         seconds=time.perf_counter() - started,
-        lora_seconds=finetuning_cost(settings.lora, len(data), 0) * pass_seconds / len(data),
-        threshold=threshold,
-        verdict=verdict,
-        reasons=reasons,
+        lora_seconds=lora_seconds,
+        trial_seconds=trial_cost(lora, 0.1, n_texts) * second,
         provenance=provenance(
             model=lm.name,
             model_fingerprint=lm.fingerprint,
@@ -436,76 +602,124 @@ def prescreen(
             dataset=data.name,
             dataset_fingerprint=data.fingerprint,
             max_texts=max_texts,
-            max_length=extraction.max_length,
-            n_truncated=extraction.n_truncated,
+            max_length=case.extraction.max_length,
+            n_truncated=case.extraction.n_truncated,
             seed=seed,
             device=str(lm.model.device),
             dtype=str(lm.model.dtype).removeprefix("torch."),
+            lora=asdict(lora),
         ),
+        **sizes,
     )
 
 
-def judge(
-    gain: float, low: float, high: float, threshold: float, headroom: float, distance: float, facts: Calibration
-) -> tuple[str, tuple[str, ...]]:
-    """Derive a verdict from a prediction, its interval, and the accuracy of the calibration.
+def _check_left_out(recorded: Calibration, leave_out: Sequence[str]) -> None:
+    if unknown := sorted(set(leave_out) - set(recorded.cells["dataset"])):
+        known = ", ".join(sorted(set(recorded.cells["dataset"])))
+        raise ValueError(
+            f"The calibration {recorded.name} has no dataset {unknown[0]!r}, so it cannot be left out; its datasets "
+            f"are {known}."
+        )
+
+
+def _check_classes(data: TextDataset) -> None:
+    if len(np.unique(data.labels)) < 2:
+        raise ValueError(f"All {len(data)} texts of {data.name} have one label; at least two classes are needed.")
+    if np.sum(np.bincount(data.labels) >= 2) < 2:
+        raise ValueError(
+            f"{data.name} has {len(data)} texts of {len(np.unique(data.labels))} classes, but a probe needs at least "
+            "two classes with two texts each; give more texts."
+        )
+
+
+def _reason(advice: Advice, threshold: float, headroom: float, n_texts: int) -> str:
+    """One sentence that explains a verdict."""
+    if advice.step == "headroom":
+        limit = _points(headroom_limit(headroom, n_texts))
+        return (
+            f"The probe gets {_points(headroom)}% of the texts wrong (at most {limit}%, by a 95% limit), which leaves "
+            f"less to gain than the threshold of {_points(threshold)} points."
+        )
+    if not advice.has_skill:
+        return (
+            "No step that was made predicts the gains of left-out datasets better than their median, so that only the "
+            "spread of the recorded gains is known."
+        )
+    predictors = " and ".join(LABELS[column] for column in advice.columns)
+    interval = f"{_points(advice.low)} to {_points(advice.high)} points"
+    place = {
+        "yes": "lies above the threshold",
+        "no": "lies below the threshold",
+        "open": "contains the threshold",
+    }[advice.answer]
+    return f"The interval from the {advice.step} ({predictors}), {interval}, {place} of {_points(threshold)} points."
+
+
+def _outside(sizes: Mapping[str, float], cells: pd.DataFrame, predictors: Sequence[str]) -> Iterator[str]:
+    """Sentences on sizes and predictors outside the recorded runs."""
+    for name, label in SIZES.items():
+        if name in cells:
+            low, high = cells[name].min(), cells[name].max()
+            if not low / FAR <= sizes[name] <= high * FAR:
+                yield (
+                    f"This case has {sizes[name]:,} {label}, the recorded runs {low:,} to {high:,}. Whether they "
+                    "predict it is not known."
+                )
+    for name in predictors:
+        yield f"The {LABELS[name]} lies outside the recorded runs, so that it was not used to predict."
+
+
+def _next_command(advice: Advice, model: Any, dataset: Any, trial: Sequence[CurvePoint], can_try: bool) -> str:
+    """The command to run next, or what to do if there is none."""
+    if advice.answer == "no":
+        return "Stop here: train a linear classifier on the frozen features."
+    if not isinstance(model, (str, Path)) or not isinstance(dataset, (str, Path)):
+        return (
+            "prescreen(..., trial='10%')" if advice.answer == "open" and not trial else "finetune(model, train, test)"
+        )
+    names = f"{shlex.quote(str(model))} {shlex.quote(str(dataset))}"
+    if advice.answer == "open" and can_try and not trial:
+        return f"ntps prescreen {names} --trial 10%"
+    if Path(str(dataset)).is_file():
+        return "Put train.csv and test.csv into a folder, and run ntps benchmark on it."
+    profile = "lab" if str(model).startswith("lab/") else "declared"
+    return (
+        f"ntps benchmark --profile {profile} --models {shlex.quote(str(model))} --datasets {shlex.quote(str(dataset))}"
+    )
+
+
+def compare(reports: Iterable[PrescreenReport]) -> pd.DataFrame:
+    """Tabulate several reports, the largest expected gain first.
 
     Parameters
     ----------
-    gain, low, high : float
-        Predicted gain and its interval.
-    threshold : float
-        Smallest gain that makes LoRA worthwhile.
-    headroom : float
-        Error of the probe, an upper bound of the gain.
-    distance : float
-        Distance of the case from the calibration, 0 to 1.
-    facts : Calibration
+    reports : iterable of PrescreenReport
 
     Returns
     -------
-    verdict : {"yes", "no", "open", "unknown"}
-    reasons : tuple of str
-        Sentences that explain it.
+    DataFrame
+        ``model``, ``dataset``, ``verdict``, ``probe_accuracy``, ``gain``, ``gain_low``, ``gain_high``, ``interval``,
+        ``lora_minutes``, and ``points_per_hour``, the expected gain divided by the duration of LoRA.
+
+    Examples
+    --------
+    >>> reports = [prescreen("lab/XS", name, max_texts=150) for name in ("lab/topic", "lab/tense")]
+    >>> compare(reports).shape
+    (2, 10)
     """
-
-    def points(value: float) -> str:
-        return f"{100 * value:.1f}"
-
-    reasons = []
-    if headroom < threshold:
-        reasons.append(
-            f"The probe is wrong on {points(headroom)}% of the texts, so no finetuning can gain more than "
-            f"{points(headroom)} points of accuracy, which is less than the threshold of {points(threshold)}."
-        )
-        return "no", tuple(reasons)
-    interval = f"{points(low)} to {points(high)} points (80% interval)"
-    performance = facts.performance
-    if not facts.predicts:
-        reasons.append(
-            "On datasets that were left out of the calibration, these predictors are not reliably better than the "
-            f"mean gain: their error is {100 * (1 - performance.skill):.0f}% of its error (95% interval "
-            f"{100 * (1 - performance.skill_high):.0f}% to {100 * (1 - performance.skill_low):.0f}%)."
-        )
-        reasons.append(f"Read {interval} as the usual range of gains, not as a forecast for this case.")
-    else:
-        reasons.append(
-            "On datasets that were left out of the calibration, the predictions have a mean error of "
-            f"{points(performance.mean_error)} points, {100 * performance.skill:.0f}% less than the mean gain has."
-        )
-        reasons.append(f"The expected gain is {points(gain)} points, {interval}.")
-    reasons.append(f"The headroom of the probe is {points(headroom)} points of accuracy.")
-    if distance >= 0.95:
-        reasons.append(
-            f"This case is at the edge of the calibration or outside it: {100 * distance:.0f}% of its cells are nearer "
-            "to its mean. The interval may be too narrow."
-        )
-    if not facts.predicts:
-        verdict = "unknown"
-    elif low > threshold:
-        verdict = "yes"
-    elif high < threshold:
-        verdict = "no"
-    else:
-        verdict = "open"
-    return verdict, tuple(reasons)
+    rows = [
+        {
+            "model": one.model,
+            "dataset": one.dataset,
+            "verdict": one.verdict,
+            "probe_accuracy": one.probe_accuracy,
+            "gain": one.gain,
+            "gain_low": one.gain_low,
+            "gain_high": one.gain_high,
+            "interval": one.interval,
+            "lora_minutes": one.lora_seconds / 60,
+            "points_per_hour": 100 * one.gain / (one.lora_seconds / 3600),
+        }
+        for one in reports
+    ]
+    return pd.DataFrame(rows).sort_values("gain", ascending=False, ignore_index=True, kind="stable")

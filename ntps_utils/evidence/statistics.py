@@ -754,8 +754,8 @@ class HeldOutPerformance:
     mean_error : float
         Mean absolute error.
     skill : float
-        ``1 - error / baseline error``, where the baseline predicts the mean of the other
-        groups; at zero or below the predictors are of no use.
+        ``1 - error / baseline error`` of mean absolute errors, where the baseline predicts the median
+        of the other groups; at zero or below the predictors are of no use.
     skill_low, skill_high : float
         95% interval of the skill, from resampling groups.
     coverage : float
@@ -839,17 +839,66 @@ def left_out_skill(
     >>> left_out_skill(np.arange(12.0)[:, None], np.arange(12.0), np.repeat(range(6), 2)).low > 0.5
     True
     """
-    y, (names, group_of) = np.asarray(y, dtype=float), np.unique(np.asarray(groups), return_inverse=True)
-    medians = np.array([np.median(y[group_of != g]) for g in range(len(names))])
-    sums = np.array(
-        [
-            np.bincount(group_of, weights=np.abs(predicted - y))
-            for predicted in (predict_left_out(x, y, groups), medians[group_of])
-        ]
+    y = np.asarray(y, dtype=float)
+    errors, baseline_errors = (
+        np.abs(predicted - y) for predicted in (predict_left_out(x, y, groups), left_out_medians(y, groups))
     )
-    drawn = np.random.default_rng(seed).integers(0, len(names), size=(n_resamples, len(names)))
-    samples = _skill(sums[0, drawn], sums[1, drawn])
-    return Estimate.from_resamples(float(_skill(sums[0], sums[1])), samples)
+    return cluster_skill(errors, baseline_errors, groups, n_resamples=n_resamples, seed=seed)
+
+
+def left_out_medians(y: ArrayLike, groups: Sequence[Any]) -> Array:
+    """Predict the gains of every group by the median of the other groups.
+
+    The median has the smallest absolute error of all constants, so that it is the baseline for absolute errors.
+
+    Parameters
+    ----------
+    y : (n,) array_like
+        Gains.
+    groups : sequence of n
+        Rows that are left out together.
+
+    Returns
+    -------
+    (n,) float64
+
+    Examples
+    --------
+    >>> left_out_medians([1.0, 2.0, 3.0, 10.0], ["a", "b", "c", "c"]).tolist()
+    [3.0, 3.0, 1.5, 1.5]
+    """
+    y, (names, group_of) = np.asarray(y, dtype=float), np.unique(np.asarray(groups), return_inverse=True)
+    return np.array([np.median(y[group_of != g]) for g in range(len(names))])[group_of]
+
+
+def cluster_skill(
+    errors: ArrayLike, baseline_errors: ArrayLike, groups: Sequence[Any], *, n_resamples: int = 2000, seed: int = 0
+) -> Estimate:
+    """Compare absolute errors with those of a baseline; the interval comes from resampling groups.
+
+    Parameters
+    ----------
+    errors, baseline_errors : (n,) array_like
+        Absolute errors of the same rows. They are resampled, and nothing is fitted anew.
+    groups : sequence of n
+        Rows that are resampled together.
+    n_resamples, seed : int
+        Number of bootstrap resamples of groups, and their random seed.
+
+    Returns
+    -------
+    Estimate
+        One minus the ratio of the sums of errors.
+
+    Examples
+    --------
+    >>> cluster_skill([1.0, 1.0, 2.0], [2.0, 4.0, 2.0], ["a", "b", "c"]).value
+    0.5
+    """
+    group_of = np.unique(np.asarray(groups), return_inverse=True)[1]
+    sums = np.array([np.bincount(group_of, weights=np.asarray(e, float)) for e in (errors, baseline_errors)])
+    drawn = np.random.default_rng(seed).integers(0, sums.shape[1], size=(n_resamples, sums.shape[1]))
+    return Estimate.from_resamples(float(_skill(*sums)), _skill(sums[0, drawn], sums[1, drawn]))
 
 
 def predict_held_out(
@@ -862,7 +911,7 @@ def predict_held_out(
     n_resamples: int = 2000,
     seed: int = 0,
 ) -> HeldOut:
-    """Predict the gains of every group from the other groups, and compare with their mean.
+    """Predict the gains of every group from the other groups, and compare with their median.
 
     Parameters
     ----------
@@ -906,23 +955,13 @@ def predict_held_out(
         model = GainRegressor().fit(x[rest], y[rest], inner_groups[rest])
         predicted[left_out] = model.predict(x[left_out])
         low[left_out], high[left_out] = model.predict_interval(x[left_out], level)
-    baseline = cross_val_predict(DummyRegressor(), x, y, groups=group_of, cv=LeaveOneGroupOut())
-    errors, baseline_errors = np.abs(predicted - y), np.abs(baseline - y)
-    group_sums = [np.bincount(group_of, weights=values) for values in (errors, baseline_errors)]
-    interval = stats.bootstrap(
-        group_sums,
-        _skill,
-        paired=True,
-        vectorized=True,
-        n_resamples=n_resamples,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
+    errors = np.abs(predicted - y)
+    skill = cluster_skill(errors, np.abs(left_out_medians(y, groups) - y), groups, n_resamples=n_resamples, seed=seed)
     performance = HeldOutPerformance(
         mean_error=float(errors.mean()),
-        skill=float(_skill(errors, baseline_errors)),
-        skill_low=float(interval.low),
-        skill_high=float(interval.high),
+        skill=skill.value,
+        skill_low=skill.low,
+        skill_high=skill.high,
         coverage=float(np.mean((low <= y) & (y <= high))),
         width=float(np.mean(high - low)),
     )

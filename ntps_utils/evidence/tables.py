@@ -16,7 +16,6 @@ from ntps_utils._utils.provenance import provenance
 from ntps_utils._utils.validation import check_choice
 from ntps_utils.evidence.experiment import ExperimentConfig, ExperimentResult, cell_frame, score_frame
 from ntps_utils.evidence.store import Store
-from ntps_utils.theory.score import SCORES
 
 RECORDED = ("lab", "real", "control", "rehearsal")
 """Names of the tables that ship with the library, see :func:`load_recorded`."""
@@ -25,13 +24,13 @@ CELL = ["model", "dataset"]
 """The columns that identify a cell: a pair of a model and a dataset."""
 
 PRIMARY = "place == 'last' and rule == 'half' and not centered"
-"""The setting that is fixed in advance: last layer, half of the features, second moments.
+"""The setting that is fixed in advance for the paper's score: last layer, half of the features, second moments.
 
 A query for :func:`score_table`: ``scores.query(PRIMARY)``.
 """
 
 PRIMARY_CENTERED = "place == 'last' and rule == 'half' and centered"
-"""The same with covariances in place of second moments."""
+"""The same with covariances, for the metric-matched and the task-weighted score."""
 
 
 def cell_table(results: Iterable[ExperimentResult]) -> pd.DataFrame:
@@ -44,22 +43,35 @@ def cell_table(results: Iterable[ExperimentResult]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        The columns of :meth:`~ntps_utils.evidence.experiment.ExperimentResult.to_row`; ``ntps``,
-        ``ntps_metric`` and ``ntps_task`` before and (``_after``) after LoRA; ``explained``, the
-        fraction of the targets' variance that a linear predictor explains on the training texts.
+        The columns of :meth:`~ntps_utils.evidence.experiment.ExperimentResult.to_row`; ``ntps`` from second
+        moments, ``ntps_metric`` and ``ntps_task`` from covariances, before and (``_after``) after LoRA, with
+        ``_test`` from test texts, and with the name of a control such as ``_pca_s`` for its subspace;
+        ``explained``, the fraction of the targets' variance that a linear predictor explains on the training texts.
     """
     results = list(results)
-    table = cell_frame(results)
-    before = score_frame(results)
-    centered = before.query(PRIMARY_CENTERED)
-    explained = centered.assign(explained=centered["trace_b"] / centered["trace_y"])
-    table = table.merge(before.query(PRIMARY)[[*CELL, *SCORES]], on=CELL).merge(
-        explained[[*CELL, "explained"]], on=CELL
-    )
+    table = cell_frame(results).merge(_primary_scores(score_frame(results, controls=True)), on=CELL)
     if all(result.scores_after for result in results):
-        after = score_frame(results, "after").query(PRIMARY)[[*CELL, *SCORES]]
-        table = table.merge(after.rename(columns={name: f"{name}_after" for name in SCORES}), on=CELL)
+        after = _primary_scores(score_frame(results, "after", controls=True)).drop(columns="explained")
+        table = table.merge(after.rename(columns=lambda name: name if name in CELL else f"{name}_after"), on=CELL)
     return table
+
+
+def _primary_scores(scores: pd.DataFrame) -> pd.DataFrame:
+    """The scores at the primary setting, one row per cell."""
+    last = scores.query("place == 'last' and rule == 'half'")
+    columns = {}
+    for (split, subspace, centered), rows in last.groupby(["split", "subspace", "centered"]):
+        end = "" if split == "train" else "_test"
+        if subspace != "next_token":
+            end = f"_{subspace}{end}"
+        rows = rows.set_index(CELL)
+        if not centered:
+            columns[f"ntps{end}"] = rows["ntps"]
+        else:
+            columns |= {f"{name}{end}": rows[name] for name in ("ntps_metric", "ntps_task")}
+        if centered and not end:
+            columns["explained"] = rows["trace_b"] / rows["trace_y"]
+    return pd.DataFrame(columns).reset_index()
 
 
 def score_table(results: Iterable[ExperimentResult]) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Checks of the exercises of chapters 12 to 14."""
+"""Checks of the exercises of chapters 11 to 14."""
 
 from __future__ import annotations
 
@@ -8,6 +8,57 @@ from typing import Any
 import numpy as np
 
 from ntps_utils.exercises._answers import MistakeError, call, compare, exercise
+
+
+@exercise("11.1")
+def _decide(answer: Any) -> str:
+    cases = {
+        (0.02, 0.10, 0.01): "yes",
+        (0.02, 0.10, 0.15): "no",
+        (-0.01, 0.05, 0.01): "open",
+        (0.01, 0.05, 0.01): "yes",
+    }
+    for (low, high, threshold), right in cases.items():
+        value = call(answer, low, high, threshold, of="(low, high, threshold)")
+        if value not in ("yes", "no", "open"):
+            raise MistakeError(f"The answer must be 'yes', 'no' or 'open', got {value!r}.")
+        if value == right:
+            continue
+        interval = f"From {low} to {high} with the threshold {threshold}"
+        if right == "open":
+            raise MistakeError(f"{interval}, both answers are possible: the interval contains the threshold.")
+        if value == "open":
+            raise MistakeError(f"{interval}, the whole interval lies on one side.")
+        raise MistakeError(f"{interval}, the answer is {right!r}: compare the end that is nearer to the threshold.")
+    return "The expected gain alone decides nothing."
+
+
+@exercise("11.2")
+def _limit(answer: Any) -> str:
+    for headroom, n in ((0.01, 1000), (0.02, 50)):
+        error = (headroom * (1 - headroom) / n) ** 0.5
+        mistakes = {
+            "This is the lower limit.": headroom - 1.645 * error,
+            "This is the standard error; add 1.645 of it to the headroom.": error,
+            "Divide by n under the root: the standard error falls with the root of n.": headroom
+            + 1.645 * (headroom * (1 - headroom)) ** 0.5 / n,
+            "A limit on one side takes 1.645 standard errors, not 1.96.": headroom + 1.96 * error,
+        }
+        value = call(answer, headroom, n, of="(headroom, n)")
+        compare(value, headroom + 1.645 * error, "The limit", mistakes, rtol=1e-3)
+    return "From 50 texts, a headroom of two points does not exclude a gain of five."
+
+
+@exercise("11.3")
+def _exchange(answer: Any) -> str:
+    for rate, minutes in ((2.0, 9.0), (10.0, 90.0)):
+        mistakes = {
+            "The rate is for an hour: divide the minutes by 60.": rate * minutes,
+            "A longer run must bring more, not less.": rate * 60 / minutes,
+            "This is what an hour must bring, whatever the run takes.": rate,
+        }
+        compare(call(answer, rate, minutes, of="(rate, minutes)"), rate * minutes / 60, "The threshold", mistakes)
+    return "At two points an hour, a run of nine minutes must bring 0.3 points."
 
 
 @exercise("12.1")

@@ -527,12 +527,10 @@ def finetune(
     training_rows, validation_rows = _split(train.labels, config)
     run = _FinetuneRun(model, train.n_classes, config)
     run.prepare(ids, train.labels, training_rows, _checked_features(features, model, train, test))
-    attempts = []
-    for rate in config.learning_rates:
-        with _random_state(config.seed, run.device):  # for dropout
-            attempts.append(
-                run.train(rate, ids, train.labels, training_rows, validation_rows, progress, test_last_step)
-            )
+    attempts = [_Attempt(rate) for rate in config.learning_rates]
+    for attempt in attempts:
+        for _ in run.train(attempt, ids, train.labels, training_rows, validation_rows, progress, test_last_step):
+            pass
     finite = [attempt for attempt in attempts if not attempt.diverged]
     if not finite:
         raise ValueError(f"The loss diverged for every learning rate of {config.learning_rates}; try lower ones.")
@@ -576,14 +574,14 @@ def trial_run(
     train: TextDataset,
     config: FinetuneConfig,
     *,
-    n_steps: int,
-    max_seconds: float | None = None,
     train_tokens: Tokens | None = None,
     max_length: int | None = None,
     features: NDArray[np.floating] | None = None,
     progress: Callable[[int], None] | None = None,
-) -> tuple[CurvePoint, ...]:
-    """Make the first steps of a finetuning run, with the learning rates of the whole run.
+) -> Iterator[CurvePoint]:
+    """Make a finetuning run step by step, and yield its evaluations while it goes on.
+
+    The run stops where the caller stops to ask for evaluations.
 
     Parameters
     ----------
@@ -593,10 +591,6 @@ def trial_run(
         Training texts; a share of them is the validation split.
     config : FinetuneConfig
         Settings of the whole run, with one learning rate, a validation split, and adapters or all weights.
-    n_steps : int
-        Number of steps, at most ``config.max_steps``.
-    max_seconds : float, optional
-        Time of training after which to stop earlier, evaluations included.
     train_tokens, max_length
         See :func:`finetune`.
     features : (n_train, d) array, optional
@@ -604,17 +598,15 @@ def trial_run(
     progress : callable, optional
         Called with 1 after every training step.
 
-    Returns
-    -------
-    tuple of CurvePoint
-        The evaluations of the settings up to there, and one after the last step that was made: the
-        beginning of the curve of the whole run.
+    Yields
+    ------
+    CurvePoint
+        The curve of the whole run.
 
     Raises
     ------
     ValueError
-        If the settings have no trial run, ``n_steps`` is out of range, the loss diverged, or the texts
-        cannot be used, see :func:`finetune`.
+        If the settings have no trial run, the loss diverged, or the texts cannot be used, see :func:`finetune`.
 
     Examples
     --------
@@ -622,14 +614,10 @@ def trial_run(
     >>> from ntps_utils.models.loading import load_model
     >>> model, train = load_model("lab/XS", dtype="float32"), load_texts("lab/topic").head(100)
     >>> config = FinetuneConfig(max_steps=100, eval_steps=(2, 10), learning_rates=(1e-3,))
-    >>> [point.step for point in trial_run(model, train, config, n_steps=4)]
-    [0, 2, 4]
+    >>> run = trial_run(model, train, config)
+    >>> [next(run).step, next(run).step]  # two of the 100 steps are made
+    [0, 2]
     """
-    check_integer("n_steps", n_steps, 1)
-    if n_steps > config.max_steps:
-        raise ValueError(f"n_steps must be at most the {config.max_steps} steps of the whole run, got {n_steps}.")
-    if max_seconds is not None:
-        check_number("max_seconds", max_seconds, 0.0)
     if len(config.learning_rates) != 1 or config.validation == 0.0 or config.method == "frozen":
         raise ValueError(
             "A trial run needs one learning rate, a validation split, and the method 'lora' or 'full'; got "
@@ -639,21 +627,17 @@ def trial_run(
     ids = tokens_of(model, train, train_tokens, max_length).ids
     _check_tokens(train, ids)
     given = None if features is None else (features, features)
-    training_rows, validation_rows = _split(train.labels, config)
-    run = _FinetuneRun(model, train.n_classes, config)
-    run.prepare(ids, train.labels, training_rows, _checked_features(given, model, train, train))
-    started = time.perf_counter()
+    checked = _checked_features(given, model, train, train)
+    rows = _split(train.labels, config)
 
-    def stop(step: int) -> bool:
-        return step >= n_steps or (max_seconds is not None and time.perf_counter() - started >= max_seconds)
+    def points() -> Iterator[CurvePoint]:
+        run, attempt = _FinetuneRun(model, train.n_classes, config), _Attempt(config.learning_rates[0])
+        run.prepare(ids, train.labels, rows[0], checked)
+        yield from run.train(attempt, ids, train.labels, *rows, progress)
+        if attempt.diverged:
+            raise ValueError(f"The loss diverged at the learning rate {attempt.rate}; try a lower one.")
 
-    with _random_state(config.seed, run.device):
-        attempt = run.train(
-            config.learning_rates[0], ids, train.labels, training_rows, validation_rows, progress, False, stop
-        )
-    if attempt.diverged:
-        raise ValueError(f"The loss diverged at the learning rate {config.learning_rates[0]}; try a lower one.")
-    return tuple(attempt.curve)
+    return points()
 
 
 @dataclass(frozen=True)
@@ -869,17 +853,16 @@ class _FinetuneRun:
 
     def train(
         self,
-        rate: float,
+        attempt: _Attempt,
         ids: Sequence[Sequence[int]],
         labels: NDArray[np.int64],
         training_rows: NDArray[np.intp],
         validation_rows: NDArray[np.intp],
-        progress: Callable[[int], None] | None,
-        keep_last: bool,
-        stop: Callable[[int], bool] | None = None,
-    ) -> _Attempt:
-        """Train under one learning rate, until ``stop`` returns true for a number of steps."""
-        config, attempt = self.config, _Attempt(rate)
+        progress: Callable[[int], None] | None = None,
+        keep_last: bool = False,
+    ) -> Iterator[CurvePoint]:
+        """Train under the learning rate of ``attempt``, fill it, and yield the points of its curve."""
+        config = self.config
         self.restore(self.start)
         targets = torch.as_tensor(labels, device=self.device)
         optimizer = _optimizer(config, self.trainable)
@@ -906,32 +889,31 @@ class _FinetuneRun:
                 attempt.score, attempt.n_steps, attempt.weights = score, step, self._weights()
             return better
 
-        if config.warm_head and len(validation_rows):
-            evaluate(0)
-        n_without_improvement, patience = 0, config.early_stopping_patience or math.inf
-        for step, rows in enumerate(_batches(training_rows, [len(row) for row in ids], config)):
-            for group in optimizer.param_groups:
-                group["lr"] = config.rate(rate, step)
-            self.body.train()
-            optimizer.zero_grad()
-            losses.append(self._backward(rows, ids, targets))
-            if not math.isfinite(losses[-1]):
-                attempt.diverged = True
-                return attempt
-            norms.append(torch.nn.utils.clip_grad_norm_(self.trainable, 1.0))
-            optimizer.step()
-            n_steps = step + 1
-            if progress is not None:
-                progress(1)
-            stopped = stop is not None and stop(n_steps)
-            if (stopped or n_steps in evaluations) and (len(validation_rows) or n_steps == config.max_steps):
-                n_without_improvement = 0 if evaluate(n_steps) else n_without_improvement + 1
-                if n_without_improvement >= patience:
-                    break
-            if stopped:
-                break
+        with _random_state(config.seed, self.device):  # for dropout
+            if config.warm_head and len(validation_rows):
+                evaluate(0)
+                yield attempt.curve[-1]
+            n_without_improvement, patience = 0, config.early_stopping_patience or math.inf
+            for step, rows in enumerate(_batches(training_rows, [len(row) for row in ids], config)):
+                for group in optimizer.param_groups:
+                    group["lr"] = config.rate(attempt.rate, step)
+                self.body.train()
+                optimizer.zero_grad()
+                losses.append(self._backward(rows, ids, targets))
+                if not math.isfinite(losses[-1]):
+                    attempt.diverged = True
+                    return
+                norms.append(torch.nn.utils.clip_grad_norm_(self.trainable, 1.0))
+                optimizer.step()
+                n_steps = step + 1
+                if progress is not None:
+                    progress(1)
+                if n_steps in evaluations and (len(validation_rows) or n_steps == config.max_steps):
+                    n_without_improvement = 0 if evaluate(n_steps) else n_without_improvement + 1
+                    yield attempt.curve[-1]
+                    if n_without_improvement >= patience:
+                        break
         attempt.last_weights = self._weights() if keep_last else []
-        return attempt
 
     def _backward(
         self, rows: NDArray[np.intp], ids: Sequence[Sequence[int]], targets: torch.Tensor, n: int | None = None

@@ -19,8 +19,7 @@ from sklearn.model_selection import StratifiedKFold, cross_val_score
 from sklearn.pipeline import Pipeline, make_pipeline
 from torch.nn.functional import cross_entropy
 
-from ntps_utils._utils.validation import check_integer
-from ntps_utils.models.extraction import batch_overhead, hidden_states, length_batches, mean_pool, pad_batch
+from ntps_utils.models.extraction import batch_overhead, hidden_states, length_batches, mean_pool
 from ntps_utils.models.loading import CausalModel, evaluation_mode
 from ntps_utils.models.probes import logistic_probe
 from ntps_utils.theory.linear import Array
@@ -35,7 +34,7 @@ QUERY_PENALTIES = (1e-3, 1e-2, 1e-1)
 
 @dataclass(frozen=True, eq=False)
 class TokenFeatures:
-    """Features of every token of labeled texts under a frozen model, and means of several layers.
+    """Features of every token of labeled texts under a frozen model.
 
     Attributes
     ----------
@@ -43,15 +42,12 @@ class TokenFeatures:
         Last layer, with texts padded to the longest one.
     mask : (n, t) bool tensor
         Which tokens exist.
-    layers : (n, l, d) float64
-        Means over tokens of l layers at equal distances, the last of which is the last layer.
     labels : (n,) int64
         Class numbers.
     """
 
     tokens: torch.Tensor
     mask: torch.Tensor
-    layers: Array
     labels: Labels
 
 
@@ -60,10 +56,9 @@ def token_features(
     ids: Sequence[Sequence[int]],
     labels: NDArray[np.integer[Any]],
     *,
-    n_layers: int = 4,
     progress: Callable[[int], None] | None = None,
 ) -> TokenFeatures:
-    """Compute the features of every token in one pass over the texts.
+    """Compute the features of every token in the last layer, in one pass over the texts.
 
     Memory is n times t times d numbers of 4 bytes, with the t tokens of the longest text.
 
@@ -73,8 +68,6 @@ def token_features(
     ids : sequence of n sequences of int
         Token ids of each text, at least one.
     labels : (n,) array of int
-    n_layers : int
-        Number of layers to average over tokens, at least 1.
     progress : callable, optional
         Called with the number of texts of each batch.
 
@@ -94,32 +87,24 @@ def token_features(
     >>> token_features(load_model("lab/XS"), [[5, 6, 7], [8]], np.array([0, 1])).tokens.shape
     torch.Size([2, 3, 32])
     """
-    check_integer("n_layers", n_layers, 1)
     if len(ids) != len(labels):
         raise ValueError(f"ids must have one list of tokens for each of {len(labels)} texts, got {len(ids)}.")
     if not len(ids) or any(len(row) == 0 for row in ids):
         raise ValueError(
             "A text has no token, or there are no texts; select the texts that Extraction.row_indices lists."
         )
-    last = model.n_layers - 1
-    places = sorted({round(last * (i + 1) / n_layers) for i in range(n_layers)})
     longest = max(map(len, ids))
     tokens = torch.zeros(len(ids), longest, model.dimension)
     mask = torch.zeros(len(ids), longest, dtype=torch.bool)
-    means = np.empty((len(ids), len(places), model.dimension))
     with evaluation_mode(model.model), torch.inference_mode():
         for batch in length_batches(ids, range(len(ids)), BATCH, overhead=batch_overhead(model)):
-            rows = [ids[i] for i in batch]
-            present = pad_batch(rows, model.model.device)[1]
-            states = hidden_states(model, rows)
-            chosen = [states[place].float() for place in places]
-            length = present.shape[1]
-            tokens[batch, :length] = chosen[-1].cpu()
-            mask[batch, :length] = present.bool().cpu()
-            means[batch] = torch.stack([mean_pool(layer, present) for layer in chosen], 1).cpu().double().numpy()
+            last = hidden_states(model, [ids[i] for i in batch])[-1].float().cpu()
+            length = last.shape[1]
+            tokens[batch, :length] = last
+            mask[batch, :length] = torch.arange(length) < torch.tensor([[len(ids[i])] for i in batch])
             if progress is not None:
                 progress(len(batch))
-    return TokenFeatures(tokens, mask, means, np.asarray(labels, np.int64))
+    return TokenFeatures(tokens, mask, np.asarray(labels, np.int64))
 
 
 def bag_of_words() -> Pipeline:
@@ -171,12 +156,15 @@ def bag_of_words_accuracy(texts: Sequence[str], labels: Labels, *, seed: int = 0
     return float(cross_val_score(bag_of_words(), list(texts), labels, cv=folds, error_score="raise").mean())
 
 
-def multi_layer_accuracy(features: TokenFeatures, *, seed: int = 0) -> float:
+def multi_layer_accuracy(layers: Sequence[NDArray[np.floating]], labels: Labels, *, seed: int = 0) -> float:
     """Compute the cross-validated accuracy of a logistic probe of the mean tokens of several layers at once.
 
     Parameters
     ----------
-    features : TokenFeatures
+    layers : sequence of (n, d) arrays
+        Text features of each layer.
+    labels : (n,) int64
+        Class numbers; each class has at least two texts.
     seed : int
         Random seed for folds.
 
@@ -188,13 +176,12 @@ def multi_layer_accuracy(features: TokenFeatures, *, seed: int = 0) -> float:
     Examples
     --------
     >>> import numpy as np
-    >>> from ntps_utils.models.loading import load_model
-    >>> data = token_features(load_model("lab/XS"), [[5, 6], [5, 7], [8, 9], [8, 3]], np.array([0, 0, 1, 1]))
-    >>> 0 <= multi_layer_accuracy(data) <= 1
-    True
+    >>> last, middle = np.zeros((8, 1)), np.array([[0.0], [3.0]] * 4)
+    >>> multi_layer_accuracy([last, middle], np.array([0, 1] * 4))
+    1.0
     """
-    x = features.layers.reshape(len(features.layers), -1)
-    return logistic_probe(x, features.labels, x, features.labels, seed=seed).cv_accuracy
+    x = np.concatenate([np.asarray(layer, float) for layer in layers], axis=1)
+    return logistic_probe(x, labels, x, labels, seed=seed).cv_accuracy
 
 
 @dataclass(frozen=True)

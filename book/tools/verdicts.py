@@ -1,0 +1,228 @@
+"""Verdicts on the claims of the paper, for the front page and the README: computed, from one place.
+
+The lab's verdicts are values of the executed chapters. Those on real language models follow the rules of the declared
+experiment (:mod:`ntps_utils.evidence.claims`), and are open until its runs end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from book.tools.declared import table
+from ntps_utils.evidence.claims import finished_datasets, judge
+from ntps_utils.evidence.declared import N_ANALYZED, N_FIRST
+from ntps_utils.evidence.runs import RecordedRun, recorded_runs
+
+COLORS = {"held": "success", "partly held": "warning", "not held": "danger", "open": "secondary"}
+"""Color of the badge of each verdict, by its name in sphinx-design."""
+
+SMALL_SHARE = 0.1
+"""Directions that show less of the label than this are called outside the perception subspace."""
+
+CHEAP = 1.5
+"""Extraction of all layers is called cheap up to so many forward passes."""
+
+BEGIN, END = "<!-- verdicts: written by book.tools.refresh -->", "<!-- end of verdicts -->"
+"""Lines of the README between which the verdicts stand."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A claim of the paper, and what we find.
+
+    Attributes
+    ----------
+    number : str
+        Number in the abstract's order; empty for a claim that is part of another.
+    claim : str
+        One sentence.
+    chapters : tuple of str
+        Names of the chapters that test it.
+    lab, real : str
+        Verdicts, keys of ``COLORS``.
+    finding : str
+        What was measured, in one sentence.
+    """
+
+    number: str
+    claim: str
+    chapters: tuple[str, ...]
+    lab: str
+    real: str
+    finding: str
+
+
+def verdicts(glued: Mapping[str, Mapping[str, Any]], runs: tuple[RecordedRun, ...] | None = None) -> tuple[Row, ...]:
+    """Compute the verdicts.
+
+    Parameters
+    ----------
+    glued : mapping of str to mapping
+        Values of the executed chapters, by the name of the chapter.
+    runs : tuple of RecordedRun, optional
+        Runs of the declared experiment; by default the recorded ones.
+
+    Returns
+    -------
+    tuple of Row
+    """
+    runs = recorded_runs() if runs is None else runs
+    bounds, cost, words = (glued[name] for name in ("03_score_and_bounds", "04_extraction", "05_subspaces_you_can_see"))
+    probes, after, gain = (
+        glued[name] for name in ("07_scores_against_probes", "08_after_lora", "09_predicting_the_gain")
+    )
+    declared = {claim.name: claim.verdict for claim in judge(runs)} if N_ANALYZED is not None else {}
+    waiting = (
+        "" if declared else f" Declared runs: {len(finished_datasets(runs))} of at least {N_FIRST} datasets finished."
+    )
+    holds = "held" if bounds["violations"] == 0 else "not held"
+    cheap = "held" if cost["bench_forward"] <= CHEAP else "partly held"
+    shares = (
+        words["share_v"],
+        max(words[f"real_in_autoregressive_{model}"] for model in ("smol", "gemma")),
+    )
+    return (
+        Row(
+            "(i)",
+            "NTPS bounds the excess loss from both sides",
+            ("03_score_and_bounds", "14_what_readers_asked"),
+            holds,
+            holds,
+            f"{bounds['violations']} violations in {bounds['n_problems']:,} random problems. On features of real "
+            "models the bounds are far apart, and an exact identity needs none.",
+        ),
+        Row(
+            "(ii)",
+            "It has a closed form and is cheap",
+            ("01_linear_autoregression", "02_linear_perception", "04_extraction"),
+            cheap,
+            cheap,
+            f"All layers of a model cost {cost['bench_forward']:.2f} forward passes over the texts.",
+        ),
+        Row(
+            "",
+            "Autoregressive directions may lie outside the perception subspace",
+            ("05_subspaces_you_can_see",),
+            "held" if shares[0] < SMALL_SHARE else "open",
+            "held" if shares[1] < SMALL_SHARE else "open",
+            f"Two leading autoregressive directions show at most {max(0.0, *shares):.0%} of the label.",
+        ),
+        Row(
+            "(iii)",
+            "It correlates with the accuracy of linear probes",
+            ("07_scores_against_probes", "10_the_papers_numbers"),
+            _plain(probes["verdict_accuracy"]),
+            declared.get("(iii)", "open"),
+            f"Rank correlation in the lab {_interval(probes, 'euclid_rho', 'euclid')}; of the metric-matched score "
+            f"{_interval(probes, 'metric_rho', 'metric')}." + waiting,
+        ),
+        Row(
+            "(iv)",
+            "It rises after LoRA, more so in large models",
+            ("08_after_lora",),
+            _plain(after["rise_lab"]),
+            declared.get("(iv)", "open"),
+            "In the lab the metric-matched score rises and the paper's does not; no trend with size." + waiting
+            if _plain(after["rise_lab"]) == "not held"
+            else "In the lab it rises in most models." + waiting,
+        ),
+        Row(
+            "",
+            "LoRA gains because the overlap rises",
+            ("08_after_lora",),
+            "held" if after["with_lab_e_low"] > 0 else "not held",
+            "open",
+            f"Rank correlation of rise and LoRA gain in the lab {_interval(after, 'with_lab_e_rho', 'with_lab_e')}.",
+        ),
+        Row(
+            "(v)",
+            "It predicts the gain from LoRA",
+            ("09_predicting_the_gain", "10_the_papers_numbers"),
+            _plain(gain["skill_lab"]),
+            declared.get("(v)", "open"),
+            f"On left-out tasks of the lab it saves {gain['lab_e_skill']:.0%} of the median's error; a trial run of a "
+            f"tenth of the steps saves {gain['step_lab_t10_value']:.0%}." + waiting,
+        ),
+        Row(
+            "(vi)",
+            "So it can prescreen LoRA",
+            ("09_predicting_the_gain", "11_prescreen"),
+            _plain(gain["rule_lab"]),
+            declared.get("(vi)", "open"),
+            f"Skipping half of the lab's runs by the scores loses {gain['lost_lab_scores']:.1f} points, at random "
+            f"{gain['chance_lab']:.1f}." + waiting,
+        ),
+    )
+
+
+def _interval(values: Mapping[str, Any], name: str, start: str) -> str:
+    return f"{values[name]:.2f} ({values[f'{start}_low']:.2f} to {values[f'{start}_high']:.2f})"
+
+
+def _plain(verdict: str) -> str:
+    """A chapter's verdict about the paper's score: whether another score holds is said in the chapter."""
+    return "held" if verdict == "held" else "not held"
+
+
+def tables(glued: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Return the table of the front page, with colored badges.
+
+    Parameters
+    ----------
+    glued : mapping of str to mapping
+        See :func:`verdicts`.
+
+    Returns
+    -------
+    dict of str to str
+        Markdown by name of the file.
+    """
+    rows = [
+        (
+            row.number,
+            row.claim,
+            _badge(row.lab),
+            _badge(row.real),
+            row.finding,
+            ", ".join(f"{{doc}}`{int(name[:2])} </notebooks/{name}>`" for name in row.chapters),
+        )
+        for row in verdicts(glued)
+    ]
+    return {"verdicts": table(("", "claim", "in the lab", "real models", "what we find", "chapter"), rows)}
+
+
+def _badge(verdict: str) -> str:
+    return f"{{bdg-{COLORS[verdict]}}}`{verdict.capitalize()}`"
+
+
+def readme(text: str, glued: Mapping[str, Mapping[str, Any]]) -> str:
+    """Write the verdicts into the text of the README.
+
+    Parameters
+    ----------
+    text : str
+        Contents of the README, with the lines ``BEGIN`` and ``END``.
+    glued : mapping of str to mapping
+        See :func:`verdicts`.
+
+    Returns
+    -------
+    str
+    """
+    before, rest = text.split(BEGIN)
+    after = rest.split(END)[1]
+    rows = [
+        (
+            row.number,
+            row.claim,
+            row.lab.capitalize(),
+            row.real.capitalize(),
+            row.finding,
+            ", ".join(f"[{int(name[:2])}](notebooks/plain/{name}.ipynb)" for name in row.chapters),
+        )
+        for row in verdicts(glued)
+    ]
+    headings = ("", "claim", "in the lab", "real models", "what we find", "chapter")
+    return f"{before}{BEGIN}\n\n{table(headings, rows)}\n{END}{after}"

@@ -1,0 +1,337 @@
+"""Recorded finetuning runs that predictions of the gain are calibrated on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ntps_utils._utils.files import data_file
+from ntps_utils.evidence.advice import Source, Step
+from ntps_utils.evidence.claims import finished_datasets
+from ntps_utils.evidence.cost import STEP_PASSES, finetuning_cost
+from ntps_utils.evidence.declared import CLUSTERS, N_ANALYZED, lora_settings
+from ntps_utils.evidence.experiment import PROFILES
+from ntps_utils.evidence.predictors import PREDICTORS
+from ntps_utils.evidence.runs import chosen_rates, recorded_runs
+from ntps_utils.evidence.tables import cell_table, load_recorded
+from ntps_utils.models.finetuning import CurvePoint, FinetuneConfig
+
+TRIALS = (0.025, 0.05, 0.1, 0.25)
+"""Lengths of trial runs, as shares of the steps of a LoRA run."""
+
+SHIPPED = ("lab", "real")
+"""Calibrations that ship with the library."""
+
+MIN_DATASETS = 5
+"""Datasets that a calibration needs: one is left out in turn, and intervals come from the others."""
+
+_RENAMED = {f"transfer_{name}": name for name in ("headroom", "h_score", "logme", "knn", "linearized")} | {
+    "ntps_pca_s": "pca",
+    "n_train": "n_texts",
+}
+
+_NEEDED = ("model", "dataset", "texts", "gain", "headroom", "n_texts", "n_features", "n_parameters")
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """Recorded finetuning runs.
+
+    Attributes
+    ----------
+    name : str
+        Names of the tables, separated by commas.
+    cells : DataFrame
+        One row for each run: ``model``, ``dataset``, ``group`` (datasets that are left out together), ``gain``,
+        sizes, the predictors that were recorded, under their names in
+        :data:`~ntps_utils.evidence.predictors.PREDICTORS`, and those of trial runs (:func:`trial_values`).
+    lora : FinetuneConfig
+        Settings of the runs.
+    """
+
+    name: str
+    cells: pd.DataFrame
+    lora: FinetuneConfig
+
+    @property
+    def has_trials(self) -> bool:
+        """Whether the evaluations of trial runs were recorded."""
+        return any(column.startswith("trial_") for column in self.cells)
+
+    def without(self, rows: pd.Series) -> Calibration:
+        """Leave out runs.
+
+        Parameters
+        ----------
+        rows : Series of bool
+            Rows of ``cells``.
+
+        Returns
+        -------
+        Calibration
+        """
+        return replace(self, cells=self.cells[~rows].reset_index(drop=True))
+
+    def steps(self, n_texts: int) -> tuple[Step, ...]:
+        """Return the steps of a decision, as far as their predictors were recorded.
+
+        Parameters
+        ----------
+        n_texts : int
+            Number of labeled texts, which determines the costs.
+
+        Returns
+        -------
+        tuple of Step
+            From cheap to expensive; trial runs last.
+
+        Examples
+        --------
+        >>> [step.name for step in load_calibration("lab").steps(1000)][0]
+        'frozen model'
+        """
+        found = []
+        whole = finetuning_cost(self.lora, n_texts, 0)
+        for name, source, candidates in STEPS:
+            choices = tuple(choice for choice in candidates if set(choice) <= set(self.cells))
+            if choices:
+                passes = max(PREDICTORS[column].passes(n_texts) for choice in choices for column in choice)
+                cost = (passes if source == "features" else passes - 1.0) * n_texts / whole
+                found.append(Step(name, choices, cost, source))
+        for share in TRIALS:
+            loss, accuracy = (trial_column(kind, share) for kind in ("loss", "accuracy"))
+            if {loss, accuracy} <= set(self.cells):
+                choices = ((loss,), (accuracy,), (loss, accuracy), (loss, accuracy, "headroom"))
+                cost = trial_cost(self.lora, share, n_texts) / whole
+                found.append(Step(f"trial run of {100 * share:g}%", choices, cost, "trial", share))
+        return tuple(found)
+
+
+STEPS: tuple[tuple[str, Source, tuple[tuple[str, ...], ...]], ...] = (
+    (
+        "frozen model",
+        "features",
+        (
+            ("headroom",),
+            ("headroom", "words"),
+            ("headroom", "layers"),
+            ("headroom", "explained"),
+            ("headroom", "knn"),
+            ("headroom", "ntps"),
+        ),
+    ),
+    ("every token", "tokens", (("headroom", "attention"), ("headroom", "attention_loss"))),
+    (
+        "gradients",
+        "gradients",
+        (("headroom", "linearized_loss"), ("headroom", "alignment"), ("headroom", "linearized")),
+    ),
+)
+"""Steps without training: name, what they need, and sets of predictors, of which the calibration chooses one."""
+
+
+def trial_column(kind: str, share: float) -> str:
+    """Name of a predictor from a trial run.
+
+    Parameters
+    ----------
+    kind : {"loss", "accuracy"}
+    share : float
+        Length of the trial run, as a share of the steps of a LoRA run.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> trial_column("loss", 0.025)
+    'trial_loss_2.5'
+    """
+    return f"trial_{kind}_{100 * share:g}"
+
+
+def trial_step(share: float, max_steps: int) -> int:
+    """Return the last training step of a trial run.
+
+    Parameters
+    ----------
+    share : float
+        Length of the trial run, as a share of the steps.
+    max_steps : int
+        Steps of the whole run.
+
+    Returns
+    -------
+    int
+
+    Examples
+    --------
+    >>> [trial_step(share, 300) for share in TRIALS]
+    [8, 15, 30, 75]
+    """
+    return max(1, round(share * max_steps))
+
+
+def trial_cost(lora: FinetuneConfig, share: float, n_texts: int) -> float:
+    """Compute what a trial run costs besides the features of the frozen model.
+
+    Parameters
+    ----------
+    lora : FinetuneConfig
+        Settings of the whole run.
+    share : float
+        Length of the trial run, as a share of the steps.
+    n_texts : int
+        Number of training texts, those of the validation split included.
+
+    Returns
+    -------
+    float
+        In forward passes of one text: training steps, and evaluations after the first one, whose features are known.
+    """
+    last = trial_step(share, lora.max_steps)
+    n_evaluations = sum(step <= last for step in lora.evaluations())
+    training = last * min(lora.batch_size, n_texts) * (1.0 + STEP_PASSES[lora.method])
+    return training + n_evaluations * lora.validation * n_texts
+
+
+def trial_values(curve: Sequence[CurvePoint], max_steps: int) -> dict[str, float]:
+    """Compute the predictors of trial runs from the evaluations of a run.
+
+    Parameters
+    ----------
+    curve : sequence of CurvePoint
+        From step 0 on; the whole run or its beginning.
+    max_steps : int
+        Steps of the whole run.
+
+    Returns
+    -------
+    dict of str to float
+        For each length of ``TRIALS`` whose last step was evaluated: the largest rise of the validation accuracy up
+        to there, and the largest fall of the validation loss in nats.
+
+    Examples
+    --------
+    >>> points = [CurvePoint(step, 0.5 + step / 100, 1.0 - step / 100, None, None, 0.0) for step in (0, 8, 15)]
+    >>> {name: round(value, 2) for name, value in trial_values(points, 300).items()}
+    {'trial_accuracy_2.5': 0.08, 'trial_loss_2.5': 0.08, 'trial_accuracy_5': 0.15, 'trial_loss_5': 0.15}
+    """
+    values: dict[str, float] = {}
+    if not curve or curve[0].step != 0 or curve[0].accuracy is None or curve[0].cross_entropy is None:
+        return values
+    for share in TRIALS:
+        last = trial_step(share, max_steps)
+        points = [point for point in curve if point.step <= last]
+        if points[-1].step == last:
+            values[trial_column("accuracy", share)] = max(p.accuracy or 0.0 for p in points) - curve[0].accuracy
+            lowest = min(p.cross_entropy for p in points if p.cross_entropy is not None)
+            values[trial_column("loss", share)] = curve[0].cross_entropy - lowest
+    return values
+
+
+def load_calibration(name: str | Path) -> Calibration:
+    """Load recorded finetuning runs to calibrate predictions on.
+
+    Parameters
+    ----------
+    name : str or Path
+        "lab" or "real", which ship with the library, a CSV file written by ``ntps benchmark --record``, or several
+        of these, separated by commas.
+
+    Returns
+    -------
+    Calibration
+        With several tables, the columns that all have, and the settings of the last.
+
+    Raises
+    ------
+    ValueError
+        If there is no such table, or it lacks columns.
+
+    Examples
+    --------
+    >>> load_calibration("lab").cells["gain"].between(-1, 1).all()
+    np.True_
+    """
+    names = [str(name)] if Path(name).is_file() else str(name).split(",")
+    parts = [_load(part.strip()) for part in names]
+    common = reduce(lambda one, two: [c for c in one if c in two], (list(part.cells) for part in parts))
+    cells = pd.concat([part.cells[common] for part in parts], ignore_index=True)
+    return Calibration(",".join(names), cells, parts[-1].lora)
+
+
+def _load(name: str) -> Calibration:
+    if name == "real" and N_ANALYZED is not None:
+        return Calibration(name, _normalized(_declared_cells(), name), lora_settings(max(chosen_rates().values())))
+    if name in SHIPPED:
+        return Calibration(
+            name, _normalized(load_recorded(name), name), _lora_of(data_file(f"recorded/{name}_cells.json"))
+        )
+    path = Path(name)
+    if not path.is_file():
+        raise ValueError(
+            f"Unknown calibration {name!r}; give {' or '.join(SHIPPED)}, or a CSV file written by "
+            "`ntps benchmark --record`."
+        )
+    return Calibration(name, _normalized(pd.read_csv(path), name), _lora_of(path.with_suffix(".json")))
+
+
+def _declared_cells() -> pd.DataFrame:
+    """The runs of the declared experiment, with the predictors that were computed apart."""
+    runs = recorded_runs()
+    datasets = finished_datasets(runs)[:N_ANALYZED]
+    used = (one for one in runs if one.run.kind == "lora" and one.run.seed == 0 and one.run.dataset in datasets)
+    cells = cell_table(one.result for one in used)
+    lines = data_file("recorded/predictors.jsonl").read_text("utf-8").splitlines()
+    rows = [{"model": row["model"], "dataset": row["dataset"], **row["predictors"]} for row in map(json.loads, lines)]
+    if rows:
+        more = pd.DataFrame(rows)
+        keep = [c for c in more if c not in cells and c not in _RENAMED.values()]
+        cells = cells.merge(more[["model", "dataset", *keep]], on=["model", "dataset"], how="left")
+    return cells.assign(group=[CLUSTERS.get(dataset, dataset) for dataset in cells["dataset"]])
+
+
+def _normalized(cells: pd.DataFrame, name: str) -> pd.DataFrame:
+    """A recorded table under the names of the predictors, with the predictors of trial runs."""
+    cells = cells.rename(columns=_RENAMED)
+    if missing := [column for column in _NEEDED if column not in cells]:
+        raise ValueError(
+            f"The calibration {name} lacks the columns {', '.join(missing)}; record it with LoRA, by "
+            "`ntps benchmark --record`."
+        )
+    if "ntps_random" in cells:
+        cells = cells.assign(net_ntps=cells["ntps"] - cells["ntps_random"])
+    trials = pd.DataFrame([_recorded_trials(row) for row in cells.to_dict("records")], index=cells.index)
+    if "group" not in cells:
+        cells = cells.assign(group=cells["dataset"])
+    return pd.concat([cells, trials.dropna(axis=1)], axis=1)
+
+
+def _recorded_trials(row: Mapping[Any, Any]) -> dict[str, float]:
+    """Predictors of trial runs from the columns of a recorded row."""
+    steps = sorted(int(str(column).rpartition("_")[2]) for column in row if str(column).startswith("curve_accuracy_"))
+    curve = [
+        CurvePoint(step, row[f"curve_accuracy_{step}"], row[f"curve_cross_entropy_{step}"], None, None, 0.0)
+        for step in steps
+    ]
+    return trial_values(curve, steps[-1]) if steps else {}
+
+
+def _lora_of(file: Path) -> FinetuneConfig:
+    """Settings of the recorded runs; those of ``ntps benchmark`` if their record is missing or older."""
+    known = {field.name for field in fields(FinetuneConfig)}
+    values = json.loads(file.read_text("utf-8"))["settings"]["lora"] if file.is_file() else {}
+    if values and set(values) <= known:
+        tuples: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+        return FinetuneConfig(**tuples)
+    default = PROFILES["cpu"].lora
+    assert default is not None
+    return default

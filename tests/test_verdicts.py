@@ -1,0 +1,80 @@
+"""Verdicts of the front page and the README: computed from the chapters and the declared runs."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+
+from book.tools import refresh, verdicts
+from ntps_utils.evidence.statistics import Estimate
+from tests.conftest import ROOT
+
+GLUED = refresh.glued_values()
+
+
+def changed(chapter: str, **values: object) -> dict:
+    found = copy.deepcopy(GLUED)
+    found[chapter].update(values)
+    return found
+
+
+def row(glued: dict, number: str) -> verdicts.Row:
+    return next(one for one in verdicts.verdicts(glued) if one.number == number)
+
+
+def test_every_claim_has_a_verdict_with_a_color():
+    rows = verdicts.verdicts(GLUED)
+    assert [one.number for one in rows if one.number] == ["(i)", "(ii)", "(iii)", "(iv)", "(v)", "(vi)"]
+    for one in rows:
+        assert {one.lab, one.real} <= set(verdicts.COLORS)
+        assert one.finding.endswith(".")
+        assert all(name in GLUED for name in one.chapters)
+
+
+@pytest.mark.parametrize(
+    ("number", "chapter", "values", "expected"),
+    [
+        ("(i)", "03_score_and_bounds", {"violations": 1}, "not held"),
+        ("(ii)", "04_extraction", {"bench_forward": 3.0}, "partly held"),
+        ("(iii)", "07_scores_against_probes", {"verdict_accuracy": "held"}, "held"),
+        ("(iii)", "07_scores_against_probes", {"verdict_accuracy": "held for another score (x)"}, "not held"),
+        ("(iv)", "08_after_lora", {"rise_lab": "held"}, "held"),
+        ("(v)", "09_predicting_the_gain", {"skill_lab": "held"}, "held"),
+        ("(vi)", "09_predicting_the_gain", {"rule_lab": "held"}, "held"),
+    ],
+)
+def test_verdicts_follow_the_executed_chapters(number, chapter, values, expected):
+    assert row(changed(chapter, **values), number).lab == expected
+
+
+def test_real_models_are_open_until_the_runs_end_and_then_judged(monkeypatch):
+    if verdicts.N_ANALYZED is None:
+        assert row(GLUED, "(iii)").real == "open"
+        assert "datasets finished" in row(GLUED, "(iii)").finding
+
+    class Claim:
+        def __init__(self, name: str, verdict: str) -> None:
+            self.name, self.verdict, self.estimates = name, verdict, {"x": Estimate(0.1)}
+
+    judged = {"(iii)": "held", "(iv)": "partly held", "(v)": "not held", "(vi)": "open"}
+    monkeypatch.setattr(verdicts, "N_ANALYZED", 15)
+    monkeypatch.setattr(verdicts, "judge", lambda _: [Claim(*pair) for pair in judged.items()])
+    for number, verdict in judged.items():
+        assert row(GLUED, number).real == verdict
+        assert "datasets finished" not in row(GLUED, number).finding
+
+
+def test_badges_have_the_color_of_their_verdict():
+    text = verdicts.tables(changed("03_score_and_bounds", violations=2))["verdicts"]
+    assert "{bdg-danger}`Not held`" in text.splitlines()[2]
+    assert "{bdg-secondary}`Open`" in text
+
+
+def test_the_readme_has_the_verdicts_of_the_executed_chapters():
+    text = (ROOT / "README.md").read_text()
+    assert verdicts.readme(text, GLUED) == text
+    other = verdicts.readme(text, changed("03_score_and_bounds", violations=3))
+    assert "3 violations" in other
+    assert other.split(verdicts.BEGIN)[0] == text.split(verdicts.BEGIN)[0]
+    assert other.split(verdicts.END)[1] == text.split(verdicts.END)[1]
