@@ -78,7 +78,7 @@ def test_slides_are_short_and_every_note_asks_or_tells(folder, session):
     for slide in deck:
         body, notes = slide.split('<aside class="notes">')
         assert len(re.findall(r"<h[12]>", body)) == 1, text_of(body)
-        assert len(text_of(body).split()) <= 110, text_of(body)
+        assert len(text_of(body).split()) <= 140, text_of(body)
         assert len(text_of(notes.partition("</p>")[2]).split()) >= 5, text_of(body)
 
 
