@@ -31,7 +31,7 @@ MYST = (
 
 @pytest.fixture(scope="module")
 def found() -> plain.References:
-    return plain.references({source.stem: book._source_notebook(source) for source in CHAPTERS})
+    return plain.references({source.stem: book.source_notebook(source) for source in CHAPTERS})
 
 
 @pytest.fixture(scope="module")

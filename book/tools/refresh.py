@@ -180,7 +180,7 @@ def fingerprint(source: Path, root: Path = ROOT) -> str:
     digest = hashlib.sha256()
     for path in dependencies(source, root):
         if path == source:
-            contents = json.dumps(_code(_source_notebook(source))).encode()
+            contents = json.dumps(_code(source_notebook(source))).encode()
         else:
             contents = code_of(path) if path.suffix == ".py" else path.read_bytes()
         digest.update(path.relative_to(root).as_posix().encode() + b"\0" + contents + b"\0")
@@ -218,7 +218,19 @@ def profile(name: str, chapter: str, root: Path = ROOT) -> dict[str, Any]:
     return {"profile": name} | settings.get("all", {}) | settings.get(chapter, {})
 
 
-def _source_notebook(source: Path) -> NotebookNode:
+def source_notebook(source: Path) -> NotebookNode:
+    """Return a chapter as a notebook without results.
+
+    Parameters
+    ----------
+    source : Path
+        Source of the chapter.
+
+    Returns
+    -------
+    NotebookNode
+        Its cells have fixed ids.
+    """
     notebook = jupytext.read(source)
     # Fixed ids: random ones would change the notebook at every execution.
     for i, cell in enumerate(notebook.cells):
@@ -241,7 +253,7 @@ def update_text(source: Path) -> None:
         Source of the chapter; its code cells must be those of the notebook.
     """
     path = source.with_suffix(".ipynb")
-    notebook, new = nbformat.read(path, as_version=4), _source_notebook(source)
+    notebook, new = nbformat.read(path, as_version=4), source_notebook(source)
     executed = (cell for cell in notebook.cells if cell.cell_type == "code")
     for cell in new.cells:
         if cell.cell_type == "code":
@@ -286,7 +298,7 @@ def execute(source: Path, target: Path, profile_name: str = "default", root: Pat
         os.environ.setdefault(name, "1")
     with tempfile.TemporaryDirectory() as scratch:
         input_path, output_path = Path(scratch, "in.ipynb"), Path(scratch, "out.ipynb")
-        notebook_source = _source_notebook(source)
+        notebook_source = source_notebook(source)
         nbformat.write(notebook_source, input_path)
         papermill.execute_notebook(
             input_path,
@@ -348,7 +360,7 @@ def problem_with(source: Path, root: Path = ROOT) -> str | None:
     if not path.is_file():
         return f"{source.name} has no executed notebook."
     notebook = nbformat.read(path, as_version=4)
-    new = _source_notebook(source)
+    new = source_notebook(source)
     if _code(new) != _code(notebook):
         return f"The code of {path.name} differs from that of {source.name}."
     record = notebook.metadata.get(KEY, {})
@@ -459,7 +471,7 @@ def plain_copies(root: Path = ROOT) -> dict[Path, str]:
         If there are no chapters, or one has no executed notebook.
     """
     sources = chapters(root)
-    found = plain.references({source.stem: _source_notebook(source) for source in sources}, root)
+    found = plain.references({source.stem: source_notebook(source) for source in sources}, root)
     copies = {}
     for source in sources:
         path = _executed_notebook(source)
@@ -615,7 +627,7 @@ def student(source: Path) -> NotebookNode:
     NotebookNode
         A notebook that has not been executed.
     """
-    notebook = _source_notebook(source)
+    notebook = source_notebook(source)
     cells = []
     for cell in notebook.cells:
         if "solution" in cell.metadata.get("tags", []):
@@ -706,7 +718,7 @@ def prepare(root: Path = ROOT) -> None:
         If there are no chapters, one has no executed notebook, or a slide names something that does not exist.
     """
     sources = chapters(root)
-    found = plain.references({source.stem: _source_notebook(source) for source in sources}, root)
+    found = plain.references({source.stem: source_notebook(source) for source in sources}, root)
     values = glued_values(root)
     for source in sources:
         notebook = plain.plain(student(source), values[source.stem], found, root)
