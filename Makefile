@@ -46,8 +46,8 @@ book: notebooks  ## build the book; warnings are errors
 	@echo "The book is in $(CURDIR)/$(SITE)"
 endif
 
-pdf: $(STAMP)  ## print the built site to _build/ntps.pdf, and the slides beside it; needs Chromium
-	$(BIN)/python -m book.tools.browser _build/ntps.pdf
+pdf: $(STAMP)  ## print the built site to _build/html/ntps.pdf, and its slides; needs Chromium
+	$(BIN)/python -m book.tools.browser
 
 # -n auto starts one process for each core; OPTIONS adds options of pytest, such as OPTIONS="-x --durations=20".
 quick: $(STAMP)  ## run the tests that take less than a minute together

@@ -214,7 +214,7 @@ glue("max_condition", float(checks["condition"].max()), display=False)
 # from the measured loss by at most {glue:text}`worst:.1e` of the loss of predicting zero. {glue:text}`beaten` of the other
 # encoders had a smaller loss.
 
-# %% mystnb={"image": {"alt": "Left: closed-form loss against measured loss, all points on the diagonal. Right: histograms of how much worse random and nearby encoders are; nothing lies left of zero."}, "figure": {"caption": "The closed form is the loss, and nothing beats it. Left: each point is a random problem. Right: excess of other encoders of the same width over the closed form, as a share of the loss of predicting zero; values below 1e-12 are drawn there.", "name": "fig-ar-check"}}
+# %% mystnb={"image": {"alt": "Left: closed-form loss against measured loss, all points on the diagonal. Right: histograms of how much worse random and nearby encoders are; nothing lies left of zero."}, "figure": {"caption": "The closed form is the loss, and nothing beats it. Left: each point is a random problem. Right: excess of other encoders of the same width over the closed form, as a share of the loss of predicting zero; values below $10^{-12}$ are drawn there.", "name": "fig-ar-check"}}
 _ = closed_form_figure(checks, COLORS["autoregressive"])
 
 # %% [markdown]

@@ -325,7 +325,7 @@ glue("thin_true", 40, display=False)
 glue("thin_relative", int((thin > few.rcond * thin[0]).sum()), display=False)
 glue("thin_absolute", int((thin32 > 1e-8).sum()), display=False)
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "The spectrum of S from 40 texts on a logarithmic axis, which falls by many orders of magnitude after the 40th eigenvalue in float64 and flattens at rounding level in float32, partly above a dotted line at 1e-8."}, "figure": {"caption": "The numerical rank is where the spectrum drops. S from 40 texts has rank 40; float64 shows it, float32 leaves rounding errors that an absolute cut-off of 1e-8 (dotted) partly keeps.", "name": "fig-spectra"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "The spectrum of S from 40 texts on a logarithmic axis, which falls by many orders of magnitude after the 40th eigenvalue in float64 and flattens at rounding level in float32, partly above a dotted line at 1e-8."}, "figure": {"caption": "The numerical rank is where the spectrum drops. S from 40 texts has rank 40; float64 shows it, float32 leaves rounding errors that an absolute cut-off of $10^{-8}$ (dotted) partly keeps.", "name": "fig-spectra"}}
 figure, (ax,) = panels(1, height=3.0)
 floor = 1e-22
 ax.semilogy(np.maximum(np.abs(thin), floor), label="float64")

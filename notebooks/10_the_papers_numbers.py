@@ -116,7 +116,7 @@ glue("odd_high", float(max(tied)), display=False)
 glue("odd_printed", float(printed.loc[odd_model, odd_target]), display=False)
 
 # %% [markdown]
-# {glue:text}`n_equal` of the 24 agree to two decimals. The other one is that for the MSE of {glue:text}`odd_model`. Two of its datasets have an MSE of 0.000000. The
+# {glue:text}`n_equal` of the 24 agree to two decimals. The other one is that for the MSE of {glue:text}`odd_model`. Two of its datasets have an MSE of zero to six decimals. The
 # probe was fitted and scored on the same texts and reproduces their labels exactly, as it can with as many features as texts. Which of the two is larger is decided by rounding. Depending on that, the coefficient is
 # {glue:text}`odd_low:.2f` (as printed) or {glue:text}`odd_high:.2f`; if the two count as a tie, it is {glue:text}`odd_mine:.2f`.
 #

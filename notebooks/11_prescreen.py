@@ -14,6 +14,9 @@
 # %% [markdown]
 # # Prescreen your own
 #
+# ```{index} ! will LoRA pay
+# ```
+#
 # :::{admonition} After this chapter you can
 # :class: tip
 # - ask, for a model and a dataset of your own, whether LoRA will pay, and read the answer with its uncertainty and its cost;

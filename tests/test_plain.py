@@ -147,6 +147,7 @@ SMALL = {
         ":::{admonition} Title\n:class: tip\n$$\n\\R\n$$\n:::",
         f"{plain.BOX}\n\n**Title**\n\n$$\n\\mathbb{{R}}\n$$\n\n</div>",
     ),
+    "an entry of the index": ("```{index} ! will it pay\n```\n\nText.", "Text."),
     "a note": (":::{note}\nText.\n:::", "> **Note**\n> Text."),
     "a hint": (
         ":::{admonition} Hint\n:class: dropdown\nThink.\n:::",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,9 +15,10 @@ from urllib.parse import unquote
 import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from bs4 import BeautifulSoup
 from pypdf import PdfReader
 
-from book.tools import browser, site_extension
+from book.tools import browser, previews, site_extension
 from book.tools import refresh as book
 from tests.conftest import ROOT
 
@@ -26,6 +28,9 @@ WRITTEN = [name for name in PAGES if not name.startswith("book/api/")]
 API_EXAMPLE = "book/api/lab"
 """One page of the API; axe needs 20 seconds for each of these pages, which are all generated in the same way."""
 CHAPTERS = book.chapters()
+EXPLORERS = [
+    f"notebooks/{name}" for name in ("03_score_and_bounds", "06_choosing_k_and_layer", "09_predicting_the_gain")
+]
 
 
 @pytest.fixture(scope="session")
@@ -110,10 +115,120 @@ def test_repository_is_read_from_the_environment(monkeypatch):
     assert site_extension.repository() == "https://github.com/someone/book"
 
 
+@pytest.mark.parametrize(
+    ("machine", "print_"),
+    [
+        ("-0.00 (-0.01 to -0%)", "0.00 (-0.01 to 0%)"),
+        ("3e+07", "3\u00a0×\u00a010⁷"),
+        ("-1e-16", "-1\u00a0×\u00a010⁻¹⁶"),
+        ("1.16e+03", "1,160"),
+        ("2e-01", "0.2"),
+        ("0.018000", "0.018"),
+        ("0.000314", "0.000314"),
+        ("0.0000314", "3.14\u00a0×\u00a010⁻⁵"),
+        ("1234.567891", "1234.57"),
+        ("-0.05, 2000, 0.500, v1.000000, 2026-11-28", "-0.05, 2000, 0.500, v1.000000, 2026-11-28"),
+    ],
+)
+def test_numbers_become_readable(machine, print_):
+    assert site_extension.readable(machine) == print_
+
+
+def text_of(path: Path) -> str:
+    """Return the text of a page without code and its printed output."""
+    article = BeautifulSoup(path.read_text(), "html.parser").article
+    for element in article.select("script, style, pre, code"):
+        element.decompose()
+    return article.get_text(" ")
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("page", ["03_score_and_bounds", "06_choosing_k_and_layer", "09_predicting_the_gain"])
+@pytest.mark.parametrize("name", WRITTEN)
+def test_numbers_are_written_as_in_print(site, name):
+    text = text_of(site / f"{name}.html")
+    assert re.findall(r"(?<![\w.])[-−]0(?:\.0*)?(?![\w.])", text) == []
+    assert re.findall(r"\d[\d.]*e[+-]\d\d", text) == []
+    assert re.findall(r"\d\.\d{3,}000(?!\d)", text) == []
+
+
+@pytest.mark.slow
+def test_front_page_links_the_authors_code_and_no_pdf_that_is_not_there(site):
+    html = (site / "book/intro.html").read_text()
+    assert html.count('href="https://github.com/Yu-AngCheng/NTPS"') == 1
+    assert (f'href="../{browser.PDF}"' in html) == (site / browser.PDF).is_file()
+
+
+@pytest.mark.slow
+def test_pages_describe_themselves(site):
+    found = []
+    for name in WRITTEN:
+        head = BeautifulSoup((site / f"{name}.html").read_text(), "html.parser").head
+        text = head.find("meta", attrs={"name": "description"})["content"]
+        card = {tag["property"].removeprefix("og:"): tag["content"] for tag in head.select('meta[property^="og:"]')}
+        assert 40 < len(text) <= 200, (name, text)
+        assert not re.search(r"[\\{}$<>]", text), (name, text)
+        assert card["description"] == text
+        assert card["title"]
+        assert card["url"] == f"https://owner.github.io/ntps/{name}.html"
+        if "image" in card:
+            assert (site / card["image"].removeprefix("https://owner.github.io/ntps/")).is_file()
+        found.append(text)
+    assert len(set(found)) == len(WRITTEN)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WRITTEN)
+def test_errors_can_be_reported_and_links_are_encrypted(site, name):
+    html = (site / f"{name}.html").read_text()
+    assert unquote(html).count(f'href="{REPOSITORY}/issues/new?title=Error on the page {name}"') == 1
+    assert re.findall(r'href="http://[^"]*"', html) == []
+
+
+UNUSED_TERMS = {
+    f"term-{name}" for name in ("cell", "autoregressive-subspace-V", "perception-subspace-U", "leave-one-dataset-out")
+}
+"""Terms that may have no link: cells, and those that the text writes as a symbol or in other words."""
+
+
+@pytest.mark.slow
+def test_first_mentions_of_terms_and_letters_of_theorems_are_links(site):
+    linked = set()
+    for name in WRITTEN:
+        page = BeautifulSoup((site / f"{name}.html").read_text(), "html.parser")
+        terms = [link["href"].partition("#")[2] for link in page.select("a.term")]
+        assert len(terms) == len(set(terms)), name
+        assert not terms or name not in previews.WITHOUT_TERMS
+        assert not page.select("h1 a.term, h2 a.term, a a, #quiz a.term, #quiz a.theorem")
+        linked |= set(terms)
+    entries = BeautifulSoup((site / "book/glossary.html").read_text(), "html.parser").select("dl.glossary dt")
+    assert {"term-cell"} <= {entry["id"] for entry in entries} - linked <= UNUSED_TERMS
+    chapter = BeautifulSoup((site / "notebooks/03_score_and_bounds.html").read_text(), "html.parser")
+    assert {(link.text, link["href"]) for link in chapter.select("a.theorem")} >= {
+        ("(c)", "#thm-metric"),
+        ("(d)", "#thm-euclidean"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "mentions", "others"),
+    [
+        ("probe", ["probe", "Probes"], ["probed"]),
+        ("excess loss", ["excess loss"], ["excess"]),
+        ("NTPS", ["NTPS"], ["ntps"]),
+        ("ceiling, tr B", ["ceiling"], ["tr B"]),
+        ("NTPS, metric-matched", ["metric-matched"], ["NTPS"]),
+    ],
+)
+def test_terms_are_recognized(name, mentions, others):
+    pattern = previews.term_pattern(name)
+    assert all(re.fullmatch(pattern, text) for text in mentions)
+    assert not any(re.fullmatch(pattern, text) for text in others)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", EXPLORERS)
 def test_interactive_figures_are_on_their_pages(site, page):
-    html = (site / f"notebooks/{page}.html").read_text()
+    html = (site / f"{page}.html").read_text()
     assert html.count('class="ntps-explorer') == 1
     assert "/*SETTINGS*/" not in html
 
@@ -222,6 +337,23 @@ def test_dark_pages_have_enough_contrast(chromium, address, name):
         assert serious(visit.page, CONTRAST_ONLY) == []
 
 
+SMALL = """
+() => [...document.querySelectorAll("article *")]
+  .filter((e) => [...e.childNodes].some((child) => child.nodeType === Node.TEXT_NODE && child.data.trim()))
+  .filter((e) => e.offsetParent && !e.closest("mjx-container, svg") && parseFloat(getComputedStyle(e).fontSize) < 11)
+  .map((e) => e.outerHTML.slice(0, 80))
+"""
+
+
+CUT = """
+() => [...document.querySelectorAll("article mjx-container:not([display])")]
+  .filter((e) => e.offsetParent && !e.closest(".pst-scrollable-table-container, table"))
+  .filter((e) => e.getBoundingClientRect().right > e.closest("p, li, dd, section").getBoundingClientRect().right + 4)
+  .map((e) => e.parentElement.className + e.textContent.slice(0, 60))
+"""
+"""Formulas in a line of text that go beyond it."""
+
+
 @pytest.mark.browser
 @pytest.mark.parametrize("name", PAGES)
 def test_pages_fit_the_width_of_a_phone(chromium, address, name):
@@ -230,25 +362,57 @@ def test_pages_fit_the_width_of_a_phone(chromium, address, name):
         assert width <= 390
         # Figures keep a readable size; a box of the width of the phone scrolls them.
         figures = visit.page.evaluate(
-            "() => [...document.querySelectorAll('article figure img, article .cell_output img')].map(i => {"
+            "() => [...document.querySelectorAll('figure:not(#fig-question) img, article .cell_output img')].map(i => {"
             "const box = i.closest('figure, .output'), s = getComputedStyle(box);"
             "return [i.getBoundingClientRect().width, box.getBoundingClientRect().right, s.overflowX]})"
         )
         assert all(wide >= 570 and right <= 390 and scrolls == "auto" for wide, right, scrolls in figures), figures
         assert visit.errors == []
         if name in WRITTEN:
+            assert visit.page.evaluate(SMALL) == []
+            assert visit.page.evaluate(CUT) == []
             assert serious(visit.page, WITHOUT_CONTRAST) == []
 
 
 @pytest.mark.browser
 def test_keys_scroll_figures_on_narrow_screens_only(chromium, address):
-    with Visit(chromium, address, "book/intro", width=390) as visit:
-        figure = visit.page.locator("#fig-question")
+    with Visit(chromium, address, "notebooks/09_predicting_the_gain", width=390) as visit:
+        figure = visit.page.locator("#fig-gain-skill")
         figure.focus()
         figure.press("ArrowRight")
-        visit.page.wait_for_function("() => document.querySelector('#fig-question').scrollLeft > 0")
+        visit.page.wait_for_function("() => document.querySelector('#fig-gain-skill').scrollLeft > 0")
         visit.page.set_viewport_size({"width": 1280, "height": 900})
-        visit.page.wait_for_function("() => !document.querySelector('#fig-question').hasAttribute('tabindex')")
+        visit.page.wait_for_function("() => !document.querySelector('#fig-gain-skill').hasAttribute('tabindex')")
+
+
+# Drawings scale their letters. An SVG file is measured in the place, and in the width, of its image.
+LETTERS = """
+async () => {
+  for (const image of document.querySelectorAll("article img")) {
+    const shown = getComputedStyle(image).content.match(/url\\("(.*)"\\)/)?.[1] || image.src;
+    if (!shown.endsWith(".svg")) continue;
+    const box = document.createElement("div");
+    box.innerHTML = await (await fetch(shown)).text();
+    Object.assign(box.style, {width: `${image.getBoundingClientRect().width}px`, overflow: "visible"});
+    image.replaceWith(box);
+  }
+  return [...document.querySelectorAll("article svg text")].map((text) => {
+    const m = text.getScreenCTM(), box = text.getBoundingClientRect();
+    const size = parseFloat(getComputedStyle(text).fontSize) * Math.sqrt(Math.abs(m.a * m.d - m.b * m.c));
+    return {text: text.textContent, size, left: box.left, right: box.right};
+  });
+}
+"""
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("name", ["book/intro", *EXPLORERS])
+def test_letters_of_drawings_can_be_read_on_a_phone(chromium, address, name):
+    with Visit(chromium, address, name, width=390) as visit:
+        letters = visit.page.evaluate(LETTERS)
+        assert len(letters) > 5
+        assert [letter for letter in letters if letter["size"] < 11] == []
+        assert [letter for letter in letters if letter["left"] < 0 or letter["right"] > 390] == []
 
 
 @pytest.mark.browser
@@ -266,6 +430,53 @@ def test_search_finds_pages(chromium, address):
 
 
 @pytest.mark.browser
+def test_search_for_the_reader_s_question_finds_the_tool_first(chromium, address):
+    with Visit(chromium, address, "search", query="?q=will+lora+pay") as visit:
+        first = visit.page.locator("#search-results li a").first
+        first.wait_for(timeout=20_000)
+        assert "notebooks/11_prescreen" in first.get_attribute("href")
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(
+    ("name", "element", "text"),
+    [
+        ("notebooks/09_predicting_the_gain", "a.term[href$='#term-headroom']", "all that finetuning could gain"),
+        ("notebooks/03_score_and_bounds", "a.internal[href='#equation-eq-identity']", "(3.3)"),
+        ("notebooks/03_score_and_bounds", "a.theorem[href='#thm-metric']", "Metric-matched score"),
+        ("notebooks/03_score_and_bounds", "p > .math[class*='symbol-']", "directions"),
+    ],
+)
+def test_previews_open_by_mouse_and_keys_and_close_with_escape(chromium, address, name, element, text):
+    with Visit(chromium, address, name) as visit:
+        page, tip = visit.page, visit.page.locator("#preview")
+        mention = page.locator(element).first
+        mention.scroll_into_view_if_needed()
+        assert not tip.is_visible()
+        mention.hover()
+        tip.get_by_text(text).first.wait_for(state="visible", timeout=5_000)
+        assert tip.locator("mjx-container").count() == tip.locator(".math").count()
+        box, place = tip.bounding_box(), mention.bounding_box()
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= 1280
+        assert min(abs(box["y"] - place["y"] - place["height"]), abs(box["y"] + box["height"] - place["y"])) < 12
+        tip.hover()  # stays open under the mouse
+        page.wait_for_timeout(400)
+        assert tip.is_visible()
+        page.keyboard.press("Escape")
+        assert not tip.is_visible()
+        focused = mention if element.startswith("a") else mention.locator("mjx-container")
+        focused.focus()
+        tip.get_by_text(text).first.wait_for(state="visible", timeout=5_000)
+        assert focused.get_attribute("aria-describedby") == "preview"
+        assert visit.errors == []  # axe requests style sheets once more
+        assert serious(page) == []
+        focused.blur()
+        assert not tip.is_visible()
+        assert focused.get_attribute("aria-describedby") is None
+
+
+@pytest.mark.browser
 def test_menu_opens_on_a_phone(chromium, address):
     with Visit(chromium, address, "book/intro", width=390) as visit:
         link = visit.page.locator("nav.bd-links a", has_text="Linear perception").first
@@ -278,6 +489,8 @@ def test_menu_opens_on_a_phone(chromium, address):
 
 # -- interactive figures -----------------------------------------------------------
 
+POWERS = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
+
 
 @pytest.mark.browser
 def test_subspace_explorer_follows_the_mouse_and_shows_correct_scores(chromium, address):
@@ -285,7 +498,9 @@ def test_subspace_explorer_follows_the_mouse_and_shows_correct_scores(chromium, 
         page, figure = visit.page, visit.page.locator(".ntps-explorer")
 
         def displayed() -> tuple[float, float, float]:
-            numbers = re.findall(r"[\d.]+(?:e[+-]\d+)?", figure.locator("output").inner_text())
+            text = figure.locator("output").inner_text()
+            text = re.sub(r"\s×\s10([⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+)", lambda m: "e" + m[1].translate(POWERS), text)
+            numbers = re.findall(r"[\d.]+(?:e-?\d+)?", text)
             return float(numbers[0]), float(numbers[3]), float(numbers[4])
 
         def expected() -> tuple[float, float, float]:
@@ -352,12 +567,43 @@ def test_skip_explorer_skips_the_chosen_share_of_runs(chromium, address):
         assert visit.errors == []
 
 
+CONTRASTS = """
+() => {
+  const linear = (v) => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4;
+  const luminance = (color) => {
+    const [r, g, b] = color.match(/[\\d.]+/g).map((v) => linear(v / 255));
+    return .2126 * r + .7152 * g + .0722 * b + .05;
+  };
+  const figure = document.querySelector(".ntps-explorer");
+  const ground = luminance(getComputedStyle(figure).backgroundColor);
+  return [...figure.querySelectorAll("svg text, svg line, svg circle, svg polygon")].map((e) => {
+    const {fill, stroke} = getComputedStyle(e);
+    const color = luminance(e.matches("text") || stroke === "none" ? fill : stroke);
+    return [e.outerHTML.slice(0, 90), e.matches("text"), Math.max(color, ground) / Math.min(color, ground)];
+  });
+}
+"""
+
+
 @pytest.mark.browser
-@pytest.mark.parametrize("name", ["03_score_and_bounds", "06_choosing_k_and_layer", "09_predicting_the_gain"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", EXPLORERS)
+def test_interactive_figures_have_contrast_in_both_themes(chromium, address, name, scheme):
+    with Visit(chromium, address, name, scheme=scheme) as visit:
+        ground = visit.page.locator(".ntps-explorer").evaluate("e => getComputedStyle(e).backgroundColor")
+        assert (ground == "rgb(255, 255, 255)") == (scheme == "light")
+        marks = visit.page.evaluate(CONTRASTS)
+        assert [mark for mark in marks if mark[1] and mark[2] < 4.5] == []
+        # The lines of a grid may be faint, data may not.
+        assert [mark for mark in marks if not mark[1] and "#ddd" not in mark[0] and mark[2] < 2.3] == []
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("name", EXPLORERS)
 def test_pages_without_javascript_show_a_static_figure(chromium, address, name):
     context = chromium.new_context(java_script_enabled=False)
     page = context.new_page()
-    page.goto(f"{address}/notebooks/{name}.html")
+    page.goto(f"{address}/{name}.html")
     assert "This figure needs JavaScript" in page.locator(".ntps-explorer").inner_text()
     assert page.locator("article figure img").count() > 0
     context.close()
@@ -497,20 +743,42 @@ def test_the_speaker_sees_the_notes_of_a_deck_opened_from_a_file(chromium, site)
 
 
 @pytest.mark.browser
-def test_pdf_contains_all_pages_with_an_outline(chromium, site, tmp_path):
-    command = [sys.executable, "-m", "book.tools.browser", str(tmp_path / "book.pdf"), str(site)]
+def test_pdf_is_a_book(chromium, site, tmp_path):
+    """It has a title page, contents, an outline and page numbers, no API, and its links lead into it or to the web."""
+    copy = tmp_path / "site"
+    shutil.copytree(site, copy)
+    assert "ntps.pdf" not in (copy / "book/intro.html").read_text()
+    command = [sys.executable, "-m", "book.tools.browser", str(copy)]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     n_sheets = int(output.split()[0])
+    browser.link(copy, n_sheets)  # a second time changes nothing
+    front = (copy / "book/intro.html").read_text()
+    assert front.count(f'<a href="../ntps.pdf">The book as one PDF</a>: {n_sheets} pages') == 1
     for name in DECKS:
-        deck = PdfReader(tmp_path / f"book_{Path(name).name}.pdf")
+        deck = PdfReader(copy / f"{name}.pdf")
         assert len(deck.pages) == (site / f"{name}.html").read_text().count("<section")
         assert all(len(sheet.extract_text()) > 20 for sheet in deck.pages)
-    pdf = PdfReader(tmp_path / "book.pdf")
-    assert len(pdf.pages) == n_sheets > 100
-    assert len(pdf.outline) == len(PAGES)
-    first_sheets = {item.title: pdf.get_destination_page_number(item) for item in pdf.outline}
-    start = next(sheet for title, sheet in first_sheets.items() if "The score and its bounds" in title)
-    assert "excess loss" in pdf.pages[start].extract_text() + pdf.pages[start + 1].extract_text()
+    pdf = PdfReader(copy / "ntps.pdf")
+    texts = [page.extract_text() for page in pdf.pages]
+    assert len(texts) == n_sheets > 100
+    title = "Does next-token prediction learn what your task needs?"
+    assert " ".join(texts[0].split()).startswith(title)
+    assert "arXiv:2505.17169" in texts[0]
+    assert "Edition" in texts[0]
+    numbered = [i for i, text in enumerate(texts, 1) if str(i) in (text.splitlines()[0], text.splitlines()[-1])]
+    assert numbered == list(range(2, n_sheets + 1))
+    starts = {item.title: pdf.get_destination_page_number(item) for item in pdf.outline}
+    assert len(starts) == len(PAGES) - sum(name.startswith("book/api") for name in PAGES)
+    chapter = next(sheet for title, sheet in starts.items() if "The score and its bounds" in title)
+    assert "excess loss" in texts[chapter] + texts[chapter + 1]
+    assert re.search(rf"The score and its bounds\s+{chapter + 1}\b", texts[1])
+    assert not any("Packages and public names" in text for text in [*starts, *texts])
+    links = [link.get_object() for page in pdf.pages for link in page.get("/Annots", [])]
+    outside = [str(link["/A"]["/URI"]) for link in links if "/A" in link]
+    inside = {str(link["/Dest"]) for link in links if "/Dest" in link}
+    assert all(address.startswith("https://") for address in outside), outside
+    assert len(inside) > 100
+    assert inside <= set(pdf.named_destinations)
 
 
 def test_missing_site_or_browser_is_an_error(tmp_path, monkeypatch):

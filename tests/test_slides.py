@@ -242,7 +242,13 @@ def small(tmp_path):
 
     def make(text: str) -> list[tuple[str, str]]:
         (tmp_path / slides.SOURCES / "session_1.md").write_text(text)
-        slides.write(tmp_path / "out", {"01_one": copy.deepcopy(notebook)}, {"01_one": {"x": 0.25}}, found, tmp_path)
+        slides.write(
+            tmp_path / "out",
+            {"01_one": copy.deepcopy(notebook)},
+            {"01_one": {"x": 0.25, "tiny": 2e-11}},
+            found,
+            tmp_path,
+        )
         html = (tmp_path / "out" / "session_1.html").read_text("utf-8")
         return [tuple(section.split('<aside class="notes">')) for section in sections(html)]
 
@@ -271,6 +277,7 @@ BLOCKS = {
     "explorer": ("{explorer}`01`", '<div class="explorer"><div class="ntps-explorer">turn</div></div>', ""),
     "table": ("{table}`The report`", "<td>Why?</td>", ""),
     "number": ("It is {glue:text}`01/x:.0%`.", "<p>It is 25%.</p>", ""),
+    "power of ten": ("{glue:text}`01/tiny:.0e`", "<p>2\u00a0×\u00a010⁻¹¹</p>", ""),
     "plan": ("{glue:text}`plan/before`; {glue:text}`plan/after`", "<p>chapter 1, all of it; exercise 1.1</p>", ""),
     "formula": ("$a < \\R$", r"\(a &lt; \mathbb{R}\)", ""),
     "fragment": ('<div class="fragment">\n\n**later**\n\n</div>', "<strong>later</strong>", ""),

@@ -1,11 +1,28 @@
-// A figure that scrolls in its own box, as on a phone, can be reached and scrolled by keys.
+// Figures, tables and formulas that are too wide, as on a phone, scroll in boxes of their own.
 
+const BOXES = "figure, .cell_output .output, .pst-scrollable-table-container";
+
+// Keys reach and scroll a box that scrolls. MathJax does the same for formulas.
 function reachable() {
-  for (const box of document.querySelectorAll(".bd-article figure, .bd-article .cell_output .output")) {
+  for (const box of document.querySelectorAll(`.bd-article :is(${BOXES})`)) {
     if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
     else box.removeAttribute("tabindex");
   }
 }
 
-window.addEventListener("load", reachable);
-window.addEventListener("resize", reachable);
+// A formula in a line of text that is longer than the line gets a line of its own.
+function separate() {
+  const formulas = [...document.querySelectorAll(".bd-article mjx-container:not([display])")];
+  for (const formula of formulas) formula.classList.remove("wide");
+  const wide = formulas.filter((f) => f.offsetWidth > f.closest("p, li, td, dd, section").clientWidth);
+  for (const formula of wide) formula.classList.add("wide");
+}
+
+window.addEventListener("load", () => {
+  reachable();
+  window.MathJax?.startup?.promise.then(separate);
+});
+window.addEventListener("resize", () => {
+  reachable();
+  separate();
+});

@@ -1,15 +1,17 @@
 """Open the built site in a headless Chromium: for its tests, and to print the book and its slides.
 
-    python -m book.tools.browser FILE.pdf [SITE]
+    python -m book.tools.browser [SITE]
 
-prints the pages in the folder SITE, by default _build/html, in the order of the book, and each slide deck into a
-file beside it, such as FILE_session_1.pdf.
+prints the pages in the folder SITE, by default _build/html, in the order of the book and without the
+API reference, to SITE/ntps.pdf, and puts a link to it on the front page. Each slide deck is printed beside its page in
+SITE/slides.
 """
 
 from __future__ import annotations
 
 import io
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -23,7 +25,7 @@ from typing import Any
 import yaml
 
 from book.tools import ROOT
-from ntps_utils._utils.files import atomic_path
+from ntps_utils._utils.files import atomic_path, write_text
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 FLAGS = (
@@ -34,14 +36,69 @@ FLAGS = (
     "--no-first-run",
 )
 READY = "() => !window.MathJax || (window.MathJax.startup.promise || Promise.resolve()).then(() => true)"
+PDF = "ntps.pdf"
+"""Name of the printed book in the folder of the site."""
+
+LINK = re.compile(r'<p id="book-as-pdf">.*?</p>', re.S)
+"""Paragraph of the front page that holds the link to the printed book; empty until there is one."""
+
 PRINT = """
+@page { size: A4; margin: 16mm; @bottom-center { content: counter(page); font: 9pt sans-serif; color: #555; } }
+@page :first { @bottom-center { content: none; } }
+body { background: #fff; }
 pre, code { white-space: pre-wrap !important; overflow-wrap: anywhere; }
-#jb-print-toc, details.hide, .toggle-button, .ntps-explorer { display: none !important; }
-.toggle-hidden > :not(.admonition-title) { display: block !important; visibility: visible !important; }
+details.hide, .ntps-explorer, .cell_output script { display: none !important; }
 figure, table, .admonition-title, mjx-container[display], div.highlight, div.cell_input { break-inside: avoid; }
 h1, h2, h3, h4 { break-inside: avoid; break-after: avoid; }
+article, #contents { break-before: page; }
+#title { padding-top: 60mm; text-align: center; }
+#title .name { font-size: 2.4rem; line-height: 1.2; text-wrap: balance; margin-bottom: 3rem; }
+#contents ol { list-style: none; padding: 0; }
+#contents li { display: flex; justify-content: space-between; }
 """
-UNFOLD = "() => document.querySelectorAll('.toggle-hidden').forEach(e => e.classList.remove('toggle-hidden'))"
+
+ASSEMBLE = """
+async ({pages, parts, name, author}) => {
+  const book = document.createElement("main"), root = new URL(document.documentElement.dataset.content_root, location);
+  const files = new Map(pages.map((page) => [new URL(`${page}.html`, root).pathname, page]));
+  const anchor = (page, id) => id ? `${page}--${id}` : page;
+  const footer = document.querySelector(".extra_footer").innerText;
+  const entries = [];
+  for (const page of pages) {
+    const address = new URL(`${page}.html`, root);
+    const source = new DOMParser().parseFromString(await (await fetch(address)).text(), "text/html");
+    const article = document.importNode(source.querySelector("article"), true);
+    for (const e of article.querySelectorAll("script, .headerlink")) e.remove();
+    for (const e of article.querySelectorAll("[id]")) if (!e.id.startsWith("T_")) e.id = anchor(page, e.id);
+    for (const e of article.querySelectorAll("img")) {
+      e.loading = "eager";
+      e.src = new URL(e.getAttribute("src"), address);
+    }
+    for (const e of article.querySelectorAll("a[href]")) {
+      const url = new URL(e.getAttribute("href"), address), to = files.get(url.pathname);
+      if (url.origin !== location.origin) continue;
+      if (to) e.href = "#" + anchor(to, decodeURIComponent(url.hash.slice(1)));
+      else e.replaceWith(...e.childNodes);
+    }
+    article.id = page;
+    book.append(article);
+    if (parts[page]) entries.push(`<li><b>${parts[page]}</b></li>`);
+    const title = article.querySelector("h1").textContent;
+    entries.push(`<li><a href="#${page}">${title}</a><span class="sheet"></span></li>`);
+  }
+  const paper = "A companion to the paper <i>Next Token Perception Score</i>, arXiv:2505.17169";
+  book.insertAdjacentHTML("afterbegin", `
+    <section id="title"><p class="name">${name}</p><p>${paper}</p><p>${author}</p><p>${footer}</p></section>
+    <section id="contents"><h1>Contents</h1><ol>${entries.join("")}</ol></section>`);
+  document.title = name;
+  document.body.replaceChildren(book);
+  await Promise.all([...document.images].map((image) => image.decode()));
+  await MathJax.typesetPromise([book]);
+}
+"""
+"""Put the articles of all pages into one document. T_ begins the names that the styles of tables refer to."""
+
+NUMBER = "(sheets) => document.querySelectorAll('.sheet').forEach((e, i) => { e.textContent = sheets[i]; })"
 
 
 class BrowserError(RuntimeError):
@@ -68,6 +125,34 @@ def find_chromium() -> str:
     raise BrowserError("Chromium was not found. Install it (apt-get install chromium) or set CHROMIUM to its path.")
 
 
+def parts(root: Path = ROOT) -> dict[str, list[str]]:
+    """Return the names of the book's pages by part, in the order of the table of contents.
+
+    Parameters
+    ----------
+    root : Path
+        Root folder of the repository.
+
+    Returns
+    -------
+    dict of str to list of str
+        The front page belongs to a part without a name.
+
+    Examples
+    --------
+    >>> parts()["Start"]
+    ['book/install', 'book/lab']
+    """
+    toc = yaml.safe_load((root / "_toc.yml").read_text("utf-8"))
+    listed = {
+        part["caption"]: [
+            page["file"] for chapter in part["chapters"] for page in (chapter, *chapter.get("sections", ()))
+        ]
+        for part in toc["parts"]
+    }
+    return {"": [toc["root"]], **listed}
+
+
 def pages(root: Path = ROOT) -> list[str]:
     """Return the names of the book's pages in the order of the table of contents.
 
@@ -83,11 +168,9 @@ def pages(root: Path = ROOT) -> list[str]:
     Examples
     --------
     >>> pages()[:2]
-    ['book/intro', 'notebooks/01_linear_autoregression']
+    ['book/intro', 'book/install']
     """
-    toc = yaml.safe_load((root / "_toc.yml").read_text("utf-8"))
-    chapters = [chapter for part in toc["parts"] for chapter in part["chapters"]]
-    return [toc["root"], *(page["file"] for chapter in chapters for page in (chapter, *chapter.get("sections", ())))]
+    return [page for part in parts(root).values() for page in part]
 
 
 @contextmanager
@@ -146,7 +229,7 @@ def chromium() -> Iterator[Any]:
 
 
 def export(site: Path, file: Path) -> int:
-    """Print all pages of the book into one PDF with an outline of their titles.
+    """Print the book, without the API reference, into one PDF with a title page, contents and page numbers.
 
     Parameters
     ----------
@@ -169,41 +252,54 @@ def export(site: Path, file: Path) -> int:
 
     if not (site / "index.html").is_file():
         raise BrowserError(f"There is no site in {site}. Build it with `make book`.")
-    document = PdfWriter()
+    printed = {part: names for part, names in parts().items() if part != "API reference"}
+    names = [name for part in printed.values() for name in part]
+    for name in names:
+        if not (site / f"{name}.html").is_file():
+            raise BrowserError(f"The site in {site} has no page {name}. Build it again with `make book`.")
+    config = yaml.safe_load((ROOT / "_config.yml").read_text("utf-8"))
+    settings = {
+        "pages": names,
+        "parts": {part[0]: caption for caption, part in printed.items() if caption},
+        "name": config["title"],
+        "author": config["author"],
+    }
     with served(site) as address, chromium() as browser:
         page = browser.new_page()
         page.emulate_media(media="print", color_scheme="light")
-        for name in pages():
-            answer = page.goto(f"{address}/{name}.html")
-            if answer is None or not answer.ok:
-                raise BrowserError(f"The site in {site} has no page {name}. Build it again with `make book`.")
-            page.evaluate(READY)
-            page.add_style_tag(content=PRINT)
-            page.evaluate(UNFOLD)
-            printed = page.pdf(
-                format="A4",
-                scale=0.8,
-                print_background=True,
-                margin={"top": "16mm", "bottom": "16mm", "left": "16mm", "right": "16mm"},
+        page.goto(f"{address}/{names[0]}.html")
+        page.evaluate(READY)
+        page.add_style_tag(content=PRINT)
+        page.evaluate(ASSEMBLE, settings)
+
+        def printed_book() -> PdfReader:
+            return PdfReader(
+                io.BytesIO(page.pdf(scale=0.8, print_background=True, prefer_css_page_size=True, tagged=True))
             )
-            first = len(document.pages)
-            document.append(PdfReader(io.BytesIO(printed)), import_outline=False)
-            title = page.locator("article h1").first.inner_text().rstrip("#").strip()
-            document.add_outline_item(title=title, page_number=first)
+
+        def first_sheets(pdf: PdfReader) -> list[int]:
+            targets = pdf.named_destinations
+            return [pdf.get_destination_page_number(targets[f"/{name}"]) or 0 for name in names]
+
+        sheets = first_sheets(printed_book())
+        page.evaluate(NUMBER, [sheet + 1 for sheet in sheets])
+        document = PdfWriter(clone_from=printed_book())
+        titles = page.eval_on_selector_all("article h1", "headings => headings.map(h => h.innerText)")
+    for title, sheet in zip(titles, sheets, strict=True):
+        document.add_outline_item(title=title, page_number=sheet)
+    document.add_metadata({"/Author": settings["author"]})
     with atomic_path(file) as temporary:
         document.write(temporary)
     return len(document.pages)
 
 
-def export_slides(site: Path, file: Path) -> dict[Path, int]:
-    """Print each slide deck into a PDF of its own, with the answers of its quiz.
+def export_slides(site: Path) -> dict[Path, int]:
+    """Print each slide deck into a PDF beside it, with the answers of its quiz.
 
     Parameters
     ----------
     site : Path
         Folder of the built site.
-    file : Path
-        PDF of the book; "_session_1" and so on are added to its name.
 
     Returns
     -------
@@ -224,11 +320,26 @@ def export_slides(site: Path, file: Path) -> dict[Path, int]:
             page.goto(f"{address}/slides/{deck.name}?print-pdf")
             page.wait_for_selector(".pdf-page", state="attached")
             printed = page.pdf(prefer_css_page_size=True, print_background=True)
-            target = file.with_stem(f"{file.stem}_{deck.stem}")
-            with atomic_path(target) as temporary:
+            with atomic_path(deck.with_suffix(".pdf")) as temporary:
                 temporary.write_bytes(printed)
-            sheets[target] = len(PdfReader(io.BytesIO(printed)).pages)
+            sheets[deck.with_suffix(".pdf")] = len(PdfReader(io.BytesIO(printed)).pages)
     return sheets
+
+
+def link(site: Path, n_sheets: int) -> None:
+    """Put a link to the printed book on the front page.
+
+    Parameters
+    ----------
+    site : Path
+        Folder of the built site, with the printed book in it.
+    n_sheets : int
+        Number of sheets of the printed book.
+    """
+    front = site / f"{pages()[0]}.html"
+    size = (site / PDF).stat().st_size / 1e6
+    html = f'<p id="book-as-pdf"><a href="../{PDF}">The book as one PDF</a>: {n_sheets} pages, {size:.0f} MB.</p>'
+    write_text(front, LINK.sub(html, front.read_text("utf-8")))
 
 
 def main(arguments: list[str]) -> int:
@@ -237,24 +348,26 @@ def main(arguments: list[str]) -> int:
     Parameters
     ----------
     arguments : list of str
-        PDF file, and optionally the folder of the site.
+        Optionally the folder of the site.
 
     Returns
     -------
     int
         Exit status: 2 for invalid arguments, or if Chromium or the site is missing.
     """
-    if len(arguments) not in (1, 2) or not arguments[0].endswith(".pdf"):
+    if len(arguments) > 1 or any(argument.startswith("-") for argument in arguments):
         print(__doc__, file=sys.stderr)
         return 2
-    file, site = Path(arguments[0]), Path(arguments[1]) if arguments[1:] else ROOT / "_build" / "html"
+    site = Path(arguments[0]) if arguments else ROOT / "_build" / "html"
     try:
-        sheets = {file: export(site, file)} | export_slides(site, file)
+        n_sheets = export(site, site / PDF)
+        decks = export_slides(site)
     except BrowserError as error:
         print(error, file=sys.stderr)
         return 2
-    for path, n_sheets in sheets.items():
-        print(f"{n_sheets} pages were written to {path.resolve()}.")
+    link(site, n_sheets)
+    for path, n in {site / PDF: n_sheets, **decks}.items():
+        print(f"{n} pages were written to {path.resolve()}.")
     return 0
 
 

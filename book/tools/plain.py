@@ -315,6 +315,8 @@ class _Writer:
         while body and (option := OPTION.match(body[0])):
             options[option[1]] = option[2]
             body = body[1:]
+        if name == "index":
+            return []
         if name == "literalinclude":
             text = (self.root / "notebooks" / title.strip()).read_text("utf-8").strip()
             if "pyobject" in options:

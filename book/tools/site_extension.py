@@ -1,16 +1,25 @@
-"""Sphinx extension for the book: offline MathJax, launch buttons, and the edition at the foot of each page."""
+"""Sphinx extension for the book.
+
+Offline MathJax, launch buttons, numbers as in print, descriptions of the pages for search engines and
+previews, a link to report an error, and the edition at the foot of each page.
+"""
 
 from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 from datetime import UTC, datetime
+from decimal import Decimal
+from html import escape, unescape
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
+from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.util.fileutil import copy_asset
@@ -68,6 +77,99 @@ def _remove_list_role(app: Sphinx, page: str, template: str, context: dict[str, 
         )
 
 
+NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[+-]\d+)?(?![\w.])")
+CELL = re.compile(r'(<td[^>]*>(?:<p>)?|<span class="pasted-text">)([^<]*)')
+"""A cell of a table, or a value in the text."""
+
+
+def readable(text: str) -> str:
+    r"""Write the numbers in a text as in print.
+
+    Parameters
+    ----------
+    text : str
+
+    Returns
+    -------
+    str
+        Without signs before zero, without exponents, and with three significant digits where
+        there were at least six decimals.
+
+    Examples
+    --------
+    >>> readable("-0.00 to 3e+07")
+    '0.00 to 3\xa0×\xa010⁷'
+    >>> readable("0.018000, 5.8e+05, 1e-16")
+    '0.018, 580,000, 10⁻¹⁶'
+    """
+    return NUMBER.sub(lambda match: _readable_number(match[0]), text)
+
+
+def _readable_number(text: str) -> str:
+    value = float(text)
+    if value == 0:
+        text = text.removeprefix("-")
+    if len(text.partition(".")[2]) >= 6 and "e" not in text:
+        text = f"{value:.3g}" if abs(value) < 1 else f"{value:.2f}"
+    mantissa, _, exponent = text.partition("e")
+    if not exponent:
+        return text
+    if 1e-3 <= abs(value) < 1e6:
+        return f"{Decimal(text):,f}"
+    power = "10" + str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return power if mantissa == "1" else f"{mantissa}\u00a0×\u00a0{power}"
+
+
+def _readable_numbers(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: object) -> None:
+    """Write the numbers in tables, and the values in the text, as in print."""
+    if "body" in context:
+        context["body"] = CELL.sub(lambda match: match[1] + readable(match[2]), context["body"])
+
+
+def description(doctree: nodes.document) -> str:
+    """Describe a page by the beginning of its first paragraph outside of boxes.
+
+    Parameters
+    ----------
+    doctree : docutils.nodes.document
+
+    Returns
+    -------
+    str
+        At most 200 characters.
+    """
+    for paragraph in doctree.findall(nodes.paragraph):
+        text = re.sub(r"\s*\[[A-Z][\w+]*\d\d\]|[{}\\]", "", " ".join(paragraph.astext().split()))
+        if isinstance(paragraph.parent, nodes.section) and len(text) > 40:
+            return text if len(text) <= 200 else text[:199].rsplit(" ", 1)[0].rstrip(",;:") + "…"
+    return ""
+
+
+def _describe(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None) -> None:
+    """Add the description of a page, for search engines and for previews of links to it."""
+    if doctree is None:
+        return
+    title, site = unescape(re.sub("<[^>]+>", "", context["title"])), app.config.html_title or app.config.project
+    text = description(doctree) or f"{title}. {site}"
+    properties = {"title": title, "description": text, "type": "article", "site_name": site}
+    if app.config.html_baseurl:
+        base = f"{app.config.html_baseurl.rstrip('/')}/"
+        properties["url"] = f"{base}{page}.html"
+        if image := re.search(r'<img[^>]*src="(?:\.\./)*(_images/[^"]+\.png)"', context["body"]):
+            properties["image"] = base + image[1]
+    tags = [f'<meta name="description" content="{escape(text)}">', '<meta name="twitter:card" content="summary">']
+    tags += [f'<meta property="og:{name}" content="{escape(value)}">' for name, value in properties.items()]
+    context["metatags"] = context.get("metatags", "") + "\n".join(tags)
+
+
+def _report_link(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: object) -> None:
+    """Add a link to report an error in a page, if the repository's address is known."""
+    address = repository()
+    if address is not None and doctree is not None:
+        report = f"{address}/issues/new?title={quote(f'Error on the page {page}')}"
+        context["theme_extra_footer"] += f'<p><a href="{report}">Report an error on this page</a></p>'
+
+
 def repository() -> str | None:
     """Return the address of the public repository.
 
@@ -84,9 +186,11 @@ def repository() -> str | None:
 
 
 def _launch_buttons(app: Sphinx, config: Config) -> None:
-    """Add the buttons of Binder and Colab, which open notebooks of the repository, if its address is known."""
+    """Add the site's address, and the buttons of Binder and Colab, if the repository's address is known."""
     address = repository()
     if address is not None:
+        if match := re.fullmatch(r"https://github\.com/([^/]+)/([^/]+)", address):  # where the workflow publishes
+            config.html_baseurl = f"https://{match[1].lower()}.github.io/{match[2]}/"
         config.html_theme_options = {
             **config.html_theme_options,
             "repository_url": address,
@@ -167,4 +271,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("html-page-context", _open_plain_copies, priority=900)
     app.connect("html-page-context", _drop_thebe, priority=900)
     app.connect("html-page-context", _remove_list_role)
+    app.connect("html-page-context", _readable_numbers)
+    app.connect("html-page-context", _describe)
+    app.connect("html-page-context", _report_link)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

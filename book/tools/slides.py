@@ -161,7 +161,11 @@ def write(
     sources = root / SOURCES
     template = Environment(loader=FileSystemLoader(sources), autoescape=True).get_template("deck.html")
     shutil.rmtree(folder, ignore_errors=True)
-    maker = _Maker(notebooks, values, found, root)
+    printed = {
+        chapter: {name: _Printed(value) if isinstance(value, float) else value for name, value in own.items()}
+        for chapter, own in values.items()
+    }
+    maker = _Maker(notebooks, printed, found, root)
     for source in sorted(sources.glob("session_*.md")):
         session = int(source.stem.removeprefix("session_"))
         text = source.read_text("utf-8")
@@ -181,6 +185,13 @@ def write(
     shutil.copy(site_extension.mathjax() / "tex-svg.js", folder)
     shutil.copy(sources / "slides.css", folder)
     shutil.copy(root / "book" / "_static" / "favicon.svg", folder)
+
+
+class _Printed(float):
+    """A number that is written as on the pages of the site."""
+
+    def __format__(self, spec: str) -> str:
+        return site_extension.readable(super().__format__(spec))
 
 
 def _reveal() -> Path:
