@@ -696,9 +696,9 @@ def test_answers_of_a_quiz_appear_on_the_next_key(deck_of):
     page = deck_of("slides/session_2").page
     page.evaluate("() => Reveal.slide(1)")
     answer = page.locator("section.present .answer")
-    assert answer.evaluate("e => getComputedStyle(e).visibility") == "hidden"
+    assert not answer.is_visible()
     page.keyboard.press("ArrowRight")
-    assert answer.evaluate("e => getComputedStyle(e).visibility") == "visible"
+    answer.wait_for(state="visible", timeout=5_000)
     assert page.evaluate("() => Reveal.getIndices().h") == 1
     page.keyboard.press("ArrowRight")
     assert page.evaluate("() => Reveal.getIndices().h") == 2
