@@ -46,7 +46,7 @@ book: notebooks  ## build the book; warnings are errors
 	@echo "The book is in $(CURDIR)/$(SITE)"
 endif
 
-pdf: $(STAMP)  ## print the built site to _build/html/ntps.pdf; needs Chromium
+pdf: $(STAMP)  ## print the built site to _build/html/ntps.pdf, and its slides; needs Chromium
 	$(BIN)/python -m book.tools.browser
 
 # -n auto starts one process for each core; OPTIONS adds options of pytest, such as OPTIONS="-x --durations=20".

@@ -621,6 +621,127 @@ def test_citation_can_be_copied(chromium, address):
         assert "NTPS" in copied
 
 
+# -- slides ------------------------------------------------------------------------
+
+DECKS = [f"slides/session_{session}" for session in range(1, 5)]
+STAND_OUT = """() => {
+  const slide = Reveal.getCurrentSlide(), frame = slide.getBoundingClientRect(), place = slide.querySelector('.place');
+  const bottom = place.getBoundingClientRect().top;
+  return [...slide.querySelectorAll('.frame *')]
+    .filter(e => !e.parentElement.closest('svg') && !e.closest('mjx-assistive-mml, style, script, figcaption'))
+    .map(e => [e, e.getBoundingClientRect()])
+    .filter(([, b]) => b.width > 0 && b.height > 0)
+    .filter(([, b]) => b.left < frame.left || b.top < frame.top || b.right > frame.right - 40 || b.bottom > bottom)
+    .map(([e, b]) => `${e.tagName} ${e.className}: ${[b.left, b.top, b.right, b.bottom].map(Math.round)}`)
+}"""
+FIGURES = """() => [...Reveal.getCurrentSlide().querySelectorAll('.frame > figure img')].map(i => {
+  const scale = Math.min(i.clientWidth / i.naturalWidth, i.clientHeight / i.naturalHeight);
+  return [i.alt, i.naturalWidth * scale];
+})"""
+
+
+def show(page: Any, slide: int) -> None:
+    """Show a slide, counted from 0, with all its fragments."""
+    page.evaluate("slide => { Reveal.slide(slide, 0, 99); }", slide)
+
+
+@pytest.fixture
+def deck_of(chromium, address):
+    """Open a deck and wait until reveal.js is ready."""
+    visits = []
+
+    def open_deck(name: str, query: str = "") -> Visit:
+        visits.append(Visit(chromium, address, name, query))
+        visits[-1].page.wait_for_function("() => Reveal.isReady()")
+        return visits[-1]
+
+    yield open_deck
+    for visit in visits:
+        visit.context.close()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("name", DECKS)
+def test_slides_fit_their_frame_and_need_no_network(deck_of, name):
+    visit = deck_of(name)
+    page, n_figures = visit.page, 0
+    n_slides = page.evaluate("() => Reveal.getTotalSlides()")
+    assert 12 <= n_slides <= 18
+    for slide in range(n_slides):
+        show(page, slide)
+        assert page.evaluate(STAND_OUT) == [], slide + 1
+        for alt, width in page.evaluate(FIGURES):
+            n_figures += 1
+            assert alt, slide + 1
+            assert width >= 850, (slide + 1, width)
+    assert n_figures >= 3
+    assert page.locator("mjx-merror").count() == 0
+    assert page.evaluate("() => document.body.innerText.includes('\\\\(')") is False
+    assert visit.errors == []
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("name", DECKS)
+def test_everybody_can_use_the_slides(deck_of, name):
+    """For printing, all slides are on one page, where all but one are hidden from screen readers."""
+    page = deck_of(name, "?print-pdf").page
+    page.wait_for_selector(".pdf-page", state="attached")
+    for attribute in ("hidden", "aria-hidden"):
+        page.locator("section").evaluate_all("(all, name) => all.forEach(s => s.removeAttribute(name))", attribute)
+    assert serious(page) == []
+
+
+@pytest.mark.browser
+def test_answers_of_a_quiz_appear_on_the_next_key(deck_of):
+    page = deck_of("slides/session_2").page
+    page.evaluate("() => Reveal.slide(1)")
+    answer = page.locator("section.present .answer")
+    assert not answer.is_visible()
+    page.keyboard.press("ArrowRight")
+    answer.wait_for(state="visible", timeout=5_000)
+    assert page.evaluate("() => Reveal.getIndices().h") == 1
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("() => Reveal.getIndices().h") == 2
+
+
+@pytest.mark.browser
+def test_keys_in_an_interactive_figure_do_not_turn_the_slide(deck_of):
+    page = deck_of("slides/session_3").page
+    slide = page.evaluate("() => Reveal.getIndices(document.querySelector('.ntps-explorer').closest('section')).h")
+    show(page, slide)
+    theta = page.locator(".ntps-explorer .theta").first
+    before = float(theta.input_value())
+    theta.press("ArrowRight")
+    assert float(theta.input_value()) == before + 0.5
+    figure = page.locator(".ntps-explorer svg.plain")
+    box = figure.bounding_box()
+    page.mouse.click(box["x"] + box["width"] / 2 + 5, box["y"] + box["height"] / 2 - 60)
+    assert float(theta.input_value()) == pytest.approx(85, abs=1)
+    show(page, page.evaluate("() => Reveal.getIndices(document.querySelector('.ntps-sweep').closest('section')).h"))
+    figure = page.locator(".ntps-sweep")
+    before, slide = figure.locator("output").inner_text(), page.evaluate("() => Reveal.getIndices().h")
+    figure.locator("rect.cell[tabindex='0']").press("ArrowDown")
+    assert figure.locator("output").inner_text() != before
+    assert page.evaluate("() => Reveal.getIndices().h") == slide
+
+
+@pytest.mark.browser
+def test_the_speaker_sees_the_notes_of_a_deck_opened_from_a_file(chromium, site):
+    context = chromium.new_context(viewport={"width": 1280, "height": 720})
+    page = context.new_page()
+    page.goto((site / "slides" / "session_1.html").as_uri())
+    page.wait_for_function("() => window.Reveal && Reveal.isReady()")
+    with context.expect_page() as opened:
+        page.keyboard.press("s")
+    speaker = opened.value
+    notes = speaker.locator(".speaker-controls-notes .value")
+    notes.filter(has_text="Minutes 0 to 10: three tokens by hand").wait_for(timeout=20_000)
+    assert speaker.locator(".pacing-title").is_visible()
+    page.keyboard.press("End")
+    notes.filter(has_text="Minutes 85 to 90: summary").wait_for(timeout=20_000)
+    context.close()
+
+
 @pytest.mark.browser
 def test_pdf_is_a_book(chromium, site, tmp_path):
     """It has a title page, contents, an outline and page numbers, no API, and its links lead into it or to the web."""
@@ -633,6 +754,10 @@ def test_pdf_is_a_book(chromium, site, tmp_path):
     browser.link(copy, n_sheets)  # a second time changes nothing
     front = (copy / "book/intro.html").read_text()
     assert front.count(f'<a href="../ntps.pdf">The book as one PDF</a>: {n_sheets} pages') == 1
+    for name in DECKS:
+        deck = PdfReader(copy / f"{name}.pdf")
+        assert len(deck.pages) == (site / f"{name}.html").read_text().count("<section")
+        assert all(len(sheet.extract_text()) > 20 for sheet in deck.pages)
     pdf = PdfReader(copy / "ntps.pdf")
     texts = [page.extract_text() for page in pdf.pages]
     assert len(texts) == n_sheets > 100

@@ -4,3 +4,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 """Root folder of the repository."""
+
+
+class BookError(ValueError):
+    """A source of the book, or a command, names something that does not exist. The message is one line."""

@@ -1,9 +1,10 @@
-"""Open the built site in a headless Chromium: for its tests, and to print the book as one PDF.
+"""Open the built site in a headless Chromium: for its tests, and to print the book and its slides.
 
     python -m book.tools.browser [SITE]
 
 prints the pages in the folder SITE, by default _build/html, in the order of the book and without the
-API reference, to SITE/ntps.pdf, and puts a link to it on the front page.
+API reference, to SITE/ntps.pdf, and puts a link to it on the front page. Each slide deck is printed beside its page in
+SITE/slides.
 """
 
 from __future__ import annotations
@@ -292,6 +293,39 @@ def export(site: Path, file: Path) -> int:
     return len(document.pages)
 
 
+def export_slides(site: Path) -> dict[Path, int]:
+    """Print each slide deck into a PDF beside it, with the answers of its quiz.
+
+    Parameters
+    ----------
+    site : Path
+        Folder of the built site.
+
+    Returns
+    -------
+    dict of Path to int
+        Number of sheets by file.
+
+    Raises
+    ------
+    BrowserError
+        If Chromium is not installed.
+    """
+    from pypdf import PdfReader
+
+    sheets = {}
+    with served(site) as address, chromium() as browser:
+        for deck in sorted((site / "slides").glob("session_*.html")):
+            page = browser.new_page()
+            page.goto(f"{address}/slides/{deck.name}?print-pdf")
+            page.wait_for_selector(".pdf-page", state="attached")
+            printed = page.pdf(prefer_css_page_size=True, print_background=True)
+            with atomic_path(deck.with_suffix(".pdf")) as temporary:
+                temporary.write_bytes(printed)
+            sheets[deck.with_suffix(".pdf")] = len(PdfReader(io.BytesIO(printed)).pages)
+    return sheets
+
+
 def link(site: Path, n_sheets: int) -> None:
     """Put a link to the printed book on the front page.
 
@@ -327,11 +361,13 @@ def main(arguments: list[str]) -> int:
     site = Path(arguments[0]) if arguments else ROOT / "_build" / "html"
     try:
         n_sheets = export(site, site / PDF)
+        decks = export_slides(site)
     except BrowserError as error:
         print(error, file=sys.stderr)
         return 2
     link(site, n_sheets)
-    print(f"{n_sheets} pages were written to {(site / PDF).resolve()}.")
+    for path, n in {site / PDF: n_sheets, **decks}.items():
+        print(f"{n} pages were written to {path.resolve()}.")
     return 0
 
 

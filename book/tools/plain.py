@@ -190,6 +190,38 @@ def plain(notebook: NotebookNode, values: Mapping[str, Any], found: References, 
     return result
 
 
+def markdown(source: str, values: Mapping[str, Any], found: References, root: Path = ROOT) -> str:
+    """Convert a text that is no chapter, such as a slide.
+
+    Parameters
+    ----------
+    source : str
+        MyST Markdown.
+    values : mapping
+        Values that the text inserts, by name.
+    found : References
+    root : Path
+        Root folder of the repository.
+
+    Returns
+    -------
+    str
+        Markdown with the numbers in place, and formulas without macros.
+
+    Raises
+    ------
+    KeyError
+        If the text refers to a value, label or citation that does not exist.
+
+    Examples
+    --------
+    >>> found = References({"R": r"\\mathbb{R}"}, BibliographyData(), {"eq-loss": "1.1"})
+    >>> markdown(r"{eq}`eq-loss` on $\\R$: {glue:text}`loss:.2f`", {"loss": 0.125}, found)
+    '(1.1) on $\\\\mathbb{R}$: 0.12'
+    """
+    return _Writer(values, found, root, {}).markdown(source)
+
+
 def _names_used(notebook: NotebookNode) -> list[set[str]]:
     """For each cell, the names that later code cells read."""
     used: list[set[str]] = [set()]

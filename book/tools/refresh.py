@@ -31,7 +31,7 @@ import papermill
 import yaml
 from nbformat import NotebookNode
 
-from book.tools import ROOT, declared, lab_page, plain, verdicts
+from book.tools import ROOT, BookError, declared, lab_page, plain, slides, verdicts
 from ntps_utils._utils.files import write_json, write_text
 from ntps_utils._utils.provenance import code_of, sources
 
@@ -40,10 +40,6 @@ KEY = "ntps"
 
 READERS = {"asset_text": "assets/{}", "data_file": "data/{}", "load_record": "data/recorded/{}.json"}
 """Functions of the library that read package files, and what they read for an argument."""
-
-
-class BookError(ValueError):
-    """A command names a chapter or profile that does not exist, or there is no chapter at all."""
 
 
 def chapters(root: Path = ROOT, names: Sequence[str] = ()) -> list[Path]:
@@ -709,7 +705,7 @@ def attacks(root: Path = ROOT) -> str:
 
 
 def prepare(root: Path = ROOT) -> None:
-    """Write the files that the site needs besides the sources: student notebooks and generated tables.
+    """Write the files that the site needs besides the sources: student notebooks, generated tables and slides.
 
     Parameters
     ----------
@@ -719,21 +715,24 @@ def prepare(root: Path = ROOT) -> None:
     Raises
     ------
     BookError
-        If there are no chapters, or one has no executed notebook.
+        If there are no chapters, one has no executed notebook, or a slide names something that does not exist.
     """
     sources = chapters(root)
     found = plain.references({source.stem: source_notebook(source) for source in sources}, root)
+    values = glued_values(root)
     for source in sources:
-        notebook = plain.plain(student(source), glued(_executed_notebook(source)), found, root)
+        notebook = plain.plain(student(source), values[source.stem], found, root)
         write_text(root / "book" / "students" / f"{source.stem}.ipynb", nbformat.writes(notebook) + "\n")
     for name, text in {
         "timings": timings(root),
         "attacks": attacks(root),
         **declared.tables(),
         **lab_page.tables(),
-        **verdicts.tables(glued_values(root)),
+        **verdicts.tables(values),
     }.items():
         write_text(root / "book" / "generated" / f"{name}.md", text)
+    executed = {source.stem: nbformat.read(_executed_notebook(source), as_version=4) for source in sources}
+    slides.write(root / "book" / "generated" / "site" / "slides", executed, values, found, root)
 
 
 def run(profile_name: str, names: Sequence[str] = (), root: Path = ROOT) -> None:
@@ -784,7 +783,7 @@ def main(arguments: Sequence[str] | None = None, root: Path = ROOT) -> int:
         "refresh": "execute the stale chapters",
         "check": "fail if a notebook is stale or differs from its source",
         "reproduce": "execute chapters again and compare their numbers with the committed ones",
-        "prepare": "write the student notebooks and generated tables for the site",
+        "prepare": "write the student notebooks, generated tables and slides for the site",
         "run": "execute chapters with a profile, into runs/PROFILE",
     }.items():
         command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")

@@ -32,14 +32,29 @@ PLAIN = Path("notebooks", "plain")
 MATHJAX = ("tex-chtml.js", "core.js", "loader.js", "startup.js", "input/tex", "output/chtml", "ui", "a11y", "sre")
 
 
+def mathjax() -> Path:
+    """Return the folder of MathJax in the package that carries it.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    ModuleNotFoundError
+        If the package is not installed.
+    """
+    spec = find_spec("sphinx-mathjax-offline")  # the package's import name has hyphens
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError("MathJax was not found. Install the package sphinx-mathjax-offline.")
+    return Path(spec.origin).parent / "static" / "mathjax"
+
+
 def _copy_mathjax(app: Sphinx, error: Exception | None) -> None:
     """Copy the parts of MathJax that the pages use into the site."""
     if error is not None or app.builder.format != "html":
         return
-    spec = find_spec("sphinx-mathjax-offline")  # the package's import name has hyphens
-    if spec is None or spec.origin is None:
-        raise ModuleNotFoundError("MathJax was not found. Install the package sphinx-mathjax-offline.")
-    source, target = Path(spec.origin).parent / "static" / "mathjax", Path(app.outdir) / "_static" / "mathjax"
+    source, target = mathjax(), Path(app.outdir) / "_static" / "mathjax"
     for part in MATHJAX:
         copy_asset(str(source / part), str((target / part) if (source / part).is_dir() else (target / part).parent))
 
