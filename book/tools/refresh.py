@@ -528,7 +528,7 @@ def refresh(names: Sequence[str] = (), root: Path = ROOT) -> None:
             continue
         print(f"{source.stem}: executing ({problem})", flush=True)
         print(f"{source.stem}: {execute(source, source.with_suffix('.ipynb'), root=root):.0f} s", flush=True)
-    if all(source.with_suffix(".ipynb").is_file() for source in chapters(root)):
+    if all(problem_with(source, root) is None for source in chapters(root)):  # else a value may be missing
         for path, text in {**plain_copies(root), **readme_with_verdicts(root)}.items():
             if not path.is_file() or path.read_text("utf-8") != text:
                 write_text(path, text)
