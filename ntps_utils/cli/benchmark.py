@@ -189,7 +189,10 @@ def benchmark_command(
         if record_prefix is not None and results:  # before printing, which a closed pipe ends
             from ntps_utils.evidence.tables import record
 
-            command = f"ntps benchmark --models {','.join(model_places)} --datasets {','.join(dataset_places)}"
+            command = (
+                f"ntps benchmark --profile {profile} --models {','.join(model_places)} "
+                f"--datasets {','.join(dataset_places)}"
+            )
             record(results, record_prefix, settings, command, weights={r.model: r.weights for r in results})
             err.print(f"Wrote tables and provenance to {record_prefix}_*.", highlight=False, markup=False)
         _print_results(results, lora)

@@ -310,12 +310,12 @@ def _normalized(cells: pd.DataFrame, name: str) -> pd.DataFrame:
             f"The calibration {name} lacks the columns {', '.join(missing)}; record it with LoRA, by "
             "`ntps benchmark --record`."
         )
+    more = pd.DataFrame([_recorded_trials(row) for row in cells.to_dict("records")], index=cells.index).dropna(axis=1)
     if "ntps_random" in cells:
-        cells = cells.assign(net_ntps=cells["ntps"] - cells["ntps_random"])
-    trials = pd.DataFrame([_recorded_trials(row) for row in cells.to_dict("records")], index=cells.index)
+        more["net_ntps"] = cells["ntps"] - cells["ntps_random"]
     if "group" not in cells:
-        cells = cells.assign(group=cells["dataset"])
-    return pd.concat([cells, trials.dropna(axis=1)], axis=1)
+        more["group"] = cells["dataset"]
+    return pd.concat([cells, more], axis=1)
 
 
 def _recorded_trials(row: Mapping[Any, Any]) -> dict[str, float]:
