@@ -24,8 +24,8 @@
 # :::
 #
 # **The paper says** {cite}`cheng2025ntps` that NTPS rises when a model is finetuned with LoRA {cite}`hu2022lora`, and more so in large models.
-# **The code does** merge the adapters of every cell of chapter 7 into the weights, take the moments of the finetuned model on the same training texts, and score
-# them at the same layer and width. **We find** that the paper's score does not rise after LoRA in most of our models. The metric-matched score rises in most of them, and in the lab it rises more where accuracy rises more. For no score does the rise grow with the size of the model by our rule.
+# **The code does** merge the adapters of every cell of chapter 7 into the weights, take the moments of the finetuned model, and score
+# them at the same layer and width. **We find** that the paper's score does not rise after LoRA. The metric-matched score rises in the lab, on texts that LoRA was not trained on, and more where accuracy rises more. On training texts it rises as much on a coin toss, so that only a rise on test texts means something.
 
 # %% tags=["parameters"]
 profile = "default"
@@ -57,10 +57,13 @@ house_style()
 # | | |
 # | --- | --- |
 # | cells | those of chapter 7, lab and real texts; the random control apart |
+# | texts | test texts in the lab; training texts on real ones, whose older rows have no scores of test texts |
 # | setting | the primary one: last layer, V half as wide as the features; second moments for the Euclidean score, covariances for the other two |
 # | rule, rise | *held* if the interval of the Euclidean score lies above zero in at least three quarters of the models of a set; *held for another score* if only that of another does |
 # | rule, size | *held* if the mean rises from model to model with size throughout, and the largest model's interval lies above the smallest's mean |
 # | control | the coin-toss task, on which LoRA learns nothing: a rise there is an effect of finetuning as such |
+#
+# One rule was changed on 28 November 2026, after the lab's table had been made anew with 600 steps: rises in the lab now come from test texts. On training texts the control had shown what the table below shows.
 
 # %%
 KINDS = {
@@ -73,7 +76,9 @@ cells = pd.concat(
     ignore_index=True,
 )
 for score in KINDS:
-    cells[f"rise_{score}"] = cells[f"{score}_after"] - cells[score]
+    cells[f"train_{score}"] = cells[f"{score}_after"] - cells[score]
+    test = cells[f"{score}_test_after"] - cells[f"{score}_test"]
+    cells[f"rise_{score}"] = test.fillna(cells[f"train_{score}"])
 control = cells[cells["dataset"] == "lab/random"]
 cells = cells[cells["dataset"] != "lab/random"]
 sizes = cells.groupby(["set", "model"])["n_parameters"].first().sort_values()
@@ -104,24 +109,28 @@ for ax, (score, (label, shade)) in zip(axes, KINDS.items(), strict=True):
 _ = figure.supxlabel("change of the score", fontsize=11)
 
 # %%
-on_test = pd.DataFrame(
+lab_cells, lab_control = (t[t["set"] == "lab"] for t in (cells, control))
+by_texts = pd.DataFrame(
     {
         label: {
-            "training texts": cells.loc[
-                cells["set"] == "lab", f"rise_{score}"
-            ].mean(),
-            "test texts": (
-                cells[f"{score}_test_after"] - cells[f"{score}_test"]
-            ).mean(),
+            f"{name}, {texts} texts": rows[f"{prefix}_{score}"].mean()
+            for name, rows in {"tasks": lab_cells, "coin toss": lab_control}.items()
+            for texts, prefix in {"training": "train", "test": "rise"}.items()
         }
         for score, (label, _) in KINDS.items()
     }
 ).T
-on_test.round(3)
+by_texts.round(3)
 
 # %% tags=["remove-cell"]
 for score, (label, _) in KINDS.items():
-    glue(f"lab_{score}_test", float(on_test.loc[label, "test texts"]), display=False)
+    for key, column in {
+        "tasks_train": "tasks, training texts",
+        "tasks_test": "tasks, test texts",
+        "coin_train": "coin toss, training texts",
+        "coin_test": "coin toss, test texts",
+    }.items():
+        glue(f"{key}_{score}", float(by_texts.loc[label, column]), display=False)
 positive = {
     (name, score): [rises[m, score][1] > 0 for m in sizes[name].index]
     for name in sets.split()
@@ -162,20 +171,16 @@ for name in ("lab", "real"):
         )
         glue(f"{name}_{score}_low", float(min(values)), display=False)
         glue(f"{name}_{score}_high", float(max(values)), display=False)
-for score in KINDS:
-    glue(f"control_{score}", float(control[f"rise_{score}"].mean()), display=False)
 
 # %% [markdown]
-# The intervals of the Euclidean score contain zero or lie below it: LoRA does not raise it. Those of the metric-matched score lie above zero in most models, while its change on the coin toss is near zero on average, so its rise is not an effect of finetuning as such. Scores are computed on the texts that LoRA was trained on, so a part of a rise may be a fit to these texts. The table gives the mean rise over the lab's cells on test texts beside it: {glue:text}`lab_ntps_test:+.3f` for the Euclidean score, {glue:text}`lab_ntps_metric_test:+.3f` for the metric-matched and {glue:text}`lab_ntps_task_test:+.3f` for the task-weighted one.
+# The table shows why the texts matter. On training texts the metric-matched score rises by {glue:text}`tasks_train_ntps_metric:.2f` on the tasks and by {glue:text}`coin_train_ntps_metric:.2f` on the coin toss, where nothing can be learned: LoRA has fitted the labels of
+# these very texts. On test texts it rises by {glue:text}`tasks_test_ntps_metric:.2f` on the tasks and by {glue:text}`coin_test_ntps_metric:.2f` on the coin toss. So this rise belongs to what LoRA learns. The paper's score changes by {glue:text}`tasks_test_ntps:.2f` on test texts: LoRA does not raise it.
 #
 # In the lab the mean change of the Euclidean score ranges over the models from {glue:text}`lab_ntps_low:+.3f` to {glue:text}`lab_ntps_high:+.3f`, that of the metric-matched one from
 # {glue:text}`lab_ntps_metric_low:+.3f` to {glue:text}`lab_ntps_metric_high:+.3f`, and that of the task-weighted one from {glue:text}`lab_ntps_task_low:+.3f` to
 # {glue:text}`lab_ntps_task_high:+.3f`. On real texts the three range from {glue:text}`real_ntps_low:+.3f` to {glue:text}`real_ntps_high:+.3f`, from
 # {glue:text}`real_ntps_metric_low:+.3f` to {glue:text}`real_ntps_metric_high:+.3f`, and from {glue:text}`real_ntps_task_low:+.3f` to
 # {glue:text}`real_ntps_task_high:+.3f`.
-#
-# On the coin toss, where there is nothing to learn, the mean changes are {glue:text}`control_ntps:+.3f`, {glue:text}`control_ntps_metric:+.3f` and
-# {glue:text}`control_ntps_task:+.3f`.
 #
 # :::{admonition} Claim (iv): NTPS rises after LoRA, more in large models
 # :class: important
@@ -233,7 +238,7 @@ for name in ("lab", "real"):
 #
 # ## The sweep, whole
 #
-# The next figure shows the same means at all settings of chapter 7: two layers and two widths, with and without centering. It shows whether the result depends on the primary setting.
+# The next figure shows the mean changes on training texts at all settings of chapter 7: two layers and two widths, with and without centering. It shows whether the result depends on the primary setting.
 
 # %%
 scores = pd.concat(
@@ -277,9 +282,10 @@ for name in ("lab", "real"):
 #
 # ## Summary
 #
-# - A score after LoRA is the score of the merged model on the same texts; both U and V change with the features.
+# - A score after LoRA is the score of the merged model; both U and V change with the features.
 # - The rule was fixed first, and is the same for every score.
-# - By this rule only the metric-matched score rises; its rise correlates with the gain in the lab.
+# - The paper's score does not rise. The metric-matched one rises in the lab, on test texts too, and more where accuracy gains more.
+# - On training texts a score rises even on a coin toss: compute it on test texts, or beside a control.
 # - A control on which nothing can be learned shows what finetuning does by itself.
 #
 # ## Quiz

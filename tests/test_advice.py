@@ -139,6 +139,18 @@ def test_a_predictor_that_cannot_be_had_is_left_out():
     assert advice.outside == ()
 
 
+def test_open_cases_are_run_by_their_expected_gain():
+    table = cells("nothing", seed=1)
+    for threshold in (0.01, 0.3):
+        found = advise_left_out(table, STEPS, threshold=threshold)
+        for index, row in found[found["answer"] == "open"].iterrows():
+            others = table.loc[table["group"] != table.loc[index, "group"], "gain"]
+            expected = row["gain"] if row["has_skill"] else others.mean()
+            assert row["run"] == (expected >= threshold)
+        decided = found[found["answer"] != "open"]
+        assert (decided["run"] == (decided["answer"] == "yes")).all()
+
+
 def test_missing_columns_are_named():
     with pytest.raises(ValueError, match="lack the columns score, trial"):
         Advisor(cells("score").drop(columns=["score", "trial"]), STEPS)

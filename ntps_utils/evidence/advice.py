@@ -185,8 +185,8 @@ class Advisor:
     Attributes
     ----------
     steps : list of FittedStep
-    median, low, high : float
-        Median of the recorded gains, and the range of those between the quantiles that ``level`` leaves out.
+    mean, median, low, high : float
+        Mean and median of the recorded gains, and the range of those between the quantiles that ``level`` leaves out.
 
     Raises
     ------
@@ -214,6 +214,7 @@ class Advisor:
         self.level = level
         share = (1.0 - level) / 2
         quantiles = np.quantile(cells["gain"], [0.5, share, 1.0 - share])
+        self.mean = float(cells["gain"].mean())
         self.median, self.low, self.high = (float(q) for q in quantiles)
         self.steps = [FittedStep.fit(step, cells, seed) for step in steps]
 
@@ -298,12 +299,16 @@ def advise_left_out(
     Returns
     -------
     DataFrame
-        Fields of :class:`Advice`, ``has_skill``, ``true_gain``, and ``right``: whether a "yes" or "no" is right.
+        Fields of :class:`Advice`, ``has_skill``, ``true_gain``, ``right``: whether a "yes" or "no" is right, and
+        ``run``: whether to run LoRA. Open cases are run if their expected gain, or without a step with a skill
+        the mean recorded gain, reaches the threshold.
     """
     rows = []
     for index, cell in cells.iterrows():
-        advice = advisors[cell["group"]].advise(cell.to_dict().__getitem__, threshold=threshold, trial=trial)
+        advisor = advisors[cell["group"]]
+        advice = advisor.advise(cell.to_dict().__getitem__, threshold=threshold, trial=trial)
         is_worth = cell["gain"] >= threshold
+        expected = advice.gain if advice.has_skill else advisor.mean
         rows.append(
             {
                 "cell": index,
@@ -311,6 +316,7 @@ def advise_left_out(
                 "has_skill": advice.has_skill,
                 "true_gain": cell["gain"],
                 "right": None if advice.answer == "open" else (advice.answer == "yes") == is_worth,
+                "run": expected >= threshold if advice.answer == "open" else advice.answer == "yes",
             }
         )
     return pd.DataFrame(rows).set_index("cell")
