@@ -51,7 +51,7 @@
 profile = "default"
 seed = 0
 model = "lab/M"
-dataset = "lab/agreement"
+dataset = "lab/order"
 calibration = "auto"
 max_texts = 1000
 threshold = 0.03
@@ -80,7 +80,7 @@ def words(report):
 
 
 # %% [markdown]
-# First without a trial run. A pass over the texts suffices:
+# We chose a case in which the trial run decides; cases in which the tool is wrong follow below. First without a trial run, which takes a pass over the texts:
 
 # %%
 frozen = prescreen(
