@@ -307,7 +307,7 @@ _ = axes[0].legend(title="80% interval", fontsize=8, title_fontsize=8)
 # %% [markdown]
 # In the lab the predictions stay near the middle while the measured gains spread widely: the nine numbers do not tell the cells in which LoRA gains much from the others.
 
-# %%
+# %% tags=["hide-input"]
 rows = {}
 for name in tables:
     h = held_out[name, "all nine"]

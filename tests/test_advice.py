@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ntps_utils.evidence.advice import Advisor, Step, left_out_advisors, regret
+from ntps_utils.evidence.advice import Advisor, Step, headroom_limit, left_out_advisors, regret
 from ntps_utils.evidence.advice import advise_left_out as decide_left_out
 
 STEPS = (
@@ -109,6 +109,18 @@ def test_decisions_hold_for_the_left_out_group_only_by_the_others():
     own = table["group"] == 3
     assert one.loc[own, "gain"].tolist() == two.loc[own, "gain"].tolist()
     assert one.loc[own, "answer"].tolist() == two.loc[own, "answer"].tolist()
+
+
+def test_a_prediction_does_not_exceed_the_limit_of_the_headroom():
+    table = cells("score").assign(headroom=0.5)
+    advisor = Advisor(table, (Step("frozen model", (("score",),), 0.1),))
+    best = table.loc[table["gain"].idxmax()]
+    values = {"score": best["score"], "n_texts": 1000.0, "headroom": best["gain"] / 2}
+    advice = advisor.advise(values.__getitem__, threshold=0.01)
+    limit = headroom_limit(best["gain"] / 2, 1000.0)
+    assert advice.has_skill
+    assert (advice.gain, advice.high) == (limit, limit)
+    assert advice.low <= advice.gain
 
 
 def test_the_best_set_of_predictors_is_chosen():

@@ -68,7 +68,7 @@ def test_real_models_are_open_until_the_runs_end_and_then_judged(monkeypatch):
 def test_badges_have_the_color_of_their_verdict():
     text = verdicts.tables(changed("03_score_and_bounds", violations=2))["verdicts"]
     assert "{bdg-danger}`Not held`" in text.splitlines()[2]
-    assert "{bdg-secondary}`Open`" in text
+    assert "{bdg-info}`Open`" in text
 
 
 def test_the_readme_has_the_verdicts_of_the_executed_chapters():

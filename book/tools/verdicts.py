@@ -15,7 +15,7 @@ from ntps_utils.evidence.claims import judge
 from ntps_utils.evidence.declared import N_ANALYZED
 from ntps_utils.evidence.runs import RecordedRun, recorded_runs
 
-COLORS = {"held": "success", "partly held": "warning", "not held": "danger", "open": "secondary"}
+COLORS = {"held": "success", "partly held": "warning", "not held": "danger", "open": "info"}
 """Color of the badge of each verdict, by its name in sphinx-design."""
 
 SMALL_SHARE = 0.1

@@ -74,8 +74,8 @@ class Advice:
     cost : float
         Cost of all steps that were made, as a share of a LoRA run.
     gain, low, high : float
-        Expected gain and its interval, by the last step with a skill. Without one, they are the median and
-        the range that holds most of the recorded gains.
+        Expected gain and its interval, by the last step with a skill; at most the upper limit of the headroom.
+        Without such a step, they are the median and the range that holds most of the recorded gains.
     outside : tuple of str
         Predictors outside the range of the recorded runs; their steps were left out.
     """
@@ -240,7 +240,8 @@ class Advisor:
         spent: dict[str, float] = {"features": self.steps[0].step.cost if self.steps else 0.0}
         advice = Advice("open", "recorded runs", (), spent["features"], self.median, self.low, self.high)
         headroom = value("headroom")
-        if headroom_limit(headroom, value("n_texts")) < threshold:
+        limit = headroom_limit(headroom, value("n_texts"))
+        if limit < threshold:
             gain, low, high = (min(bound, headroom) for bound in (self.median, self.low, self.high))
             return replace(advice, answer="no", step="headroom", gain=gain, low=low, high=high)
         for fitted in self.steps:
@@ -254,7 +255,7 @@ class Advisor:
             if outside := fitted.outside(values):
                 advice = replace(advice, outside=tuple(dict.fromkeys(advice.outside + outside)))
                 continue
-            gain, low, high = fitted.predict(values, self.level)
+            gain, low, high = (min(bound, limit) for bound in fitted.predict(values, self.level))
             answer: Answer = "yes" if low >= threshold else "no" if high < threshold else "open"
             advice = replace(
                 advice, answer=answer, step=fitted.step.name, columns=fitted.columns, gain=gain, low=low, high=high
