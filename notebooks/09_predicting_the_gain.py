@@ -47,7 +47,7 @@ from ntps_utils.evidence.advice import (
 from ntps_utils.evidence.calibration import load_calibration
 from ntps_utils.evidence.claims import added_skill
 from ntps_utils.evidence.claims import regret as regret_of_skipping
-from ntps_utils.evidence.predictors import PREDICTORS as ALL_PREDICTORS
+from ntps_utils.evidence.prescreen import LABELS as ALL_LABELS
 from ntps_utils.evidence.statistics import (
     pooled_partial_spearman,
     pooled_rank_correlation,
@@ -65,6 +65,7 @@ from ntps_utils.plotting import (
 )
 
 house_style()
+pd.set_option("display.max_colwidth", None)
 TITLES = {"lab": "lab", "real": "real texts"}
 PREDICTORS = (
     "ntps",
@@ -77,7 +78,7 @@ PREDICTORS = (
     "knn",
     "linearized",
 )
-LABELS = {name: ALL_PREDICTORS[name].label for name in PREDICTORS}
+LABELS = {name: ALL_LABELS[name] for name in PREDICTORS}
 
 # %% [markdown]
 # ## The rule, written down first
@@ -331,7 +332,7 @@ pd.DataFrame(rows)
 # ## Skill against cost
 #
 # The numbers above cost one pass over the texts. More can be paid: gradients, or the beginning of the LoRA run itself, whose validation loss and accuracy are recorded. Each step of {doc}`the tool <11_prescreen>`
-# chooses one of a few sets of predictors, with headroom beside one other number, by its error on left-out datasets. The figure shows what each step saves, against its cost as a share of the run.
+# chooses one of a few sets of predictors, with headroom beside one other number, by its error on left-out datasets. The figure shows what each step saves, against its cost as a share of the run. The cost of a trial run contains its evaluations, so that it is more than its share of the steps.
 
 # %% tags=["hide-input"]
 steps = {name: found.steps(1000) for name, found in calibrations.items()}
@@ -343,7 +344,7 @@ pd.DataFrame(
         {
             "cells": TITLES[name],
             "step": one.step.name,
-            "predictors": ", ".join(one.columns),
+            "predictors": ", ".join(ALL_LABELS[column] for column in one.columns),
             "skill": one.skill.value,
             "from": one.skill.low,
             "to": one.skill.high,
@@ -466,7 +467,10 @@ shown = decisions.xs("median", level="threshold")
 pd.DataFrame(
     {
         "decided": shown["decided"].map("{:.0%}".format),
-        "right, if decided": shown["right, if decided"].map("{:.0%}".format),
+        "right, if decided": [
+            "none decided" if np.isnan(v) else f"{v:.0%}"
+            for v in shown["right, if decided"]
+        ],
         "regret at the median": shown["regret"].round(2),
         **{
             f"regret at {t} points": decisions["regret"]
@@ -498,8 +502,8 @@ for key, rule in {
 # %% [markdown]
 # At the median threshold the tool decides {glue:text}`rule_frozen_decided:.0%` of the lab's cells from the frozen model, {glue:text}`rule_tenth_decided:.0%` with a trial run of at most 10%, and {glue:text}`rule_trial_decided:.0%` with one of at most
 # 25%; of the decided ones {glue:text}`rule_frozen_right:.0%`, {glue:text}`rule_tenth_right:.0%` and {glue:text}`rule_trial_right:.0%` are right. The first answers are those of the headroom. The regret of the tool is {glue:text}`rule_trial_regret:.2f` points with a
-# trial run up to 25%, that of the trial run alone {glue:text}`rule_alone_regret:.2f`, of headroom alone {glue:text}`rule_room_regret:.2f`, and of always running LoRA {glue:text}`rule_yes_regret:.2f`. Always running LoRA is hard to beat where the threshold is low: a run that
-# was not worth it costs little there, and a missed gain much.
+# trial run up to 25%, that of the trial run alone {glue:text}`rule_alone_regret:.2f`, of headroom alone {glue:text}`rule_room_regret:.2f`, and of always running LoRA {glue:text}`rule_yes_regret:.2f`. In the lab, where gains are large or none, always running LoRA is hard to beat: a run that
+# was not worth it costs little, and a missed gain much. The trial run pays only where a run is expensive compared with its gain.
 #
 # ## What skipping would have cost
 #

@@ -72,6 +72,7 @@ from ntps_utils.notebook import provenance_note
 from ntps_utils.plotting import COLORS, house_style, panels
 
 house_style()
+pd.set_option("display.max_colwidth", None)
 
 
 def words(report):
@@ -228,7 +229,7 @@ pd.DataFrame(
 found = decided["trial run of at most 25%"]
 wrong = found[found["right"].eq(False)].join(recorded.cells[["model", "dataset"]])
 wrong = wrong.assign(miss=(wrong["true_gain"] - median).abs())
-columns = ["model", "dataset", "answer", "step", "gain", "low", "high", "true_gain"]
+columns = ["model", "dataset", "answer", "gain", "low", "high", "true_gain"]
 wrong.sort_values("miss", ascending=False)[columns].head(8).round(3)
 
 # %% tags=["remove-cell"]
