@@ -77,7 +77,7 @@ warnings.simplefilter(
 # | $x_1 + x_2 = (1, 1)$ | $x_3 = (1, 1)$ |
 #
 # From both features of the past the prediction is perfect. Now keep only *one* number of the past. The first feature is 1 both times, so the prediction is the same both times. The best one is the mean $(0.5, 1)$, with a squared error of $0.25 + 0.25 = 0.5$. The
-# second feature is first 0 and then 1. From 0 the only linear prediction is 0, which costs $|x_2|^2 = 1$; from 1 the next token is predicted without error. Is there a better number? Take $p \cdot (1, a)$; it is $1$ and $1 + a$. The error is smallest at $a = 0.618$, where it is $0.382$. This
+# second feature is first 0 and then 1. From 0 the only linear prediction is 0, which costs $|x_2|^2 = 1$; from 1 the next token is predicted without error. Is there a better number? Take $p \cdot (1, a)$; it is $1$ and $1 + a$. The next tokens are $(0, 1)$ and $(1, 1)$; predicted linearly from these numbers they leave the error $3 - \frac{(1 + a)^2 + (2 + a)^2}{1 + (1 + a)^2}$, which is smallest at $a = 0.618$, where it is $0.382$. This
 # chapter finds such directions for texts of any length, any number of features and any number of kept directions; the cell below does it for these three tokens.
 
 # %%

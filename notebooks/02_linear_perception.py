@@ -234,7 +234,7 @@ glue("final_gap", float(final_gap), display=False)
 # ## To center, or not
 #
 # The paper uses second moments as they are. Real features have a large mean, and then *one perception direction is the constant*. With
-# one-hot targets the columns of $C$ add up to $\E\,\xbar$, so the direction $S^{-1}\E\,\xbar$ is always in the span of $U$. It is the direction whose output is as close to a constant as
+# one-hot targets the columns of $C$ add up to $\E\,\xbar$. The span of $U$ is that of the columns of $S^{-1} C$, so the direction $S^{-1}\E\,\xbar$ is always in it. This is the regression of the number 1 on $\xbar$: its output is as close to a constant as
 # the features allow. It predicts the class frequencies, and does not distinguish one text from another. Covariances remove it:
 #
 # $$
@@ -305,8 +305,7 @@ glue("coin_raw", float(np.mean(shares["uncentered"])), display=False)
 glue("coin_centered", float(np.mean(shares["centered"])), display=False)
 
 # %% [markdown]
-# With half of the directions, coin tosses get a share of {glue:text}`coin_raw:.2f` without centering and {glue:text}`coin_centered:.2f` with it. The task-weighted and the metric-matched score should therefore be computed from covariances when tasks are compared. The primary setting of chapters 7 to 9 was fixed with second
-# moments, as in the paper; chapter 7 shows what centering changes there.
+# With half of the directions of $V$ (chapter 1), coin tosses get a share of {glue:text}`coin_raw:.2f` without centering and {glue:text}`coin_centered:.2f` with it. The task-weighted and the metric-matched score should therefore be computed from covariances when tasks are compared. Chapters 7 to 9 do so, and keep second moments for the paper's score.
 #
 # ## The ceiling is too optimistic on few texts
 #
@@ -405,7 +404,7 @@ glue("shrunk_at_64", float(shrunk[sizes.index(64)].mean()), display=False)
 # (a). The loss depends on the span only, in any coordinates. (b) is wrong because directions of different variance are stretched by different factors; only after that do angles tell what is explained. (c) is wrong because $u$ becomes $S^{1/2} u$, whose length is the root mean square of the output $u^\top \xbar$.
 # :::
 #
-# **3.** With 500 texts and 400 features a linear probe explains 85% of the label variance on its own texts. What would you conclude?
+# **3.** With 500 texts and 400 features a linear probe explains 81% of the label variance on its own texts. What would you conclude?
 #
 # - (a) The task is nearly solved
 # - (b) Little: pure noise would give about 80%

@@ -322,7 +322,7 @@ for name, (excess, lower, upper, color) in pairs.items():
     for ax, ratio in ((middle, upper / excess), (right, excess / lower)):
         ax.hist(
             ratio.clip(upper=1e8),
-            bins=np.logspace(0, 8, 41),
+            bins=np.logspace(-1, 8, 46),
             histtype="step",
             lw=1.8,
             color=color,
@@ -504,6 +504,8 @@ glue("room_real", float(worst_real), display=False)
 # For the language models the Euclidean upper bound (d) is up to {glue:text}`room_real:,.0f` times the excess loss, and larger than $\tr B$, so that it says nothing there. In practice no bound is needed, because the identity gives the excess loss itself from the same moments.
 #
 # ## How sure is the excess loss?
+#
+# *This section uses F tests and can be skipped; no later chapter needs it.*
 #
 # $\Delta$ is exact for the texts that it was computed from. Their labels are noisy, and every direction explains a part of the noise. With $\rho$ the rank of $S$, $k$ directions kept and N texts, labels of variance $\sigma^2$ without any relation to the
 # features have an excess loss of about $\sigma^2 (\rho - k) / N$. Since $\Delta$ is what the features outside $V$ explain beyond $V$, it is the numerator of the F test of two nested linear models,

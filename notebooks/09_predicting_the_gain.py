@@ -86,12 +86,12 @@ LABELS = {name: ALL_LABELS[name] for name in PREDICTORS}
 # | | |
 # | --- | --- |
 # | target | accuracy after LoRA minus accuracy of a head on frozen features, trained by the same loop, on test texts |
-# | predictors | three scores at the primary setting; tr B / tr Y; and five rivals: headroom of a cross-validated probe, H-score {cite}`bao2019hscore` with shrinkage {cite}`ibrahim2022`, LogME {cite}`you2021logme` with the evidence of all weights, leave-one-out k-NN, and the gain of a *linearized* LoRA {cite}`malladi2023kernel`, whose features are gradients with respect to the adapters |
+# | predictors | three scores at the primary setting; tr B / tr Y; and five rivals: headroom of a cross-validated probe, H-score {cite}`bao2019hscore` (variance between classes relative to the total, with shrinkage {cite}`ibrahim2022`), LogME {cite}`you2021logme` (how probable a Bayesian linear model makes the labels), k-NN accuracy with each text left out, and the gain of a *linearized* LoRA {cite}`malladi2023kernel`, whose features are gradients with respect to the adapters |
 # | groups of predictors | the scores; the rivals (tr B / tr Y among them); all |
-# | prediction | ridge regression, penalty by leave-one-out; one dataset held out at a time, for all models at once; then one model |
+# | prediction | ridge regression, whose penalty is chosen by the errors on left-out cells; one dataset held out at a time, for all models at once; then one model |
 # | baseline | the median gain of the datasets that were not held out: of all constants it has the smallest absolute error |
 # | skill | 1 minus the ratio of mean absolute errors, predictor to baseline; 95% interval from resampling datasets |
-# | intervals | 80%, by the jackknife+ over datasets {cite}`barber2021` |
+# | intervals | 80%, from the errors on left-out datasets (jackknife+ {cite}`barber2021`) |
 # | rule, (v) | *held* if the interval of the Euclidean score's skill lies above zero; *held for another score* if that of another score does |
 # | rule, (vi) | *held* if, skipping the half of the cells with the lowest prediction from the scores, less accuracy is lost than by skipping at random in 97.5% of the draws; *held for rivals* if that is so for the rivals only |
 
@@ -601,7 +601,7 @@ HTML(
 #
 # We repeat the prediction on the 96 released cells ({doc}`10_the_papers_numbers`). They contain the NTPS whose setting was chosen for the gain, and the headroom of the frozen head on test texts. The claim is
 # made within models, whose chosen layers and widths differ, so a regression is fitted to each model, with each dataset left out. One dataset, pairs of medical questions, has near-copies across its
-# splits (chapter 10), and is shown with and without. *Regret of skipping half*: the mean gain of the half with the largest gains minus that of the half that is kept.
+# splits (chapter 10), and is shown with and without. *Loss of skipping half*: half of the datasets are skipped, those with the highest NTPS or the least headroom; the loss is the mean gain of the half with the largest gains minus that of the half that is kept.
 
 # %% tags=["hide-input"]
 reported = load_paper_cells().assign(cluster=lambda t: t["dataset"])
@@ -631,7 +631,7 @@ for label, part in {
             "skill": found.value,
             "from": found.low,
             "to": found.high,
-            "regret of skipping half": lost,
+            "loss of skipping half": lost,
             "at random": by_chance,
         }
 paper = pd.DataFrame(paper).T
@@ -645,7 +645,7 @@ for label, end in (("all 12 datasets", ""), ("without medical pairs", "_11")):
             "skill": "skill",
             "skill_low": "from",
             "skill_high": "to",
-            "regret": "regret of skipping half",
+            "regret": "loss of skipping half",
             "chance": "at random",
         }.items():
             glue(f"paper_{key}_{part}{end}", float(row[column]), display=False)
@@ -654,14 +654,14 @@ for label, end in (("all 12 datasets", ""), ("without medical pairs", "_11")):
 # Within models, NTPS saves {glue:text}`paper_ntps_skill:.0%` ({glue:text}`paper_ntps_skill_low:.0%` to {glue:text}`paper_ntps_skill_high:.0%`) of the median's error on left-out datasets, and headroom
 # {glue:text}`paper_room_skill:.0%` ({glue:text}`paper_room_skill_low:.0%` to {glue:text}`paper_room_skill_high:.0%`). Without the medical pairs NTPS saves {glue:text}`paper_ntps_skill_11:.0%`
 # ({glue:text}`paper_ntps_skill_low_11:.0%` to {glue:text}`paper_ntps_skill_high_11:.0%`), and headroom {glue:text}`paper_room_skill_11:.0%` ({glue:text}`paper_room_skill_low_11:.0%` to
-# {glue:text}`paper_room_skill_high_11:.0%`). As a rule for skipping half, NTPS does better than chance: its regret is {glue:text}`paper_ntps_regret:.2f` points, against
-# {glue:text}`paper_ntps_chance:.2f` at random. Headroom has {glue:text}`paper_room_regret:.2f` with the medical pairs and {glue:text}`paper_room_regret_11:.2f` without. The setting of NTPS had been chosen with
+# {glue:text}`paper_room_skill_high_11:.0%`). As a rule for skipping half, NTPS does better than chance: it loses {glue:text}`paper_ntps_regret:.2f` points, against
+# {glue:text}`paper_ntps_chance:.2f` at random. Headroom loses {glue:text}`paper_room_regret:.2f` with the medical pairs and {glue:text}`paper_room_regret_11:.2f` without. The setting of NTPS had been chosen with
 # these gains in view, all datasets included, so its figures are optimistic; headroom is coupled to the gain by construction.
 #
 # :::{admonition} Claims (v) and (vi): NTPS predicts the LoRA gain, and prescreens
 # :class: important
 # - (v) In the lab: **{glue:text}`skill_lab`**. On real texts: **{glue:text}`skill_real`**.
-# - (vi) In the lab: **{glue:text}`rule_lab`**. On real texts: **{glue:text}`rule_real`**.
+# - (vi) In the lab: **{glue:text}`rule_lab`**. On real texts: **{glue:text}`rule_real`**. In the paper's own cells, skipping the half with the highest NTPS loses {glue:text}`paper_ntps_regret:.1f` points, against {glue:text}`paper_ntps_chance:.1f` at random; its setting had been chosen with these gains in view.
 #
 # Supported by {numref}`fig-gain-skill` and {numref}`fig-gain-regret`. Small models, and fifteen and eleven datasets: a predictor with a modest true skill could be missed here.
 # :::
@@ -670,7 +670,7 @@ for label, end in (("all 12 datasets", ""), ("without medical pairs", "_11")):
 #
 # - Judge a predictor by its error in points on datasets that were left out, beside the error of predicting the median.
 # - Intervals from left-out datasets hold about as often as they say on average, and not where LoRA gains most.
-# - In the lab nothing that is measured before LoRA predicts its gain, and of the LoRA run itself a tenth is too short. Where the loss falls late, only a longer trial run helps.
+# - In the lab no regression on what is measured before LoRA predicts its gain better than the median does, although the rivals help to choose the half of the runs to skip. Of the LoRA run itself a tenth is too short. Where the loss falls late, only a longer trial run helps.
 #
 # ## Quiz
 #
@@ -696,7 +696,7 @@ for label, end in (("all 12 datasets", ""), ("without medical pairs", "_11")):
 # (b). Coverage is an average over all cases, and says nothing about a group of them. (a) is wrong because the level of 80% refers to that average, which is right. (c) is wrong because nothing in the question depends on the size of the model. If intervals fail where LoRA gains most, a report has to say so.
 # :::
 #
-# **3.** Why is headroom hard to beat as a predictor?
+# **3.** Why does every predictor stand beside headroom?
 #
 # - (a) It needs test labels
 # - (b) It is computed from the gain
@@ -704,7 +704,7 @@ for label, end in (("all 12 datasets", ""), ("without medical pairs", "_11")):
 #
 # :::{admonition} Answer
 # :class: dropdown
-# (c). Where the probe is nearly perfect, little can be gained. (a) is wrong because it is computed from training texts only, by cross-validation. (b) is wrong because it is known before finetuning; both contain the accuracy of a frozen head, which couples them.
+# (c). Where the probe is nearly perfect, little can be gained: headroom limits the gain without any calibration. (a) is wrong because it is computed from training texts only, by cross-validation. (b) is wrong because it is known before finetuning; both contain the accuracy of a frozen head, which couples them.
 # :::
 #
 # ## Exercises

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from ntps_utils.cli.main import app
 from ntps_utils.evidence import prescreen as module
-from ntps_utils.evidence.advice import Advisor, Step, advise_left_out, left_out_advisors
+from ntps_utils.evidence.advice import Advisor, Step, advise_left_out, headroom_limit, left_out_advisors
 from ntps_utils.evidence.calibration import load_calibration, trial_values
 from ntps_utils.evidence.experiment import ExperimentConfig
 from ntps_utils.evidence.predictors import PREDICTORS, Case, Predictor
@@ -154,7 +154,8 @@ def test_the_trial_run_is_the_beginning_of_the_whole_run(case, tmp_path):
     assert short.trial[-1].step <= 2
     none = prescreen(model, data, calibration=file, threshold=0.1)
     assert none.trial == ()
-    assert "--trial" in prescreen("lab/XS", "lab/tense", max_texts=200, calibration=file, threshold=0.1).command
+    command = prescreen("lab/XS", "lab/tense", max_texts=200, calibration=file, threshold=0.1).command
+    assert command == "ntps prescreen lab/XS lab/tense --trial 2.5% --threshold 10 --max-texts 200"
 
 
 @pytest.mark.slow
@@ -207,10 +208,12 @@ def test_without_skill_the_answer_is_open_and_names_the_spread(case, tmp_path):
     p = prescreen(*case, calibration=file)
     assert (p.verdict, p.interval, p.columns) == ("open", "spread", ())
     assert "only the spread of the recorded gains is known" in p.reason
-    gains = pd.read_csv(file)["gain"]
-    assert (p.gain, p.gain_low, p.gain_high) == pytest.approx(gains.quantile([0.5, 0.15, 0.85]).tolist())
+    quantiles = pd.read_csv(file)["gain"].quantile([0.5, 0.15, 0.85]).tolist()
+    runs, limit = p.calibration, headroom_limit(p.predictors["headroom"], 200)
+    assert (runs.gain, runs.gain_low, runs.gain_high) == pytest.approx(quantiles)
+    assert (p.gain, p.gain_low, p.gain_high) == pytest.approx([min(q, limit) for q in quantiles])
     assert all(step.low <= 0 for step in p.calibration.steps if step.name == "frozen model")
-    assert "Usual gain of the recorded runs" in p.summary
+    assert p.summary.startswith("Not about this case: ")
 
 
 @pytest.mark.slow
@@ -224,8 +227,9 @@ def test_a_small_headroom_decides_without_recorded_runs(case, tmp_path):
 @pytest.mark.slow
 def test_an_exchange_rate_is_a_threshold(case, tmp_path):
     file = recorded(tmp_path, "headroom")
-    p = prescreen(*case, calibration=file, worth=0.5)
-    assert p.threshold == pytest.approx(0.5 * p.lora_seconds / 3600)
+    for trial in (0.0, 0.25):
+        p = prescreen(*case, calibration=file, worth=0.5, trial=trial)
+        assert p.threshold == pytest.approx(0.5 * p.lora_seconds / 3600)
     with pytest.raises(ValueError, match="threshold and worth were both given"):
         prescreen(*case, calibration=file, worth=0.5, threshold=0.1)
 
@@ -244,7 +248,7 @@ def test_an_interrupted_prescreening_goes_on_where_it_was(case, tmp_path, monkey
         with pytest.raises(KeyboardInterrupt):
             prescreen(model, data, calibration=file, trial="10%", threshold=0.1, resume=kept)
     values = json.loads(kept.read_text())["values"]
-    assert {"pass_seconds", "headroom"} <= set(values)
+    assert {"text_seconds", "headroom"} <= set(values)
     n_forward = 0
 
     def count(*_: object, **__: object) -> None:
@@ -264,6 +268,37 @@ def test_an_interrupted_prescreening_goes_on_where_it_was(case, tmp_path, monkey
     kept.write_text("{}")
     with pytest.raises(ValueError, match=r"kept\.json does not hold measurements of a prescreening"):
         prescreen(model, data, calibration=file, resume=kept)
+
+
+@pytest.mark.slow
+def test_a_trial_run_that_cannot_predict_is_neither_made_nor_recommended(case, tmp_path):
+    file = recorded(tmp_path, "nothing", seed=1)
+    p = prescreen(*case, calibration=file, trial="10%")
+    assert p.trial == ()
+    assert any("no trial run of up to 10% of the steps predicts the gain" in note for note in p.notes)
+    assert "--trial" not in prescreen("lab/XS", "lab/tense", max_texts=150, calibration=file).command
+    hurried = prescreen(*case, calibration=recorded(tmp_path, "trial"), trial="0.000001s", threshold=0.1)
+    assert any("the shortest one takes longer than the given time" in note for note in hurried.notes)
+
+
+@pytest.mark.slow
+def test_words_that_show_more_than_the_features_are_named(tmp_path):
+    model = load_model("lab/XS", dtype="float32")
+    data = load_texts("lab/author").head(300)
+    p = prescreen(model, data, calibration=recorded(tmp_path, "nothing", seed=1))
+    accuracy = 1 - p.predictors["headroom"] + p.predictors["words"]
+    assert p.predictors["words"] > 0.02
+    assert any(f"bag of words reaches an accuracy of {accuracy:.3f}" in note for note in p.notes)
+
+
+@pytest.mark.slow
+def test_the_next_command_for_a_file_says_how_to_divide_it(tmp_path):
+    data = load_texts("lab/tense").head(200)
+    file = tmp_path / "messages.csv"
+    pd.DataFrame({"text": data.texts, "label": data.labels}).to_csv(file, index=False)
+    p = prescreen("lab/XS", str(file), calibration=recorded(tmp_path, "nothing", seed=1))
+    assert p.command.startswith("ntps benchmark --profile lab --models lab/XS --datasets FOLDER")
+    assert "four fifths of the rows in train.csv" in p.command
 
 
 @pytest.mark.slow

@@ -44,7 +44,10 @@ def prescreen_command(
     ] = None,
     trial: Annotated[
         str,
-        typer.Option(help="Longest trial run that may be made: a share of the steps such as 10%, or a time: 5min."),
+        typer.Option(
+            help="Longest trial run that may be made: a share of the steps such as 10%, at most 25%, or a time such as "
+            "5min."
+        ),
     ] = "0%",
     compare_model: Annotated[
         list[str] | None, typer.Option(help="Another model to compare with. Repeat for several models.")

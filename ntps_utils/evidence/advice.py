@@ -238,12 +238,11 @@ class Advisor:
         check_number("threshold", threshold, 0.0, 1.0)
         check_number("trial", trial, 0.0, 1.0)
         spent: dict[str, float] = {"features": self.steps[0].step.cost if self.steps else 0.0}
-        advice = Advice("open", "recorded runs", (), spent["features"], self.median, self.low, self.high)
-        headroom = value("headroom")
-        limit = headroom_limit(headroom, value("n_texts"))
+        limit = headroom_limit(value("headroom"), value("n_texts"))
+        gain, low, high = (min(bound, limit) for bound in (self.median, self.low, self.high))
+        advice = Advice("open", "recorded runs", (), spent["features"], gain, low, high)
         if limit < threshold:
-            gain, low, high = (min(bound, headroom) for bound in (self.median, self.low, self.high))
-            return replace(advice, answer="no", step="headroom", gain=gain, low=low, high=high)
+            return replace(advice, answer="no", step="headroom")
         for fitted in self.steps:
             if not fitted.has_skill or fitted.step.share > trial:
                 continue

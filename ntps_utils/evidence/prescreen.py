@@ -16,6 +16,7 @@ from typing import Any, Literal
 import jinja2
 import numpy as np
 import pandas as pd
+import torch
 
 from ntps_utils._utils.files import asset_text, write_json
 from ntps_utils._utils.provenance import provenance
@@ -34,8 +35,9 @@ from ntps_utils.evidence.cost import duration as duration
 from ntps_utils.evidence.cost import finetuning_cost
 from ntps_utils.evidence.predictors import PREDICTORS, Case
 from ntps_utils.models.datasets import TextDataset, as_dataset, first_texts
+from ntps_utils.models.extraction import batch_overhead, hidden_states, length_batches
 from ntps_utils.models.finetuning import CurvePoint, FinetuneConfig, ProjectionError, attention_projections, trial_run
-from ntps_utils.models.loading import CausalModel, as_model
+from ntps_utils.models.loading import CausalModel, as_model, evaluation_mode
 from ntps_utils.models.probes import warn_of_shared_texts
 
 DEFAULT_THRESHOLD = 0.01
@@ -56,6 +58,12 @@ SIZES = {
     "texts_per_feature": "texts for each feature",
 }
 """Sizes of a case that are compared with those of the recorded runs."""
+
+EASY = 0.02
+"""How much more accurate than the probe a bag of words must be to be recommended."""
+
+N_TIMED = 64
+"""Texts that the duration of a forward pass is measured on."""
 
 FAR = 2.0
 """Factor by which a size may lie outside the range of the recorded runs without being named."""
@@ -145,7 +153,7 @@ class PrescreenReport:
         Expected gain in accuracy over a head on frozen features, and its interval.
     interval : {"calibrated", "spread"}
         "calibrated" if a step with a skill gave them. "spread" for the median of the recorded gains and the
-        range of most of them: then they say nothing about this case.
+        range of most of them, cut at the headroom: they say nothing else about this case.
     level : float
         Nominal coverage of the interval.
     threshold : float
@@ -215,12 +223,16 @@ class PrescreenReport:
 
     @property
     def summary(self) -> str:
-        """Expected gain with its interval against the cost, in one sentence."""
-        kind = "expected gain" if self.interval == "calibrated" else "usual gain of the recorded runs"
+        """Expected gain with its interval against the cost and the threshold, in two sentences."""
+        level, threshold = f"{100 * self.level:.0f}%", _points(self.threshold)
+        cost = f"LoRA takes about {duration(self.lora_seconds)} here and is worthwhile from {threshold} points on."
+        if self.interval == "calibrated":
+            ends = f"{_points(self.gain_low)} to {_points(self.gain_high)}"
+            return f"Expected gain: {_points(self.gain)} points of accuracy ({level} interval: {ends}). {cost}"
+        runs = self.calibration
         return (
-            f"{kind[0].upper()}{kind[1:]}: {_points(self.gain)} points of accuracy ({100 * self.level:.0f}% "
-            f"{'interval' if self.interval == 'calibrated' else 'of them'}: {_points(self.gain_low)} to "
-            f"{_points(self.gain_high)}), for about {duration(self.lora_seconds)} of LoRA here."
+            f"Not about this case: the recorded runs gained {_points(runs.gain)} points of accuracy in the median, and "
+            f"{level} of them {_points(runs.gain_low)} to {_points(runs.gain_high)}. {cost}"
         )
 
     def to_json(self) -> str:
@@ -263,7 +275,7 @@ class Measurements:
     Attributes
     ----------
     values : dict of str to float
-        Predictors by name, and ``pass_seconds``, the duration of the first pass over the texts.
+        Predictors by name, and ``text_seconds``, the mean duration of a forward pass of one text.
     trial : list of CurvePoint
         Evaluations of the trial run.
 
@@ -335,6 +347,7 @@ class _Values:
 
     def _start(self) -> Iterator[CurvePoint]:
         data, rows, features = self._case.data, self._case.extraction.row_indices, self._case.features
+        self._report("trial run", 0, trial_step(TRIALS[-1], self._lora.max_steps))
         used = replace(data, texts=tuple(data.texts[i] for i in rows), labels=features.labels)
         n_steps = 0
 
@@ -434,7 +447,7 @@ def prescreen(
         In place of ``threshold``: the gain in accuracy that an hour of computing must bring.
     trial : str or float
         Longest trial run, as a share of the steps such as "10%", or a duration such as "5min". 0 makes none.
-        A trial run of at most 25% is used.
+        At most 25% are used.
     resume : path, optional
         File for what is measured. If it exists and holds measurements of the same case, they are used.
     max_texts : int, optional
@@ -506,28 +519,25 @@ def prescreen(
         checkpoint=kept.checkpoint,
         progress=report,
     )
-    pass_started = time.perf_counter()
     n_texts, labels = len(case.features), case.features.labels
-    kept.values.setdefault("pass_seconds", time.perf_counter() - pass_started)
-    kept.keep()
-    second = kept.values["pass_seconds"] / n_texts  # for one text
+    if "text_seconds" not in kept.values:
+        kept.values["text_seconds"] = _text_seconds(case)
+        kept.keep()
+    second = kept.values["text_seconds"]
     lora_seconds = finetuning_cost(lora, n_texts, 0) * second
     least = DEFAULT_THRESHOLD if threshold is None else threshold
     if worth is not None:
         least = min(1.0, worth * lora_seconds / 3600)
+    asked = share
     while share and trial_cost(lora, share, n_texts) * second > budget:
         share = max((shorter for shorter in TRIALS if shorter < share), default=0.0)
-    steps, notes = _usable_steps(used, lm, n_texts, modules, share)
+    steps, notes = _usable_steps(used, lm, n_texts, modules)
     advisor = Advisor(used.cells, steps, seed=seed)
     values = _Values(case, lora, kept, report)
     advice = advisor.advise(values, threshold=least, trial=share)
     for predictor, entry in PREDICTORS.items():
         if entry.source == "features":
             values(predictor)
-    if kept.trial and kept.trial[-1].step:
-        rest = finetuning_cost(lora, n_texts, 0) - n_texts
-        last = kept.trial[-1]
-        lora_seconds = second * n_texts + last.seconds * rest / trial_cost(lora, last.step / lora.max_steps, n_texts)
     measured = {**{k: v for k, v in kept.values.items() if k in PREDICTORS}, **trial_values(kept.trial, lora.max_steps)}
     facts = CalibrationFacts(
         name=name,
@@ -549,6 +559,14 @@ def prescreen(
     }
     notes += _outside(sizes | {"texts_per_feature": n_texts / lm.dimension}, used.cells, advice.outside)
     notes += _differences(used, lm, max(map(len, case.tokens.ids)))
+    if measured["words"] > EASY:
+        accuracy = measured["words"] + 1.0 - measured["headroom"]
+        notes.append(
+            f"Logistic regression on a bag of words reaches an accuracy of {accuracy:.3f}, more than the probe of the "
+            "frozen model: try it first."
+        )
+    if asked and not kept.trial and advice.answer == "open":
+        notes.append(_why_no_trial(advisor, share))
     return PrescreenReport(
         verdict=advice.answer,
         reason=_reason(advice, least, measured["headroom"], n_texts),
@@ -561,7 +579,9 @@ def prescreen(
         step=advice.step,
         columns=advice.columns,
         notes=tuple(notes),
-        command=_next_command(advice, model, dataset, kept.trial, any(step.share for step in steps)),
+        command=_next_command(
+            advice, model, dataset, _next_share(advisor, kept.trial, lora), threshold, worth, max_texts
+        ),
         model=lm.name,
         dataset=data.name,
         majority=float(np.bincount(labels).max() / n_texts),
@@ -615,7 +635,7 @@ def _other_runs(
 
 
 def _usable_steps(
-    used: Calibration, model: CausalModel, n_texts: int, modules: tuple[str, ...] | None, share: float
+    used: Calibration, model: CausalModel, n_texts: int, modules: tuple[str, ...] | None
 ) -> tuple[tuple[Step, ...], list[str]]:
     """The steps that model and texts allow, and sentences on those that they do not."""
     steps, notes = used.steps(n_texts), []
@@ -630,8 +650,6 @@ def _usable_steps(
     except ProjectionError as error:
         notes.append(f"Neither gradients nor a trial run: {error}")
         return tuple(step for step in steps if step.source in ("features", "tokens")), notes
-    if share and not any(step.share for step in steps):
-        notes.append(f"No trial run was made: the calibration {used.name} has no trial runs to compare it with.")
     return steps, notes
 
 
@@ -678,10 +696,9 @@ def _outside(sizes: Mapping[str, float], cells: pd.DataFrame, predictors: Sequen
                 value, low, high = (
                     f"{number:,.3g}" if number < 100 else f"{number:,.0f}" for number in (sizes[name], low, high)
                 )
-                yield (
-                    f"This case has {value} {label}, the recorded runs {low} to {high}. Whether they predict it is not "
-                    "known."
-                )
+                recorded = low if low == high else f"{low} to {high}"
+                case = f"This case has {value} {label}, the recorded runs {recorded}."
+                yield f"{case} Whether they predict it is not known."
     for name in predictors:
         yield f"The {LABELS[name]} lies outside the recorded runs, so that it was not used to predict."
 
@@ -698,23 +715,69 @@ def _differences(used: Calibration, model: CausalModel, longest: int) -> Iterato
         yield f"Features were computed in {dtype}, those of the recorded runs in float32."
 
 
-def _next_command(advice: Advice, model: Any, dataset: Any, trial: Sequence[CurvePoint], can_try: bool) -> str:
+def _text_seconds(case: Case) -> float:
+    """Mean duration of a forward pass of one text, on some of the texts; the first pass has warmed up the device."""
+    ids = [text for text in case.tokens.ids if text]
+    ids = sorted(ids, key=len)[:: max(1, len(ids) // N_TIMED)]
+    started = time.perf_counter()
+    with evaluation_mode(case.model.model), torch.inference_mode():
+        for batch in length_batches(ids, range(len(ids)), case.batch_size, overhead=batch_overhead(case.model)):
+            float(hidden_states(case.model, [ids[i] for i in batch])[-1].sum())  # waits for the device
+    return (time.perf_counter() - started) / len(ids)
+
+
+def _next_share(advisor: Advisor, trial: Sequence[CurvePoint], lora: FinetuneConfig) -> float:
+    """Length of the shortest trial run with a skill that is longer than the one that was made; 0 if there is none."""
+    made = trial[-1].step if trial else 0
+    return min(
+        (
+            one.step.share
+            for one in advisor.steps
+            if one.has_skill and one.step.share and trial_step(one.step.share, lora.max_steps) > made
+        ),
+        default=0.0,
+    )
+
+
+def _why_no_trial(advisor: Advisor, share: float) -> str:
+    trials = [one for one in advisor.steps if one.step.share]
+    if not trials:
+        return "No trial run was made: there are no recorded trial runs to compare it with, or too few texts."
+    if not share:
+        return "No trial run was made: the shortest one takes longer than the given time."
+    return (
+        f"No trial run was made: among the recorded runs, no trial run of up to {100 * share:g}% of the steps predicts "
+        "the gain."
+    )
+
+
+def _next_command(
+    advice: Advice,
+    model: Any,
+    dataset: Any,
+    share: float,
+    threshold: float | None,
+    worth: float | None,
+    max_texts: int | None,
+) -> str:
     """The command to run next, or what to do if there is none."""
     if advice.answer == "no":
         return "Stop here: train a linear classifier on the frozen features."
     if not isinstance(model, (str, Path)) or not isinstance(dataset, (str, Path)):
         return (
-            "prescreen(..., trial='10%')" if advice.answer == "open" and not trial else "finetune(model, train, test)"
+            f"prescreen(..., trial={share:g})" if advice.answer == "open" and share else "finetune(model, train, test)"
         )
-    names = f"{shlex.quote(str(model))} {shlex.quote(str(dataset))}"
-    if advice.answer == "open" and can_try and not trial:
-        return f"ntps prescreen {names} --trial 10%"
-    if Path(str(dataset)).is_file():
-        return "Put train.csv and test.csv into a folder, and run ntps benchmark on it."
+    if advice.answer == "open" and share:
+        options = f" --trial {100 * share:g}%"
+        for name, value in (("threshold", threshold), ("worth", worth)):
+            options += "" if value is None else f" --{name} {100 * value:g}"
+        options += f" --max-texts {max_texts}" if max_texts not in (None, 2000) else ""
+        return f"ntps prescreen {shlex.quote(str(model))} {shlex.quote(str(dataset))}{options}"
     profile = "lab" if str(model).startswith("lab/") else "declared"
-    return (
-        f"ntps benchmark --profile {profile} --models {shlex.quote(str(model))} --datasets {shlex.quote(str(dataset))}"
-    )
+    is_file = Path(str(dataset)).is_file()
+    folder = "FOLDER" if is_file else shlex.quote(str(dataset))
+    command = f"ntps benchmark --profile {profile} --models {shlex.quote(str(model))} --datasets {folder}"
+    return f"{command}  (FOLDER: four fifths of the rows in train.csv, the others in test.csv)" if is_file else command
 
 
 def compare(reports: Iterable[PrescreenReport]) -> pd.DataFrame:
