@@ -124,7 +124,7 @@ warnings.simplefilter(
 # ## What whitening does
 #
 # Features differ in scale and are correlated. In the plane below two classes differ along a direction that hardly varies, and
-# share one that varies a lot. White coordinates $z = S^{-1/2} \xbar$ make all directions equal: every unit vector then has the same
+# share one that varies a lot. White coordinates $z = S^{-1/2} \xbar$ make all directions equal. A direction $u$ is a weight vector and not a point: it becomes $\tilde u = S^{1/2} u$, so that $\tilde u^\top z = u^\top \xbar$ stays the same. Then every unit vector has the same
 # variance, and how much of the labels a direction explains depends on its *angle* to $\tilde u$ alone. Chapter 3
 # measures the overlap of two subspaces in both kinds of coordinates, and gets two different answers.
 
@@ -140,14 +140,12 @@ toy = Problem(
     tuple(point[None].repeat(2, axis=0) for point in cloud), np.eye(2)[labels]
 )
 toy_solved = subspaces(toy.moments(), center=True)
+values, vectors = np.linalg.eigh(np.cov(cloud.T, bias=True))
+root = (vectors * values**0.5) @ vectors.T  # S^(1/2)
 views = {
     "feature space": (cloud, toy_solved.U[:, 0]),
-    "white coordinates": (None, toy_solved.white_U[:, 0]),
+    "white coordinates": (cloud @ np.linalg.inv(root), root @ toy_solved.U[:, 0]),
 }
-views["white coordinates"] = (
-    cloud @ toy_solved.whitening.from_white,
-    toy_solved.white_U[:, 0],
-)
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Two scatter plots of two classes. In feature space the cloud is stretched and the perception direction points to a thin side; in white coordinates the cloud is round and the direction points from one class to the other."}, "figure": {"caption": "Whitening turns explained variance into an angle. The same 500 points, colored by class, with the perception direction u. Left: features as they are. Right: after whitening, where u points straight from one class to the other.", "name": "fig-whitening"}}
 figure, axes = panels(2)
@@ -179,7 +177,7 @@ for ax, (name, (points, u)) in zip(axes, views.items(), strict=True):
 
 # %% [markdown]
 # On the left $u$ points along a direction in which the features hardly vary, and the angle between $u$ and another direction does not tell how much of the labels that direction explains. On the right the cloud is round, and $u$ points from the mean of one class to that of the other. There, a direction
-# at the angle $\theta$ to $\tilde u$ explains the share $\cos^2\theta$ of what $\tilde u$ explains. So the overlap of a subspace with $U$ tells its loss if it is measured in white coordinates.
+# at the angle $\theta$ to $\tilde u$ explains the share $\cos^2\theta$ of what $\tilde u$ explains (with two classes; with more, each $\tilde u_i$ has its part). On the left $u$ does not point from one class mean to the other, because $u \propto S^{-1}$ times their difference (exercise 2.1). White coordinates are fixed only up to a rotation; the figure uses the symmetric root. So the overlap of a subspace with $U$ tells its loss if it is measured in white coordinates.
 #
 # ## Does it hold?
 #
@@ -233,7 +231,7 @@ glue("final_gap", float(final_gap), display=False)
 #
 # ## To center, or not
 #
-# The paper uses second moments as they are. Real features have a large mean, and then *one perception direction is the constant*. With
+# Statistics courses say *with an intercept*: moments that are not centered belong to least squares without one, covariances to least squares with one. The paper uses second moments as they are. Real features have a large mean, and then *one perception direction is the constant*. With
 # one-hot targets the columns of $C$ add up to $\E\,\xbar$. The span of $U$ is that of the columns of $S^{-1} C$, so the direction $S^{-1}\E\,\xbar$ is always in it. This is the regression of the number 1 on $\xbar$: its output is as close to a constant as
 # the features allow. It predicts the class frequencies, and does not distinguish one text from another. Covariances remove it:
 #
@@ -305,7 +303,7 @@ glue("coin_raw", float(np.mean(shares["uncentered"])), display=False)
 glue("coin_centered", float(np.mean(shares["centered"])), display=False)
 
 # %% [markdown]
-# With half of the directions of $V$ (chapter 1), coin tosses get a share of {glue:text}`coin_raw:.2f` without centering and {glue:text}`coin_centered:.2f` with it. The task-weighted and the metric-matched score should therefore be computed from covariances when tasks are compared. Chapters 7 to 9 do so, and keep second moments for the paper's score.
+# With half of the 40 directions, here the leading ones of $V$ (chapter 1; any half does nearly the same), coin tosses get a share of {glue:text}`coin_raw:.2f` without centering and {glue:text}`coin_centered:.2f` with it. The task-weighted and the metric-matched score should therefore be computed from covariances when tasks are compared. Chapters 7 to 9 do so, and keep second moments for the paper's score.
 #
 # ## The ceiling is too optimistic on few texts
 #
@@ -322,7 +320,10 @@ glue("coin_centered", float(np.mean(shares["centered"])), display=False)
 
 
 # %%
-def noise_ceiling(n_texts, seed, d=32, **options):
+d = 32
+
+
+def noise_ceiling(n_texts, seed, **options):
     rng = np.random.default_rng(seed)
     means = rng.normal(size=(n_texts, d)) * np.geomspace(1, 10, d)
     noise = np.eye(2)[rng.permutation(n_texts) % 2]
@@ -338,10 +339,10 @@ plain, shrunk = (
     )
     for s in (0.0, "ledoit-wolf")
 )
-expected = np.array([min(1.0, 32 / (n - 1)) for n in sizes])
+expected = np.array([min(1.0, d / (n - 1)) for n in sizes])
 worst_noise = float(np.abs(plain.mean(axis=1) - expected).max())
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Share of label noise explained against number of texts. Without shrinkage it is one up to 33 texts and falls as d over N; with shrinkage it is lower when texts are few."}, "figure": {"caption": "On pure noise the ceiling is d/(N-1), not zero. Share of the label variance that 32 features seem to explain, mean and range over 20 draws; the truth is zero. The line is the formula.", "name": "fig-noise-ceiling"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Share of label noise explained against number of texts. Without shrinkage it is one up to 33 texts and falls as d over N; with shrinkage it is lower for most numbers of texts and can exceed one for very few."}, "figure": {"caption": "On pure noise the ceiling is d/(N-1), not zero. Share of the label variance that 32 features seem to explain, mean and range over 20 draws; the truth is zero. The line is the formula.", "name": "fig-noise-ceiling"}}
 figure, (axes,) = panels(1, height=3.2)
 axes.plot(sizes, expected, color=COLORS["exact"], lw=1, label="min(1, d / (N - 1))")
 for values, color, marker, name in (
@@ -353,10 +354,10 @@ for values, color, marker, name in (
     axes.errorbar(
         sizes, mean, error, fmt=marker, color=color, ms=5, capsize=2, label=name
     )
-axes.axvline(32, color=COLORS["other"], ls=":")
+axes.axvline(d, color=COLORS["other"], ls=":")
 axes.set(
     xscale="log",
-    xlabel="texts N  (32 features, dotted)",
+    xlabel=f"texts N  ({d} features, dotted)",
     ylabel="tr B / tr Y on noise",
     ylim=(-0.03, None),
 )
@@ -506,8 +507,8 @@ from ntps_utils.exercises import check
 # ```{solution} ex-2-3
 # :class: dropdown
 # They span part of the null space of $B$, of dimension $d - r$. Any orthonormal choice is as good as any other, and the choice of a numerical solver
-# depends on rounding. A rotation or one more text changes it completely. Any score averaged over these directions mostly
-# describes rounding. {func}`ntps_utils.theory.score.subspaces` stops at $r$, unless `fill_u=True` asks for the choice of the released script. Here the dimension is $256 - 2 = 254$.
+# depends on its algorithm and on the coordinates: another solver or a rotation of the features gives other directions, although nothing about the task has changed. A score averaged over these directions mostly
+# describes that choice. {func}`ntps_utils.theory.score.subspaces` stops at $r$, unless `fill_u=True` asks for the choice of the released script. Here the dimension is $256 - 2 = 254$.
 # ```
 #
 # ````{exercise} Try it: how fast does the optimism fade?
@@ -532,7 +533,7 @@ from ntps_utils.exercises import check
 #
 # ```{solution} ex-2-4
 # :class: dropdown
-# To simulate it, let the labels in `noise_ceiling` depend on the sign of one feature plus as much noise.
+# To simulate it, give `noise_ceiling` a real target: one feature plus noise of the same variance.
 # The residual half behaves like noise, so a share of $d/(N-1)$ of it seems explained. The answer is $\tfrac12 + \tfrac12\, d/(N-1)$, approximately (exactly for Gaussian features in
 # the limit of many texts).
 # ```
@@ -543,10 +544,10 @@ from ntps_utils.exercises import check
 # *Difficulty 3 of 5, importance 4 of 5, about 15 minutes.*
 #
 # Two balanced classes tossed by a coin, features with a mean $m$ and a variance of 1 in each of $d$ directions, many texts. What is $\tr B$ without centering, approximately, and which share of it does a subspace keep that contains $m$? What is the share if the
-# subspace is orthogonal to $m$? Write $\tr B$ as a function of the length of $m$.
+# subspace is orthogonal to $m$? Write $\tr B$ as a function of the length of $m$; the features are uncorrelated.
 #
 # ```python
-# def explained(m):
+# def explained(length):
 #     ...
 #
 # check("2.5", explained)

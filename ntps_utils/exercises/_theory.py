@@ -166,10 +166,10 @@ def _coin(answer: Any) -> str:
     for size in (0.5, 2.0, 10.0):
         square = size**2
         mistakes = {
-            "This is the share; multiply it by |q|^2 = 1/2.": square / (1 + square),
+            "This is the share of |q|^2; multiply it by |q|^2 = 1/2.": square / (1 + square),
             "The inverse of S = I + m m^T is missing: m^T S^{-1} m = |m|^2 / (1 + |m|^2).": 0.5 * square,
         }
-        compare(call(answer, size, of="(m)"), 0.5 * square / (1 + square), "tr B", mistakes)
+        compare(call(answer, size, of="(length)"), 0.5 * square / (1 + square), "tr B", mistakes)
     return "For a large mean it is nearly 1/2, although the labels are noise."
 
 
