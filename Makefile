@@ -53,8 +53,9 @@ pdf: $(STAMP)  ## print the built site to _build/html/ntps.pdf, and its slides; 
 quick: $(STAMP)  ## run the tests that take less than a minute together
 	HYPOTHESIS_PROFILE=quick $(BIN)/python -m pytest tests -n auto -m "not slow and not browser and not dask and not hub" $(OPTIONS)
 
+# One process more than cores: some tests wait for a browser, a server or a process of their own.
 test: $(STAMP)  ## run all tests, and the examples in docstrings
-	$(BIN)/python -m pytest -n auto --dist loadscope $(OPTIONS)
+	$(BIN)/python -m pytest -n $$(($$($(BIN)/python -c 'import os; print(os.cpu_count())') + 1)) --dist loadscope $(OPTIONS)
 
 # WHICH=lowest takes the lower bounds of pyproject.toml, WHICH=latest the newest versions that it allows.
 WHICH := lowest

@@ -335,7 +335,10 @@ CASES: dict[str, tuple[Arguments, *tuple[str, ...]]] = {
     "trial is no budget": (lambda m: [P, "lab/XS", GOOD, "--trial", "ten"], "--trial", "'ten'", "10%"),
     "trial is longer than the run": (lambda m: [P, "lab/XS", GOOD, "--trial", "101%"], "--trial", "101%"),
     "two thresholds": (lambda m: [P, "lab/XS", GOOD, "--worth", "2", "--threshold", "1"], "worth", "threshold"),
-    "resume from another file": (lambda m: [P, "lab/XS", GOOD, "--resume", GOOD], "measurements"),
+    "resume from another file": (
+        lambda m: [P, "lab/XS", GOOD, "--resume", m.calibration(model=["a"], dataset=["b"])],
+        "measurements",
+    ),
     "too few texts to probe": (lambda m: [P, "lab/XS", GOOD, "--max-texts", "3"], "texts"),
     "report in a missing folder": (lambda m: [P, "lab/XS", GOOD, "--html", "/no/such/x.html"], "/no/such/x.html"),
     # benchmarks and stores
@@ -428,7 +431,7 @@ VALUES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "--order": ((S,), ("x", "asc")),
     "--split": ((S,), ("x", "TRAIN")),
     "--threshold": ((P,), ("-1", "100", "150", *NUMBER)),
-    "--calibration": ((P,), ("x", "lab,real")),
+    "--calibration": ((P,), ("x", "lab,mars")),
     "--leave-out": ((P,), ("x", "lab/x")),
     "--target-modules": ((P,), ("x", "q_proj,x")),
     "--n-train": ((B,), COUNT),

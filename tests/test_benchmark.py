@@ -334,7 +334,10 @@ def test_paper_stands_for_the_names_of_the_paper():
         (["benchmark", "--models", "a=x,a=y", "--datasets", "lab/topic"], "'a' twice"),
         (["benchmark", "--models", "lab/Q", "--datasets", "lab/topic"], "Q"),
         (["benchmark", "--models", "lab/XS", "--datasets", "lab/topics"], "topic"),
-        (["benchmark", "--models", "lab/XS", "--datasets", "lab/topic", "--profile", "tpu"], "must be 'cpu' or 'gpu'"),
+        (
+            ["benchmark", "--models", "lab/XS", "--datasets", "lab/topic", "--profile", "tpu"],
+            "must be 'cpu', 'gpu', 'lab' or 'declared'",
+        ),
         (["benchmark", "--models", "lab/XS", "--datasets", "lab/topic", "--jobs", "0"], "--jobs must be an integer"),
         (["results", "list", "/nowhere"], "no store"),
         (["results", "export", "x.csv"], ".parquet"),

@@ -185,7 +185,15 @@ def test_errors_can_be_reported_and_links_are_encrypted(site, name):
 
 
 UNUSED_TERMS = {
-    f"term-{name}" for name in ("cell", "autoregressive-subspace-V", "perception-subspace-U", "leave-one-dataset-out")
+    f"term-{name}"
+    for name in (
+        "cell",
+        "autoregressive-subspace-V",
+        "perception-subspace-U",
+        "leave-one-dataset-out",
+        "permutation-test",
+        "tangent-kernel",
+    )
 }
 """Terms that may have no link: cells, and those that the text writes as a symbol or in other words."""
 

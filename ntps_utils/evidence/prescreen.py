@@ -36,7 +36,7 @@ from ntps_utils.evidence.cost import finetuning_cost
 from ntps_utils.evidence.predictors import PREDICTORS, Case
 from ntps_utils.models.datasets import TextDataset, as_dataset, first_texts
 from ntps_utils.models.extraction import batch_overhead, hidden_states, length_batches
-from ntps_utils.models.finetuning import CurvePoint, FinetuneConfig, ProjectionError, attention_projections, trial_run
+from ntps_utils.models.finetuning import CurvePoint, FinetuneConfig, ProjectionError, projection_modules, trial_run
 from ntps_utils.models.loading import CausalModel, as_model, evaluation_mode
 from ntps_utils.models.probes import warn_of_shared_texts
 
@@ -646,7 +646,7 @@ def _usable_steps(
         )
         steps = tuple(step for step in steps if step.source == "trial")
     try:
-        modules = modules or attention_projections(model.model)
+        projection_modules(model.model, modules)
     except ProjectionError as error:
         notes.append(f"Neither gradients nor a trial run: {error}")
         return tuple(step for step in steps if step.source in ("features", "tokens")), notes
@@ -688,7 +688,9 @@ def _reason(advice: Advice, threshold: float, headroom: float, n_texts: int) -> 
 
 def _outside(sizes: Mapping[str, float], cells: pd.DataFrame, predictors: Sequence[str]) -> Iterator[str]:
     """Sentences on sizes and predictors outside the recorded runs."""
-    known = cells.assign(texts_per_feature=cells["n_texts"] / cells["n_features"])
+    known = cells[[name for name in SIZES if name in cells]].assign(
+        texts_per_feature=cells["n_texts"] / cells["n_features"]
+    )
     for name, label in SIZES.items():
         if name in known:
             low, high = known[name].min(), known[name].max()
