@@ -61,6 +61,7 @@ def test_a_trial_decides_where_the_frozen_model_does_not():
     assert (decided["step"] == "trial run of 10%").mean() > 0.7
 
 
+@pytest.mark.slow
 def test_without_any_relation_the_answer_is_open():
     answers, skills, inside = [], [], []
     for seed in range(4):

@@ -411,6 +411,7 @@ def test_prescreening_does_not_predict_from_fewer_texts_than_features():
     assert any("60 texts are fewer than the 96 features" in note for note in report.notes)
 
 
+@pytest.mark.slow
 def test_prescreening_does_not_decide_without_skill():
     """A verdict rests on a step whose interval of the skill lies above zero, or on the headroom."""
     model = load_model("lab/S", dtype="float32")
@@ -558,6 +559,7 @@ def test_models_for_images_and_text_are_scored_and_finetuned_by_their_text_part(
     assert np.isfinite(result.transferability["linearized"].value)
 
 
+@pytest.mark.slow
 def test_a_model_without_known_projections_lacks_one_predictor_only(monkeypatch):
     monkeypatch.setattr(finetuning, "ATTENTION", ())
     settings = ExperimentConfig(lora=None, n_train=60, n_test=30)

@@ -82,6 +82,7 @@ def test_attention_and_layers_count_where_the_mean_token_hides_the_class(model):
     assert several > 0.2
 
 
+@pytest.mark.slow
 def test_shuffled_labels_show_nothing(model):
     data = load_texts("lab/topic").head(200)
     shuffled = replace(data, labels=np.random.default_rng(0).permutation(data.labels))

@@ -109,6 +109,7 @@ def test_predictions_come_from_the_other_datasets(case, tmp_path):
     assert p.layers[str(model.n_layers - 1)] == pytest.approx(p.probe_accuracy)
 
 
+@pytest.mark.slow
 def test_the_tool_decides_as_its_evaluation_on_left_out_datasets(case, tmp_path, monkeypatch):
     """Each recorded run is given to the tool in place of measured values, with its dataset left out."""
     model, data = case
