@@ -12,6 +12,7 @@ from book.tools import refresh as book
 from tests.test_exercises import ANSWERS
 
 SOURCES = book.chapters()
+FOUND = book.references()
 
 
 def run(code: str, answer: object) -> doctest.TestResults:
@@ -26,7 +27,7 @@ def run(code: str, answer: object) -> doctest.TestResults:
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 def test_every_exercise_has_a_question_and_a_cell_that_grades_it(source):
-    notebook, tests = otter.assignment(source)
+    notebook, tests = otter.assignment(source, FOUND)
     nbformat.validate(notebook)
     text = "".join(cell.source for cell in notebook.cells)
     chapter = str(int(source.stem[:2]))

@@ -31,7 +31,7 @@ MYST = (
 
 @pytest.fixture(scope="module")
 def found() -> plain.References:
-    return plain.references({source.stem: book.source_notebook(source) for source in CHAPTERS})
+    return book.references()
 
 
 @pytest.fixture(scope="module")

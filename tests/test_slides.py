@@ -28,7 +28,7 @@ VALUES = book.glued_values()
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("decks") / "slides"
-    found = plain.references({source.stem: book.source_notebook(source) for source in CHAPTERS})
+    found = book.references()
     slides.write(folder, NOTEBOOKS, VALUES, found)
     return folder
 

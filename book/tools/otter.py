@@ -17,7 +17,7 @@ import nbformat
 from nbformat import NotebookNode
 
 from book.tools import ROOT, plain
-from book.tools.refresh import chapters, glued, source_notebook, student
+from book.tools.refresh import chapters, glued, references, student
 from ntps_utils._utils.files import write_text
 
 CALL = re.compile(r"^check\(\"(?P<number>[\d.]+)\", (?P<name>\w+)\)\s*$", re.M)
@@ -73,13 +73,15 @@ def question(number: str) -> str:
     return f"q{number.replace('.', '_')}"
 
 
-def assignment(source: Path, root: Path = ROOT) -> tuple[NotebookNode, dict[str, str]]:
+def assignment(source: Path, found: plain.References, root: Path = ROOT) -> tuple[NotebookNode, dict[str, str]]:
     """Return the student notebook of a chapter with cells for otter, and its public tests.
 
     Parameters
     ----------
     source : Path
         Source of the chapter.
+    found : References
+        See :func:`book.tools.refresh.references`.
     root : Path
         Root folder of the repository.
 
@@ -89,7 +91,6 @@ def assignment(source: Path, root: Path = ROOT) -> tuple[NotebookNode, dict[str,
     tests : dict of str to str
         Contents by name of the file.
     """
-    found = plain.references({one.stem: source_notebook(one) for one in chapters(root)}, root)
     notebook = plain.plain(student(source), glued(source.with_suffix(".ipynb")), found, root)
     start = nbformat.v4.new_code_cell(f'import otter\n\ngrader = otter.Notebook("{source.stem}.ipynb")')
     start["id"] = "otter"
@@ -122,8 +123,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("folder", type=Path, metavar="FOLDER")
     parser.add_argument("chapters", nargs="*", metavar="CHAPTER", help="beginning of a chapter's name; by default all")
     options = parser.parse_args(arguments)
+    found = references()
     for source in chapters(names=options.chapters):
-        notebook, tests = assignment(source)
+        notebook, tests = assignment(source, found)
         folder = options.folder / source.stem
         write_text(folder / f"{source.stem}.ipynb", nbformat.writes(notebook) + "\n")
         for name, text in tests.items():

@@ -405,6 +405,21 @@ def glued(path: Path) -> dict[str, Any]:
     return values
 
 
+def references(root: Path = ROOT) -> plain.References:
+    """Return the numbers of all figures, equations and exercises of the chapters, and the macros of formulas.
+
+    Parameters
+    ----------
+    root : Path
+        Root folder of the repository.
+
+    Returns
+    -------
+    References
+    """
+    return plain.references({source.stem: source_notebook(source) for source in chapters(root)}, root)
+
+
 def glued_values(root: Path = ROOT) -> dict[str, dict[str, Any]]:
     """Return the values of all executed chapters.
 
@@ -471,7 +486,7 @@ def plain_copies(root: Path = ROOT) -> dict[Path, str]:
         If there are no chapters, or one has no executed notebook.
     """
     sources = chapters(root)
-    found = plain.references({source.stem: source_notebook(source) for source in sources}, root)
+    found = references(root)
     copies = {}
     for source in sources:
         path = _executed_notebook(source)
@@ -718,7 +733,7 @@ def prepare(root: Path = ROOT) -> None:
         If there are no chapters, one has no executed notebook, or a slide names something that does not exist.
     """
     sources = chapters(root)
-    found = plain.references({source.stem: source_notebook(source) for source in sources}, root)
+    found = references(root)
     values = glued_values(root)
     for source in sources:
         notebook = plain.plain(student(source), values[source.stem], found, root)

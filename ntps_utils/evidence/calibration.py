@@ -62,11 +62,6 @@ class Calibration:
     lora: FinetuneConfig
     max_length: int | None = None
 
-    @property
-    def has_trials(self) -> bool:
-        """Whether the evaluations of trial runs were recorded."""
-        return any(column.startswith("trial_") for column in self.cells)
-
     def without(self, rows: pd.Series) -> Calibration:
         """Leave out runs.
 
