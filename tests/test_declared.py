@@ -119,7 +119,12 @@ def test_runs_are_read_as_they_were_written(tmp_path):
 def test_the_tool_records_each_run_once_and_continues(lab_data, tmp_path, monkeypatch):
     lora = FinetuneConfig(max_steps=2, eval_steps=(1,), r=1, early_stopping_patience=None)
     monkeypatch.setattr(declared, "lora_settings", lambda rate, seed=0: replace(lora, seed=seed))
-    plan = (Run("lora", "lab/XS", "lab-data"), Run("scores", "lab/XS", "lab-data"))
+    plan = (
+        Run("lora", "lab/XS", "lab-data"),
+        Run("scores", "lab/XS", "lab-data"),
+        Run("scores", "lab/S", "lab-data"),
+        Run("scores", "lab/XS", "lab-data", 1),
+    )
     monkeypatch.setattr(tool, "planned_runs", lambda: plan)
     monkeypatch.setattr(tool, "chosen_rates", lambda: {"lab/XS": 1e-3})
     data, out = tmp_path / "data", tmp_path / "runs.jsonl"
@@ -132,9 +137,12 @@ def test_the_tool_records_each_run_once_and_continues(lab_data, tmp_path, monkey
     (first,) = recorded_runs(out)
     assert (first.run, first.result.dataset) == (plan[0], "lab-data")
     assert first.provenance["settings"]["lora"]["max_steps"] == 2
-    outcome = CliRunner().invoke(command_line, command)
+    outcome = CliRunner().invoke(command_line, [*command, "--limit", "1"])
     assert "1/1 scores: lab/XS on lab-data, seed 0" in outcome.output
-    assert [one.run for one in recorded_runs(out)] == list(plan)
+    assert [one.run for one in recorded_runs(out)] == list(plan[:2])
+    outcome = CliRunner().invoke(command_line, [*command, "--workers", "2"])
+    assert "2/2 scores: lab/" in outcome.output
+    assert {one.run for one in recorded_runs(out)} == set(plan)
     assert recorded_runs(out)[0] == first
 
 

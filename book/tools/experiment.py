@@ -8,18 +8,48 @@ can be interrupted and started again.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
 
-from ntps_utils.evidence.declared import planned_runs
+from ntps_utils.evidence.declared import Run, planned_runs
 from ntps_utils.evidence.experiment import n_cores
-from ntps_utils.evidence.runs import chosen_rates, load_declared_model, make_run, recorded_runs, write_runs
+from ntps_utils.evidence.runs import RecordedRun, chosen_rates, load_declared_model, make_run, recorded_runs, write_runs
 from ntps_utils.models.loading import CausalModel
 
 OUT = Path("ntps_utils/data/recorded/experiment.jsonl")
+
+_loaded: dict[str, CausalModel] = {}
+"""Models of this process, by name."""
+
+
+def _run(run: Run, data: Path, path: str | None, device: str, rates: dict[str, float]) -> RecordedRun:
+    """Make a run, in a worker or in this process."""
+    if run.model not in _loaded:
+        _loaded[run.model] = load_declared_model(run.model, path=path, device=device)
+    return make_run(run, _loaded[run.model], data, rates)
+
+
+def _results(tasks: list[tuple[Any, ...]], workers: int) -> Iterator[RecordedRun]:
+    """Runs, in the order in which they finish."""
+    threads = max(1, n_cores() // workers)
+    if workers == 1:
+        torch.set_num_threads(threads)
+        yield from (_run(*task) for task in tasks)
+        return
+    with ProcessPoolExecutor(
+        workers, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(threads,)
+    ) as pool:
+        try:
+            for future in as_completed([pool.submit(_run, *task) for task in tasks]):
+                yield future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def main(
@@ -28,23 +58,20 @@ def main(
     models: Annotated[str, typer.Option(help="NAME=PATH,... for models that are folders.")] = "",
     limit: Annotated[int, typer.Option(min=1, help="Largest number of runs.")] = 1000,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "auto",
+    workers: Annotated[int, typer.Option(min=1, help="Processes; the cores are divided among them.")] = 1,
     out: Annotated[Path, typer.Option(help="File of JSON lines to extend.")] = OUT,
 ) -> None:
     """Run what is missing."""
-    torch.set_num_threads(n_cores())
     paths = dict(part.split("=", 1) for part in models.split(",") if part)
-    rates = chosen_rates()
     recorded = recorded_runs(out) if out.is_file() else ()
     done = {one.run for one in recorded}
-    missing = [run for run in planned_runs() if run not in done and run.kind in kinds.split(",")]
-    loaded: dict[str, CausalModel] = {}
-    for i, run in enumerate(missing[:limit], 1):
-        typer.echo(f"{i}/{len(missing)} {run}", err=True)
-        if run.model not in loaded:
-            loaded[run.model] = load_declared_model(run.model, path=paths.get(run.model), device=device)
-        recorded = (*recorded, make_run(run, loaded[run.model], data, rates))
+    missing = [run for run in planned_runs() if run not in done and run.kind in kinds.split(",")][:limit]
+    rates = chosen_rates()
+    tasks = [(run, data, paths.get(run.model), device, rates) for run in missing]
+    for i, one in enumerate(_results(tasks, workers), 1):
+        recorded = (*recorded, one)
         write_runs(recorded, out)
-        typer.echo(f"  {recorded[-1].result.seconds / 60:.1f} min", err=True)
+        typer.echo(f"{i}/{len(missing)} {one.run}: {one.result.seconds / 60:.1f} min", err=True)
 
 
 if __name__ == "__main__":
