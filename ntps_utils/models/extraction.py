@@ -8,7 +8,6 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial, reduce
 from itertools import islice
@@ -356,8 +355,8 @@ def extract(
         Text feature: the mean over the tokens of a text, as in the moments, or its last token.
     stream : bool
         Add the features of each layer as soon as the model has computed them, instead of those of
-        all layers at the end of the forward pass. One layer is in memory at a time. Set it to False
-        for a model whose blocks are not in one ``ModuleList``.
+        all layers at the end of the forward pass. One layer is in memory at a time. A model whose
+        blocks are not in one ``ModuleList`` is read at the end of the forward pass in any case.
     checkpoint : path, optional
         File for the state of the run. An interrupted run resumes from its last save and ends with the
         same moments as one that saves as often and is not interrupted; the result of a finished run is
@@ -434,7 +433,7 @@ def extract(
         "process": f"{rank} of {world}",
     }
     check_model(model)
-    run = _Run.start(model, data, settings, n_groups, stream)
+    run = _Run.start(model, data, settings, n_groups, stream and _blocks(model) is not None)
     file = None if checkpoint is None else Path(checkpoint)
     if file is not None and world > 1:
         file = file.with_name(f"{file.stem}.{rank}of{world}{file.suffix}")
@@ -849,6 +848,7 @@ def _stream_hidden_states(
     The input of block i is layer i; the output of the model, after its last norm, is the last layer.
     """
     blocks = _blocks(model)
+    assert blocks is not None
 
     def hook(consumer: Callable[[torch.Tensor], object]) -> Callable[..., None]:
         def consume(_: torch.nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
@@ -909,13 +909,21 @@ def check_model(model: CausalModel) -> None:
     with evaluation_mode(model.model):
         try:
             whole, part = hidden_states(model, [ids]), hidden_states(model, [ids[:half]])
-        except RuntimeError as error:
+        except Exception as error:  # code of any architecture
             if _is_out_of_memory(error):
                 raise
+            import transformers  # loaded with the model
+
+            hint = "Try the dtype float32." if dtype != "float32" else ""
+            hint = hint or f"Its configuration may not fit transformers {transformers.__version__}."
             raise ValueError(
-                f"{model.name} ({kind}) does not run in {dtype} on {model.model.device}: {first_line(error)}. Try "
-                "another dtype, such as float32."
+                f"{model.name} ({kind}) does not run in {dtype} on {model.model.device}: {first_line(error)}. {hint}"
             ) from None
+        if shapes := sorted({tuple(states.shape) for states in whole if states.ndim != 3}):
+            raise ValueError(
+                f"The hidden states of {model.name} ({kind}) have the shape {shapes[0]}, where (texts, tokens, "
+                "features) is expected. Such models are not supported."
+            )
         widths = sorted({states.shape[-1] for states in whole})
         if len(whole) != model.n_layers or widths != [model.dimension]:
             raise ValueError(
@@ -929,7 +937,7 @@ def check_model(model: CausalModel) -> None:
                 f"{model.name} ({kind}) is not a causal model: features change by up to {change:.1%} when tokens are "
                 "added after them. Next-token scores need a model that reads from left to right."
             )
-        with suppress(ValueError):  # no list of blocks: such a model works with stream=False only
+        if _blocks(model) is not None:
             _stream_hidden_states(model, [ids], consumers)
     if any(_change(whole[layer], states) > tolerance for layer, states in streamed.items()):
         raise ValueError(
@@ -944,10 +952,10 @@ def _change(one: torch.Tensor, two: torch.Tensor) -> float:
     return float(((one - two).norm(dim=-1) / one.norm(dim=-1).clamp_min(1e-30)).max())
 
 
-def _blocks(model: CausalModel) -> torch.nn.ModuleList:
-    """The list of the transformer blocks of a model."""
+def _blocks(model: CausalModel) -> torch.nn.ModuleList | None:
+    """The list of the transformer blocks of a model, if there is one."""
     n = model.n_layers - 1
     for module in model.backbone.modules():
         if isinstance(module, torch.nn.ModuleList) and len(module) == n:
             return module
-    raise ValueError(f"No ModuleList of {n} blocks was found in {model.name}; use stream=False.")
+    return None

@@ -21,9 +21,11 @@ import torch
 from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 from torch.nn.functional import cross_entropy
+from transformers import PreTrainedModel
 
 from ntps_utils._utils.schedules import warmup_cosine
 from ntps_utils._utils.validation import check_choice, check_flag, check_integer, check_number
+from ntps_utils.models._hub import first_line
 from ntps_utils.models.datasets import TextDataset
 from ntps_utils.models.extraction import (
     BATCH_TOKENS,
@@ -52,6 +54,7 @@ ATTENTION = (
     ("Wqkv",),
     ("W_pack",),
     ("wqkv",),
+    ("Wq", "Wk", "Wv"),
     ("q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj"),
     ("q_proj", "kv_a_proj_with_mqa", "kv_b_proj"),
 )
@@ -428,7 +431,8 @@ def projection_modules(model: Any, names: Sequence[str] | None = None) -> tuple[
     """
     ends = tuple(names) if names is not None else attention_projections(model)
     decoder = model.get_decoder() if hasattr(model, "get_decoder") else None
-    inside = {id(module) for module in (decoder if decoder is not None else model).modules()}
+    text = decoder if isinstance(decoder, PreTrainedModel) else model  # else it is a part of the head
+    inside = {id(module) for module in text.modules()}
     found = tuple(
         name for name, module in model.named_modules() if name.rpartition(".")[2] in ends and id(module) in inside
     )
@@ -1039,15 +1043,18 @@ def _with_adapters(model: Any, config: FinetuneConfig) -> Any:
     is_text_only = len(inside) == sum(name.rpartition(".")[2] in ends for name, _ in model.named_modules())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # peft warns about fan_in_fan_out and corrects it
-        return peft.get_peft_model(
-            model,
-            peft.LoraConfig(
-                r=config.r,
-                lora_alpha=config.lora_alpha,  # type: ignore[arg-type]  # peft only divides by it
-                lora_dropout=config.lora_dropout,
-                target_modules=ends if is_text_only else inside,
-            ),
+        lora = peft.LoraConfig(
+            r=config.r,
+            lora_alpha=config.lora_alpha,  # type: ignore[arg-type]  # peft only divides by it
+            lora_dropout=config.lora_dropout,
+            target_modules=ends if is_text_only else inside,
         )
+        try:
+            return peft.get_peft_model(model, lora)
+        except ValueError as error:
+            raise ProjectionError(
+                f"LoRA cannot adapt the modules {', '.join(ends)} of {type(model).__name__}: {first_line(error)}."
+            ) from None
 
 
 def _optimizer(config: FinetuneConfig, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:

@@ -140,7 +140,9 @@ def backbone(model: Any) -> Any:
     if hasattr(model, "get_base_model"):  # peft
         model = model.get_base_model()
     body = model.base_model
-    return model.get_decoder() if body is model and hasattr(model, "get_decoder") else body  # Gemma 3, transformers 4
+    if body is model and hasattr(model, "get_decoder"):  # Gemma 3, transformers 4
+        body = model.get_decoder()
+    return getattr(model, "model", model) if body is model else body  # Llama 4
 
 
 @contextmanager

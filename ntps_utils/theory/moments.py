@@ -642,7 +642,7 @@ class _Products:
         n_texts, n_steps, d = hidden.shape
         dtype = self.mean.dtype
         padding, no_next = batch.rows(n_steps)
-        x = hidden.to(dtype) - self.mean  # a new tensor: what follows changes it
+        x = (hidden.to(dtype) - self.mean).contiguous()  # a new tensor: what follows changes it
         x[:, 0] = hidden[:, 0].to(dtype) - self.first
         rows = x.view(-1, d)
         rows[padding] = 0.0
