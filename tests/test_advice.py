@@ -120,7 +120,7 @@ def test_a_prediction_does_not_exceed_the_limit_of_the_headroom():
     advice = advisor.advise(values.__getitem__, threshold=0.01)
     limit = headroom_limit(best["gain"] / 2, 1000.0)
     assert advice.has_skill
-    assert (advice.gain, advice.high) == (limit, limit)
+    assert (advice.gain, advice.high) == (best["gain"] / 2, limit)
     assert advice.low <= advice.gain
 
 
@@ -179,3 +179,28 @@ def test_regret_is_zero_for_the_best_decisions_and_counts_cost():
     for _ in range(50):
         run = rng.random(4) < 0.5
         assert (regret(gain, run, rng.uniform(size=4), 0.05) >= 0).all()
+
+
+def test_regrets_of_simple_rules_match_decisions_case_by_case():
+    """Compared with a loop over the recorded runs, each predicted by a regression without its group."""
+    table = cells("trial")
+    steps = (STEPS[0], Step("trial run of 10%", (("trial",),), 0.2, "trial", 0.1))
+    advisor, threshold = Advisor(table, steps), 0.08
+    found = advisor.regrets(threshold)
+    assert next(iter(found)) == "run"
+    assert "trial run of 10%" in found
+    lost: dict[str, list[float]] = {"run": [], "trial run of 10%": []}
+    for _, row in table.iterrows():
+        rest = table[table["group"] != row["group"]]
+        x = np.column_stack([np.ones(len(rest)), rest["trial"]])
+        weights = np.linalg.lstsq(x, rest["gain"].to_numpy(), rcond=None)[0]
+        expected = weights @ [1.0, row["trial"]]
+        possible = headroom_limit(row["headroom"], row["n_texts"]) >= threshold
+        best = max(row["gain"] - threshold, 0.0)
+        for name, run, cost in (
+            ("run", possible, 0.1),
+            ("trial run of 10%", possible and expected >= threshold, 0.1 + 0.2 * possible),
+        ):
+            lost[name].append(best - (row["gain"] - threshold if run else 0.0) + cost * threshold)
+    for name, values in lost.items():
+        assert found[name] == pytest.approx(np.mean(values), abs=2e-3)  # the penalty of the ridge regression

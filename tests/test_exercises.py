@@ -15,23 +15,37 @@ from ntps_utils.exercises import check
 from ntps_utils.exercises._answers import CHECKS
 
 
-def canonical(A0, A1, G):
-    return scipy.linalg.eigh(A1 @ np.linalg.solve(G, A1.T), A0)[1][:, ::-1]
+def canonical(A0, A1, G_next):
+    return scipy.linalg.eigh(A1 @ np.linalg.solve(G_next, A1.T), A0)[1][:, ::-1]
 
 
-def in_feature_units(A0, A1, G):
+def in_feature_units(A0, A1, _):
     return scipy.linalg.eigh(A1 @ A1.T, A0)[1][:, ::-1]
 
 
+def in_logits(A0, A1, E):
+    return scipy.linalg.eigh(A1 @ E.T @ E @ A1.T, A0)[1][:, ::-1]
+
+
+def gap(x, labels):
+    return x[labels == 1].mean(0) - x[labels == 0].mean(0)
+
+
 def fisher(x, labels):
-    gap = x[labels == 1].mean(0) - x[labels == 0].mean(0)
-    return np.linalg.solve(np.cov(x.T), gap)
+    return np.linalg.solve(np.cov(x.T), gap(x, labels))
+
+
+def within(x, labels):
+    return sum(np.cov(x[labels == j].T) for j in (0, 1))
 
 
 def fisher_within(x, labels):
-    gap = x[labels == 1].mean(0) - x[labels == 0].mean(0)
-    within = sum(np.cov(x[labels == j].T) for j in (0, 1))
-    return -3.0 * np.linalg.solve(within, gap)
+    return -3.0 * np.linalg.solve(within(x, labels), gap(x, labels))
+
+
+def white_fisher(x, labels, covariance):
+    values, vectors = np.linalg.eigh(covariance)
+    return vectors / np.sqrt(values) @ vectors.T @ gap(x, labels)
 
 
 def tighter(ntps_metric, beta):
@@ -91,21 +105,38 @@ ANSWERS = {
     "1.2": (
         canonical,
         {
-            "do not span": in_feature_units,
-            "The order is reversed": lambda A0, A1, G: canonical(A0, A1, G)[:, ::-1],
-            "must have the shape (5, 5), got (5,)": lambda A0, A1, G: canonical(A0, A1, G)[:, 0],
+            "loss in feature units": in_feature_units,
+            "whose second moment is G'": lambda A0, A1, G_next: canonical(A0, A1, A0),
+            "The order is reversed": lambda A0, A1, G_next: canonical(A0, A1, G_next)[:, ::-1],
+            "must have the shape (5, 5), got (5,)": lambda A0, A1, G_next: canonical(A0, A1, G_next)[:, 0],
         },
     ),
     "1.3": (
         lambda PP, G: (PP - G) / 2,
         {"twice A_1": lambda PP, G: PP - G, "G is missing": lambda PP, G: PP / 2},
     ),
-    "1.4": (0.0, {"The norm is 1, and should be 0": 1.0, "The answer is a number": lambda: 0.0}),
+    "1.4": (
+        0.0,
+        {
+            "The norm is not 1.": 1.0,
+            "all run forward": 1.5217,
+            "norm of 400 texts": 0.0744,
+            "The answer is a number": lambda: 0.0,
+        },
+    ),
     "2.1": (
         fisher,
         {
-            "difference of the class means": lambda x, labels: x[labels == 1].mean(0) - x[labels == 0].mean(0),
-            "not centered": lambda x, labels: np.linalg.solve(x.T @ x, x[labels == 1].mean(0) - x[labels == 0].mean(0)),
+            "This is the difference of the class means": gap,
+            "not centered": lambda x, labels: np.linalg.solve(x.T @ x, gap(x, labels)),
+            "This is ũ": lambda x, labels: white_fisher(x, labels, np.cov(x.T)),
+            "by S^{-1/2} once more": lambda x, labels: white_fisher(x, labels, within(x, labels)),
+            "S times the difference": lambda x, labels: np.cov(x.T) @ gap(x, labels),
+            "sum of the class means": lambda x, labels: x[labels == 1].mean(0) + x[labels == 0].mean(0),
+            "their difference tells": lambda x, labels: np.linalg.solve(
+                np.cov(x.T), x[labels == 1].mean(0) + x[labels == 0].mean(0)
+            ),
+            "is zero": lambda x, labels: np.zeros(x.shape[1]),
             "must have the shape": lambda x, labels: fisher(x, labels)[None],
             "not proportional": lambda x, labels: x[0],
         },
@@ -118,18 +149,38 @@ ANSWERS = {
             "without its inverse": lambda U, M: M.T @ U,
         },
     ),
-    "2.3": (254, {"counts all directions": 256, "255 holds for centered": 255, "18 is the number": 18}),
+    "2.3": (
+        254,
+        {
+            "counts all directions": 256,
+            "255 holds for centered": 255,
+            "18 is the number": 18,
+            "20 is the number": 20,
+            "are the first ones": 2,
+            "need not be taken out again": 236,
+            "not the eighteen": 238,
+            "The dimension is not 100.": 100,
+        },
+    ),
     "2.4": (
         lambda d, N: 0.5 + 0.5 * d / (N - 1),
         {
             "half of it is real": lambda d, N: d / (N - 1),
             "real half is missing": lambda d, N: 0.5 * d / (N - 1),
             "half that is noise only": lambda d, N: 0.5 + d / (N - 1),
+            "limit of many texts": lambda d, N: 0.5,
+            "The share for d = 10 and N = 50 is 1, and should be": lambda d, N: 1.0,
         },
     ),
     "2.5": (
         lambda m: 0.5 * m**2 / (1 + m**2),
-        {"This is the share": lambda m: m**2 / (1 + m**2), "inverse of S": lambda m: 0.5 * m**2},
+        {
+            "This is the share": lambda m: m**2 / (1 + m**2),
+            "inverse of S": lambda m: 0.5 * m**2,
+            "1/2 is the limit for a long mean; for a mean of length 0.5": lambda m: 0.5,
+            "has to be squared": lambda m: 0.5 * m / (1 + m),
+            "tr B for a mean of length 0.5 is 0.3, and should be 0.1": lambda m: 0.3,
+        },
     ),
     "3.1": (
         lambda beta, lam: (beta.min() * len(beta), beta.max() * len(beta)),
@@ -147,7 +198,14 @@ ANSWERS = {
         lambda k, d: k / d,
         {"This is the cosine": lambda k, d: (k / d) ** 0.5, "share that is lost": lambda k, d: 1 - k / d},
     ),
-    "3.4": (canonical, {"do not span": in_feature_units, "reversed": lambda A0, A1, G: canonical(A0, A1, G)[:, ::-1]}),
+    "3.4": (
+        in_logits,
+        {
+            "loss in feature units": in_feature_units,
+            "E multiplies the error": lambda A0, A1, E: canonical(A0, A1, E.T @ E),
+            "reversed": lambda A0, A1, E: in_logits(A0, A1, E)[:, ::-1],
+        },
+    ),
     "3.5": (
         tighter,
         {
@@ -417,6 +475,7 @@ def test_solutions_are_accepted(number):
     outcome = check(number, ANSWERS[number][0])
     assert outcome, repr(outcome)
     assert repr(outcome).startswith(f"Exercise {number}: correct.")
+    assert outcome.message  # a remark on what follows
 
 
 def test_other_correct_forms_are_accepted():
@@ -454,7 +513,7 @@ def test_functions_that_fail_are_explained(number):
     message = check(number, broken).message
     assert message.startswith("The function raised IndexError in its line ")
     assert str(broken.__code__.co_firstlineno + 1) in message
-    assert not check(number, nothing)
+    assert check(number, nothing).message == "The function returned nothing; is `return` missing?"
     assert not check(number, infinite)
     assert "must be a function of (" in check(number, 3.0).message
     assert "The function must accept (" in check(number, lambda: 0.0).message
@@ -464,8 +523,24 @@ def test_functions_that_fail_are_explained(number):
 @pytest.mark.parametrize("number", [n for n, (one, _) in ANSWERS.items() if not callable(one) and n != "14.2"])
 def test_values_of_other_types_are_explained(number):
     assert "must be numeric" in check(number, "many").message
-    assert not check(number, None)
+    assert "must be numeric, got None" in check(number, None).message
     assert "shape" in check(number, [[1.0, 2.0, 3.0]]).message
+
+
+@pytest.mark.parametrize("number", [n for n, (one, _) in ANSWERS.items() if not callable(one) and n != "14.2"])
+def test_numbers_do_not_get_the_solution_as_an_answer(number):
+    """A student can repeat a check, and would read off what it says."""
+    solution = np.asarray(ANSWERS[number][0], dtype=float)
+    outcome = check(number, np.full_like(solution, 12345.0).tolist())
+    assert "should be" not in outcome.message
+    assert solution.ndim > 0 or outcome.message.endswith("is not 1.234e+04.")
+
+
+@pytest.mark.parametrize("number", ANSWERS)
+def test_a_starter_without_an_answer_is_recognized(number):
+    assert (
+        repr(check(number, ...)) == f"Exercise {number}: not correct. There is no answer yet: replace the three dots."
+    )
 
 
 def test_arguments_cannot_be_changed_by_an_answer():

@@ -657,3 +657,59 @@ def test_finetuning_runs_on_a_device_without_float64(monkeypatch):
         device.patch(monkeypatch)
         found = finetune(model, train, test, config)
     assert found.test.cross_entropy == pytest.approx(expected.test.cross_entropy, abs=1e-3)
+
+
+# -- words that end a search ---------------------------------------------------------
+
+
+def test_missing_columns_are_named_together_with_the_options(tmp_path):
+    file = tmp_path / "tickets.csv"
+    file.write_text("subject,category\nhello,a\nbye,b\n")
+    with pytest.raises(HubError) as error:
+        load_texts(file)
+    assert str(error.value) == (
+        f"{file} has no columns 'text' and 'label'; it has subject, category. Give the right names with --text-column "
+        "and --label-column (text_column and label_column in Python)."
+    )
+    with pytest.raises(HubError, match=r"no column 'label'; it has subject, category\. .* with --label-column \(label"):
+        load_texts(file, text_column="subject")
+    assert len(load_texts(file, text_column="subject", label_column="category")) == 2
+
+
+def test_rows_without_a_label_are_counted(tmp_path):
+    file = tmp_path / "tickets.csv"
+    file.write_text("text,label\nhello,a\nbye,\nagain,b\nonce,\n")
+    with pytest.raises(HubError, match=r"row 2: the label is ''; .* Remove the 2 rows without a label\."):
+        load_texts(file)
+
+
+def test_a_real_model_is_recommended_where_the_lab_reads_nothing(tmp_path):
+    file = tmp_path / "tickets.csv"
+    rows = "".join(f"please reset my password again number {i},{i % 2}\n" for i in range(20))
+    file.write_text("text,label\n" + rows)
+    with pytest.raises(ValueError, match="models of the lab read its artificial language only"):
+        score_model("lab/XS", file)
+
+
+def test_a_file_is_divided_into_two(tmp_path):
+    file, folder = tmp_path / "tickets.csv", tmp_path / "parts"
+    rows = [f"{'good' if i % 4 else 'bad'} text {i // 2 if i % 4 == 0 else i}" for i in range(200)]
+    names = ["no" if row.startswith("bad") else "yes" for row in rows]
+    pd.DataFrame({"subject": rows + rows[:20], "kind": names + names[:20]}).to_csv(file, index=False)
+    command = ["datasets", "split", str(file), str(folder), "--text-column", "subject", "--label-column", "kind"]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    train, test = (pd.read_csv(folder / f"{name}.csv") for name in ("train", "test"))
+    assert len(train) + len(test) == 220
+    assert set(train["text"]).isdisjoint(test["text"])  # repeated texts stay together
+    assert set(train["text"]) | set(test["text"]) == set(rows)
+    assert test["text"].nunique() == pytest.approx(0.2 * len(set(rows)), abs=1)
+    assert test.drop_duplicates()["label"].eq("no").mean() == pytest.approx(0.25, abs=0.02)
+    assert dict(zip(rows, names, strict=True)).items() >= dict(zip(test["text"], test["label"], strict=True)).items()
+    again = CliRunner().invoke(app, command)
+    assert again.exit_code == 2
+    assert "exists already; give a new folder" in " ".join(again.output.split())
+    one = CliRunner().invoke(app, [*command[:3], str(tmp_path / "other"), *command[4:], "--test-share", "0.001"])
+    assert one.exit_code == 2
+    assert "cannot be divided with 0.001 of each class" in " ".join(one.output.split())
+    assert not (tmp_path / "other").exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import shlex
 from collections import Counter
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -18,9 +19,10 @@ from typer.testing import CliRunner
 
 from ntps_utils.cli.main import app
 from ntps_utils.evidence import prescreen as module
-from ntps_utils.evidence.advice import Advisor, Step, advise_left_out, headroom_limit, left_out_advisors
-from ntps_utils.evidence.calibration import load_calibration, trial_values
-from ntps_utils.evidence.experiment import ExperimentConfig
+from ntps_utils.evidence.advice import Advice, Advisor, Step, advise_left_out, headroom_limit, left_out_advisors
+from ntps_utils.evidence.calibration import load_calibration, trial_cost, trial_values
+from ntps_utils.evidence.cost import finetuning_cost
+from ntps_utils.evidence.experiment import ExperimentConfig, limited_threads, n_threads
 from ntps_utils.evidence.predictors import PREDICTORS, Case, Predictor
 from ntps_utils.evidence.prescreen import compare, parse_trial, prescreen
 from ntps_utils.models.datasets import TextDataset, load_texts
@@ -64,7 +66,7 @@ def recorded(folder: Path, cause: str, seed: int = 0) -> Path:
                 "transfer_headroom": headroom if cause == "headroom" else rng.uniform(0.02, 0.98),
                 "ntps": rng.uniform(0, 1),
                 "explained": rng.uniform(0, 1),
-                "n_train": 200,
+                "n_train": 260,
                 "n_features": 32,
                 "n_parameters": 50_000,
                 "n_classes": 2,
@@ -82,7 +84,7 @@ def recorded(folder: Path, cause: str, seed: int = 0) -> Path:
 
 @pytest.fixture(scope="module")
 def case():
-    return load_model("lab/XS", dtype="float32"), load_texts("lab/tense").head(200)
+    return load_model("lab/XS", dtype="float32"), load_texts("lab/tense").head(260)
 
 
 @pytest.mark.slow
@@ -94,8 +96,8 @@ def test_predictions_come_from_the_other_datasets(case, tmp_path):
     assert (p.calibration.n_runs, p.calibration.n_datasets) == (27, 9)
     calibration = load_calibration(file)
     rest = calibration.cells[calibration.cells["dataset"] != "d3"]
-    expected = Advisor(rest, calibration.steps(200)).advise(
-        lambda name: {"n_texts": 200.0, **p.predictors}[name], threshold=0.01
+    expected = Advisor(rest, calibration.steps(260)).advise(
+        lambda name: {"n_texts": 260.0, **p.predictors}[name], threshold=0.01
     )
     assert (p.verdict, p.gain, p.gain_low, p.gain_high) == (
         expected.answer,
@@ -115,7 +117,7 @@ def test_the_tool_decides_as_its_evaluation_on_left_out_datasets(case, tmp_path,
     model, data = case
     file = recorded(tmp_path, "trial", seed=2)
     calibration = load_calibration(file)
-    advisors = left_out_advisors(calibration.cells, calibration.steps(200))
+    advisors = left_out_advisors(calibration.cells, calibration.steps(260))
     found = advise_left_out(calibration.cells, advisors, threshold=0.1, trial=0.1)
     assert set(found["answer"]) >= {"yes", "no"}
     assert found["step"].nunique() > 1
@@ -129,7 +131,7 @@ def test_the_tool_decides_as_its_evaluation_on_left_out_datasets(case, tmp_path,
     monkeypatch.setattr(module._Values, "__call__", given)
     for index in (0, 7, 14, 22, 29):
         row = calibration.cells.loc[index]
-        values = {**row.to_dict(), "n_texts": 200.0}
+        values = {**row.to_dict(), "n_texts": 260.0}
         p = prescreen(model, data, calibration=file, leave_out=[row["dataset"]], threshold=0.1, trial="10%")
         expected = found.loc[index]
         assert (p.verdict, p.step) == (expected["answer"], expected["step"])
@@ -155,13 +157,14 @@ def test_the_trial_run_is_the_beginning_of_the_whole_run(case, tmp_path):
     assert short.trial[-1].step <= 2
     none = prescreen(model, data, calibration=file, threshold=0.1)
     assert none.trial == ()
-    command = prescreen("lab/XS", "lab/tense", max_texts=200, calibration=file, threshold=0.1).command
-    assert command == "ntps prescreen lab/XS lab/tense --trial 2.5% --threshold 10 --max-texts 200"
+    command = prescreen("lab/XS", "lab/tense", max_texts=260, calibration=file, threshold=0.1).command
+    assert command.startswith("ntps prescreen lab/XS lab/tense --trial ")
+    assert command.endswith(f"% --calibration {file} --threshold 10 --max-texts 260")
 
 
 @pytest.mark.slow
 def test_a_trial_run_ends_where_it_decides(case, tmp_path):
-    p = prescreen(*case, calibration=recorded(tmp_path, "trial"), trial="25%", threshold=0.14)
+    p = prescreen(*case, calibration=recorded(tmp_path, "trial"), trial="25%", threshold=0.05)
     assert p.verdict != "open"
     shares = {"trial run of 2.5%": 1, "trial run of 5%": 2, "trial run of 10%": 4, "trial run of 25%": 10}
     assert p.trial[-1].step == shares[p.step]
@@ -210,11 +213,15 @@ def test_without_skill_the_answer_is_open_and_names_the_spread(case, tmp_path):
     assert (p.verdict, p.interval, p.columns) == ("open", "spread", ())
     assert "only the spread of the recorded gains is known" in p.reason
     quantiles = pd.read_csv(file)["gain"].quantile([0.5, 0.15, 0.85]).tolist()
-    runs, limit = p.calibration, headroom_limit(p.predictors["headroom"], 200)
+    runs, limit = p.calibration, headroom_limit(p.predictors["headroom"], 260)
     assert (runs.gain, runs.gain_low, runs.gain_high) == pytest.approx(quantiles)
-    assert (p.gain, p.gain_low, p.gain_high) == pytest.approx([min(q, limit) for q in quantiles])
+    assert (p.gain, p.gain_low, p.gain_high) == pytest.approx(
+        [min(q, end) for q, end in zip(quantiles, (p.predictors["headroom"],) * 2 + (limit,), strict=True)]
+    )
     assert all(step.low <= 0 for step in p.calibration.steps if step.name == "frozen model")
     assert p.summary.startswith("Not about this case: ")
+    assert p.headline == "Open: nothing that was measured predicts the gain."
+    assert p.recommendations[-1].startswith("Run LoRA, which takes about ")
 
 
 @pytest.mark.slow
@@ -264,8 +271,8 @@ def test_an_interrupted_prescreening_goes_on_where_it_was(case, tmp_path, monkey
     again = prescreen(model, data, calibration=file, trial="10%", threshold=0.1, resume=kept)
     assert again.trial == p.trial  # with the seconds of the first time
     monkeypatch.undo()
-    other = prescreen(model, data.head(150), calibration=file, threshold=0.1, resume=kept)
-    assert other.n_texts == 150
+    other = prescreen(model, data.head(250), calibration=file, threshold=0.1, resume=kept)
+    assert other.n_texts == 250
     kept.write_text("{}")
     with pytest.raises(ValueError, match=r"kept\.json does not hold measurements of a prescreening"):
         prescreen(model, data, calibration=file, resume=kept)
@@ -289,17 +296,108 @@ def test_words_that_show_more_than_the_features_are_named(tmp_path):
     p = prescreen(model, data, calibration=recorded(tmp_path, "nothing", seed=1))
     accuracy = 1 - p.predictors["headroom"] + p.predictors["words"]
     assert p.predictors["words"] > 0.02
-    assert any(f"bag of words reaches an accuracy of {accuracy:.3f}" in note for note in p.notes)
+    assert p.recommendations[0].startswith("Try a bag of words first: ")
+    assert f"an accuracy of {accuracy:.3f}" in p.recommendations[0]
+
+
+def run_command(command: str) -> None:
+    """Run every part of a printed command, as a user who pastes it would; `ntps benchmark` is only planned."""
+    for part in command.split(" && "):
+        name, *arguments = shlex.split(part)
+        assert name == "ntps"
+        result = runner.invoke(app, [*arguments, *(["--dry-run"] if arguments[0] == "benchmark" else [])])
+        assert result.exit_code == 0, result.output
 
 
 @pytest.mark.slow
-def test_the_next_command_for_a_file_says_how_to_divide_it(tmp_path):
-    data = load_texts("lab/tense").head(200)
-    file = tmp_path / "messages.csv"
-    pd.DataFrame({"text": data.texts, "label": data.labels}).to_csv(file, index=False)
-    p = prescreen("lab/XS", str(file), calibration=recorded(tmp_path, "nothing", seed=1))
-    assert p.command.startswith("ntps benchmark --profile lab --models lab/XS --datasets FOLDER")
-    assert "four fifths of the rows in train.csv" in p.command
+@pytest.mark.parametrize("cause", ["nothing", "trial"])
+def test_the_printed_command_runs_and_has_all_options(tmp_path, monkeypatch, cause):
+    monkeypatch.chdir(tmp_path)
+    data = load_texts("lab/tense").head(280)
+    file = tmp_path / "my tickets.csv"
+    pd.DataFrame({"subject": data.texts, "category": data.labels}).to_csv(file, index=False)
+    calibration = recorded(tmp_path, cause, seed=1)
+    p = prescreen(
+        "lab/XS", "my tickets.csv", calibration=calibration, leave_out=["d1"], threshold=0.1, max_texts=270,
+        max_length=24, batch_size=32, dtype="float32", seed=3, text_column="subject", label_column="category",
+        target_modules=["q_proj", "v_proj"],
+    )  # fmt: skip
+    common = "--max-length 24 --seed 3"
+    if cause == "trial":
+        assert p.command.startswith("ntps prescreen lab/XS 'my tickets.csv' --trial ")
+        assert f"--calibration {calibration} --leave-out d1 --threshold 10 --max-texts 270 --max-length 24" in p.command
+        assert "--batch-size 32 --dtype float32 --seed 3 --text-column subject --label-column category" in p.command
+    else:
+        split, benchmark = p.command.split(" && ")
+        columns = "--text-column subject --label-column category"
+        assert split == f"ntps datasets split 'my tickets.csv' 'my tickets-split' --test-share 0.2 {columns}"
+        assert benchmark == (
+            f"ntps benchmark --profile lab --models lab/XS --datasets 'my tickets-split' {common} "
+            "--target-modules q_proj,v_proj"
+        )
+    run_command(p.command)
+
+
+def advice(answer: str, gain: float, *, has_skill: bool = True, step: str = "frozen model") -> Advice:
+    return Advice(answer, step, ("headroom",) if has_skill else (), 0.1, gain, gain - 0.1, gain + 0.1)
+
+
+def test_open_cases_follow_the_rule_that_loses_least_on_the_recorded_runs(tmp_path):
+    file = load_calibration(recorded(tmp_path, "trial"))
+    advisor = Advisor(file.cells, file.steps(260))
+    trials = {step.step.name: step.step.share for step in advisor.steps if step.step.share}
+    equal = dict.fromkeys(("run", "frozen model", *trials), 0.02)
+
+    def action(found: Advice, best: str, n_texts: int = 500, made: float = 0.0) -> tuple[str, float]:
+        return module._action(found, advisor, equal | {best: 0.01}, 0.05, n_texts, made)
+
+    assert action(advice("yes", 0.2), "run") == ("run", 0.0)
+    assert action(advice("no", 0.0), "run") == ("stop", 0.0)
+    assert action(advice("open", 0.02), "run") == ("run", 0.0)
+    assert action(advice("open", 0.02), "frozen model") == ("stop", 0.0)
+    assert action(advice("open", 0.08), "frozen model") == ("run", 0.0)
+    assert action(advice("open", 0.02), "trial run of 10%") == ("trial", 0.1)
+    assert action(advice("open", 0.02), "trial run of 10%", made=0.25) == ("stop", 0.0)
+    assert action(advice("open", 0.02, has_skill=False), "trial run of 10%", made=0.25) == ("run", 0.0)
+    assert action(advice("open", 0.02), "trial run of 10%", n_texts=99) == ("label", 0.0)
+    assert module._headline(advice("open", 0.02), 0.05).startswith("Open, probably no")
+    assert module._headline(advice("open", 0.05), 0.05).startswith("Open, probably yes")
+
+
+@pytest.mark.slow
+def test_few_texts_are_said_to_be_few(tmp_path):
+    data = load_texts("lab/tense").head(60)
+    p = prescreen("lab/XS", data, calibration=recorded(tmp_path, "nothing", seed=1), trial="25%")
+    assert p.recommendations[-1].startswith("Label more texts: 60 ")
+    assert p.command.startswith("Label more texts")
+    assert any("12 validation texts are too few to judge it; give at least 250 texts" in note for note in p.notes)
+    rare = replace(data, labels=np.where(np.arange(60) < 4, 1, 0), label_names=("usual", "rare"))
+    notes = prescreen("lab/XS", rare, calibration=recorded(tmp_path, "nothing", seed=1)).notes
+    assert "Fewer than 10 texts in 1 of 2 classes: rare." in notes
+
+
+def test_another_layer_is_recommended_where_it_shows_more():
+    found = list(module._cheaper({"headroom": 0.5, "words": 0.0}, {"0": 0.55, "1": 0.6, "2": 0.5}))
+    assert found == ["Read layer 1: a probe reaches an accuracy of 0.600 there, and of 0.500 in the last layer, 2."]
+    assert list(module._cheaper({"headroom": 0.5, "words": -0.1}, {"1": 0.51, "2": 0.5})) == []
+
+
+@pytest.mark.slow
+def test_the_duration_of_lora_follows_from_the_trial_run(case, tmp_path):
+    kept = tmp_path / "kept.json"
+    p = prescreen(*case, calibration=recorded(tmp_path, "trial"), trial="25%", threshold=0.1, resume=kept)
+    seconds = json.loads(kept.read_text())["values"]["trial_seconds"]
+    share = p.trial[-1].step / LORA.max_steps
+    parts = trial_cost(LORA, share, 260) / finetuning_cost(LORA, 260, 0)
+    assert p.lora_seconds == pytest.approx(seconds / parts)
+    assert seconds > 0.0
+
+
+def test_one_thread_is_used_for_small_models():
+    before = torch.get_num_threads()
+    with limited_threads(1000):
+        assert torch.get_num_threads() == n_threads(1000)
+    assert torch.get_num_threads() == before
 
 
 @pytest.mark.slow
@@ -337,7 +435,7 @@ def test_the_report_escapes_text_from_the_data(case, tmp_path):
     assert "http" not in page.replace("https://", "http://").split("</style>")[1].replace("http-equiv", "")
     assert "trial run, up to step" in page
     values = json.loads(p.to_json())
-    assert (values["format"], values["verdict"]) == (2, p.verdict)
+    assert (values["format"], values["verdict"]) == (3, p.verdict)
     assert set(values) == {"format", *(name for name in asdict(p))}
 
 
@@ -346,14 +444,27 @@ def test_the_command_prints_and_writes_the_report(tmp_path):
     file = recorded(tmp_path, "trial")
     result = runner.invoke(
         app,
-        ["prescreen", "lab/XS", "lab/tense", "--calibration", str(file), "--max-texts", "150", "--leave-out", "d0",
+        ["prescreen", "lab/XS", "lab/tense", "--calibration", str(file), "--max-texts", "260", "--leave-out", "d0",
          "--trial", "10%", "--threshold", "10", "--json", str(tmp_path / "p.json"), "--html", str(tmp_path / "p.html")],
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     output = " ".join(result.output.split())
     assert "without d0" in output
     assert "Expected gain: " in output
+    assert "Do: " in output
     assert "Next: " in output
+    assert "--verbose prints all that was measured" in output
+    assert "H-score" not in output
+    values = json.loads((tmp_path / "p.json").read_text())
+    verbose = runner.invoke(
+        app,
+        ["prescreen", "lab/XS", "lab/tense", "--calibration", str(file), "--max-texts", "260", "--threshold", "0.03",
+         "--verbose"],
+    )  # fmt: skip
+    output = " ".join(verbose.output.split())
+    assert "--threshold is in percentage points: 0.03 is 0.0003 of the texts" in output
+    assert "H-score" in output
+    assert "Skill is the share of the median's error that a step saves" in output
     values = json.loads((tmp_path / "p.json").read_text())
     assert values["calibration"]["n_datasets"] == 9
     assert values["threshold"] == 0.1
@@ -401,7 +512,7 @@ def test_costs_are_shares_of_the_lora_run(tmp_path):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [("10%", (0.1, math.inf)), (0.05, (0.05, math.inf)), ("90s", (0.25, 90.0)), ("1h", (0.25, 3600.0)),
-     ("40%", (0.25, math.inf)), (0, (0.0, math.inf)), ("2.5%", (0.025, math.inf))],
+     (0, (0.0, math.inf)), ("2.5%", (0.025, math.inf))],
 )  # fmt: skip
 def test_budgets_of_trial_runs_are_read(text, expected):
     assert parse_trial(text) == pytest.approx(expected)
@@ -417,9 +528,9 @@ def test_budgets_of_trial_runs_are_read(text, expected):
         (["--threshold", "1", "--worth", "1"], "threshold and worth were both given"),
         (
             ["--trial", "soon"],
-            "--trial must be a share of the steps such as '10%', or a time such as '5min', got 'soon'",
+            "--trial must be a share of the steps such as '10%', at most 25%, or a time such as '5min', got 'soon'",
         ),
-        (["--trial", "300%"], "got '300%'"),
+        (["--trial", "40%"], "such as '10%', at most 25%, or a time such as '5min', got '40%'"),
         (["--json", "/nowhere/x.json"], "Cannot write"),
         (["--compare-model", "lab/S", "--resume", "x.json"], "--resume and --html are for one model and one dataset"),
     ],

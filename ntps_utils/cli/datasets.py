@@ -1,12 +1,16 @@
-"""``ntps datasets``: the datasets that have a name."""
+"""``ntps datasets``: the datasets that have a name, and the division of a file."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
+from ntps_utils.cli import options
 from ntps_utils.cli.console import guarded, new_table, out
 
-app = typer.Typer(help="List the datasets that have a name.", no_args_is_help=True)
+app = typer.Typer(help="List the datasets that have a name, and divide a file into two.", no_args_is_help=True)
 
 
 @app.command("list")
@@ -27,3 +31,38 @@ def list_datasets() -> None:
         for name, task in TASKS.items():
             table.add_row(f"lab/{name}", "generated", "test", task.asks, "mit", "")
         out.print(table)
+
+
+@app.command("split")
+def split_file(
+    file: Annotated[Path, typer.Argument(help="A file of labeled texts, such as tickets.csv.")],
+    folder: Annotated[Path, typer.Argument(help="New folder for train.csv and test.csv.")],
+    test_share: Annotated[float, typer.Option(help="Share of the texts to test on.")] = 0.2,
+    seed: Annotated[int, options.seed_option("the division")] = 0,
+    text_column: options.TextColumn = "text",
+    label_column: options.LabelColumn = "label",
+) -> None:
+    """Divide a file into texts to train on and texts to test on.
+
+    Classes keep their shares, and a text that occurs several times stays in one part. `ntps benchmark`
+    takes the folder.
+    """
+    with guarded():
+        import pandas as pd
+
+        from ntps_utils._utils.files import write_text
+        from ntps_utils.models.datasets import load_texts, split_texts
+
+        if not file.is_file():
+            raise ValueError(f"{file} is no file; give a file of labeled texts.")
+        targets = [folder / f"{name}.csv" for name in ("train", "test")]
+        if present := [str(path) for path in targets if path.exists()]:
+            raise ValueError(f"{present[0]} exists already; give a new folder.")
+        parts = split_texts(load_texts(file, text_column=text_column, label_column=label_column), test_share, seed)
+        folder.mkdir(parents=True, exist_ok=True)
+        for path, part in zip(targets, parts, strict=True):
+            labels = [part.label_names[i] for i in part.labels]
+            write_text(path, pd.DataFrame({"text": part.texts, "label": labels}).to_csv(index=False))
+        out.print(
+            f"{len(parts[0])} texts in {targets[0]}, {len(parts[1])} in {targets[1]}", highlight=False, markup=False
+        )

@@ -10,12 +10,16 @@ import typer
 
 from ntps_utils._utils.validation import check_number
 from ntps_utils.cli import options
-from ntps_utils.cli.console import guarded, new_table, out, output_files, progress_callback, save
+from ntps_utils.cli.console import guarded, new_table, note, out, output_files, progress_callback, save
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ntps_utils.evidence.prescreen import PrescreenReport
+
+
+SMALL_THRESHOLD = 0.1
+"""Percentage points below which a threshold is probably meant as a fraction."""
 
 
 def prescreen_command(
@@ -46,7 +50,7 @@ def prescreen_command(
         str,
         typer.Option(
             help="Longest trial run that may be made: a share of the steps such as 10%, at most 25%, or a time such as "
-            "5min."
+            "5min. It needs a calibration that holds trial runs, such as lab or one of your own."
         ),
     ] = "0%",
     compare_model: Annotated[
@@ -71,18 +75,25 @@ def prescreen_command(
     trust_remote_code: options.TrustRemoteCode = False,
     json_file: options.JsonFile = None,
     html_file: options.HtmlFile = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Also print all that was measured, and the steps of the decision.")
+    ] = False,
 ) -> None:
-    """Say whether LoRA will pay on a dataset: expected gain, interval, cost, and a verdict.
+    """Say whether LoRA will pay on a dataset: what to do, expected gain, cost, and a verdict.
 
-    Three steps follow each other, and the first that decides is the last: the headroom of a linear
-    probe; predictors from the frozen model, if they predict the gains of other datasets in recorded
-    finetuning runs; and a trial run, if --trial allows one. The verdict is "open" where none of them
-    predicts.
+    Three steps, of which the first that decides ends the prescreening: the headroom of a linear probe;
+    predictors from the frozen model, if they predict the gains of other datasets in recorded finetuning
+    runs; and a trial run, if --trial allows one. If none decides, the verdict is "open".
+
+    In short: if the probe leaves less than a gain that is worth something to you, stop. Otherwise, if a LoRA
+    run takes minutes, make it; a trial run is for runs that take hours.
     """
     kept = "nothing was written" if resume is None else f"what was measured is in {resume}; run the same command again"
     with guarded(f"interrupted; {kept}.", models=True), output_files(json_file, html_file):
         if threshold is not None:
             check_number("--threshold", threshold, 0.0, 100.0, open_high=True)
+            if 0.0 < threshold < SMALL_THRESHOLD:
+                note(f"--threshold is in percentage points: {threshold:g} is {threshold / 100:g} of the texts.")
         if worth is not None:
             check_number("--worth", worth, 0.0)
         cases = list(product([model, *(compare_model or ())], [dataset, *(compare_dataset or ())]))
@@ -129,7 +140,7 @@ def prescreen_command(
             return
         if html_file is not None:
             save(html_file, reports[0].to_html())
-        print_prescreen(reports[0])
+        print_prescreen(reports[0], verbose=verbose)
 
 
 def print_comparison(reports: Sequence[PrescreenReport]) -> None:
@@ -155,37 +166,50 @@ def print_comparison(reports: Sequence[PrescreenReport]) -> None:
     out.print(table)
 
 
-def print_prescreen(result: PrescreenReport) -> None:
-    """Print the verdict with its reason, what was measured, and what the verdict is based on."""
-    from ntps_utils.evidence.prescreen import HEADLINES, LABELS, duration
+def print_prescreen(result: PrescreenReport, *, verbose: bool = False) -> None:
+    """Print the verdict, what to do, and what limits the answer; with ``verbose`` all that was measured."""
+    from ntps_utils.evidence.prescreen import LABELS, duration
 
     def line(text: str) -> None:
         out.print(text, highlight=False, markup=False)
 
-    out.print(f"[bold]{HEADLINES[result.verdict]}[/bold]", highlight=False)
+    out.print(f"[bold]{result.headline}[/bold]", highlight=False)
     line(result.summary)
     line(result.reason)
+    for text in result.recommendations:
+        line(f"Do: {text}")
+    line(f"Next: {result.command}")
     for text in result.notes:
         line(f"Note: {text}")
-    line(f"Next: {result.command}")
     table = new_table(f"{result.model} on {result.dataset}", show_header=False)
-    table.add_row("probe accuracy, cross-validated", f"{result.probe_accuracy:.3f}")
-    table.add_row("most frequent class", f"{result.majority:.3f}")
-    for name, value in result.predictors.items():
-        table.add_row(LABELS[name], f"{value:.3f}")
+    best = max(result.layers, key=lambda layer: result.layers[layer])
+    words = result.probe_accuracy + result.predictors["words"]
+    table.add_row("accuracy of a probe of the last layer, cross-validated", f"{result.probe_accuracy:.3f}")
+    table.add_row(f"of a probe of the best layer ({best} of {', '.join(result.layers)})", f"{result.layers[best]:.3f}")
+    table.add_row("of a bag of words", f"{words:.3f}")
+    table.add_row("share of the most frequent class", f"{result.majority:.3f}")
     out.print(table)
     facts = result.calibration
-    skills = new_table(f"Recorded runs: {facts.name}")
-    for heading in ("step", "predictors", "skill on left-out datasets", "cost"):
-        skills.add_column(heading, justify="left" if heading in ("step", "predictors") else "right")
-    for step in facts.steps:
-        skill = f"{step.skill:.2f} ({step.low:.2f} to {step.high:.2f})"
-        skills.add_row(step.name, ", ".join(LABELS[c] for c in step.columns), skill, f"{100 * step.cost:.0f}%")
-    out.print(skills)
+    if verbose:
+        measured = new_table("What was measured, and its position among the recorded runs", show_header=False)
+        for name, value in result.predictors.items():
+            known = f"above {result.percentiles[name]:.0%}" if name in result.percentiles else "not recorded"
+            measured.add_row(LABELS[name], f"{value:.3f}", known)
+        out.print(measured)
+        skills = new_table(f"Recorded runs: {facts.name}")
+        for heading in ("step", "predictors", "skill on left-out datasets", "cost", "here"):
+            skills.add_column(heading, justify="left" if heading in ("step", "predictors", "here") else "right")
+        for step in facts.steps:
+            skill = f"{step.skill:.2f} ({step.low:.2f} to {step.high:.2f})"
+            columns = ", ".join(LABELS[c] for c in step.columns)
+            skills.add_row(step.name, columns, skill, f"{100 * step.cost:.0f}%", step.use)
+        out.print(skills)
+        line("Skill is the share of the median's error that a step saves; a step without skill does not predict.")
     without = f", without {', '.join(facts.left_out)}" if facts.left_out else ""
     low, high = facts.n_parameters
+    more = "" if verbose else " --verbose prints all that was measured."
     line(
-        f"{facts.n_runs} finetuning runs on {facts.n_datasets} datasets{without}; models of {low:,} to {high:,} "
-        f"parameters. Skill is the share of the median's error that a step saves. The prescreening took "
-        f"{duration(result.seconds)}, LoRA would take about {duration(result.lora_seconds)} here."
+        f"Based on {facts.n_runs} finetuning runs of {facts.name} on {facts.n_datasets} datasets{without}; models of "
+        f"{low:,} to {high:,} parameters. The prescreening took {duration(result.seconds)}, LoRA would take about "
+        f"{duration(result.lora_seconds)} here.{more}"
     )

@@ -13,6 +13,7 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike, NDArray
 
 from ntps_utils._utils.validation import check_number
 from ntps_utils.evidence.statistics import Estimate, GainRegressor, cluster_skill, left_out_medians
@@ -74,8 +75,9 @@ class Advice:
     cost : float
         Cost of all steps that were made, as a share of a LoRA run.
     gain, low, high : float
-        Expected gain and its interval, by the last step with a skill; at most the upper limit of the headroom.
-        Without such a step, they are the median and the range that holds most of the recorded gains.
+        Expected gain and its interval, by the last step with a skill. Without such a step, they are the median and
+        the range that holds most of the recorded gains. Expected gain and lower end are at most the headroom, the
+        upper end is at most its 95% limit.
     outside : tuple of str
         Predictors outside the range of the recorded runs; their steps were left out.
     """
@@ -107,11 +109,14 @@ class FittedStep:
     skill : Estimate
         Share by which they lower the error of gains on left-out groups, against the median. The choice of
         predictors is not repeated within it.
+    left_out : (n,) float64
+        Predicted gain of each recorded run, without the runs of its group.
     """
 
     step: Step
     columns: tuple[str, ...]
     skill: Estimate
+    left_out: Array
     _regressor: GainRegressor
     _low: Array
     _high: Array
@@ -132,7 +137,13 @@ class FittedStep:
         values = cells[list(step.choices[best])].to_numpy(float)
         low, high = values.min(0), values.max(0)
         margin = MARGIN * (high - low)
-        return cls(step, step.choices[best], skill, fits[best], low - margin, high + margin)
+        left_out = np.array(
+            [
+                fits[best].group_estimators_[i].predict(row[None])[0]
+                for i, row in zip(fits[best].group_indices_, values, strict=True)
+            ]
+        )
+        return cls(step, step.choices[best], skill, left_out, fits[best], low - margin, high + margin)
 
     def outside(self, values: Array) -> tuple[str, ...]:
         """Names of the predictors that lie outside the range of the recorded runs."""
@@ -217,6 +228,9 @@ class Advisor:
         self.mean = float(cells["gain"].mean())
         self.median, self.low, self.high = (float(q) for q in quantiles)
         self.steps = [FittedStep.fit(step, cells, seed) for step in steps]
+        self._gains = cells["gain"].to_numpy(float)
+        pairs = zip(cells["headroom"], cells["n_texts"], strict=True)
+        self._limits = np.array([headroom_limit(headroom, n_texts) for headroom, n_texts in pairs])
 
     def advise(self, value: Callable[[str], float], *, threshold: float, trial: float = 0.0) -> Advice:
         """Decide for one case.
@@ -238,8 +252,10 @@ class Advisor:
         check_number("threshold", threshold, 0.0, 1.0)
         check_number("trial", trial, 0.0, 1.0)
         spent: dict[str, float] = {"features": self.steps[0].step.cost if self.steps else 0.0}
-        limit = headroom_limit(value("headroom"), value("n_texts"))
-        gain, low, high = (min(bound, limit) for bound in (self.median, self.low, self.high))
+        headroom = value("headroom")
+        limit = headroom_limit(headroom, value("n_texts"))
+        bounds = (headroom, headroom, limit)
+        gain, low, high = map(min, (self.median, self.low, self.high), bounds)
         advice = Advice("open", "recorded runs", (), spent["features"], gain, low, high)
         if limit < threshold:
             return replace(advice, answer="no", step="headroom")
@@ -254,7 +270,7 @@ class Advisor:
             if outside := fitted.outside(values):
                 advice = replace(advice, outside=tuple(dict.fromkeys(advice.outside + outside)))
                 continue
-            gain, low, high = (min(bound, limit) for bound in fitted.predict(values, self.level))
+            gain, low, high = map(min, fitted.predict(values, self.level), bounds)
             answer: Answer = "yes" if low >= threshold else "no" if high < threshold else "open"
             advice = replace(
                 advice, answer=answer, step=fitted.step.name, columns=fitted.columns, gain=gain, low=low, high=high
@@ -262,6 +278,34 @@ class Advisor:
             if answer != "open":
                 break
         return advice
+
+    def regrets(self, threshold: float) -> dict[str, float]:
+        """Compute what simple rules would have lost on the recorded runs, against knowing their gains.
+
+        Parameters
+        ----------
+        threshold : float
+            Smallest gain that makes LoRA worthwhile: what a LoRA run costs, in units of gain.
+
+        Returns
+        -------
+        dict of str to float
+            Mean :func:`regret` by rule. "run" makes every run whose headroom allows a worthwhile gain. Of the steps
+            with a skill, by their names, each makes those of these runs whose expected gain is worthwhile; it
+            predicts from the runs of other groups, and its cost is included.
+        """
+        possible = self._limits >= threshold
+        features = self.steps[0].step.cost if self.steps else 0.0
+
+        def loss(run: NDArray[np.bool_], cost: float) -> float:
+            return float(regret(self._gains, run, features + cost * possible, threshold).mean())
+
+        found = {"run": loss(possible, 0.0)}
+        for fitted in self.steps:
+            if fitted.has_skill:
+                more = 0.0 if fitted.step.source == "features" else fitted.step.cost
+                found[fitted.step.name] = loss(possible & (fitted.left_out >= threshold), more)
+        return found
 
 
 def left_out_advisors(cells: pd.DataFrame, steps: Sequence[Step], *, level: float = LEVEL) -> dict[str, Advisor]:
@@ -322,7 +366,7 @@ def advise_left_out(
     return pd.DataFrame(rows).set_index("cell")
 
 
-def regret(gain: Array, run: Array, cost: Array, threshold: float) -> Array:
+def regret(gain: ArrayLike, run: ArrayLike, cost: ArrayLike, threshold: float) -> Array:
     """Compute what decisions lose against knowing the gains.
 
     Parameters

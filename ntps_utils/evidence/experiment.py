@@ -8,15 +8,18 @@ from __future__ import annotations
 import os
 import time
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 from scipy.special import logsumexp
+from threadpoolctl import threadpool_limits
 
 from ntps_utils._utils.validation import check_choice, check_flag, check_integer, check_name, check_number
 from ntps_utils.models._hub import HubError
@@ -563,6 +566,31 @@ def n_threads(n_parameters: int = 0, n_processes: int = 1) -> int:
     if "OMP_NUM_THREADS" in os.environ:
         return int(os.environ["OMP_NUM_THREADS"])
     return 1 if n_parameters <= AUTO_FLOAT64_PARAMETERS else max(1, n_cores() // n_processes)
+
+
+@contextmanager
+def limited_threads(n_parameters: int) -> Iterator[None]:
+    """Compute with the threads that suit a model (:func:`n_threads`) within a block.
+
+    Parameters
+    ----------
+    n_parameters : int
+        Size of the model.
+
+    Examples
+    --------
+    >>> with limited_threads(1000):
+    ...     threads = torch.get_num_threads()
+    >>> threads == n_threads(1000)
+    True
+    """
+    before, threads = torch.get_num_threads(), n_threads(n_parameters)
+    torch.set_num_threads(threads)
+    try:
+        with threadpool_limits(threads):
+            yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def n_cores() -> int:

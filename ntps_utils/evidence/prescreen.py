@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import math
 import re
 import shlex
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +18,7 @@ import jinja2
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 
 from ntps_utils._utils.files import asset_text, write_json
 from ntps_utils._utils.provenance import provenance
@@ -33,6 +35,7 @@ from ntps_utils.evidence.calibration import (
 )
 from ntps_utils.evidence.cost import duration as duration
 from ntps_utils.evidence.cost import finetuning_cost
+from ntps_utils.evidence.experiment import limited_threads
 from ntps_utils.evidence.predictors import PREDICTORS, Case
 from ntps_utils.models.datasets import TextDataset, as_dataset, first_texts
 from ntps_utils.models.extraction import batch_overhead, hidden_states, length_batches
@@ -60,20 +63,22 @@ SIZES = {
 """Sizes of a case that are compared with those of the recorded runs."""
 
 EASY = 0.02
-"""How much more accurate than the probe a bag of words must be to be recommended."""
+"""How much more accurate than the probe a bag of words, or a probe of another layer, must be to be recommended."""
+
+MIN_TEXTS = 100
+"""Labeled texts below which more texts are recommended before anything else."""
+
+MIN_CLASS = 10
+"""Texts of a class below which the class is named."""
+
+MIN_VALIDATION = 50
+"""Validation texts that a trial run needs."""
 
 N_TIMED = 64
 """Texts that the duration of a forward pass is measured on."""
 
 FAR = 2.0
 """Factor by which a size may lie outside the range of the recorded runs without being named."""
-
-HEADLINES = {
-    "yes": "LoRA pays.",
-    "no": "LoRA does not pay.",
-    "open": "Open: nothing that was measured decides.",
-}
-"""Headline of each verdict."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,10 @@ class StepSkill:
         Share of the error of the median gain that it saves, and its 95% interval.
     cost : float
         Share of a LoRA run.
+    use : {"decided", "predicted", "measured", "no skill", "not made"}
+        What it did for this case: gave the verdict; gave the expected gain, without a verdict; was measured, but
+        another step predicts, or a predictor lies outside the recorded runs; was left out because it has no
+        skill; or was not needed or not allowed.
     """
 
     name: str
@@ -97,12 +106,18 @@ class StepSkill:
     low: float
     high: float
     cost: float
+    use: Literal["decided", "predicted", "measured", "no skill", "not made"]
 
     @classmethod
-    def of(cls, fitted: FittedStep) -> StepSkill:
-        """Summarize a fitted step."""
-        skill = fitted.skill
-        return cls(fitted.step.name, fitted.columns, skill.value, skill.low, skill.high, fitted.step.cost)
+    def of(cls, fitted: FittedStep, advice: Advice, measured: Collection[str]) -> StepSkill:
+        """Summarize a fitted step and its use for a case."""
+        skill, is_last = fitted.skill, fitted.step.name == advice.step
+        made = set(fitted.columns) <= set(measured)
+        use: Literal["decided", "predicted", "measured", "no skill", "not made"]
+        use = "no skill" if not fitted.has_skill else "measured" if made else "not made"
+        if is_last:
+            use = "predicted" if advice.answer == "open" else "decided"
+        return cls(fitted.step.name, fitted.columns, skill.value, skill.low, skill.high, fitted.step.cost, use)
 
 
 @dataclass(frozen=True)
@@ -146,9 +161,11 @@ class PrescreenReport:
     Attributes
     ----------
     verdict : {"yes", "no", "open"}
-        Whether the gain exceeds the threshold, see ``HEADLINES``.
-    reason : str
-        One sentence that explains the verdict.
+        Whether the gain exceeds the threshold.
+    headline, reason : str
+        The verdict in words, and one sentence that explains it.
+    recommendations : tuple of str
+        What to do, the cheapest first; the last one is about LoRA.
     gain, gain_low, gain_high : float
         Expected gain in accuracy over a head on frozen features, and its interval.
     interval : {"calibrated", "spread"}
@@ -165,7 +182,8 @@ class PrescreenReport:
     notes : tuple of str
         Sentences on what limits the answer.
     command : str
-        What to run next.
+        The command that does what the last recommendation says, with all options of this call, or what to do if
+        there is none.
     model, dataset : str
         Names.
     n_texts, n_classes, n_features, n_parameters : int
@@ -185,14 +203,19 @@ class PrescreenReport:
     calibration : CalibrationFacts
     seconds : float
         Duration of the prescreening.
-    lora_seconds, trial_seconds : float
-        Estimated duration of the LoRA run, and of a trial run of a tenth of its steps, on this machine.
+    lora_seconds : float
+        Duration of the LoRA run on this machine, estimated from the trial run if one was made, otherwise from
+        forward passes.
+    trial_share, trial_seconds : float
+        Share of the steps of the recommended trial run, or without one a tenth; and its estimated duration.
     provenance : dict
         Settings, versions and date.
     """
 
     verdict: Answer
+    headline: str
     reason: str
+    recommendations: tuple[str, ...]
     gain: float
     gain_low: float
     gain_high: float
@@ -218,6 +241,7 @@ class PrescreenReport:
     calibration: CalibrationFacts
     seconds: float
     lora_seconds: float
+    trial_share: float
     trial_seconds: float
     provenance: Mapping[str, Any]
 
@@ -232,7 +256,8 @@ class PrescreenReport:
         runs = self.calibration
         return (
             f"Not about this case: the recorded runs gained {_points(runs.gain)} points of accuracy in the median, and "
-            f"{level} of them {_points(runs.gain_low)} to {_points(runs.gain_high)}. {cost}"
+            f"{level} of them {_points(runs.gain_low)} to {_points(runs.gain_high)}. About this case: the probe gets "
+            f"{_points(1.0 - self.probe_accuracy)}% of the texts wrong, and a gain can hardly be larger. {cost}"
         )
 
     def to_json(self) -> str:
@@ -242,7 +267,7 @@ class PrescreenReport:
         -------
         str
         """
-        return json.dumps({"format": 2, **asdict(self)}, indent=1, allow_nan=False)
+        return json.dumps({"format": 3, **asdict(self)}, indent=1, allow_nan=False)
 
     def to_html(self) -> str:
         """Render a page that needs no script and no network; all text in it is escaped.
@@ -255,7 +280,7 @@ class PrescreenReport:
         environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
         environment.filters["points"] = lambda value: f"{100 * value:+.1f}"
         environment.filters["duration"] = duration
-        return environment.from_string(template).render(p=self, labels=LABELS, headline=HEADLINES[self.verdict])
+        return environment.from_string(template).render(p=self, labels=LABELS)
 
 
 def _points(value: float) -> str:
@@ -275,7 +300,8 @@ class Measurements:
     Attributes
     ----------
     values : dict of str to float
-        Predictors by name, and ``text_seconds``, the mean duration of a forward pass of one text.
+        Predictors by name; ``text_seconds``, the mean duration of a forward pass of one text; and
+        ``trial_seconds``, that of the trial run.
     trial : list of CurvePoint
         Evaluations of the trial run.
 
@@ -338,10 +364,13 @@ class _Values:
     def _trial(self, name: str) -> float:
         """Make a trial run until the predictor is known."""
         while name not in (values := trial_values(self._kept.trial, self._lora.max_steps)):
+            started = time.perf_counter()
             if self._points is None:  # a run cannot be continued in another process
                 self._kept.trial.clear()
+                self._kept.values["trial_seconds"] = 0.0
                 self._points = self._start()
             self._kept.trial.append(next(self._points))
+            self._kept.values["trial_seconds"] += time.perf_counter() - started
             self._kept.keep()
         return values[name]
 
@@ -377,14 +406,14 @@ def parse_trial(text: str | float) -> tuple[float, float]:
     Returns
     -------
     share : float
-        Largest share of the steps, at most 0.25.
+        Largest share of the steps.
     seconds : float
         Largest duration; infinite if a share was given.
 
     Raises
     ------
     ValueError
-        If it is neither.
+        If it is neither, or a share above 25%, the longest trial run that recorded runs tell about.
 
     Examples
     --------
@@ -395,9 +424,12 @@ def parse_trial(text: str | float) -> tuple[float, float]:
     match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*(%|s|min|h|)\s*", str(text))
     value = float(match[1]) * units.get(match[2], 1.0) if match else math.nan
     is_share = match is not None and match[2] in ("", "%")
-    if not math.isfinite(value) or (is_share and value > 1.0):
-        raise ValueError(f"trial must be a share of the steps such as '10%', or a time such as '5min', got {text!r}.")
-    return (min(value, TRIALS[-1]), math.inf) if is_share else (TRIALS[-1], value)
+    if not math.isfinite(value) or (is_share and value > TRIALS[-1]):
+        raise ValueError(
+            f"trial must be a share of the steps such as '10%', at most {100 * TRIALS[-1]:g}%, or a time such as "
+            f"'5min', got {text!r}."
+        )
+    return (value, math.inf) if is_share else (TRIALS[-1], value)
 
 
 def prescreen(
@@ -446,8 +478,8 @@ def prescreen(
     worth : float, optional
         In place of ``threshold``: the gain in accuracy that an hour of computing must bring.
     trial : str or float
-        Longest trial run, as a share of the steps such as "10%", or a duration such as "5min". 0 makes none.
-        At most 25% are used.
+        Longest trial run, as a share of the steps such as "10%", at most 25%, or a duration such as "5min". 0
+        makes none. It helps only with a calibration that holds trial runs.
     resume : path, optional
         File for what is measured. If it exists and holds measurements of the same case, they are used.
     max_texts : int, optional
@@ -477,6 +509,23 @@ def prescreen(
     >>> report.verdict, report.step
     ('no', 'headroom')
     """
+    given = {
+        "calibration": calibration,
+        "leave-out": leave_out,
+        "threshold": None if threshold is None else f"{100 * threshold:g}",
+        "worth": None if worth is None else f"{100 * worth:g}",
+        "max-texts": max_texts,
+        "max-length": max_length,
+        "batch-size": batch_size,
+        "device": device,
+        "dtype": dtype,
+        "seed": seed,
+        "text-column": text_column,
+        "label-column": label_column,
+        "target-modules": None if target_modules is None else ",".join(target_modules),
+        "trust-remote-code": trust_remote_code,
+        "resume": resume,
+    }
     started = time.perf_counter()
     if threshold is not None and worth is not None:
         raise ValueError("threshold and worth were both given; give one of them.")
@@ -519,57 +568,54 @@ def prescreen(
         checkpoint=kept.checkpoint,
         progress=report,
     )
-    n_texts, labels = len(case.features), case.features.labels
-    if "text_seconds" not in kept.values:
-        kept.values["text_seconds"] = _text_seconds(case)
-        kept.keep()
-    second = kept.values["text_seconds"]
-    lora_seconds = finetuning_cost(lora, n_texts, 0) * second
-    least = DEFAULT_THRESHOLD if threshold is None else threshold
-    if worth is not None:
-        least = min(1.0, worth * lora_seconds / 3600)
-    asked = share
-    while share and trial_cost(lora, share, n_texts) * second > budget:
-        share = max((shorter for shorter in TRIALS if shorter < share), default=0.0)
-    steps, notes = _usable_steps(used, lm, n_texts, modules)
-    advisor = Advisor(used.cells, steps, seed=seed)
-    values = _Values(case, lora, kept, report)
-    advice = advisor.advise(values, threshold=least, trial=share)
-    for predictor, entry in PREDICTORS.items():
-        if entry.source == "features":
-            values(predictor)
+    with limited_threads(lm.model.num_parameters()):
+        n_texts, labels = len(case.features), case.features.labels
+        if "text_seconds" not in kept.values:
+            kept.values["text_seconds"] = _text_seconds(case)
+            kept.keep()
+        second = kept.values["text_seconds"]
+        lora_seconds = finetuning_cost(lora, n_texts, 0) * second
+        least = DEFAULT_THRESHOLD if threshold is None else threshold
+        if worth is not None:
+            least = min(1.0, worth * lora_seconds / 3600)
+        asked = share
+        while share and trial_cost(lora, share, n_texts) * second > budget:
+            share = max((shorter for shorter in TRIALS if shorter < share), default=0.0)
+        steps, notes = _usable_steps(used, lm, n_texts, modules)
+        advisor = Advisor(used.cells, steps, seed=seed)
+        values = _Values(case, lora, kept, report)
+        for predictor, entry in PREDICTORS.items():
+            if entry.source == "features":
+                values(predictor)
+        advice = advisor.advise(values, threshold=least, trial=share)
     measured = {**{k: v for k, v in kept.values.items() if k in PREDICTORS}, **trial_values(kept.trial, lora.max_steps)}
-    facts = CalibrationFacts(
-        name=name,
-        n_runs=len(used.cells),
-        n_datasets=used.cells["dataset"].nunique(),
-        models=tuple(sorted(set(used.cells["model"]))),
-        n_parameters=(int(used.cells["n_parameters"].min()), int(used.cells["n_parameters"].max())),
-        left_out=left_out,
-        gain=advisor.median,
-        gain_low=advisor.low,
-        gain_high=advisor.high,
-        steps=tuple(map(StepSkill.of, advisor.steps)),
-    )
+    made = kept.trial[-1].step / lora.max_steps if kept.trial else 0.0
+    if made:
+        parts = trial_cost(lora, made, n_texts) / finetuning_cost(lora, n_texts, 0)
+        lora_seconds = kept.values["trial_seconds"] / parts
+    counts = np.bincount(labels, minlength=data.n_classes)
+    layers = {str(layer): accuracy for layer, accuracy in case.layer_accuracy.items()}
     sizes = {
         "n_parameters": lm.model.num_parameters(),
         "n_features": lm.dimension,
         "n_texts": n_texts,
         "n_classes": len(np.unique(labels)),
     }
+    notes += _about_texts(data, counts, 1.0 - measured["headroom"], 0 if not made else round(lora.validation * n_texts))
     notes += _outside(sizes | {"texts_per_feature": n_texts / lm.dimension}, used.cells, advice.outside)
     notes += _differences(used, lm, max(map(len, case.tokens.ids)))
-    if measured["words"] > EASY:
-        accuracy = measured["words"] + 1.0 - measured["headroom"]
-        notes.append(
-            f"Logistic regression on a bag of words reaches an accuracy of {accuracy:.3f}, more than the probe of the "
-            "frozen model: try it first."
-        )
-    if asked and not kept.trial and advice.answer == "open":
-        notes.append(_why_no_trial(advisor, share))
+    if asked and not made and advice.answer == "open":
+        notes.append(_why_no_trial(advisor, share, n_texts, lora))
+    regrets = advisor.regrets(least)
+    action, next_share = _action(advice, advisor, regrets, least, n_texts, made)
     return PrescreenReport(
         verdict=advice.answer,
+        headline=_headline(advice, least),
         reason=_reason(advice, least, measured["headroom"], n_texts),
+        recommendations=(
+            *_cheaper(measured, layers),
+            _about_lora(action, next_share, lora_seconds, regrets, n_texts, max(MIN_TEXTS, lm.dimension)),
+        ),
         gain=advice.gain,
         gain_low=advice.low,
         gain_high=advice.high,
@@ -579,21 +625,31 @@ def prescreen(
         step=advice.step,
         columns=advice.columns,
         notes=tuple(notes),
-        command=_next_command(
-            advice, model, dataset, _next_share(advisor, kept.trial, lora), threshold, worth, max_texts
-        ),
+        command=_command(action, next_share, model, dataset, given),
         model=lm.name,
         dataset=data.name,
-        majority=float(np.bincount(labels).max() / n_texts),
+        majority=float(counts.max() / n_texts),
         probe_accuracy=1.0 - measured["headroom"],
-        layers={str(layer): accuracy for layer, accuracy in case.layer_accuracy.items()},
+        layers=layers,
         predictors=measured,
         percentiles={c: float((used.cells[c] < v).mean()) for c, v in measured.items() if c in used.cells},
         trial=tuple(kept.trial),
-        calibration=facts,
+        calibration=CalibrationFacts(
+            name=name,
+            n_runs=len(used.cells),
+            n_datasets=used.cells["dataset"].nunique(),
+            models=tuple(sorted(set(used.cells["model"]))),
+            n_parameters=(int(used.cells["n_parameters"].min()), int(used.cells["n_parameters"].max())),
+            left_out=left_out,
+            gain=advisor.median,
+            gain_low=advisor.low,
+            gain_high=advisor.high,
+            steps=tuple(StepSkill.of(fitted, advice, measured) for fitted in advisor.steps),
+        ),
         seconds=time.perf_counter() - started,
         lora_seconds=lora_seconds,
-        trial_seconds=trial_cost(lora, 0.1, n_texts) * second,
+        trial_share=next_share or 0.1,
+        trial_seconds=trial_cost(lora, next_share or 0.1, n_texts) * second,
         provenance=provenance(
             model=lm.name,
             model_fingerprint=lm.fingerprint,
@@ -645,6 +701,8 @@ def _usable_steps(
             "fits any labels. Predictors of the frozen model are not used; give more texts than features."
         )
         steps = tuple(step for step in steps if step.source == "trial")
+    if used.lora.validation * n_texts < MIN_VALIDATION:
+        steps = tuple(step for step in steps if step.source != "trial")
     try:
         projection_modules(model.model, modules)
     except ProjectionError as error:
@@ -717,34 +775,54 @@ def _differences(used: Calibration, model: CausalModel, longest: int) -> Iterato
         yield f"Features were computed in {dtype}, those of the recorded runs in float32."
 
 
+def _about_texts(
+    data: TextDataset, counts: NDArray[np.int64], probe_accuracy: float, n_validation: int
+) -> Iterator[str]:
+    """Sentences on classes, and on what a few texts can show; ``n_validation`` is 0 without a trial run."""
+    if small := [data.label_names[i] for i in np.flatnonzero((counts > 0) & (counts < MIN_CLASS))]:
+        names = ", ".join(small[:5]) + (", ..." if len(small) > 5 else "")
+        yield f"Fewer than {MIN_CLASS} texts in {len(small)} of {np.count_nonzero(counts)} classes: {names}."
+    if probe_accuracy <= counts.max() / counts.sum():
+        yield "The probe is not more accurate than always answering with the most frequent class."
+    if n_validation:
+        yield (
+            f"The trial run is judged on {n_validation} validation texts: one of them is "
+            f"{100 / n_validation:.1f} points of accuracy."
+        )
+
+
 def _text_seconds(case: Case) -> float:
-    """Mean duration of a forward pass of one text, on some of the texts; the first pass has warmed up the device."""
+    """Shortest of three mean durations of a forward pass of one text; the extraction has warmed up the device."""
     ids = [text for text in case.tokens.ids if text]
     ids = sorted(ids, key=len)[:: max(1, len(ids) // N_TIMED)]
-    started = time.perf_counter()
+    durations = []
     with evaluation_mode(case.model.model), torch.inference_mode():
-        for batch in length_batches(ids, range(len(ids)), case.batch_size, overhead=batch_overhead(case.model)):
-            float(hidden_states(case.model, [ids[i] for i in batch])[-1].sum())  # waits for the device
-    return (time.perf_counter() - started) / len(ids)
+        for _ in range(3):
+            started = time.perf_counter()
+            for batch in length_batches(ids, range(len(ids)), case.batch_size, overhead=batch_overhead(case.model)):
+                float(hidden_states(case.model, [ids[i] for i in batch])[-1].sum())  # waits for the device
+            durations.append(time.perf_counter() - started)
+    return min(durations) / len(ids)
 
 
-def _next_share(advisor: Advisor, trial: Sequence[CurvePoint], lora: FinetuneConfig) -> float:
-    """Length of the shortest trial run with a skill that is longer than the one that was made; 0 if there is none."""
-    made = trial[-1].step if trial else 0
-    return min(
-        (
-            one.step.share
-            for one in advisor.steps
-            if one.has_skill and one.step.share and trial_step(one.step.share, lora.max_steps) > made
-        ),
-        default=0.0,
-    )
+def _headline(advice: Advice, threshold: float) -> str:
+    """The verdict in words."""
+    if advice.answer != "open":
+        return {"yes": "LoRA pays.", "no": "LoRA does not pay."}[advice.answer]
+    if not advice.has_skill:
+        return "Open: nothing that was measured predicts the gain."
+    return f"Open, probably {'yes' if advice.gain >= threshold else 'no'}: the interval contains the threshold."
 
 
-def _why_no_trial(advisor: Advisor, share: float) -> str:
-    trials = [one for one in advisor.steps if one.step.share]
-    if not trials:
-        return "No trial run was made: there are no recorded trial runs to compare it with, or too few texts."
+def _why_no_trial(advisor: Advisor, share: float, n_texts: int, lora: FinetuneConfig) -> str:
+    if lora.validation * n_texts < MIN_VALIDATION:
+        n_validation, least = round(lora.validation * n_texts), math.ceil(MIN_VALIDATION / lora.validation)
+        return (
+            f"No trial run was made: {n_validation} validation texts are too few to judge it; give at least {least} "
+            "texts."
+        )
+    if not any(one.step.share for one in advisor.steps):
+        return "No trial run was made: the calibration holds no trial runs to compare it with."
     if not share:
         return "No trial run was made: the shortest one takes longer than the given time."
     return (
@@ -753,33 +831,112 @@ def _why_no_trial(advisor: Advisor, share: float) -> str:
     )
 
 
-def _next_command(
-    advice: Advice,
-    model: Any,
-    dataset: Any,
-    share: float,
-    threshold: float | None,
-    worth: float | None,
-    max_texts: int | None,
-) -> str:
-    """The command to run next, or what to do if there is none."""
+Action = Literal["stop", "run", "trial", "label"]
+"""What is recommended: no LoRA, the LoRA run, a trial run, or more labeled texts."""
+
+
+def _action(
+    advice: Advice, advisor: Advisor, regrets: Mapping[str, float], threshold: float, n_texts: int, made: float
+) -> tuple[Action, float]:
+    """What to do about LoRA, and the length of a recommended trial run.
+
+    An open case follows the rule that loses least on the recorded runs.
+    """
+    if advice.answer == "yes":
+        return "run", 0.0
     if advice.answer == "no":
-        return "Stop here: train a linear classifier on the frozen features."
-    if not isinstance(model, (str, Path)) or not isinstance(dataset, (str, Path)):
-        return (
-            f"prescreen(..., trial={share:g})" if advice.answer == "open" and share else "finetune(model, train, test)"
+        return "stop", 0.0
+    if n_texts < MIN_TEXTS:
+        return "label", 0.0
+    share = {fitted.step.name: fitted.step.share for fitted in advisor.steps}
+    best = min(regrets, key=lambda name: regrets[name])
+    if share.get(best, 0.0) > made:
+        return "trial", share[best]
+    if best != "run" and advice.has_skill and advice.gain < threshold:
+        return "stop", 0.0
+    return "run", 0.0
+
+
+def _cheaper(measured: Mapping[str, float], layers: Mapping[str, float]) -> Iterator[str]:
+    """What to try before LoRA because it costs nothing: a bag of words, or another layer."""
+    probe = 1.0 - measured["headroom"]
+    if measured["words"] > EASY:
+        yield (
+            "Try a bag of words first: logistic regression on it reaches an accuracy of "
+            f"{probe + measured['words']:.3f}, the probe of the frozen model {probe:.3f}."
         )
-    if advice.answer == "open" and share:
-        options = f" --trial {100 * share:g}%"
-        for name, value in (("threshold", threshold), ("worth", worth)):
-            options += "" if value is None else f" --{name} {100 * value:g}"
-        options += f" --max-texts {max_texts}" if max_texts not in (None, 2000) else ""
-        return f"ntps prescreen {shlex.quote(str(model))} {shlex.quote(str(dataset))}{options}"
+    best, last = max(layers, key=lambda layer: layers[layer]), list(layers)[-1]
+    if layers[best] > layers[last] + EASY:
+        yield (
+            f"Read layer {best}: a probe reaches an accuracy of {layers[best]:.3f} there, and of {layers[last]:.3f} in "
+            f"the last layer, {last}."
+        )
+
+
+def _about_lora(
+    action: Action, share: float, seconds: float, regrets: Mapping[str, float], n_texts: int, n_needed: int
+) -> str:
+    """What to do about LoRA, and why."""
+    if action == "stop":
+        return "Do not run LoRA: train a linear classifier on the frozen features."
+    if action == "label":
+        return f"Label more texts: {n_texts} do not tell gains of a few points apart. At least {n_needed} are needed."
+    trials = {name: value for name, value in regrets.items() if name.startswith("trial")}
+    why = (
+        f"Among the recorded runs, making every run that the headroom allows loses {_points(regrets['run'])} points of "
+        "accuracy on average against knowing the gains"
+    )
+    if trials:
+        name = min(trials, key=lambda name: trials[name])
+        why += f", and deciding by a {name} loses {_points(trials[name])}, its cost included"
+    if action == "trial":
+        return f"Make a trial run of {100 * share:g}% of the steps. {why}."
+    return f"Run LoRA, which takes about {duration(seconds)} here. {why}."
+
+
+SPLIT_SHARE = 0.2
+"""Share of the rows of a single file to test on, in the command that is recommended."""
+
+BENCHMARK_OPTIONS = ("max-length", "seed", "text-column", "label-column", "target-modules", "trust-remote-code")
+"""Options of ``ntps prescreen`` that ``ntps benchmark`` has too."""
+
+
+def _command(action: Action, share: float, model: Any, dataset: Any, given: Mapping[str, Any]) -> str:
+    """The command that does what is recommended, with the options of this call, or a sentence if there is none."""
+    if action == "stop":
+        return "Stop here."
+    if action == "label":
+        return "Label more texts, and run the same command again."
+    if not isinstance(model, (str, Path)) or not isinstance(dataset, (str, Path)):
+        return f"prescreen(..., trial={share:g})" if action == "trial" else "finetune(model, train, test)"
+    name, texts = shlex.quote(str(model)), shlex.quote(str(dataset))
+    if action == "trial":
+        return f"ntps prescreen {name} {texts} --trial {100 * share:g}%{_options(given, given)}"
     profile = "lab" if str(model).startswith("lab/") else "declared"
-    is_file = Path(str(dataset)).is_file()
-    folder = "FOLDER" if is_file else shlex.quote(str(dataset))
-    command = f"ntps benchmark --profile {profile} --models {shlex.quote(str(model))} --datasets {folder}"
-    return f"{command}  (FOLDER: four fifths of the rows in train.csv, the others in test.csv)" if is_file else command
+    path, first = Path(str(dataset)), ""
+    names = [option for option in BENCHMARK_OPTIONS if option in given]
+    if path.is_file():
+        names = [option for option in names if not option.endswith("-column")]
+        columns = _options(given, ("text-column", "label-column"))
+        texts = shlex.quote(str(path.with_suffix("")) + "-split")
+        first = f"ntps datasets split {shlex.quote(str(path))} {texts} --test-share {SPLIT_SHARE:g}{columns} && "
+    return f"{first}ntps benchmark --profile {profile} --models {name} --datasets {texts}{_options(given, names)}"
+
+
+def _options(given: Mapping[str, Any], names: Iterable[str]) -> str:
+    """Options that differ from the default of :func:`prescreen`, for the command line."""
+    defaults = {p.name.replace("_", "-"): p.default for p in inspect.signature(prescreen).parameters.values()}
+    text = ""
+    for name in names:
+        value = given[name]
+        if value is None or value == defaults[name] or (name == "leave-out" and not value):
+            continue
+        if value is True:
+            text += f" --{name}"
+            continue
+        for one in [value] if isinstance(value, (str, int, Path)) else value:
+            text += f" --{name} {shlex.quote(str(one))}"
+    return text
 
 
 def compare(reports: Iterable[PrescreenReport]) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 >>> from ntps_utils.exercises import check
 >>> check("2.3", 254)
-Exercise 2.3: correct.
+Exercise 2.3: correct. Which of these directions a solver picks says nothing about the task.
 >>> check("2.3", 256)
 Exercise 2.3: not correct. 256 counts all directions; two of them carry the labels.
 """
@@ -59,7 +59,7 @@ def check(exercise: str, answer: object) -> Outcome:
     -------
     Outcome
         Shown as a sentence. A function that raises an error is not correct, and the outcome says
-        where the error arose.
+        where the error arose. If the answer is a number, the outcome does not give the solution away.
 
     Raises
     ------
@@ -74,7 +74,9 @@ def check(exercise: str, answer: object) -> Outcome:
     if exercise not in CHECKS:
         known = ", ".join(sorted(CHECKS, key=lambda number: tuple(map(int, number.split(".")))))
         raise ValueError(f"There is no check of an exercise {exercise!r}; there are checks of {known}.")
+    if answer is ...:
+        return Outcome(exercise, False, "There is no answer yet: replace the three dots.")
     try:
-        return Outcome(exercise, True, CHECKS[exercise](answer) or "")
+        return Outcome(exercise, True, CHECKS[exercise](answer))
     except MistakeError as mistake:
-        return Outcome(exercise, False, str(mistake))
+        return Outcome(exercise, False, str(mistake) if callable(answer) else mistake.for_number)

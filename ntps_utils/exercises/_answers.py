@@ -12,14 +12,29 @@ from numpy.typing import NDArray
 
 from ntps_utils.theory.linear import Array
 
-CHECKS: dict[str, Callable[[Any], str | None]] = {}
-"""Checks by number of the exercise: they raise :class:`MistakeError`, or return a remark."""
+Check = Callable[[Any], str]
 
-Check = Callable[[Any], "str | None"]
+CHECKS: dict[str, Check] = {}
+"""Checks by number of the exercise: they raise :class:`MistakeError`, or return a remark."""
 
 
 class MistakeError(Exception):
-    """An answer is wrong; the message says why."""
+    """An answer is wrong; the message says why.
+
+    Parameters
+    ----------
+    message : str
+    for_number : str, optional
+        Message for an answer that is a number, where the expected value would be the solution; by default the same.
+
+    Attributes
+    ----------
+    for_number : str
+    """
+
+    def __init__(self, message: str, for_number: str | None = None) -> None:
+        super().__init__(message)
+        self.for_number = message if for_number is None else for_number
 
 
 def exercise(number: str) -> Callable[[Check], Check]:
@@ -46,7 +61,7 @@ def call(answer: object, *arguments: Any, of: str) -> Any:
     Raises
     ------
     MistakeError
-        If the answer is not a function of so many parameters, or raises an error.
+        If the answer is not a function of so many parameters, raises an error, or returns nothing.
     """
     if not callable(answer):
         raise MistakeError(f"The answer must be a function of {of}, got {type(answer).__name__}.")
@@ -58,7 +73,7 @@ def call(answer: object, *arguments: Any, of: str) -> Any:
     except ValueError:  # a function without a signature, such as a ufunc
         pass
     try:
-        return answer(*copies)
+        value = answer(*copies)
     except Exception as error:
         frames = traceback.extract_tb(error.__traceback__)
         line = frames[1].lineno if len(frames) > 1 else frames[-1].lineno
@@ -66,6 +81,9 @@ def call(answer: object, *arguments: Any, of: str) -> Any:
         raise MistakeError(
             f"The function raised {type(error).__name__} in its line {line}: {error} (arguments: {shapes})."
         ) from None
+    if value is None:
+        raise MistakeError("The function returned nothing; is `return` missing?")
+    return value
 
 
 def compare(
@@ -103,7 +121,8 @@ def compare(
             raise MistakeError(message)
     if not np.allclose(value, target, rtol=rtol, atol=atol):
         if target.ndim == 0:
-            raise MistakeError(f"{what} is {float(value):.4g}, and should be {float(target):.4g}.")
+            found = f"{float(value):.4g}"
+            raise MistakeError(f"{what} is {found}, and should be {float(target):.4g}.", f"{what} is not {found}.")
         gap = np.abs(value - target).max() / max(np.abs(target).max(), 1e-300)
         raise MistakeError(f"{what} differs by up to {gap:.2g} of its largest entry.")
 
@@ -123,6 +142,8 @@ def numbers(given: object, shape: tuple[int, ...], what: str) -> Array:
     MistakeError
         If it is not numeric, has another shape, or is not finite.
     """
+    if given is None:  # NumPy reads it as NaN
+        raise MistakeError(f"{what} must be numeric, got None.")
     try:
         value = np.asarray(given, dtype=float)
     except (TypeError, ValueError):

@@ -10,7 +10,7 @@ import scipy.linalg
 
 from ntps_utils.exercises._answers import MistakeError, call, compare, exercise, numbers, span_gap
 from ntps_utils.theory.score import subspaces
-from ntps_utils.theory.synthetic import random_problem
+from ntps_utils.theory.synthetic import Problem, circle_problem, random_problem
 
 
 def _moments(seed: int, d: int = 5) -> dict[str, Any]:
@@ -44,39 +44,34 @@ def _full_loss(answer: Any) -> str:
             "This is what the prediction removes from the loss; subtract it from tr G'.": np.trace(m["A1"].T @ solved),
             "The trace is missing a factor A_1: the loss is quadratic in it.": np.trace(m["G1"]) - np.trace(solved),
         }
-        compare(call(answer, m["A0"], m["A1"], m["G1"], of="(A0, A1, G)"), expected, "The loss", mistakes)
+        compare(call(answer, m["A0"], m["A1"], m["G1"], of="(A0, A1, G_next)"), expected, "The loss", mistakes)
     return "It is the error of least squares on the tokens."
 
 
-def _invariant(answer: Any, diagonal: bool) -> None:
-    rng = np.random.default_rng(0)
-    for seed in range(4):
-        m = _moments(seed)
-        d = len(m["G"])
-        M = np.diag(rng.uniform(0.2, 5.0, d)) if diagonal else rng.normal(size=(d, d)) + 2.0 * np.eye(d)
-        old = [m[name] for name in ("A0", "A1", "G1")]
-        before, after = (
-            numbers(call(answer, *given, of="(A0, A1, G)"), (d, d), "The matrix with the directions as columns")
-            for given in (old, [M @ x @ M.T for x in old])
+def _compare_directions(given: Any, m: dict[str, Any], metric: Any, other: str) -> None:
+    """Compare directions with those of the loss that measures the error of the prediction in a metric."""
+    d, k = len(m["A0"]), 2
+    found = numbers(given, (d, d), "The matrix with the directions as columns")
+    right, plain = (
+        scipy.linalg.eigh(m["A1"] @ weights @ m["A1"].T, m["A0"])[1][:, ::-1] for weights in (metric, np.eye(d))
+    )
+    if span_gap(found[:, :k], right[:, -k:]) < 1e-6:
+        raise MistakeError("The order is reversed: the first column must belong to the largest eigenvalue.")
+    if span_gap(found[:, :k], plain[:, :k]) < 1e-6:
+        raise MistakeError(
+            "These are the directions of the loss in feature units, which do not move with the features."
         )
-        k = 2
-        if span_gap(np.linalg.solve(M.T, before)[:, :k], after[:, :k]) > 1e-5:
-            raise MistakeError(
-                "After a change of features x -> M x, the first directions do not span M^{-T} times the old ones. "
-                "Measure the error of the prediction in a metric that changes along with the features."
-            )
-        usual = scipy.linalg.eigh(m["A1"] @ np.linalg.solve(m["G1"], m["A1"].T), m["A0"])[1][:, ::-1]
-        if span_gap(before[:, :k], usual[:, -k:]) < 1e-6:
-            raise MistakeError("The order is reversed: the first column must belong to the largest eigenvalue.")
-        if span_gap(before[:, :k], usual[:, :k]) > 1e-5:
-            raise MistakeError(
-                "The directions move along with the features, but they are not those of the loss in the metric of G."
-            )
+    if span_gap(found[:, :k], right[:, :k]) > 1e-5:
+        raise MistakeError(other)
 
 
 @exercise("1.2")
 def _units(answer: Any) -> str:
-    _invariant(answer, diagonal=True)
+    other = "These are not the directions of the loss in the metric of the predicted tokens, whose second moment is G'."
+    for seed in range(4):
+        m = _moments(seed)
+        given = call(answer, m["A0"], m["A1"], m["G1"], of="(A0, A1, G_next)")
+        _compare_directions(given, m, np.linalg.inv(m["G1"]), other)
     return "In this metric the problem is a canonical correlation analysis of past and next token."
 
 
@@ -100,7 +95,17 @@ def _exchangeable(answer: Any) -> str:
 def _circle(answer: Any) -> str:
     if callable(answer):
         raise MistakeError("The answer is a number: the norm of the antisymmetric part in the limit of many texts.")
-    compare(answer, 0.0, "The norm")
+    circle = circle_problem(0)
+    turned = [text[::-1] if i % 2 else text for i, text in enumerate(circle.texts)]
+    forward, both = (
+        np.linalg.norm(A1 - A1.T) / 2
+        for A1 in (Problem(tuple(texts), circle.targets).moments().A1 for texts in (circle.texts, turned))
+    )
+    mistakes = {
+        "This is the norm of texts that all run forward.": forward,
+        f"This is the norm of {len(turned)} texts. Which value does it approach with more of them?": both,
+    }
+    compare(answer, 0.0, "The norm", mistakes, rtol=0.02)
     return "Each text and its reverse have opposite antisymmetric parts."
 
 
@@ -111,14 +116,30 @@ def _fisher(answer: Any) -> str:
         labels = rng.permutation(np.arange(60) % 2)
         x = rng.normal(size=(60, d)) @ rng.normal(size=(d, d)) + np.outer(labels, rng.normal(size=d))
         u = numbers(call(answer, x, labels, of="(x, labels)"), (d,), "The direction")
-        gap = x[labels == 1].mean(0) - x[labels == 0].mean(0)
-        centered = x - x.mean(0)
-        right = np.linalg.solve(centered.T @ centered, gap)
-        if span_gap(u[:, None], gap[:, None]) < 4e-5:
-            raise MistakeError("This is the difference of the class means; multiply it by the inverse covariance.")
-        if span_gap(u[:, None], np.linalg.solve(x.T @ x, gap)[:, None]) < 4e-5:
-            raise MistakeError("The second moments are not centered: subtract the mean of all texts first.")
-        if span_gap(u[:, None], right[:, None]) > 4e-5:
+        one, two = (x[labels == j].mean(0) for j in (0, 1))
+        gap, centered = two - one, x - x.mean(0)
+        within = x - np.stack([one, two])[labels]
+        S, S_within, S_raw = (part.T @ part / len(x) for part in (centered, within, x))
+        mistakes = [
+            ("This is the difference of the class means; multiply it by the inverse covariance.", gap),
+            ("The second moments are not centered: subtract the mean of all texts first.", np.linalg.solve(S_raw, gap)),
+            ("This is S times the difference of the class means; multiply by the inverse of S.", S @ gap),
+            ("This has the sum of the class means; their difference tells the classes apart.", one + two),
+            (
+                "This has the sum of the class means; their difference tells the classes apart.",
+                np.linalg.solve(S, one + two),
+            ),
+        ]
+        for covariance in (S, S_within):
+            values, vectors = np.linalg.eigh(covariance)
+            white = vectors / np.sqrt(values) @ vectors.T @ gap
+            mistakes.append(("This is ũ, in white coordinates; multiply by S^{-1/2} once more.", white))
+        if not u.any():
+            raise MistakeError("The direction is zero, so that it predicts nothing.")
+        for message, wrong in mistakes:
+            if span_gap(u[:, None], wrong[:, None]) < 4e-5:
+                raise MistakeError(message)
+        if span_gap(u[:, None], np.linalg.solve(S, gap)[:, None]) > 4e-5:
             raise MistakeError("The direction is not proportional to S^{-1} (m_1 - m_0).")
     return "The covariance within classes gives the same direction."
 
@@ -138,14 +159,18 @@ def _moved(answer: Any) -> str:
 
 
 @exercise("2.3")
-def _free(answer: Any) -> str | None:
+def _free(answer: Any) -> str:
     mistakes = {
         "256 counts all directions; two of them carry the labels.": 256,
         "255 holds for centered moments, where r = 1; here r = 2.": 255,
         "18 is the number of directions that are kept, not that of the space they lie in.": 18,
+        "20 is the number of directions that are kept; the last eighteen lie in a larger space.": 20,
+        "The two directions that carry the labels are the first ones; the last eighteen lie outside of their span.": 2,
+        "The last eighteen need not be taken out again: they lie in the space that is asked for.": 236,
+        "Take out the directions that carry the labels, not the eighteen whose space is asked for.": 238,
     }
     compare(answer, 254, "The dimension", mistakes)
-    return None
+    return "Which of these directions a solver picks says nothing about the task."
 
 
 @exercise("2.4")
@@ -156,21 +181,26 @@ def _optimism(answer: Any) -> str:
             "The whole variance is treated as noise; half of it is real and always explained.": share,
             "The real half is missing.": 0.5 * share,
             "The optimism applies to the half that is noise only.": 0.5 + share,
+            f"1/2 is the limit of many texts; with {n} texts a part of the noise seems explained, too.": 0.5,
         }
-        compare(call(answer, d, n, of="(d, N)"), 0.5 + 0.5 * share, "The share", mistakes, rtol=0.025)
+        value = call(answer, d, n, of="(d, N)")
+        compare(value, 0.5 + 0.5 * share, f"The share for d = {d} and N = {n}", mistakes, rtol=0.025)
     return "With twice as many texts as features, three quarters seem to be explained."
 
 
 @exercise("2.5")
 def _coin(answer: Any) -> str:
-    for size in (0.5, 2.0, 10.0):
-        square = size**2
+    for length in (0.5, 2.0, 10.0):
+        square = length**2
         mistakes = {
             "This is the share of |q|^2; multiply it by |q|^2 = 1/2.": square / (1 + square),
             "The inverse of S = I + m m^T is missing: m^T S^{-1} m = |m|^2 / (1 + |m|^2).": 0.5 * square,
+            f"1/2 is the limit for a long mean; for a mean of length {length:g} tr B is less.": 0.5,
+            "The length has to be squared: m^T S^{-1} m = |m|^2 / (1 + |m|^2).": 0.5 * length / (1 + length),
         }
-        compare(call(answer, size, of="(length)"), 0.5 * square / (1 + square), "tr B", mistakes)
-    return "For a large mean it is nearly 1/2, although the labels are noise."
+        value = call(answer, length, of="(length)")
+        compare(value, 0.5 * square / (1 + square), f"tr B for a mean of length {length:g}", mistakes)
+    return "For a long mean it is nearly 1/2, although the labels are noise."
 
 
 @exercise("3.1")
@@ -218,7 +248,12 @@ def _chance(answer: Any) -> str:
 
 @exercise("3.4")
 def _metric(answer: Any) -> str:
-    _invariant(answer, diagonal=False)
+    other = "These are not the directions of the loss in logits: E multiplies the error of the prediction."
+    for seed in range(4):
+        m = _moments(seed)
+        E = np.random.default_rng(seed).normal(size=(9, len(m["A0"])))
+        given = call(answer, m["A0"], m["A1"], E, of="(A0, A1, E)")
+        _compare_directions(given, m, E.T @ E, other)
     return "This V moves along with every invertible change of features."
 
 

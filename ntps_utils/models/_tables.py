@@ -132,6 +132,33 @@ def check_quotes(texts: Sequence[Any], labels: Sequence[Any], where: str) -> Non
                 )
 
 
+def check_columns(frame: pd.DataFrame, where: str, **wanted: Sequence[str]) -> None:
+    """Raise if columns are missing, and name the options that give other names.
+
+    Parameters
+    ----------
+    frame : DataFrame
+    where : str
+        What the columns are missing in, for the message.
+    **wanted : sequence of str
+        Names of the columns of texts (``text``) and of labels (``label``).
+
+    Raises
+    ------
+    HubError
+    """
+    missing = {kind: [name for name in names if name not in frame.columns] for kind, names in wanted.items()}
+    missing = {kind: names for kind, names in missing.items() if names}
+    if missing:
+        names = [repr(name) for part in missing.values() for name in part]
+        options = " and ".join(f"--{kind}-column" for kind in missing)
+        arguments = " and ".join(f"{kind}_column" for kind in missing)
+        raise HubError(
+            f"{where} has no column{'s' if len(names) > 1 else ''} {' and '.join(names)}; it has "
+            f"{', '.join(map(str, frame.columns))}. Give the right names with {options} ({arguments} in Python)."
+        )
+
+
 def column(frame: pd.DataFrame, name: str, where: str) -> list[Any]:
     """Return a column; several names separated by commas are joined by a space, row by row.
 
@@ -143,9 +170,7 @@ def column(frame: pd.DataFrame, name: str, where: str) -> list[Any]:
     if name in frame.columns:
         return list(frame[name].tolist())
     names = _names(name)
-    for part in names:
-        if part not in frame.columns:
-            raise HubError(f"{where} has no column {part!r}; it has {', '.join(map(str, frame.columns))}.")
+    check_columns(frame, where, text=names)
     rows = list(zip(*(frame[part].tolist() for part in names), strict=True))
     for row, parts in enumerate(rows, 1):
         for part, text in zip(names, parts, strict=True):
@@ -172,8 +197,7 @@ def texts_and_labels(paths: Sequence[Path], text_column: str, label_column: str)
     """
     where = str(paths[0])
     frame = read_tables(paths, [*_names(text_column), label_column])
-    if label_column not in frame.columns:
-        raise HubError(f"{where} has no column {label_column!r}; it has {', '.join(map(str, frame.columns))}.")
+    check_columns(frame, where, text=_names(text_column), label=[label_column])
     labels, texts = list(frame[label_column].tolist()), column(frame, text_column, where)
     if table_kind(paths[0]) in (".csv", ".tsv"):
         check_quotes(texts, labels, where)

@@ -21,10 +21,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from sklearn.model_selection import train_test_split
 
 from ntps_utils import lab
 from ntps_utils._utils.names import suggestion
-from ntps_utils._utils.validation import check_integer
+from ntps_utils._utils.validation import check_integer, check_number
 from ntps_utils.models._hub import HubError, first_line, hub_connection, registry
 from ntps_utils.models._tables import (
     KINDS,
@@ -202,6 +203,55 @@ def first_texts(data: TextDataset, n: int | None) -> TextDataset:
             stacklevel=3,
         )
     return first
+
+
+def split_texts(data: TextDataset, test_share: float = 0.2, seed: int = 0) -> tuple[TextDataset, TextDataset]:
+    """Divide texts at random into texts to train on and texts to test on, with equal shares of each class.
+
+    A text that occurs several times stays in one part.
+
+    Parameters
+    ----------
+    data : TextDataset
+    test_share : float
+        Share of the distinct texts to test on, in (0, 1).
+    seed : int
+        Random seed.
+
+    Returns
+    -------
+    train, test : TextDataset
+
+    Raises
+    ------
+    ValueError
+        If a class has fewer than two distinct texts, or a part would lack a class.
+
+    Examples
+    --------
+    >>> train, test = split_texts(load_texts("lab/topic").head(100))
+    >>> len(train), len(test)
+    (80, 20)
+    """
+    check_number("test_share", test_share, 0.0, 1.0, open_low=True, open_high=True)
+    check_integer("seed", seed, 0)
+    first = dict(zip(reversed(data.texts), reversed(data.labels.tolist()), strict=True))
+    texts, labels = list(first), list(first.values())
+    try:
+        _, test_texts = train_test_split(texts, test_size=test_share, random_state=seed, stratify=labels)
+    except ValueError as error:
+        smallest = min(np.bincount(labels)[np.unique(labels)])
+        raise ValueError(
+            f"{len(texts)} distinct texts of {data.name} cannot be divided with {test_share:g} of each class to test "
+            f"on; its smallest class has {smallest}. Give more texts or another share. ({error})"
+        ) from None
+    tested = set(test_texts)
+    parts = (
+        [i for i, text in enumerate(data.texts) if text not in tested],
+        [i for i, text in enumerate(data.texts) if text in tested],
+    )
+    train, test = (replace(data.select(rows), split=name) for rows, name in zip(parts, ("train", "test"), strict=True))
+    return train, test
 
 
 def warn_of_repeated_texts(data: TextDataset, share: float = 0.05) -> None:
@@ -540,7 +590,11 @@ def _check_labels(raw: Sequence[Any], where: str) -> None:
         raise HubError(f"{where} has no rows.")
     for row, label in enumerate(raw, 1):
         if _is_missing(label):
-            raise HubError(f"{where}, row {row}: the label is {label!r}; expected a class number or a class name.")
+            n_missing = sum(map(_is_missing, raw))
+            rows = "this row" if n_missing == 1 else f"the {n_missing} rows without a label"
+            raise HubError(
+                f"{where}, row {row}: the label is {label!r}; expected a class number or a class name. Remove {rows}."
+            )
     several = next((row for row, label in enumerate(raw, 1) if _is_list(label)), None)
     if several is not None and all(_is_list(label) or _as_integer(label) is not None for label in raw):
         raise HubError(

@@ -240,7 +240,13 @@ def _check_tokens(model: CausalModel, data: TextDataset, ids: Sequence[Sequence[
         share = sum(list(row).count(unknown) for row in ids) / n_tokens
         message = f"{share:.0%} of the tokens of {data.name} are unknown to the tokenizer of {model.name}"
         if share > UNKNOWN_REFUSED:
-            raise ValueError(f"{message}: it was made for another language or alphabet. Use another model.")
+            reason = "it was made for another language or alphabet. Use another model."
+            if model.name.startswith("lab/"):
+                reason = (
+                    "models of the lab read its artificial language only. Use a real model: `ntps models fetch "
+                    "smollm2-135m-instruct`."
+                )
+            raise ValueError(f"{message}: {reason}")
         if share > UNKNOWN_NOTED:
             warnings.warn(
                 f"{message}; the model sees them all as the same token {tokenizer.unk_token}.",
