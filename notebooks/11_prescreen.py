@@ -28,19 +28,24 @@
 # :::
 #
 # **The paper suggests** {cite}`cheng2025ntps` NTPS as a light prescreening tool for LoRA. **The code does** what such a tool should: it measures the frozen model, predicts the gain from recorded finetuning
-# runs on *other* datasets, and makes a short trial run where that does not suffice. **We find** that the frozen model rarely decides, and that in the lab a trial run of a
-# quarter of the steps decides about half of the cases ({doc}`chapter 9 <09_predicting_the_gain>`).
+# runs on *other* datasets, and makes a short trial run where that does not suffice. **We find** that the frozen model rarely decides, that in the lab a trial run of a
+# quarter of the steps decides about half of the cases, and that two simple rules lose less than the tool does: look at the headroom, and if it leaves enough, run LoRA ({doc}`chapter 9 <09_predicting_the_gain>`). So the report ends in a recommendation that follows the rule with the smallest loss.
+#
+# ```{include} ../book/generated/advice.md
+# ```
 #
 # ## How the tool decides
 #
 # Three steps follow each other. The first that decides ends the prescreening.
 #
-# 1. **Headroom.** A gain can hardly be larger than what a probe on the frozen features gets wrong. If the 95% limit of that share is below the threshold, the answer is *no*.
-# 2. **The frozen model.** Predictors such as headroom, NTPS or k-NN give an expected gain with an interval, but only if they predict the gains of left-out datasets better than the median
-#    gain does. If the whole interval lies on one side of the threshold, the answer is *yes* or *no*.
-# 3. **A trial run.** `--trial 10%` or `--trial 5min` allows the beginning of the LoRA run, up to a quarter of its steps. What the validation loss and accuracy have done by then can predict the gain of the whole run.
+# Before them come two comparisons that cost nothing: does a bag of words reach more than the probe, and does a probe of another layer? If so, the report recommends that first.
 #
-# If no step decides, the answer is *open*. The report then gives the spread of the recorded gains, and names it so.
+# 1. **Headroom.** A gain can hardly be larger than what a probe on the frozen features gets wrong. If the 95% limit of that share is below the threshold, the answer is *no*.
+# 2. **The frozen model.** Predictors such as headroom, NTPS or k-NN, and at a higher cost attention over all tokens or gradients, give an expected gain with an interval, but only if they predict the gains of left-out datasets better than the median
+#    gain does. If the whole interval lies on one side of the threshold, the answer is *yes* or *no*. In the calibrations that ship with the library, the steps that are used take {glue:text}`pre_columns`; NTPS is {glue:text}`pre_ntps`.
+# 3. **A trial run.** `--trial 10%` or `--trial 5min` allows the beginning of the LoRA run, up to a quarter of its steps. What the validation loss and accuracy have done by then can predict the gain of the whole run. This needs a calibration that holds trial runs: `lab`, or one of your own; `real` {glue:text}`pre_real_trials`.
+#
+# If no step decides, the answer is *open*. The report then gives the spread of the recorded gains, and names it so. Whether to run LoRA is decided by the rule that would have lost least on the recorded runs.
 #
 # ## One cell to change
 #
@@ -60,14 +65,22 @@ trial = "25%"
 # %% tags=["hide-input"]
 import json
 
+import numpy as np
 import pandas as pd
 from IPython.display import Markdown
 from myst_nb import glue
 
-from ntps_utils.evidence.advice import advise_left_out, left_out_advisors
+from ntps_utils.evidence.advice import (
+    Advisor,
+    advise_left_out,
+    left_out_advisors,
+    regret,
+)
 from ntps_utils.evidence.calibration import load_calibration
 from ntps_utils.evidence.cost import duration
-from ntps_utils.evidence.prescreen import HEADLINES, LABELS, prescreen
+from ntps_utils.evidence.prescreen import LABELS, prescreen
+from ntps_utils.evidence.runs import recorded_runs
+from ntps_utils.evidence.records import load_record
 from ntps_utils.notebook import provenance_note
 from ntps_utils.plotting import COLORS, house_style, panels
 
@@ -76,8 +89,15 @@ pd.set_option("display.max_colwidth", None)
 
 
 def words(report):
-    """Verdict, expected gain and reason of a report."""
-    return f"**{HEADLINES[report.verdict]}** {report.summary} {report.reason}"
+    """Verdict, expected gain, reason and recommendations of a report."""
+    text = f"**{report['headline']}** {report['summary']} {report['reason']}\n\n"
+    text += "".join(f"- {line}\n" for line in report["recommendations"])
+    return text + f"\nNext: `{report['command']}`"
+
+
+def fields(report):
+    """Fields of a report, and its summary."""
+    return {**json.loads(report.to_json()), "summary": report.summary}
 
 
 # %% [markdown]
@@ -92,7 +112,7 @@ frozen = prescreen(
     threshold=threshold,
     seed=seed,
 )
-Markdown(words(frozen) + f"\n\nNext: `{frozen.command}`")
+Markdown(words(fields(frozen)))
 
 # %% [markdown]
 # Then with one:
@@ -107,9 +127,9 @@ p = prescreen(
     trial=trial,
     seed=seed,
 )
-Markdown(words(p))
+Markdown(words(fields(p)))
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "The expected gain with its interval, before and after the trial run, on a line with the threshold and the headroom; below, the rise of the validation accuracy in the trial run."}, "figure": {"caption": "What LoRA is expected to gain, before and after the trial run. Dot: expected gain, filled if a step predicts it; bar: interval; dotted: threshold; dashed: all that the probe gets wrong.", "name": "fig-prescreen"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "The expected gain with its interval, before and after the trial run, on a line with the threshold and the headroom; below, the rise of the validation accuracy in the trial run."}, "figure": {"caption": "What LoRA is expected to gain, before and after the trial run. Dot: expected gain, filled if a step predicts it; bar: interval, cut at the 95% limit of what the probe gets wrong; dotted: threshold; dashed: all that the probe gets wrong.", "name": "fig-prescreen"}}
 figure, (ax,) = panels(1, height=1.8)
 for y, report in ((1, frozen), (0, p)):
     ends = [100 * report.gain_low, 100 * report.gain_high]
@@ -134,6 +154,24 @@ _ = ax.set(
 )
 
 # %% tags=["remove-cell"]
+shipped = {name: load_calibration(name) for name in ("lab", "real")}
+used = set()
+for name, one in shipped.items():
+    for fitted in Advisor(one.cells, one.steps(1000), seed=seed).steps:
+        if fitted.has_skill:
+            used |= set(fitted.columns)
+glue(
+    "pre_columns",
+    ", ".join(sorted(LABELS[c] for c in used)) or "nothing",
+    display=False,
+)
+glue(
+    "pre_ntps", "among them" if "ntps" in used else "not among them", display=False
+)
+has_trials = any(step.share for step in shipped["real"].steps(1000))
+glue(
+    "pre_real_trials", "holds some" if has_trials else "holds none", display=False
+)
 facts = p.calibration
 recorded = load_calibration(facts.name)
 own = recorded.cells.query("dataset == @p.dataset and model == @p.model")
@@ -160,7 +198,7 @@ for name, value in {
 #
 # ## What was measured
 #
-# Each number, and where the case stands among the recorded runs: 0% is below all of them, 100% above. The probe's accuracy in several layers shows whether the last one is the right one to read:
+# Each number, and where the case stands among the recorded runs: 0% is below all of them, 100% above ({doc}`/book/glossary` explains the names; from the shell, `--verbose` prints them):
 
 # %%
 pd.DataFrame(
@@ -173,7 +211,15 @@ pd.DataFrame(
 # %%
 pd.Series(p.layers, name="accuracy of a probe").rename_axis("layer").to_frame().T
 
+# %% tags=["remove-cell"]
+best = max(p.layers, key=p.layers.get)
+glue("pre_best_layer", best, display=False)
+glue("pre_best", float(p.layers[best]), display=False)
+glue("pre_last", float(p.probe_accuracy), display=False)
+
 # %% [markdown]
+# The table above has the cross-validated accuracy of a probe in several layers: {glue:text}`pre_best:.3f` in layer {glue:text}`pre_best_layer`, and {glue:text}`pre_last:.3f` in the last one, whose features LoRA and headroom refer to. A layer that shows two points more than the last one is recommended in the report.
+#
 # ## What the answer is based on
 #
 # The calibration holds {glue:text}`pre_runs` finetuning runs on {glue:text}`pre_datasets` datasets; rows of the dataset at hand are left out, here: {glue:text}`pre_left`. Each step is judged on datasets
@@ -187,12 +233,15 @@ pd.DataFrame(
             "predictors": ", ".join(LABELS[c] for c in step.columns),
             "skill": f"{step.skill:.2f} ({step.low:.2f} to {step.high:.2f})",
             "cost": f"{step.cost:.0%}",
+            "here": step.use,
         }
         for step in facts.steps
     }
 ).T
 
 # %% [markdown]
+# The cost of a trial run contains its evaluations on the validation texts, so it is more than its share of the steps. A step without skill is not made; the answers that come from the frozen model alone are mostly those of the headroom, which needs no skill.
+#
 # ## How often it is right
 #
 # The same code decides for every recorded run except those on the coin toss, with its dataset left out ({func}`ntps_utils.evidence.advice.advise_left_out`), at the median of the recorded gains as threshold: there, always answering *yes* is right half
@@ -210,6 +259,14 @@ decided = {
         "trial run of at most 25%": 0.25,
     }.items()
 }
+gains = tested.cells["gain"].to_numpy()
+
+
+def lost(run, cost):
+    """Mean regret of decisions, in points."""
+    return 100 * float(regret(gains, run, cost, median).mean())
+
+
 pd.DataFrame(
     {
         label: {
@@ -218,8 +275,18 @@ pd.DataFrame(
             "open": (found["answer"] == "open").sum(),
             "right, of those decided": f"{found['right'].dropna().astype(float).mean():.0%}",
             "mean cost": f"{found['cost'].mean():.0%}",
+            "regret (points)": round(lost(found["run"], found["cost"]), 2),
         }
         for label, found in decided.items()
+    }
+    | {
+        label: {"yes": len(gains) if run else 0, "no": 0 if run else len(gains), "open": 0}
+        | {
+            "right, of those decided": f"{np.mean((gains >= median) == run):.0%}",
+            "mean cost": "0%",
+            "regret (points)": round(lost(np.full(len(gains), run), 0.0), 2),
+        }
+        for label, run in {"always yes": True, "always no": False}.items()
     }
 ).T
 
@@ -247,7 +314,59 @@ glue("pre_wrong", len(wrong), display=False)
 
 # %% [markdown]
 # Without a trial run the tool decides {glue:text}`pre_frozen_decided:.0%` of the cases. With a trial run of at most a quarter it decides {glue:text}`pre_trial_decided:.0%` and is right in
-# {glue:text}`pre_trial_right:.0%` of these; {glue:text}`pre_wrong` answers are wrong. {doc}`Chapter 9 <09_predicting_the_gain>` compares this with simpler rules, cost included: in the lab always running LoRA loses less than following the tool. So if a LoRA run takes minutes, make it; the tool is for runs that are expensive.
+# {glue:text}`pre_trial_right:.0%` of these; {glue:text}`pre_wrong` answers are wrong. *Regret* is what is lost against knowing all gains, cost included, with open cases decided by the expected gain. By this number always running LoRA does better here than following the verdicts, and {doc}`chapter 9 <09_predicting_the_gain>` shows that the headroom alone does too. So if a LoRA run takes minutes, make it; the verdicts are for runs that are
+# expensive.
+#
+# ## A real model
+#
+# Here the tool is asked about {glue:text}`case_model` and {glue:text}`case_texts` texts of the dataset *{glue:text}`case_dataset`*, with the calibration `real`, at a threshold of {glue:text}`case_threshold:.0f` points (recorded: `python -m book.tools.real_cases`):
+
+# %% tags=["remove-input"]
+cases = load_record("prescreened")["cases"]
+case = next(c for c in cases if c["dataset"] == "stackoverflow_topics")
+Markdown(words(case) + "".join(f"\n\n*Note: {note}*" for note in case["notes"]))
+
+# %% tags=["hide-input"]
+truth = {
+    (one.run.model, one.run.dataset): one.result
+    for one in recorded_runs()
+    if one.run.kind == "lora" and one.run.seed == 0
+}
+rows = []
+for one in cases:
+    result = truth[one["model"], one["dataset"]]
+    tuned = result.finetuning
+    rows.append(
+        {
+            "dataset": one["dataset"],
+            "probe": one["probe_accuracy"],
+            "bag of words": one["probe_accuracy"] + one["predictors"]["words"],
+            "best layer": max(one["layers"].values()),
+            "answer": one["verdict"],
+            "frozen head, test": tuned.frozen_accuracy,
+            "LoRA, test": tuned.lora_accuracy,
+            "gain (points)": 100 * tuned.gain,
+            "estimated LoRA (min)": one["lora_seconds"] / 60,
+        }
+    )
+real_cases = pd.DataFrame(rows).set_index("dataset")
+real_cases.round(3)
+
+# %% tags=["remove-cell"]
+for name, value in {
+    "model": case["model"],
+    "texts": case["n_texts"],
+    "dataset": case["dataset"],
+    "threshold": 100 * case["threshold"],
+    "gain": float(real_cases.loc[case["dataset"], "gain (points)"]),
+    "headroom": 100 * case["predictors"]["headroom"],
+    "minutes": case["seconds"] / 60,
+}.items():
+    glue(f"case_{name}", value, display=False)
+
+# %% [markdown]
+# The table has this case and the other recorded ones, with the truth beside it: the accuracy on test texts of a head on frozen features and of LoRA, from the {doc}`declared experiment </book/declared>`. The prescreening took {glue:text}`case_minutes:.0f` minutes. It leaves at most {glue:text}`case_headroom:.0f` points to gain, and recommends to run LoRA; the run gained
+# {glue:text}`case_gain:.1f` points. The calibration `real` has runs of much smaller models, so no verdict is given, and the recommendation is a rule, not a forecast.
 #
 # ## When not to trust it
 #
@@ -258,7 +377,7 @@ glue("pre_wrong", len(wrong), display=False)
 #
 # ## What a gain is worth to you
 #
-# The threshold decides what counts as *paying*. `threshold` gives it in accuracy; `worth` gives the accuracy that an hour of computing must bring, and the tool converts it with the duration of the LoRA run on this machine:
+# The threshold decides what counts as *paying*. Without one, a gain of one point does; with a few hundred texts the headroom is known no better than that, so that *no* is rare. In Python `threshold` is a share of the texts (0.03), in the shell `--threshold` is in points (3); `worth` gives the accuracy that an hour of computing must bring, and the tool converts it with the duration of the LoRA run on this machine:
 #
 # ```bash
 # ntps prescreen smollm2-135m-instruct reviews.csv --threshold 3            # at least three points
@@ -269,6 +388,8 @@ glue("pre_wrong", len(wrong), display=False)
 # The last command ranks two models in one table. `--resume FILE` keeps what is measured, so that an interrupted prescreening goes on where it was.
 #
 # ## Calibrate it on your own runs
+#
+# For one dataset this is not worth it: six LoRA runs would answer a question that one answers. `ntps datasets split FILE FOLDER` and `ntps benchmark --profile declared --models MODEL --datasets FOLDER` make that run, with the frozen head beside it. Calibrate if you decide about many datasets.
 #
 # For real models the shipped calibration `real` holds older runs of small models without recorded evaluations, until the runs of the {doc}`declared experiment </book/declared>` are finished: the answer is *open* unless little headroom is left.
 # Predictions for your models and your kind of texts come from runs of your own, made with the settings of the declared ones:
@@ -293,7 +414,7 @@ glue("pre_wrong", len(wrong), display=False)
 # from ntps_utils.models.loading import load_model
 #
 # train, test = (load_texts("data/new", split) for split in ("train", "test"))
-# result = finetune(load_model("path/to/model"), train, test, lora_settings(3e-4), keep_adapter=True)
+# result = finetune(load_model("path/to/model"), train, test, lora_settings(3e-4), keep_adapter=True)  # the pilots' rate
 # result.adapter.save_pretrained("adapter")
 # ```
 #
@@ -308,6 +429,7 @@ print(
 # %% [markdown]
 # ## Summary
 #
+# - First try what costs nothing: a bag of words, another layer. If the probe leaves enough to gain and a LoRA run takes minutes, make it.
 # - The tool says *yes* or *no* only from a step that has predicted the gains of other datasets, and otherwise *open*.
 # - A trial run sees what the frozen model does not show, if the loss begins to fall early enough.
 # - The case's own dataset never enters its calibration.
@@ -323,12 +445,12 @@ print(json.dumps({name: full[name] for name in kept}, indent=1))
 # **1.** The answer is *open*, and the interval is named a spread. What should you do?
 #
 # - (a) Skip LoRA
-# - (b) Read the headroom, and run a short trial if much is left
+# - (b) Read the headroom; if much is left, run LoRA if it takes minutes, and a trial run if it takes hours
 # - (c) Lower the threshold until the answer is yes
 #
 # :::{admonition} Answer
 # :class: dropdown
-# (b). A trial run measures your own case, at a small part of the cost. Not (a): nothing was found against LoRA. Not (c): the threshold says what a gain is worth to you, and does not depend on what is known.
+# (b). Either measures your own case. A trial run of a quarter of the steps costs about a third of the whole one, and can be wrong. Not (a): nothing was found against LoRA. Not (c): the threshold says what a gain is worth to you, and does not depend on what is known.
 # :::
 #
 # **2.** The probe is right on 98% of the texts, and the threshold is three points. What is the answer?

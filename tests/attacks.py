@@ -19,6 +19,8 @@ from pathlib import Path
 from ntps_utils._utils.files import write_json
 from tests.conftest import ROOT
 from tests.test_bad_input import CASES, refusals
+from tests.test_families import REFUSED, SUPPORTED, WITHOUT_LORA
+from tests.test_field import UNSUPPORTED
 
 TARGET = ROOT / "book" / "attacks.json"
 
@@ -33,6 +35,18 @@ def bad_input() -> dict[str, str]:
         "attack": "invalid input on the command line",
         "result": f"{len(CASES) + len(refusals())} cases, each with an error message that names what is invalid",
         "command": "pytest tests/test_bad_input.py",
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+    }
+
+
+def architectures() -> dict[str, str]:
+    """Return the row of the model folders; the tests check each."""
+    scored, refused = len(SUPPORTED) + len(WITHOUT_LORA), len(REFUSED) + len(UNSUPPORTED)
+    return {
+        "attack": "folders of models of many architectures",
+        "result": f"{scored + refused} kinds: {scored} scored, {len(SUPPORTED)} of them also finetuned, and {refused} "
+        "refused by name",
+        "command": "pytest tests/test_families.py tests/test_field.py",
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
     }
 
@@ -117,7 +131,7 @@ def reproduce() -> list[dict[str, str]]:
 def main() -> None:
     """Write ``book/attacks.json``."""
     old = json.loads(TARGET.read_text("utf-8")) if TARGET.is_file() else []
-    new = [bad_input(), *faults(), *fuzz(), *mutation(), *reproduce()]
+    new = [bad_input(), architectures(), *faults(), *fuzz(), *mutation(), *reproduce()]
     names = [row["attack"] for row in new]
     rows = new + [row for row in old if row["attack"] not in names]
     write_json(TARGET, rows)

@@ -7,6 +7,7 @@ import copy
 import pytest
 
 from book.tools import refresh, verdicts
+from ntps_utils.evidence.runs import recorded_runs
 from ntps_utils.evidence.statistics import Estimate
 from tests.conftest import ROOT
 
@@ -76,5 +77,25 @@ def test_the_readme_has_the_verdicts_of_the_executed_chapters():
     assert verdicts.readme(text, GLUED) == text
     other = verdicts.readme(text, changed("03_score_and_bounds", violations=3))
     assert "3 violations" in other
-    assert other.split(verdicts.BEGIN)[0] == text.split(verdicts.BEGIN)[0]
-    assert other.split(verdicts.END)[1] == text.split(verdicts.END)[1]
+    begin, end = verdicts.marks("verdicts")
+    assert other.split(begin)[0] == text.split(begin)[0]
+    assert other.split(end)[1] == text.split(end)[1]
+
+
+def test_the_advice_has_the_regrets_of_the_chapter_and_the_duration_of_a_recorded_run():
+    values = changed("09_predicting_the_gain", rule_room_regret=0.123, rule_never_regret=45.67)
+    text = verdicts.advice(values)
+    assert "headroom alone 0.1, " in text
+    assert text.endswith("never running LoRA 45.7.\n")
+    minutes = [
+        one.result.finetuning.lora_seconds / 60
+        for one in recorded_runs()
+        if one.run.model == "smollm2-135m-instruct" and one.result.finetuning is not None
+    ]
+    assert f"took {min(minutes):.0f} minutes on two cores" in text
+
+
+def test_the_legend_shows_the_verdicts_that_occur():
+    assert verdicts.tables(GLUED)["legend"].count("{bdg-") == len(
+        {verdict for one in verdicts.verdicts(GLUED) for verdict in (one.lab, one.real)}
+    )

@@ -510,7 +510,7 @@ def readme_with_verdicts(root: Path = ROOT) -> dict[Path, str]:
     """
     path = root / "README.md"
     text = path.read_text("utf-8") if path.is_file() else ""
-    if verdicts.BEGIN not in text:
+    if verdicts.marks(verdicts.PARTS[0])[0] not in text:
         return {}
     return {path: verdicts.readme(text, glued_values(root))}
 

@@ -3,17 +3,19 @@
 A deck is made from ``book/slides/session_N.md``, the executed chapters, and the plan in ``book/teaching.md``. The
 source is MyST Markdown. A line of three dashes ends a slide, and what follows a line ``Note:`` is for the speaker.
 ``<div class="fragment">`` appears on the next key. ``{glue:text}`01/worst:.0e``` inserts a number of chapter 1, and
-``{glue:text}`plan/after``` a cell of the table of sessions. On lines of their own stand:
+``{glue:text}`plan/after``` a cell of the table of sessions, see :func:`plan`. On lines of their own stand:
 
 ================================== ==========================================================
-``<!-- plan: word order -->``      the slides from here on belong to this row of the plan
+``<!-- plan: summary -->``         the slides from here on belong to this row of the plan
+``<!-- minutes: 10 -->``           the slide takes this part of its row; the others share the rest
 ``<!-- layout: side -->``          the text stands beside the figure; ``title``: a first slide
 ``{figure}`fig-ar-check```         a figure of a chapter; its caption goes to the notes
 ``{equation}`eq-ar-loss```         an equation of a chapter, with its number
 ``{quiz}`01 3```                   a question of a chapter's quiz; the answer is a fragment
 ``{exercise}`1.4```                an exercise; its solution goes to the notes
 ``{explorer}`03```                 the interactive figure of a chapter
-``{table}`The report```            the first table below a heading of ``book/teaching.md``
+``{table}`The report: points```    columns of the first table below a heading of ``book/teaching.md``, separated
+                                   by commas, or all
 ================================== ==========================================================
 """
 
@@ -44,7 +46,7 @@ REVEAL = ("dist/reset.css", "dist/reveal.css", "dist/reveal.js", "plugin/notes/n
 """The files of reveal.js that a deck needs."""
 
 BLOCK = re.compile(r"^\{(figure|equation|quiz|exercise|explorer|table)\}`([^`\n]+)`$", re.M)
-COMMENT = re.compile(r"^<!-- (plan|layout): (.+) -->$", re.M)
+COMMENT = re.compile(r"^<!-- (plan|minutes|layout): (.+) -->$", re.M)
 ROLE_WITH_TARGET = re.compile(r"\{\w+\}`([^`<]+?)(?: <[^`]*>)?`")
 
 
@@ -78,6 +80,8 @@ class Slide:
         "text", "side" or "title".
     body, notes : str
         What the audience and the speaker see.
+    minutes : int or None
+        Minutes that its source gives it; None if it shares what the others of its row leave.
     seconds : int
         Its share of the minutes of its row.
     """
@@ -86,6 +90,7 @@ class Slide:
     layout: str
     body: str
     notes: str
+    minutes: int | None = None
     seconds: int = 0
 
 
@@ -103,7 +108,8 @@ def plan(session: int, root: Path = ROOT) -> tuple[list[Row], dict[str, str]]:
     -------
     rows : list of Row
     cells : dict of str to str
-        What students read "before" and do "after" the session.
+        What students read "before" the session, use in "class" and do "after" it. If there is a session before it,
+        "homework" is what they do after that one; if there is one after it, "next" is what they read before that one.
 
     Raises
     ------
@@ -120,15 +126,20 @@ def plan(session: int, root: Path = ROOT) -> tuple[list[Row], dict[str, str]]:
     """
     text = (root / "book" / "teaching.md").read_text("utf-8")
     section = re.search(rf"^### Session {session}:.*?(?=^##|\Z)", text, re.M | re.S)
-    line = re.search(rf"^\| {session}\. .*$", text, re.M)
-    if section is None or line is None:
+    lines = re.findall(r"^\| (\d+)\. [^|]+ \| (.+) \| (.+) \| (.+) \|$", ROLE_WITH_TARGET.sub(r"\1", text), re.M)
+    sessions = {int(number): dict(zip(("before", "class", "after"), cells, strict=True)) for number, *cells in lines}
+    if section is None or session not in sessions:
         raise BookError(f"book/teaching.md has no session {session}.")
     rows, start = list[Row](), 0
     for minutes, what, how in re.findall(r"^\| (\d+) \| (.+?) \| (.+?) \|$", section[0], re.M):
         rows.append(Row(start, int(minutes), ROLE_WITH_TARGET.sub(r"\1", what), ROLE_WITH_TARGET.sub(r"\1", how)))
         start += int(minutes)
-    _, before, after = ROLE_WITH_TARGET.sub(r"\1", line[0]).strip("| ").split(" | ")
-    return rows, {"before": before, "after": after}
+    cells = sessions[session]
+    if session - 1 in sessions:
+        cells["homework"] = sessions[session - 1]["after"]
+    if session + 1 in sessions:
+        cells["next"] = sessions[session + 1]["before"]
+    return rows, cells
 
 
 def write(
@@ -243,13 +254,18 @@ class _Maker:
                 raise BookError(f"{options.get('plan')!r} is no row of the plan of session {session}: {listing}.")
             body, _, note = COMMENT.sub("", part).partition("\nNote:\n")
             html, more = self._blocks(body, values)
-            slides.append(Slide(row, options.get("layout", "text"), html, self._html(note, values) + more))
+            minutes = int(options["minutes"]) if "minutes" in options else None
+            slides.append(Slide(row, options.get("layout", "text"), html, self._html(note, values) + more, minutes))
         for row in rows:
             own_slides = [slide for slide in slides if slide.row is row]
             if not own_slides:
                 raise BookError(f"there is no slide for the row {row.what!r} of the plan.")
+            sharing = [slide for slide in own_slides if slide.minutes is None]
+            left = row.minutes - sum(slide.minutes or 0 for slide in own_slides)
+            if left < 0 or (left > 0) != bool(sharing):
+                raise BookError(f"the minutes of the slides do not add up to the {row.minutes} of {row.what!r}.")
             for slide in own_slides:
-                slide.seconds = 60 * row.minutes // len(own_slides)
+                slide.seconds = 60 * left // len(sharing) if slide.minutes is None else 60 * slide.minutes
         return slides
 
     def _html(self, source: str, values: Mapping[str, Any]) -> str:
@@ -318,12 +334,18 @@ class _Maker:
                     return f'<div class="explorer">{html}</div>', ""
         raise BookError(f"chapter {chapter} has no interactive figure.")
 
-    def _table(self, heading: str) -> tuple[str, str]:
+    def _table(self, name: str) -> tuple[str, str]:
+        heading, _, columns = name.partition(": ")
         text = (self.root / "book" / "teaching.md").read_text("utf-8")
         match = re.search(rf"^#+ {re.escape(heading)}$[^|]*?((?:^\|.*\n)+)", text, re.M)
         if match is None:
             raise BookError(f"book/teaching.md has no table below {heading!r}.")
-        return self._html(match[1], {}), ""
+        rows = [line.strip("| ").split(" | ") for line in match[1].splitlines()]
+        try:
+            kept = [rows[0].index(column) for column in columns.split(", ")] if columns else range(len(rows[0]))
+        except ValueError as error:
+            raise BookError(f"the table below {heading!r}: {error}.") from error
+        return self._html("\n".join(f"| {' | '.join(row[i] for i in kept)} |" for row in rows), {}), ""
 
     def _search(self, pattern: str, name: str, chapters: Sequence[str] = ("",)) -> tuple[str, re.Match[str]]:
         """Find something in the texts of the chapters whose names begin with one of ``chapters``."""

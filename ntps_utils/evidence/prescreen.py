@@ -49,7 +49,7 @@ DEFAULT_THRESHOLD = 0.01
 LABELS = {name: predictor.label for name, predictor in PREDICTORS.items()} | {
     f"trial_{kind}_{100 * share:g}": f"{label} in a trial run of {100 * share:g}%"
     for share in TRIALS
-    for kind, label in (("loss", "fall of the loss"), ("accuracy", "rise of the accuracy"))
+    for kind, label in (("loss", "largest fall of the loss"), ("accuracy", "largest rise of the accuracy"))
 }
 """Names of the predictors for tables and figures."""
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 from ntps_utils._utils.files import data_file
 from ntps_utils._utils.validation import check_choice
 
-Record = Literal["bench_cpu", "bench_models", "coverage", "datasets", "pilots", "power", "real_models"]
+Record = Literal["bench_cpu", "bench_models", "coverage", "datasets", "pilots", "power", "prescreened", "real_models"]
 
 
 def load_record(name: Record) -> dict[str, Any]:
@@ -19,13 +19,15 @@ def load_record(name: Record) -> dict[str, Any]:
 
     Parameters
     ----------
-    name : {"bench_cpu", "bench_models", "coverage", "datasets", "pilots", "power", "real_models"}
+    name : {"bench_cpu", "bench_models", "coverage", "datasets", "pilots", "power", "prescreened",
+        "real_models"}
         ``bench_cpu``: timings of models with random weights (``make bench``). ``bench_models``:
         timings of real models (``python -m book.tools.bench --model ...``). ``coverage``: how often
         intervals contain the true score (``python -m book.tools.coverage``). ``datasets``: sizes of the
         real datasets, and what a bag of words reaches (``python -m book.tools.datasets``). ``pilots``:
         finetuning runs that choose learning rates (``python -m book.tools.pilots``). ``power``: what the
-        declared experiment can see (``python -m book.tools.power``). ``real_models``: layers, words,
+        declared experiment can see (``python -m book.tools.power``). ``prescreened``: reports of ``ntps
+        prescreen`` on a real model (``python -m book.tools.real_cases``). ``real_models``: layers, words,
         scores and held-out losses of real models (``python -m book.tools.real_models``).
 
     Returns
