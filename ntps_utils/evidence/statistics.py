@@ -815,37 +815,6 @@ def predict_left_out(x: ArrayLike, y: ArrayLike, groups: Sequence[Any]) -> Array
     return np.asarray(cross_val_predict(template, x, np.asarray(y, dtype=float), groups=groups, cv=LeaveOneGroupOut()))
 
 
-def left_out_skill(
-    x: ArrayLike, y: ArrayLike, groups: Sequence[Any], *, n_resamples: int = 2000, seed: int = 0
-) -> Estimate:
-    """Estimate by what share predictors lower the error of gains on left-out groups, against their median.
-
-    Parameters
-    ----------
-    x, y, groups
-        See :func:`predict_left_out`.
-    n_resamples : int
-        Number of bootstrap resamples of groups.
-    seed : int
-        Random seed for them.
-
-    Returns
-    -------
-    Estimate
-        ``1 - error / baseline error`` of mean absolute errors; the baseline predicts the median of the other groups.
-
-    Examples
-    --------
-    >>> left_out_skill(np.arange(12.0)[:, None], np.arange(12.0), np.repeat(range(6), 2)).low > 0.5
-    True
-    """
-    y = np.asarray(y, dtype=float)
-    errors, baseline_errors = (
-        np.abs(predicted - y) for predicted in (predict_left_out(x, y, groups), left_out_medians(y, groups))
-    )
-    return cluster_skill(errors, baseline_errors, groups, n_resamples=n_resamples, seed=seed)
-
-
 def left_out_medians(y: ArrayLike, groups: Sequence[Any]) -> Array:
     """Predict the gains of every group by the median of the other groups.
 

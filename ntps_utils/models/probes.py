@@ -56,17 +56,14 @@ def warn_of_shared_texts(train: Sequence[str], test: Sequence[str] | None = None
     """
     if test is None:
         n_shared, n = len(train) - len(set(train)), len(train)
-        problem = "repeat others"
+        problem, judged = "texts repeat others", "accuracy of cross-validation"
     else:
         training_texts = set(train)
         n_shared, n = sum(text in training_texts for text in test), len(test)
-        problem = "are training texts too"
+        problem, judged = "test texts are training texts too", "test accuracy"
     observed = n_shared / max(n, 1)
     if observed > share:
-        message = (
-            f"{observed:.0%} of the test texts {problem}; the test accuracy may reflect memorization. "
-            "Remove duplicates."
-        )
+        message = f"{observed:.0%} of the {problem}; the {judged} may reflect memorization. Remove duplicates."
         warnings.warn(with_reference("shared-texts", message), ProbeWarning, stacklevel=2)
 
 
