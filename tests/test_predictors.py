@@ -12,6 +12,8 @@ import typer
 from typer.testing import CliRunner
 
 from book.tools import predictors as tool
+from ntps_utils.evidence import calibration
+from ntps_utils.evidence.calibration import load_calibration
 from ntps_utils.evidence.experiment import ExperimentConfig, run_experiment
 from ntps_utils.evidence.predictors import PREDICTORS, Case
 from ntps_utils.models.datasets import TextDataset, as_dataset, load_texts
@@ -181,6 +183,38 @@ def test_the_tool_records_each_case_once_and_continues(lab_data, tmp_path, monke
     assert [row["dataset"] for row in rows] == ["one", "two"]
     assert rows[0]["predictors"] == rows[1]["predictors"]
     assert rows[0]["predictors"].keys() == rows[0]["seconds"].keys() == PREDICTORS.keys()
+
+
+@pytest.mark.slow
+def test_the_predictors_of_the_lab_join_its_calibration(tmp_path, monkeypatch):
+    command_line, out = typer.Typer(), tmp_path / "out.jsonl"
+    command_line.command()(tool.main)
+    monkeypatch.setattr(tool, "TASKS", ("tense",))
+    outcome = CliRunner().invoke(command_line, ["--out", str(out), "--device", "cpu", "--limit", "1"])
+    assert outcome.exit_code == 0, outcome.output
+    (row,) = map(json.loads, out.read_text().splitlines())
+    recorded = load_calibration("lab").cells.set_index(["model", "dataset"]).loc[(row["model"], row["dataset"])]
+    assert recorded["texts"] == row["texts"]
+    for name in ("headroom", "ntps", "h_score", "knn"):
+        assert recorded[name] == pytest.approx(row["predictors"][name], abs=0.02)
+
+
+def test_predictors_that_are_not_known_for_every_run_are_left_out(tmp_path, monkeypatch):
+    cells = load_calibration("lab").cells
+    rows = [
+        {"model": m, "dataset": d, "predictors": {"words": 0.1, "headroom": 9.0}}
+        for m, d in zip(cells["model"], cells["dataset"], strict=True)
+    ]
+    file = tmp_path / "lab_predictors.jsonl"
+    real = calibration.data_file
+    monkeypatch.setattr(calibration, "data_file", lambda name: file if "predictors" in name else real(name))
+    file.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    found = load_calibration("lab").cells
+    assert found["words"].eq(0.1).all()
+    assert found["headroom"].equals(cells["headroom"])
+    assert found.columns.is_unique
+    file.write_text("".join(f"{json.dumps(row)}\n" for row in rows[:-1]))
+    assert "words" not in load_calibration("lab").cells
 
 
 def test_progress_counts_all_texts(model):

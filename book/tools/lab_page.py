@@ -45,8 +45,10 @@ def tasks() -> str:
         best, text, label = drawn.bayes_accuracy, drawn.texts[0], task.label_names[int(drawn.labels[0])]
         short = text if len(text) <= 70 else f"{text[:70].rsplit(' ', 1)[0]} ..."
         reached = _reached(cells.loc[f"lab/{name}"], best, float(learned[name]))
-        rows.append((name, task.asks, f"{short} → *{label}*".replace("|", PIPE), f"{best:.2f}", reached))
-    return table(("task", "question", "example and its answer", "best possible accuracy", "what reaches it"), rows)
+        example = f"{short} → *{label}*".replace("|", PIPE)
+        rows.append((name, task.kind, task.asks, example, f"{best:.2f}", reached))
+    columns = ("task", "kind", "question", "example and its answer", "best possible accuracy", "what reaches it")
+    return table(columns, rows)
 
 
 def _reached(cell: pd.Series, best: float, full: float) -> str:
@@ -68,6 +70,6 @@ def models() -> str:
     for name, run in lab.manifest().items():
         checkpoints = run["checkpoints"]
         last = max(checkpoints, key=int)
-        loss = f"{checkpoints[last]['validation_loss']:.2f}"
+        loss = f"{checkpoints[last]['validation_loss']:.3f}"
         rows.append((f"lab/{name}", f"{run['n_parameters']:,}", f"{int(last):,}", loss))
     return table(("model", "parameters", "pretraining steps", "loss, nats per token"), rows)

@@ -1,6 +1,7 @@
-"""Compute the predictors of the gain for the models and datasets of the declared experiment.
+"""Compute the predictors of the gain for the models and datasets of the declared experiment, or of the lab.
 
     python -m book.tools.predictors --data FOLDER
+    python -m book.tools.predictors
 
 Each finished case is recorded at once, in the declared order; a case that is recorded is not repeated.
 """
@@ -12,43 +13,58 @@ import time
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import typer
 
+from ntps_utils import lab
 from ntps_utils._utils.files import write_text
 from ntps_utils._utils.provenance import provenance
 from ntps_utils.evidence.benchmark import made_by
 from ntps_utils.evidence.declared import FINETUNED_MODELS, MAX_LENGTH, N_TRAIN, PILOTS, run_order
-from ntps_utils.evidence.experiment import n_cores
+from ntps_utils.evidence.experiment import limited_threads
 from ntps_utils.evidence.predictors import PREDICTORS, Case
 from ntps_utils.evidence.runs import load_declared_model
+from ntps_utils.lab.tasks import TASKS
 from ntps_utils.models.datasets import load_texts
+from ntps_utils.models.loading import load_model
 
-OUT = Path("ntps_utils/data/recorded/predictors.jsonl")
+RECORDED = Path("ntps_utils/data/recorded")
 
 
 def main(
-    data: Annotated[Path, typer.Option(help="Folder with a folder for each dataset.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Folder with a folder for each dataset.", show_default="the tasks of the lab")
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Largest number of cases.")] = 1000,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "auto",
-    out: Annotated[Path, typer.Option(help="File of JSON lines to extend.")] = OUT,
+    out: Annotated[
+        Path | None, typer.Option(help="File of JSON lines to extend.", show_default="the recorded one")
+    ] = None,
 ) -> None:
     """Compute what is missing."""
-    torch.set_num_threads(n_cores())
+    out = out or RECORDED / ("lab_predictors.jsonl" if data is None else "predictors.jsonl")
     lines = out.read_text("utf-8").splitlines() if out.is_file() else []
     done = {(row["model"], row["dataset"]) for row in map(json.loads, lines)}
-    cases = [(model, dataset) for dataset in (*PILOTS, *run_order()) for model in FINETUNED_MODELS]
-    models = {name: load_declared_model(name, device=device) for name in FINETUNED_MODELS}
+    if data is None:
+        names = [f"lab/{size}" for size in lab.MODELS]
+        cases = [(model, f"lab/{task}") for task in TASKS for model in names]
+        models = {name: load_model(name, device=device, dtype="float32") for name in names}
+    else:
+        cases = [(model, dataset) for dataset in (*PILOTS, *run_order()) for model in FINETUNED_MODELS]
+        models = {name: load_declared_model(name, device=device) for name in FINETUNED_MODELS}
     for name, dataset in [case for case in cases if case not in done][:limit]:
         typer.echo(f"{name} on {dataset}", err=True)
         model = models[name]
-        texts = load_texts(str(data / dataset), "train").head(N_TRAIN)
-        max_length = min(MAX_LENGTH, model.max_length or MAX_LENGTH)
+        if data is None:
+            texts, max_length = load_texts(dataset, "train"), None
+        else:
+            texts = load_texts(str(data / dataset), "train").head(N_TRAIN)
+            max_length = min(MAX_LENGTH, model.max_length or MAX_LENGTH)
         case, values, seconds = Case(model, texts, max_length=max_length), {}, {}
-        for predictor, entry in PREDICTORS.items():
-            started = time.perf_counter()
-            values[predictor] = entry.function(case)
-            seconds[predictor] = time.perf_counter() - started  # what others have computed costs nothing
+        with limited_threads(model.model.num_parameters()):
+            for predictor, entry in PREDICTORS.items():
+                started = time.perf_counter()
+                values[predictor] = entry.function(case)
+                seconds[predictor] = time.perf_counter() - started  # what others have computed costs nothing
         row: dict[str, Any] = {
             "model": name,
             "dataset": dataset,

@@ -23,7 +23,7 @@ GLOSSARY, NOTATION, REFERENCE = "book/glossary", "book/notation", "book/api"
 WITHOUT_TERMS = {GLOSSARY, "book/install", "book/built", "book/broken", "book/bibliography"}
 """Pages that use the words of the glossary in other senses as well."""
 
-OTHER_SENSES = "cells?|gains|(?<=to )gain"
+OTHER_SENSES = "cells?|gains|(?<=to )gain|setting the"
 """Mentions that are not linked: most cells are those of a notebook, and the others are verbs."""
 
 UNLINKED = (

@@ -272,7 +272,10 @@ def _load(name: str) -> Calibration:
         return Calibration(name, _normalized(_declared_cells(), name), lora, MAX_LENGTH)
     if name in SHIPPED:
         file = data_file(f"recorded/{name}_cells.json")
-        return Calibration(name, _normalized(load_recorded(name), name), *_settings_of(file))
+        cells = load_recorded(name)
+        if name == "lab":
+            cells = _with_predictors(cells, "lab_predictors")
+        return Calibration(name, _normalized(cells, name), *_settings_of(file))
     path = Path(name)
     if not path.is_file():
         raise ValueError(
@@ -287,14 +290,19 @@ def _declared_cells() -> pd.DataFrame:
     runs = recorded_runs()
     datasets = finished_datasets(runs)[:N_ANALYZED]
     used = (one for one in runs if one.run.kind == "lora" and one.run.seed == 0 and one.run.dataset in datasets)
-    cells = cell_table(one.result for one in used)
-    lines = data_file("recorded/predictors.jsonl").read_text("utf-8").splitlines()
-    rows = [{"model": row["model"], "dataset": row["dataset"], **row["predictors"]} for row in map(json.loads, lines)]
-    if rows:
-        more = pd.DataFrame(rows)
-        keep = [c for c in more if c not in cells and c not in _RENAMED.values()]
-        cells = cells.merge(more[["model", "dataset", *keep]], on=["model", "dataset"], how="left")
+    cells = _with_predictors(cell_table(one.result for one in used), "predictors")
     return cells.assign(group=[CLUSTERS.get(dataset, dataset) for dataset in cells["dataset"]])
+
+
+def _with_predictors(cells: pd.DataFrame, name: str) -> pd.DataFrame:
+    """A table of runs with the predictors that were computed apart, as far as they are known for every run."""
+    lines = data_file(f"recorded/{name}.jsonl").read_text("utf-8").splitlines()
+    rows = [{"model": row["model"], "dataset": row["dataset"], **row["predictors"]} for row in map(json.loads, lines)]
+    if not rows:
+        return cells
+    more = pd.DataFrame(rows)
+    keep = [c for c in more if c not in cells and c not in _RENAMED.values() and c not in ("model", "dataset")]
+    return cells.merge(more[["model", "dataset", *keep]], on=["model", "dataset"], how="left").dropna(axis=1)
 
 
 def _normalized(cells: pd.DataFrame, name: str) -> pd.DataFrame:
@@ -306,7 +314,7 @@ def _normalized(cells: pd.DataFrame, name: str) -> pd.DataFrame:
             "`ntps benchmark --record`."
         )
     more = pd.DataFrame([_recorded_trials(row) for row in cells.to_dict("records")], index=cells.index).dropna(axis=1)
-    if "ntps_random" in cells:
+    if "ntps_random" in cells and "net_ntps" not in cells:
         more["net_ntps"] = cells["ntps"] - cells["ntps_random"]
     if "group" not in cells:
         more["group"] = cells["dataset"]
