@@ -18,17 +18,17 @@
 # :class: tip
 # - write next-token prediction in feature space as a linear problem, and solve it in closed form;
 # - explain why the solution is a *nested* family of subspaces, one for every width $k$;
-# - say which part of next-token prediction depends on word order, and prove it;
+# - say which part of next-token prediction depends on the order of the feature vectors, and prove it;
 # - check a closed form against least squares and against gradient descent.
 #
 # It takes linear algebra only, and runs in half a minute on two cores.
 # :::
 #
-# **The paper says** {cite}`cheng2025ntps` that pretraining on next-token prediction favors a particular subspace of
-# feature space, and that this subspace can be computed from second moments alone.
+# **The paper says** {cite}`cheng2025ntps` that linear next-token prediction from given features has a best subspace of
+# every width, and that this subspace can be computed from second moments alone.
 # **The code does** just that in {mod}`ntps_utils.theory.linear` and {mod}`ntps_utils.theory.score`.
-# **We find** that the claim holds exactly in every random problem that we try, and that the symmetric part of the moment that links past and next token
-# does not depend on the order of the feature vectors.
+# **We find** that the closed form is exact in every random problem that we try, and that the symmetric part of the moment that links past and next token
+# does not depend on the order of the feature vectors. This chapter does not test what pretraining does to the features.
 
 # %% tags=["parameters"]
 profile = "default"
@@ -147,21 +147,21 @@ direction = by_hand.V[:, 0] / by_hand.V[0, 0]
 # condition reads $Z^\top Z = I$, and
 #
 # $$
-# \ell(V) = \tr G' - \tr\big(Z^\top M Z\big), \qquad M = A_0^{-1/2} A_1 A_1^\top A_0^{-1/2} .
+# \ell(V) = \tr G' - \tr\big(Z^\top \Gamma Z\big), \qquad \Gamma = A_0^{-1/2} A_1 A_1^\top A_0^{-1/2} .
 # $$
 #
-# **Step 4: a trace is largest on leading eigenvectors** (Ky Fan). Let $M = \sum_i \gamma_i w_i w_i^\top$ with
+# **Step 4: a trace is largest on leading eigenvectors** (Ky Fan). Let $\Gamma = \sum_i \gamma_i w_i w_i^\top$ with
 # $\gamma_1 \ge \gamma_2 \ge \dots \ge 0$ and orthonormal $w_i$. Then
 #
 # $$
-# \tr(Z^\top M Z) = \sum_i \gamma_i \, c_i, \qquad c_i = \| Z^\top w_i \|^2 .
+# \tr(Z^\top \Gamma Z) = \sum_i \gamma_i \, c_i, \qquad c_i = \| Z^\top w_i \|^2 .
 # $$
 #
 # The weights obey $0 \le c_i \le 1$, because $Z Z^\top$ is an orthogonal projector, and $\sum_i c_i = \tr(Z^\top Z) = k$.
 # A weighted sum with weights of at most one that add up to $k$ is largest when the $k$ largest $\gamma_i$ get weight one
 # and all others weight zero. So $Z = (w_1, \dots, w_k)$.
 #
-# **Step 5: back to feature space.** $V = A_0^{-1/2} (w_1, \dots, w_k)$. Multiply $M w = \gamma w$ by $A_0^{1/2}$ from the
+# **Step 5: back to feature space.** $V = A_0^{-1/2} (w_1, \dots, w_k)$. Multiply $\Gamma w = \gamma w$ by $A_0^{1/2}$ from the
 # left to see what its columns are:
 #
 # $$
@@ -177,12 +177,12 @@ direction = by_hand.V[:, 0] / by_hand.V[0, 0]
 # :::
 #
 # **In practice** the $w_i$ are the left singular vectors of $A_0^{-1/2} A_1$ and $\gamma_i$ its squared singular values.
-# Taking the singular value decomposition of that matrix, instead of eigenvectors of the product $M$, avoids squaring its
+# Taking the singular value decomposition of that matrix, instead of eigenvectors of the product $\Gamma$, avoids squaring its
 # condition number.
 #
 # **If $A_0$ is singular**, some combination of features is zero on every prefix. Such a direction predicts nothing and is
 # not determined by the data. Solve on the range of $A_0$: use the pseudo-inverse of $A_0^{1/2}$ in its place, and report the
-# effective rank. That is what {func}`ntps_utils.theory.linear.whiten` does, with a relative cut-off, in coordinates scaled to unit
+# numerical rank, the number of directions that are kept. That is what {func}`ntps_utils.theory.linear.whiten` does, with a relative cut-off, in coordinates scaled to unit
 # diagonal.
 #
 # ## Does it hold?
@@ -190,7 +190,8 @@ direction = by_hand.V[:, 0] / by_hand.V[0, 0]
 # We draw random problems: 2 to 16 features, from half as many texts as features to ten times as many, full-rank or not,
 # well-conditioned or badly. For each we pick a width, compute the loss from moments by the result
 # above, and *measure* it by least squares on the tokens through the same directions. Then we let random encoders of the same
-# width, and encoders a thousandth away, try to do better.
+# width, and encoders a thousandth away, try to do better. The table shows the smallest, the median and the largest value of each column: `rank` and
+# `condition` are the rank and the condition number of $A_0$, `k` is the width, and `closed` and `measured` are the two losses, as shares of the loss of predicting zero.
 
 # %%
 problems = [random_problem(seed + i) for i in range(n_problems)]
@@ -221,7 +222,7 @@ _ = closed_form_figure(checks, COLORS["autoregressive"])
 # In the left panel all points lie on the diagonal, so the loss by the theorem is the loss by least squares on the tokens. In the right panel no encoder has a smaller loss than that of the theorem. Encoders nearby
 # lose little, because the loss is flat at its minimum; random ones lose more. The two moments $A_0$ and $A_1$ are therefore enough to find the best encoder, without going through the tokens again.
 #
-# ## Gradient descent finds the same subspace
+# ## Gradient descent reaches the same loss
 #
 # Language models are trained by gradient descent, not by eigenvectors. Does gradient descent find the same loss? The loss
 # {eq}`eq-ar-loss` is not convex in $(V, W)$ together, yet all its local minima are global {cite}`baldi1989`. We run gradient descent with
@@ -251,7 +252,7 @@ glue("final_gap", float(final_gap), display=False)
 # At every width the loss falls to that of the closed form. After {glue:text}`n_steps` steps the largest gap among the four widths is {glue:text}`final_gap:.0e` of the loss of predicting
 # zero, which is rounding. What the theorem says about the best encoder is therefore also true of a linear model that was trained by gradient descent.
 #
-# ## What word order contributes
+# ## What the order of the feature vectors contributes
 #
 # One half of $A_1$ does not depend on the order of the tokens. To see this, add the next token to the prefix sum:
 #
@@ -298,7 +299,7 @@ matrices = {
     "shuffled": shuffled(circle, seed).moments().A1,
 }
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Four heat maps: the symmetric part of A1 is the same for ordered and shuffled texts, the antisymmetric part is strong for ordered texts and vanishes for shuffled ones."}, "figure": {"caption": "Of the two parts of A1, only the antisymmetric one shows word order. Texts walk round a circle of twelve tokens (left two), then the same texts with their tokens shuffled (right two). One color scale for all four.", "name": "fig-ar-order"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Four heat maps: the symmetric part of A1 is the same for ordered and shuffled texts, the antisymmetric part is strong for ordered texts and vanishes for shuffled ones."}, "figure": {"caption": "Of the two parts of A1, only the antisymmetric one shows the order of the feature vectors. Texts walk round a circle of twelve tokens (left two), then the same texts with their tokens shuffled (right two). One color scale for all four.", "name": "fig-ar-order"}}
 figure, axes = panels(4, height=2.4)
 limit = max(np.abs(A1 + A1.T).max() / 2 for A1 in matrices.values())
 for i, (name, A1) in enumerate(matrices.items()):
@@ -310,7 +311,7 @@ for i, (name, A1) in enumerate(matrices.items()):
         )
         axes[2 * i + j].set_title(f"{name}:\n{part}", fontsize=10)
         axes[2 * i + j].set(xticks=[], yticks=[])
-_ = figure.colorbar(image, ax=axes, shrink=0.8, label="entry of $A_1$")
+_ = figure.colorbar(image, ax=axes, shrink=0.8, label="entry")
 
 # %% tags=["remove-cell"]
 glue("order_blind", float(order_blind), display=False)
@@ -373,15 +374,15 @@ glue("words_symmetric_high", float(words["symmetric"].max()), display=False)
 # (b). The encoder acts on the prefix sum $p_t$, one vector of $d$ numbers, and keeps $k$ combinations of it. (a) is wrong because the tokens are added up before the encoder is applied. (c) is the length of the prefix sum itself, which is kept only if $k = d$.
 # :::
 #
-# **2.** The best encoder of width 3 is known. What is the best one of width 2?
+# **2.** The best encoder of width 3 is known, and its columns are the generalized eigenvectors in order. What is the best one of width 2?
 #
 # - (a) A subspace that has to be computed anew
-# - (b) Any two of the three directions
-# - (c) The first two directions of the best one of width 3
+# - (b) The span of any two of the three columns
+# - (c) The span of the first two columns
 #
 # :::{admonition} Answer
 # :class: dropdown
-# (c). The encoders of all widths are nested. (a) is wrong because the eigenvalue problem {eq}`eq-ar-eig` does not depend on the width. (b) is wrong because the directions have different eigenvalues, and the best pair has the two largest.
+# (c). The encoders of all widths are nested. (a) is wrong because the eigenvalue problem {eq}`eq-ar-eig` does not depend on the width. (b) is wrong because the columns have different eigenvalues, and the best pair has the two largest. (In another basis of the same span the first two columns are in general not the best pair, so the order of the columns must be known.)
 # :::
 #
 # **3.** The words of every text are shuffled before a language model reads them. What happens to the symmetric part of $A_1$?
@@ -409,10 +410,10 @@ from ntps_utils.exercises import check
 # *Difficulty 2 of 5, importance 4 of 5, about 10 minutes.*
 #
 # What does the closed form say for $k = d$, when $A_0$ is invertible? Show that the loss is then
-# $\tr G' - \tr(A_1^\top A_0^{-1} A_1)$, and that it is zero if each next token is a fixed linear function of the prefix sum. Write a function of $A_0$, $A_1$ and $G'$ that returns this loss.
+# $\tr G' - \tr(A_1^\top A_0^{-1} A_1)$, and that it is zero if each next token is a fixed linear function of the prefix sum. Write a function of $A_0$, $A_1$ and $G'$ (`G_next`) that returns this loss.
 #
 # ```python
-# def full_loss(A0, A1, G):
+# def full_loss(A0, A1, G_next):
 #     ...
 #
 # check("1.1", full_loss)
@@ -427,10 +428,10 @@ from ntps_utils.exercises import check
 # ```{solution} ex-1-1
 # :class: dropdown
 # For $k=d$ take $V = A_0^{-1/2}$ in {eq}`eq-ar-profile`: the trace becomes $\tr(A_0^{-1/2} A_1 A_1^\top A_0^{-1/2}) = \tr(A_1^\top
-# A_0^{-1} A_1)$. If $x_{t+1} = B^\top p_t$ then $A_1 = A_0 B$ and $G' = B^\top A_0 B$, so the trace is
-# $\tr(B^\top A_0 A_0^{-1} A_0 B) = \tr G'$.
+# A_0^{-1} A_1)$. If $x_{t+1} = W^\top p_t$ then $A_1 = A_0 W$ and $G' = W^\top A_0 W$, so the trace is
+# $\tr(W^\top A_0 A_0^{-1} A_0 W) = \tr G'$.
 #
-# So the loss is $\tr G' - \tr(A_1^\top A_0^{-1} A_1)$, and 0 in this case. In code: `np.trace(G) - np.trace(A1.T @ np.linalg.solve(A0, A1))`.
+# So the loss is $\tr G' - \tr(A_1^\top A_0^{-1} A_1)$, and 0 in this case. In code: `np.trace(G_next) - np.trace(A1.T @ np.linalg.solve(A0, A1))`.
 # ```
 #
 # ````{exercise} Units matter
@@ -439,11 +440,11 @@ from ntps_utils.exercises import check
 # *Difficulty 3 of 5, importance 4 of 5, about 20 minutes.*
 #
 # Rescale the features, $x \to D x$ with $D$ diagonal and invertible. Show that $A_0 \to D A_0 D$ and $A_1 A_1^\top \to D A_1 D^2
-# A_1^\top D$. Is the new subspace $V$ the old one expressed in new coordinates, $D^{-1} V$? What would have to be changed in
-# the loss {eq}`eq-ar-loss` to make it so? Write a function that returns the directions of the changed loss as columns of a matrix, the leading one first.
+# A_1^\top D$. Is the new subspace $V$ the old one expressed in new coordinates, $D^{-1} V$? Now measure the error in the metric of the predicted tokens: put
+# $\|G'^{-1/2}(x_{t+1} - W^\top V^\top p_t)\|^2$ in place of the square in {eq}`eq-ar-loss`. Is it so then? Write a function that returns the directions of this loss as columns of a matrix, the leading one first; `G_next` is $G'$.
 #
 # ```python
-# def directions(A0, A1, G):
+# def directions(A0, A1, G_next):
 #     ...
 #
 # check("1.2", directions)
@@ -452,19 +453,19 @@ from ntps_utils.exercises import check
 #
 # :::{admonition} Hint
 # :class: dropdown
-# Such a loss must measure the error in units that change with the features, that is, in the metric of the tokens. Which matrix takes the place of $A_1 A_1^\top$?
+# The new loss is the old one with $G'^{-1/2} x_{t+1}$ in place of $x_{t+1}$. Which matrix takes the place of $A_1 A_1^\top$?
 # :::
 #
 # ```{solution} ex-1-2
 # :class: dropdown
 # Both moments have a factor $x$ on each side, which gives the formulas. Put $v' = D^{-1} v$ into the new eigenproblem and multiply
-# by $D^{-1}$ from the left: $A_1 D^2 A_1^\top v = \gamma A_0 v$. This is the old problem {eq}`eq-ar-eig` only if $D^2$ is a multiple of
-# the identity. The reason is that the loss measures the *error* in feature units: features with large units count more. Measuring it in
-# the metric of the tokens, $\|G^{-1/2}(x_{t+1} - W^\top V^\top p_t)\|^2$, leads to $(A_1 G^{-1} A_1^\top, A_0)$; with $G'$ in place of $G$ this is a canonical
-# correlation analysis of past and next token. Then $A_1 G^{-1} A_1^\top \to D A_1 G^{-1} A_1^\top D$, and the subspace moves along with the coordinates.
+# by $D^{-1}$ from the left: $A_1 D^2 A_1^\top v = \gamma A_0 v$. Only if $D^2$ is a multiple of the identity is this the old problem {eq}`eq-ar-eig` for all moments.
+# So in general the answer to the first question is no. The reason is that the loss measures the *error* in feature units: features with large units count more.
+# In the metric of the predicted tokens, $A_1 G'^{-1} A_1^\top$ takes the place of $A_1 A_1^\top$: this is a canonical correlation analysis of past and next token. Since
+# $G' \to D G' D$, $A_1 G'^{-1} A_1^\top \to D A_1 G'^{-1} A_1^\top D$, and the subspace moves along with the coordinates. (So it does in every metric that changes in the same way, such as that of $G$ or of $A_0$.)
 # Chapter 3 comes back to this.
 #
-# So the answer to the first question is no, and the changed loss has the directions `scipy.linalg.eigh(A1 @ np.linalg.solve(G, A1.T), A0)[1][:, ::-1]`.
+# The directions of the new loss are `scipy.linalg.eigh(A1 @ np.linalg.solve(G_next, A1.T), A0)[1][:, ::-1]`.
 # ```
 #
 # ````{exercise} A bag-of-tokens predictor

@@ -18,7 +18,7 @@
 # :class: tip
 # - solve a perception task on mean tokens in closed form, for every width at once;
 # - say what whitening does, and why it makes the loss of a subspace an *angle*;
-# - read $\tr B$, the ceiling of every linear probe, and know when it is too optimistic;
+# - read $\tr B$, the ceiling of linear probes, and know when it is too optimistic;
 # - decide whether to center.
 #
 # It needs linear algebra only. The steps of chapter 1 are repeated here in short, so that this chapter can be read alone.
@@ -82,7 +82,7 @@ warnings.simplefilter(
 #
 # expanding the square gives $L(U,W) = \tr Y - 2\tr(W^\top U^\top C) + \tr(W^\top U^\top S\, U W)$.
 #
-# **Step 2: the best decoder.** Setting the gradient in $W$ to zero, $W = (U^\top S U)^{-1} U^\top C$, and
+# **Step 2: the best decoder.** The gradient in $W$ vanishes at $W = (U^\top S U)^{-1} U^\top C$, and
 #
 # $$
 # L(U) = \tr Y - \tr\Big[ (U^\top S U)^{-1}\, U^\top C C^\top U \Big] .
@@ -114,8 +114,8 @@ warnings.simplefilter(
 # L^* = \tr Y - \tr B , \qquad \tr B = \beta_1 + \dots + \beta_r .
 # $$
 #
-# **$\tr B$ is the ceiling**: no linear probe on these features removes more of the loss. On centered features and one-hot targets it is
-# known as the H-score {cite}`bao2019hscore`, up to the scaling of the classes.
+# **$\tr B$ is the ceiling**: no linear probe without an intercept removes more of this loss from these features. For probes with an intercept the same holds with
+# centered moments (below). On centered features and one-hot targets $\tr B$ is known as the H-score {cite}`bao2019hscore`, up to the scaling of the classes.
 # :::
 #
 # **In practice** no $d \times d$ eigenproblem in $B$ is needed. Whiten $S$ once, and take the singular value decomposition of the thin
@@ -123,8 +123,8 @@ warnings.simplefilter(
 #
 # ## What whitening does
 #
-# Features differ in scale and are correlated. In the plane below two classes differ along a direction that hardly varies, and
-# share one that varies a lot. White coordinates $z = S^{-1/2} \xbar$ make all directions equal. A direction $u$ is a weight vector and not a point: it becomes $\tilde u = S^{1/2} u$, so that $\tilde u^\top z = u^\top \xbar$ stays the same. Then every unit vector has the same
+# Features differ in scale and are correlated. In the plane below one direction $u$, whose output varies little, separates the two classes well. The class means differ along
+# another direction, which varies more and separates them worse. White coordinates $z = S^{-1/2} \xbar$ make all directions equal. A direction $u$ is a weight vector and not a point: it becomes $\tilde u = S^{1/2} u$, so that $\tilde u^\top z = u^\top \xbar$ stays the same. Then every unit vector has the same
 # variance, and how much of the labels a direction explains depends on its *angle* to $\tilde u$ alone. Chapter 3
 # measures the overlap of two subspaces in both kinds of coordinates, and gets two different answers.
 
@@ -142,31 +142,48 @@ toy = Problem(
 toy_solved = subspaces(toy.moments(), center=True)
 values, vectors = np.linalg.eigh(np.cov(cloud.T, bias=True))
 root = (vectors * values**0.5) @ vectors.T  # S^(1/2)
+u = toy_solved.U[:, 0]
 views = {
-    "feature space": (cloud, toy_solved.U[:, 0]),
-    "white coordinates": (cloud @ np.linalg.inv(root), root @ toy_solved.U[:, 0]),
+    "feature space": (cloud, u, "$u$"),
+    "white coordinates": (
+        cloud @ np.linalg.inv(root),
+        root @ u,
+        r"$\tilde{u}$",
+    ),
 }
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Two scatter plots of two classes. In feature space the cloud is stretched and the perception direction points to a thin side; in white coordinates the cloud is round and the direction points from one class to the other."}, "figure": {"caption": "Whitening turns explained variance into an angle. The same 500 points, colored by class, with the perception direction u. Left: features as they are. Right: after whitening, where u points straight from one class to the other.", "name": "fig-whitening"}}
+
+def squared_cosine(a, b):
+    return float((a @ b) ** 2 / ((a @ a) * (b @ b)))
+
+
+gap = cloud[labels == 1].mean(axis=0) - cloud[labels == 0].mean(axis=0)  # m_1 - m_0
+cosines = {
+    "feature space": squared_cosine(gap, u),
+    "white coordinates": squared_cosine(root @ gap, root @ u),
+}
+gap_share = float(toy_solved.with_subspace(gap[:, None]).ntps_task[0])
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Two scatter plots of two classes. In feature space the cloud is stretched and the perception direction u points to a thin side; in white coordinates the cloud is round and the direction, there u with a tilde, points from one class to the other."}, "figure": {"caption": "Whitening turns explained variance into an angle. The same 500 points, colored by class, with the perception direction. Left: features as they are, with $u$. Right: after whitening, with $\\tilde u$, which points straight from one class to the other. The lengths of the arrows are not to scale.", "name": "fig-whitening"}}
 figure, axes = panels(2)
-for ax, (name, (points, u)) in zip(axes, views.items(), strict=True):
+for ax, (name, (points, arrow, symbol)) in zip(axes, views.items(), strict=True):
     for label, color in ((0, COLORS["other"]), (1, COLORS["metric"])):
         ax.scatter(
             *points[labels == label].T, s=9, alpha=0.55, color=color, linewidths=0
         )
-    u = 0.45 * np.abs(points).max() * u / np.linalg.norm(u)
-    u *= np.sign(
-        u @ (points[labels == 1].mean(axis=0) - points[labels == 0].mean(axis=0))
+    arrow = 0.45 * np.abs(points).max() * arrow / np.linalg.norm(arrow)
+    arrow *= np.sign(
+        arrow @ (points[labels == 1].mean(axis=0) - points[labels == 0].mean(axis=0))
     )
     ax.annotate(
         "",
-        u,
-        -u,
+        arrow,
+        -arrow,
         arrowprops={"arrowstyle": "-|>", "color": COLORS["perception"], "lw": 2.5},
     )
     ax.annotate(
-        "u",
-        u,
+        symbol,
+        arrow,
         textcoords="offset points",
         xytext=(6, 2),
         color=COLORS["perception"],
@@ -175,14 +192,22 @@ for ax, (name, (points, u)) in zip(axes, views.items(), strict=True):
     )
     ax.set(aspect="equal", title=name, adjustable="datalim")
 
+# %% tags=["remove-cell"]
+glue("cosine_feature", cosines["feature space"], display=False)
+glue("cosine_white", cosines["white coordinates"], display=False)
+glue("gap_share", gap_share, display=False)
+
 # %% [markdown]
-# On the left $u$ points along a direction in which the features hardly vary, and the angle between $u$ and another direction does not tell how much of the labels that direction explains. On the right the cloud is round, and $u$ points from the mean of one class to that of the other. There, a direction
-# at the angle $\theta$ to $\tilde u$ explains the share $\cos^2\theta$ of what $\tilde u$ explains (with two classes; with more, each $\tilde u_i$ has its part). On the left $u$ does not point from one class mean to the other, because $u \propto S^{-1}$ times their difference (exercise 2.1). White coordinates are fixed only up to a rotation; the figure uses the symmetric root. So the overlap of a subspace with $U$ tells its loss if it is measured in white coordinates.
+# On the left $u$ points along a direction in which the features hardly vary. It does not point from one class mean to the other, because $u \propto S^{-1}$ times their difference (exercise 2.1). On the right the cloud is round, and $\tilde u$ points from the mean of one class to that of the other.
+#
+# On the right, a direction at the angle $\theta$ to $\tilde u$ explains the share $\cos^2\theta$ of what $\tilde u$ explains (with two classes; with more, each $\tilde u_i$ has its part). On the left the angle does not tell this. Take the difference of the class means on the left, $m_1 - m_0$, as a direction. The squared cosine of its angle to $u$ is {glue:text}`cosine_feature:.2f`.
+# In white coordinates it becomes $S^{1/2} (m_1 - m_0)$, as every direction does, and the squared cosine of its angle to $\tilde u$ is {glue:text}`cosine_white:.2f`. It explains {glue:text}`gap_share:.0%` of what $u$ explains, as the angle on the right says. So the overlap of a subspace with $U$ tells its loss if it is measured in white coordinates. They are fixed only up to a rotation, which changes no angle; the figure uses the symmetric root.
 #
 # ## Does it hold?
 #
 # As in chapter 1: random problems with one-hot or real targets, the closed form against least squares on the texts, and random and
-# nearby encoders that try to do better.
+# nearby encoders that try to do better. The table shows the smallest, the median and the largest value of each column: `rank` and `condition` are those of $S$, `k` is the width, and `closed` and
+# `measured` are the two losses, as shares of the loss of predicting zero.
 
 # %%
 problems = [random_problem(seed + i) for i in range(n_problems)]
@@ -199,7 +224,7 @@ checks[shown].describe().loc[["min", "50%", "max"]].map("{:.3g}".format)
 _ = closed_form_figure(checks, COLORS["perception"])
 
 # %% [markdown]
-# As in chapter 1, all points lie on the diagonal, and no other encoder of the same width has a smaller loss. The loss of the best encoder therefore follows from $S$ and $C$ alone.
+# As in chapter 1, all points lie on the diagonal, and no other encoder of the same width has a smaller loss. The loss of the best encoder therefore follows from $S$, $C$ and $\tr Y$ alone.
 #
 # We also run gradient descent on {eq}`eq-perception-loss` from small random weights.
 
@@ -226,20 +251,20 @@ glue("beaten", int(beaten), display=False)
 glue("final_gap", float(final_gap), display=False)
 
 # %% [markdown]
-# All four widths reach the loss of the closed form; the largest width takes most steps. A linear probe that is trained by gradient descent therefore ends where the theorem says. In numbers: over {glue:text}`n_problems` problems closed form and measurement differ by at most {glue:text}`worst:.0e` of the loss of predicting
+# All four widths reach the loss of the closed form; the largest width takes most steps. A linear probe without an intercept that is trained by gradient descent therefore ends where the theorem says. In numbers: over {glue:text}`n_problems` problems closed form and measurement differ by at most {glue:text}`worst:.0e` of the loss of predicting
 # zero, {glue:text}`beaten` encoders did better, and gradient descent ends within {glue:text}`final_gap:.0e`.
 #
 # ## To center, or not
 #
-# Statistics courses say *with an intercept*: moments that are not centered belong to least squares without one, covariances to least squares with one. The paper uses second moments as they are. Real features have a large mean, and then *one perception direction is the constant*. With
+# In the language of a statistics course, second moments are least squares without an intercept, and covariances are least squares with one. The paper uses second moments as they are. Real features have a large mean, and then *the span of $U$ contains a constant*. With
 # one-hot targets the columns of $C$ add up to $\E\,\xbar$. The span of $U$ is that of the columns of $S^{-1} C$, so the direction $S^{-1}\E\,\xbar$ is always in it. This is the regression of the number 1 on $\xbar$: its output is as close to a constant as
-# the features allow. It predicts the class frequencies, and does not distinguish one text from another. Covariances remove it:
+# the features allow. It predicts the class frequencies $q$, and does not distinguish one text from another. Covariances remove it:
 #
 # $$
 # S - s s^\top, \qquad C - s\, q^\top, \qquad Y - q\, q^\top, \qquad s = \E\, \xbar, \quad q = \E\, y .
 # $$
 #
-# We plant three classes in 40 features, add a constant to every feature, and solve with and without centering.
+# We plant three classes of about the same size in the {glue:text}`d_planted` features of {glue:text}`n_planted:,` texts, add the constant 2 to every feature, and solve with and without centering.
 
 # %%
 planted = planted_problem(seed)
@@ -254,7 +279,7 @@ pd.DataFrame(
     {
         "directions": [raw.r, centered.r],
         "eigenvalues": [raw.beta.round(3), centered.beta.round(3)],
-        "tr B": [raw.trace_b, centered.trace_b],
+        "tr B": [round(raw.trace_b, 3), round(centered.trace_b, 3)],
     },
     index=["uncentered", "centered"],
 )
@@ -269,12 +294,17 @@ glue(
     float(planted.targets.mean(0) @ planted.targets.mean(0)),
     display=False,
 )
-glue("difference", float(raw.trace_b - centered.trace_b), display=False)
+glue("trace_b_raw", float(raw.trace_b), display=False)
+glue("trace_b_centered", float(centered.trace_b), display=False)
+glue("n_planted", len(planted.texts), display=False)
+glue("d_planted", planted.d, display=False)
 
 # %% [markdown]
-# Without centering there are {glue:text}`r_raw` directions, with it {glue:text}`r_centered`. The extra one comes first: its output varies by only
+# Without centering there are {glue:text}`r_raw` directions, with it {glue:text}`r_centered`. Here the extra one is $u_1$: its output varies by only
 # {glue:text}`spread:.1%` around its mean, and its eigenvalue {glue:text}`beta_1:.3f` is nearly
-# $\|q\|^2 =$ {glue:text}`q_square:.3f`, the loss that predicting the class frequencies removes. Without centering $\tr B$ is larger by {glue:text}`difference:.3f`, although the additional direction tells nothing about a single text.
+# $\|q\|^2 =$ {glue:text}`q_square:.3f`, the loss that predicting the class frequencies removes. Without centering $\tr B$ is {glue:text}`trace_b_raw:.3f` in place of {glue:text}`trace_b_centered:.3f`, although the additional direction tells nothing about a single text.
+#
+# That $u_1$ is the constant holds for classes of equal size. Then the constant is an eigenvector of $B$ by itself, with the largest eigenvalue. With classes of unequal size the span of $U$ still contains the constant, but $u_1$ mixes it with differences between the classes.
 #
 # By default this library uses second moments, as the paper does, and each result says so. `center=True` uses covariances.
 # We recommend it when tasks are to be compared.
@@ -282,40 +312,61 @@ glue("difference", float(raw.trace_b - centered.trace_b), display=False)
 # :::{admonition} Why a coin toss gets a high score
 # :class: tip
 # Chapter 3 divides what a subspace explains by $\tr B$. Without centering, much of $\tr B$ is $\|q\|^2$, the loss that predicting the class frequencies removes. Every subspace that can form a nearly constant output removes it too. So labels
-# that are drawn by tossing a coin get a high share, although nothing can be predicted. With centering their share is about $k / d$, as for random directions. The cell below draws such labels for the texts above.
+# that are drawn by tossing a coin get a high share, although nothing can be predicted. With centering their share is about $k / d$, as for random directions. The cell below draws such labels for the texts above, and keeps half of the directions.
 # :::
 
 # %%
-coins = np.random.default_rng(seed).integers(0, 2, (200, len(shifted.texts)))
-means, n = shifted.means, len(shifted.texts)
+rng = np.random.default_rng(seed)
+coins = rng.integers(0, 2, (200, len(shifted.texts)))
+means, n, half = shifted.means, len(shifted.texts), planted.d // 2
 bare = shifted.moments()
-shares = {"uncentered": [], "centered": []}
+shares = {
+    "leading half of V": [],
+    "a random half": [],
+    "other half of V": [],
+    "leading half of V, centered": [],
+}
+coin_ceilings = []
 for coin in coins:
     y = np.eye(2)[coin]
     tossed = replace(bare, C=means.T @ y / n, Y=y.T @ y / n, q=y.mean(0))
-    for name, center in (("uncentered", False), ("centered", True)):
-        toss = subspaces(tossed, center=center)
-        shares[name].append(float(toss.ntps_task[planted.d // 2 - 1]))
-pd.DataFrame(shares).describe().loc[["mean", "min", "max"]].round(2)
+    toss = subspaces(tossed)
+    halves = (toss.V[:, :half], rng.normal(size=(planted.d, half)), toss.V[:, half:])
+    for name, basis in zip(shares, halves, strict=False):
+        shares[name].append(float(toss.with_subspace(basis).ntps_task[-1]))
+    toss_centered = subspaces(tossed, center=True)
+    shares["leading half of V, centered"].append(
+        float(toss_centered.ntps_task[half - 1])
+    )
+    coin_ceilings.append(toss.trace_b / toss.trace_y)
+pd.DataFrame(shares).describe().loc[["mean", "min", "max"]].map("{:.1%}".format)
 
 # %% tags=["remove-cell"]
-glue("coin_raw", float(np.mean(shares["uncentered"])), display=False)
-glue("coin_centered", float(np.mean(shares["centered"])), display=False)
+for name, column in {
+    "coin_raw": "leading half of V",
+    "coin_random": "a random half",
+    "coin_other": "other half of V",
+    "coin_centered": "leading half of V, centered",
+}.items():
+    glue(name, float(np.mean(shares[column])), display=False)
+glue("coin_ceiling", float(np.mean(coin_ceilings)), display=False)
+glue("n_coins", len(coins), display=False)
 
 # %% [markdown]
-# With half of the 40 directions, here the leading ones of $V$ (chapter 1; any half does nearly the same), coin tosses get a share of {glue:text}`coin_raw:.2f` without centering and {glue:text}`coin_centered:.2f` with it. The task-weighted and the metric-matched score should therefore be computed from covariances when tasks are compared. Chapters 7 to 9 do so, and keep second moments for the paper's score.
+# The leading half of the {glue:text}`d_planted` directions of $V$ (chapter 1) gives coin tosses a share of {glue:text}`coin_raw:.1%` without centering and of {glue:text}`coin_centered:.1%` with it; the table shows the mean and the range over {glue:text}`n_coins` draws of the labels. A half of random directions does nearly the same ({glue:text}`coin_random:.1%` without centering),
+# because the mean of the features can be seen in it. The other half of $V$ keeps only {glue:text}`coin_other:.1%`: its directions show hardly anything of the mean (exercise 2.5). The task-weighted and the metric-matched score should therefore be computed from covariances when tasks are compared. Chapters 7 to 9 do so, and keep second moments for the paper's score.
 #
 # ## The ceiling is too optimistic on few texts
 #
-# $\tr B$ is measured on the same texts that $U$ is fitted on. Let the targets be pure noise, independent of the features. The truth is
+# $\tr B$ is measured on the same texts that $U$ is fitted on. Center the moments, and let the targets be pure noise, independent of the features. The truth is
 # $\tr B = 0$, and yet least squares with $d$ free directions explains, on average, a share of
 #
 # $$
-# \frac{\tr B}{\tr Y} \approx \frac{d}{N}
+# \frac{\tr B}{\tr Y} = \frac{d}{N - 1} \approx \frac{d}{N}
 # $$
 #
-# of the variance of $N$ texts (after centering, $d/(N-1)$), and all of it as soon as $N \le d$. A large model has 4096 features,
-# so that this share is large even with several thousand texts. There are two remedies, both optional here: a **ridge**, or **shrinkage** of $S$ towards a multiple of the identity with the
+# of the variance of $N$ texts, and all of it as soon as $N \le d + 1$. (Without centering this holds only if the features have mean zero. Otherwise the class frequencies are explained, too: for the coin tosses above $\tr B / \tr Y$ is {glue:text}`coin_ceiling:.0%`, and $d/N$ is {glue:text}`coin_noise:.0%`.)
+# A large model has {glue:text}`large:,` features, so that this share is large even with several thousand texts: it falls to {glue:text}`tenth:.0%` at {glue:text}`texts_tenth:,` texts, and to {glue:text}`twentieth:.0%` at {glue:text}`texts_twentieth:,`. There are two remedies, both optional here: a **ridge**, or **shrinkage** of $S$ towards a multiple of the identity with the
 # intensity of Ledoit and Wolf {cite}`ledoit2004`, which this library computes from streamed moments without keeping a feature.
 
 
@@ -367,6 +418,12 @@ _ = axes.legend()
 glue("worst_noise", worst_noise, display=False)
 glue("noise_at_64", float(plain[sizes.index(64)].mean()), display=False)
 glue("shrunk_at_64", float(shrunk[sizes.index(64)].mean()), display=False)
+large = 4096
+glue("large", large, display=False)
+glue("coin_noise", planted.d / n, display=False)
+for name, share in {"tenth": 0.1, "twentieth": 0.05}.items():
+    glue(name, share, display=False)
+    glue(f"texts_{name}", int(round(large / share, -3)), display=False)
 
 # %% [markdown]
 # Labels that have no relation to the features seem to be explained: completely as long as there are fewer texts than features, and by half ({glue:text}`noise_at_64:.2f`) at twice as many texts as features. The mean over draws stays within {glue:text}`worst_noise:.3f` of the formula.
@@ -378,8 +435,9 @@ glue("shrunk_at_64", float(shrunk[sizes.index(64)].mean()), display=False)
 #
 # - The best encoder for the labels spans the leading generalized eigenvectors $U$ of $(CC^\top, S)$; there are at most as many as classes.
 # - In white coordinates the loss of a subspace depends on its angles to the $\tilde u_i$, weighted by $\beta_i$.
-# - $\tr B$ is the most that any linear probe on these features can remove from the loss, on these texts.
-# - Without centering one direction is the constant; with few texts the ceiling is optimistic by about $d/N$.
+# - $\tr B$ is the most that a linear probe without an intercept can remove from the loss, on these texts. For a probe with an intercept, center the moments.
+# - Without centering the span of $U$ contains a constant, which predicts the class frequencies.
+# - With few texts the ceiling is too optimistic: of pure noise it explains about $d/N$ (centered moments).
 #
 # ## Quiz
 #
@@ -391,7 +449,7 @@ glue("shrunk_at_64", float(shrunk[sizes.index(64)].mean()), display=False)
 #
 # :::{admonition} Answer
 # :class: dropdown
-# (c). The rank of $C$ is at most the number of classes, and without centering one of the four directions is the constant. (a) is wrong because centering would be needed to remove the constant. (b) is wrong because directions beyond the rank of $C$ have the eigenvalue zero and explain nothing.
+# (c). The rank of $C$ is at most the number of classes, and without centering the span of the four directions contains a constant. (a) is wrong because centering would be needed to remove the constant. (b) is wrong because directions beyond the rank of $C$ have the eigenvalue zero and explain nothing.
 # :::
 #
 # **2.** Which of these does whitening leave as it is?
@@ -506,8 +564,8 @@ from ntps_utils.exercises import check
 #
 # ```{solution} ex-2-3
 # :class: dropdown
-# They span part of the null space of $B$, of dimension $d - r$. Any orthonormal choice is as good as any other, and the choice of a numerical solver
-# depends on its algorithm and on the coordinates: another solver or a rotation of the features gives other directions, although nothing about the task has changed. A score averaged over these directions mostly
+# They contain nothing about the labels: a direction $u$ with the eigenvalue zero has $C^\top u = 0$, so on these texts its output is not correlated with any label. They span a part of the null space of $B$, of dimension $d - r$. Any orthonormal choice in it is as good as any other, and the choice of a numerical solver
+# depends on its algorithm and on the coordinates: another solver or a rotation of the features gives other directions, although nothing about the task has changed. One more text moves the null space a little, but the solver may choose altogether different directions in it. A score averaged over these directions mostly
 # describes that choice. {func}`ntps_utils.theory.score.subspaces` stops at $r$, unless `fill_u=True` asks for the choice of the released script. Here the dimension is $256 - 2 = 254$.
 # ```
 #
@@ -516,7 +574,7 @@ from ntps_utils.exercises import check
 #
 # *Difficulty 2 of 5, importance 4 of 5, about 10 minutes.*
 #
-# Let half of the label variance be real. What does $\tr B / \tr Y$ become, on average, at $N$ texts? Compute before you simulate. Write your answer as a function.
+# Let half of the label variance be a linear function of the features, and the other half pure noise. What does $\tr B / \tr Y$ become with centered moments, on average, at $N > d + 1$ texts? Compute before you simulate. Write your answer as a function.
 #
 # ```python
 # def share(d, N):
@@ -528,15 +586,24 @@ from ntps_utils.exercises import check
 #
 # :::{admonition} Hint
 # :class: dropdown
-# The half that is real is always explained. The other half is pure noise, for which the section above has a formula.
+# The half that is linear in the features is explained at every $N$. The other half is pure noise, for which the section above has a formula.
 # :::
 #
-# ```{solution} ex-2-4
+# ````{solution} ex-2-4
 # :class: dropdown
-# To simulate it, give `noise_ceiling` a real target: one feature plus noise of the same variance.
-# The residual half behaves like noise, so a share of $d/(N-1)$ of it seems explained. The answer is $\tfrac12 + \tfrac12\, d/(N-1)$, approximately (exactly for Gaussian features in
-# the limit of many texts).
+# The linear half is explained completely. Of the other half a share of $d/(N-1)$ seems explained. The answer is $\tfrac12 + \tfrac12\, d/(N-1)$. It is an approximation, because $\tr Y$ varies with the texts; it becomes exact as $d$ and $N$ grow at a fixed ratio.
+# To simulate it, replace the targets of `noise_ceiling` by a feature plus noise of the same variance, and average over seeds:
+#
+# ```python
+# def half_real(n_texts, seed):
+#     rng = np.random.default_rng(seed)
+#     means = rng.normal(size=(n_texts, d))
+#     target = means[:, :1] + rng.normal(size=(n_texts, 1))
+#     problem = Problem(tuple(np.stack([m, m]) for m in means), target)
+#     solved = subspaces(problem.moments(), center=True)
+#     return solved.trace_b / solved.trace_y
 # ```
+# ````
 #
 # ````{exercise} A coin toss on paper
 # :label: ex-2-5
@@ -562,7 +629,7 @@ from ntps_utils.exercises import check
 # ```{solution} ex-2-5
 # :class: dropdown
 # $C = \E\, \xbar y^\top \approx m q^\top$ with $q = (\tfrac12, \tfrac12)$, and $S = I + m m^\top$, so $\tr B = \|q\|^2\, m^\top S^{-1} m = \tfrac12 \cdot \frac{\|m\|^2}{1 + \|m\|^2}$: for a large mean nearly $\tfrac12$, the same as a constant predictor
-# removes. A subspace that contains $m$ keeps all of it, so its share is 1 for a task without any signal. One that is orthogonal to $m$ keeps none. As a function of the length: `0.5 * m**2 / (1 + m**2)`.
+# removes. A subspace that contains $m$ keeps all of it, so its share is 100% for a task without any signal. One that is orthogonal to $m$ keeps none. As a function of the length: `0.5 * length**2 / (1 + length**2)`.
 # ```
 
 # %% tags=["remove-input"]

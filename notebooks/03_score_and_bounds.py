@@ -17,7 +17,7 @@
 # :::{admonition} After this chapter you can
 # :class: tip
 # - define the Next Token Perception Score (NTPS) and compute it for all pairs of widths from one QR factorization;
-# - derive the excess loss *exactly*, and three scores from it, each with its bounds and proofs;
+# - derive the excess loss *exactly*, and three scores from it: one that gives the loss, and two that bound it;
 # - say how loose each bound is from the condition number of the features and the ratio of two eigenvalues;
 # - give examples with a high score and a large loss, and the reverse;
 # - say which score stays the same under which change of the features.
@@ -94,6 +94,9 @@ warnings.simplefilter(
 #
 # is the share of $U$ that lies in the span of $V$. It is 1 if $V$ contains all perception directions and 0 if it is orthogonal to all.
 #
+# Unlike the loss, NTPS does not follow from the two spans: it also depends on the lengths of the columns of $U$, and a basis of the same span with other lengths gives another value. With $U^\top S U = I$ a direction in which
+# the mean tokens have the mean square $v$ gets the length $1/\sqrt v$ (exercise 8.1). So directions in which features vary little count most.
+#
 # It depends on two widths, $k_u$ and $k_v$, and there is no need to compute it for each pair. Factor $V = QR$ with $Q$ orthonormal; because the
 # spans are nested, the first $k_v$ columns of $Q$ span the same as those of $V$, for every $k_v$ at once. With $H_{ij} = (q_i^\top u_j)^2$,
 #
@@ -123,7 +126,9 @@ warnings.simplefilter(
 # The excess loss is a weighted sum of squared sines, measured in white coordinates. Nothing has been estimated or bounded.
 # :::
 #
-# ## Three scores, three pairs of bounds
+# ## Three scores, and bounds for two of them
+#
+# The task-weighted score gives the excess loss itself. The metric-matched and the Euclidean score bound it. A last theorem (e) compares $V$ with the best encoder of the same width.
 #
 # :::{prf:theorem} b. Task-weighted score
 # :label: thm-task
@@ -195,9 +200,9 @@ warnings.simplefilter(
 #
 # :::{prf:proof}
 # Complete $\tilde u_1, \dots, \tilde u_d$ to an orthonormal basis of eigenvectors of $B$ and let $c_i = \|\tilde P_V \tilde u_i\|^2$. Then $\sum_i c_i =
-# \tr \tilde P_V = k$, so what the first $k$ miss, the others have: $\sum_{i\le k} (1 - c_i) = \sum_{i > k} c_i = k(1 - \mathrm{NTPS}_{S,k}) =: m$. Now
-# $\Delta_k = \sum_{i \le k} \beta_i (1 - c_i) - \sum_{i>k} \beta_i c_i$. The first sum lies between $\beta_k m$ and $\beta_1 m$, the second between
-# $\beta_{\min} m$ and $\beta_{k+1} m$. ∎
+# \tr \tilde P_V = k$, so what the first $k$ miss, the others have: $\sum_{i\le k} (1 - c_i) = \sum_{i > k} c_i = k(1 - \mathrm{NTPS}_{S,k}) =: \delta$. Now
+# $\Delta_k = \sum_{i \le k} \beta_i (1 - c_i) - \sum_{i>k} \beta_i c_i$. The first sum lies between $\beta_k \delta$ and $\beta_1 \delta$, the second between
+# $\beta_{\min} \delta$ and $\beta_{k+1} \delta$. ∎
 # :::
 #
 # With the Euclidean distances in place of the white ones, as in (d), the same holds with $\lambda_{\min} \|U_k\|_F^2 (1 - \mathrm{NTPS}_{k,k})$ below and $\lambda_{\max} \|U_k\|_F^2 (1 -
@@ -211,26 +216,26 @@ warnings.simplefilter(
 # :::{prf:theorem} f. All angles in the metric of the loss
 # :label: thm-angles
 #
-# Let $s_1 \le \dots \le s_r$ be the eigenvalues of $\tilde U^\top (I - \tilde P_V) \tilde U$, the squared sines of the principal angles between $U$ and $V$ in white
+# Let $\sin^2\theta_1 \le \dots \le \sin^2\theta_r$ be the eigenvalues of $\Theta = \tilde U^\top (I - \tilde P_V) \tilde U$; the $\theta_i$ are the principal angles between $U$ and $V$ in white
 # coordinates. Then
 #
 # $$
-# \sum_{i=1}^r \beta_i\, s_i \;\le\; \Delta(V) \;\le\; \sum_{i=1}^r \beta_i\, s_{r+1-i} .
+# \sum_{i=1}^r \beta_i \sin^2\theta_i \;\le\; \Delta(V) \;\le\; \sum_{i=1}^r \beta_i \sin^2\theta_{r+1-i} .
 # $$ (eq-angles)
 #
 # Both ends are attained.
 # :::
 #
 # :::{prf:proof}
-# $\Delta(V) = \tr(D M)$ with $D = \mathrm{diag}(\beta_1, \dots, \beta_r)$ and $M = \tilde U^\top (I - \tilde P_V) \tilde U$. The trace of a product of two symmetric matrices with given eigenvalues is largest when both have the
+# $\Delta(V) = \tr\big(\mathrm{diag}(\beta_1, \dots, \beta_r)\, \Theta\big)$. The trace of a product of two symmetric matrices with given eigenvalues is largest when both have the
 # same eigenvectors in the same order, and smallest in the opposite order (von Neumann). To attain the ends, turn each $\tilde u_i$ by its own angle out of the span of $V$, the angles in one order or in the other. ∎
 # :::
 #
 # :::{prf:theorem} g. The Euclidean score with restricted constants
 # :label: thm-restricted
 #
-# The eigenvalues of $S$ enter (d) only through the ratio of two squared distances of the same vector to $V$, and only for vectors in the span of $U$. Let $M_E = U^\top (I - P_V) U$ be the Euclidean
-# counterpart of $M$, and $\mu_{\min}, \mu_{\max}$ the extreme generalized eigenvalues of $(M, M_E)$ on the range of $M_E$. Then
+# The eigenvalues of $S$ enter (d) only through the ratio of two squared distances of the same vector to $V$, and only for vectors in the span of $U$. Let $\Theta_E = U^\top (I - P_V) U$ be the Euclidean
+# counterpart of $\Theta$, and $\mu_{\min}, \mu_{\max}$ the extreme generalized eigenvalues of $(\Theta, \Theta_E)$ on the range of $\Theta_E$. Then
 #
 # $$
 # \begin{aligned}
@@ -243,17 +248,18 @@ warnings.simplefilter(
 # :::
 #
 # :::{prf:proof}
-# For $u = Uc$ the squared distances are $c^\top M c$ and $c^\top M_E c$, so $\mu_{\min}\, \tr M_E \le \tr M \le \mu_{\max}\, \tr M_E$, and $\tr M_E = \|U\|_F^2 (1 - \mathrm{NTPS})$. Bound the $\beta_i$ as in (c). The remainders $u - Va$ lie in the
+# For $u = Ub$ the squared distances are $b^\top \Theta b$ and $b^\top \Theta_E b$, so $\mu_{\min}\, \tr \Theta_E \le \tr \Theta \le \mu_{\max}\, \tr \Theta_E$, and $\tr \Theta_E = \|U\|_F^2 (1 - \mathrm{NTPS})$. Bound the $\beta_i$ as in (c). The remainders $u - Va$ lie in the
 # span of $U$ and $V$, so the proof of (d) on that span bounds the ratios. ∎
 # :::
 #
 # **If $S$ is singular**, everything happens on its range: whiten with the eigenvectors that are kept, and read the distances in (d) after projecting on
-# that range. The code does so and reports the effective rank.
+# that range. The code does so and reports the numerical rank.
 #
 # ## Does it hold?
 #
 # Random problems as in chapters 1 and 2, each at a random $k_v$, every second one centered. The excess loss is *measured* by two least-squares fits on the
-# texts, and compared with identity and bounds.
+# texts, and compared with identity and bounds. The table shows the smallest, the median and the largest value of each column: `rank` is that of $S$, `r` the number of perception directions, and
+# `kappa(S)` the ratio $\kappa(S)$ of the largest to the smallest eigenvalue of $S$, its condition number.
 
 # %%
 problems = [random_problem(seed + i) for i in range(n_problems)]
@@ -265,7 +271,9 @@ violations = sum(record.violated for record in records)
 worst = float((checks["measured"] - checks["excess"]).abs().max())
 below_r = int(checks["excess_rank_k"].notna().sum())
 shown = ["d", "n_texts", "rank", "r", "k_v", "condition", "beta_ratio"]
-checks[shown].describe().loc[["min", "50%", "max"]].map("{:.3g}".format)
+names = {"condition": "kappa(S)", "beta_ratio": "beta_1 / beta_r"}
+summary = checks[shown].rename(columns=names).describe()
+summary.loc[["min", "50%", "max"]].map("{:.3g}".format)
 
 # %% tags=["remove-cell"]
 glue("n_problems", n_problems, display=False)
@@ -275,7 +283,7 @@ glue("below_r", below_r, display=False)
 glue("max_condition", float(checks["condition"].max()), display=False)
 
 # %% [markdown]
-# Identity (a) agrees with the measured excess loss to {glue:text}`worst:.0e` of $\tr B$ over {glue:text}`n_problems` problems with condition numbers up to
+# Identity (a) agrees with the measured excess loss to {glue:text}`worst:.0e` of $\tr B$ over {glue:text}`n_problems` problems with $\kappa(S)$ up to
 # {glue:text}`max_condition:.0e`. The bounds (c), (d), (f) and (g), and both of (e) in the {glue:text}`below_r` problems with $k_v < r$, were violated {glue:text}`violations`
 # times; (f) was never wider than (c), nor (g) than (d).
 
@@ -305,7 +313,7 @@ pairs = {
 typical_euclidean = float((lossy["upper"] / lossy["excess"]).median())
 typical_metric = float((lossy["upper_metric"] / lossy["excess"]).median())
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: measured excess loss against the identity, on the diagonal. Middle and right: histograms of how far the upper bounds lie above and the lower bounds below; Euclidean bounds are off by orders of magnitude."}, "figure": {"caption": "The identity is exact, the bounds hold, and the Euclidean one is loose. Left: identity against measurement. Middle and right: slack factor of the upper and of the lower bound, 1 = tight; nothing lies below 1.", "name": "fig-slack"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: measured excess loss against the identity, on the diagonal. Middle and right: histograms of how far the upper bounds lie above and the lower bounds below; Euclidean bounds are off by orders of magnitude."}, "figure": {"caption": "The identity is exact, the bounds hold, and the Euclidean one is loose. Left: identity against measurement. Middle and right: slack factor of the upper and of the lower bound, 1 = tight; nothing lies below 1. Values that only rounding puts below 1 are drawn at 1, and values above $10^8$ at $10^8$.", "name": "fig-slack"}}
 figure, (left, middle, right) = panels(3, height=3.2)
 identity_scatter(
     left,
@@ -320,8 +328,9 @@ left.set(
 )
 for name, (excess, lower, upper, color) in pairs.items():
     for ax, ratio in ((middle, upper / excess), (right, excess / lower)):
+        equal = ratio.between(1 - 1e-8, 1)  # below 1 by rounding only
         ax.hist(
-            ratio.clip(upper=1e8),
+            ratio.mask(equal, 1.0).clip(upper=1e8),
             bins=np.logspace(-1, 8, 46),
             histtype="step",
             lw=1.8,
@@ -338,7 +347,7 @@ right.set(xscale="log", xlabel="excess / lower bound", title="lower bounds")
 _ = right.legend(fontsize=9)
 
 # %% [markdown]
-# In the left panel all points lie on the diagonal, so the identity gives the measured excess loss. In the other two no problem lies below 1, so no bound is violated. The Euclidean bounds are looser than the others because they contain the extreme eigenvalues of $S$.
+# In the left panel all points lie on the diagonal, so the identity gives the measured excess loss. In the other two no problem lies below 1, so no bound is violated; in many problems the loss equals a bound of (c) or (e). The Euclidean bounds are looser than the others because they contain the extreme eigenvalues of $S$.
 
 # %% tags=["remove-cell"]
 glue("typical_euclidean", typical_euclidean, display=False)
@@ -425,7 +434,8 @@ glue("gap_metric_at_million", float(big["gap metric"].median()), display=False)
 #
 # ## All bounds on one axis
 #
-# Random problems, and three real language models that read movie reviews (sst2, last layer, half of all directions, centered; recorded). Each bar spans a lower and an upper bound, the dot is the excess loss.
+# Random problems, and three real language models that read movie reviews (sst2, last layer, half of all directions, centered; recorded). Each bar spans a lower and an upper bound, the dot is the excess loss. The
+# first row contains the random problems with more than one perception direction and a positive lower bound (d). The two ends of its bars and its dot are medians, each for itself.
 
 # %% tags=["hide-input"]
 BOUNDS = {
@@ -500,22 +510,23 @@ worst_real = max(subjects[name]["upper"] / subjects[name]["excess"] for name in 
 glue("room_real", float(worst_real), display=False)
 
 # %% [markdown]
-# From (d) over (g) and (c) to (f) the lower and the upper bound come closer. In the median random problem the ratio of upper to lower bound is {glue:text}`room_euclidean:,.0f` for (d), {glue:text}`room_restricted:.1f` for (g), {glue:text}`room_metric:.1f` for (c) and {glue:text}`room_angles:.1f` for (f).
+# From (d) over (g) and (c) to (f) the lower and the upper bound come closer. In the random problems the median of the ratio of upper to lower bound, which is not the ratio of the medians in the figure, is {glue:text}`room_euclidean:,.0f` for (d), {glue:text}`room_restricted:.1f` for (g), {glue:text}`room_metric:.1f` for (c) and {glue:text}`room_angles:.1f` for (f).
 # For the language models the Euclidean upper bound (d) is up to {glue:text}`room_real:,.0f` times the excess loss, and larger than $\tr B$, so that it says nothing there. In practice no bound is needed, because the identity gives the excess loss itself from the same moments.
 #
 # ## How sure is the excess loss?
 #
 # *This section uses F tests and can be skipped; no later chapter needs it.*
 #
-# $\Delta$ is exact for the texts that it was computed from. Their labels are noisy, and every direction explains a part of the noise. With $\rho$ the rank of $S$, $k$ directions kept and N texts, labels of variance $\sigma^2$ without any relation to the
-# features have an excess loss of about $\sigma^2 (\rho - k) / N$. Since $\Delta$ is what the features outside $V$ explain beyond $V$, it is the numerator of the F test of two nested linear models,
+# $\Delta$ is exact for the texts that it was computed from. Their labels are noisy, and every direction explains a part of the noise. With $r_S$ the rank of $S$, $k$ directions kept and N texts, labels of variance $\sigma^2$ without any relation to the
+# features have an excess loss of about $\sigma^2 (r_S - k) / N$. Since $\Delta$ is what the features outside $V$ explain beyond $V$, it is the numerator of the F test of two nested linear models,
 #
 # $$
-# F = \frac{\Delta / (\rho - k)}{L^* / (N - 1 - \rho)} .
+# F = \frac{\Delta / (r_S - k)}{L^* / (N - 1 - r_S)} .
 # $$ (eq-f)
 #
-# If $V$ loses nothing, F has the F distribution with $\rho - k$ and $N - 1 - \rho$ degrees of freedom (exactly for two classes and normal errors). A noncentral distribution gives an interval for the excess loss without noise, and $\Delta - (\rho - k)\,
-# L^* / (N - 1 - \rho)$ is free of its mean ({func}`ntps_utils.theory.uncertainty.excess_loss_test`). Another way is to compute the loss on texts that the encoders have not seen ({func}`ntps_utils.theory.uncertainty.held_out_loss`). It needs only the moments of five groups of texts, each left out in turn. For the three models (recorded):
+# If $V$ loses nothing, F has the F distribution with $r_S - k$ and $N - 1 - r_S$ degrees of freedom, exactly for a single target with normal errors. The labels of two classes amount to a single target, but their errors are not normal, so that this is an approximation for many texts. With more classes the degrees of freedom are approximate, too.
+# A noncentral distribution gives an interval for the excess loss without noise, and from $\Delta - (r_S - k)\,
+# L^* / (N - 1 - r_S)$ the mean of the noise has been subtracted ({func}`ntps_utils.theory.uncertainty.excess_loss_test`). Another way is to compute the loss on texts that the encoders have not seen ({func}`ntps_utils.theory.uncertainty.held_out_loss`). It needs only the moments of five groups of texts, each left out in turn. For the three models (recorded):
 
 # %%
 lines = []
@@ -553,7 +564,7 @@ glue("sure_held_low", float(sure["held out"].min()), display=False)
 glue("sure_held_high", float(sure["held out"].max()), display=False)
 
 # %% [markdown]
-# All columns but the last are shares of the variance of the labels. Noise alone contributes {glue:text}`sure_noise_low:.2f` to {glue:text}`sure_noise_high:.2f` to the excess loss on these texts. The column *held out* is the loss that V adds on texts left out, from {glue:text}`sure_held_low:+.3f` to
+# All columns but the last, the p-value of the F test, are shares of the variance of the labels. Noise alone contributes {glue:text}`sure_noise_low:.2f` to {glue:text}`sure_noise_high:.2f` to the excess loss on these texts. The column *held out* is the loss that V adds on texts left out, from {glue:text}`sure_held_low:+.3f` to
 # {glue:text}`sure_held_high:+.3f`; both predictors have a ridge of a tenth of the mean variance. A negative value means that V predicts *better* than all features there, because fewer directions overfit less.
 #
 # Probes are mostly trained with cross-entropy instead of squared errors. The same moments also give a test for that loss.
@@ -567,7 +578,7 @@ glue("sure_held_high", float(sure["held out"].max()), display=False)
 # N\, \tr\!\big( C^\top S^{-1} C \; \mathrm{diag}(q)^{-1} \big) ,
 # $$ (eq-score-test)
 #
-# and tends to a chi-square with $\rho\,(c - 1)$ degrees of freedom if the labels do not depend on the features.
+# and tends to a chi-square with $r_S\,(c - 1)$ degrees of freedom if the labels do not depend on the features.
 # :::
 #
 # :::{prf:proof}
@@ -576,7 +587,7 @@ glue("sure_held_high", float(sure["held out"].max()), display=False)
 # $\mathrm{diag}(q) - q q^\top$ is $\mathrm{diag}(q)^{-1}$. The quadratic form of the gradient in the inverse information is {eq}`eq-score-test`. ∎
 # :::
 #
-# It is $\tr B$ with targets divided by the root of their share: rare classes count more. The part of it outside $V$ tests whether the other features add anything ({func}`ntps_utils.theory.uncertainty.softmax_score_test`). We draw labels in two ways on the
+# It is $N$ times $\tr B$, with the labels divided by the root of their class's share: rare classes count more. The part of it outside $V$ tests whether the other features add anything ({func}`ntps_utils.theory.uncertainty.softmax_score_test`). We draw labels in two ways on the
 # features of one random problem: without any relation to the features, and from softmax regression on one direction outside $V$. How often does each test find something at the level of 5%?
 
 # %%
@@ -618,9 +629,9 @@ glue("power_entropy", float(100 * rates[1][1]), display=False)
 #
 # For the scores there is no such formula. `ntps score --jackknife 10` leaves out each of ten groups of texts in turn. How often does the interval from it contain the true score? We simulate texts and labels with known populations (recorded; {glue:text}`n_simulated` problems for each point):
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Coverage of nominal 95% intervals against the number of texts for each feature: that of the excess loss is near or above 95% throughout, those of the three scores rise from about one half at one text for each feature to almost nine tenths at fifty."}, "figure": {"caption": "Intervals of scores need many texts. Left: how often nominal 95% intervals contain the true value. Right: mean error of the score itself.", "name": "fig-coverage"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Coverage of nominal 95% intervals against the number of texts for each feature: that of the excess loss is near or above 95% throughout, those of the three scores rise from six or seven tenths at two texts for each feature to almost nine tenths at fifty."}, "figure": {"caption": "Intervals of scores need many texts. Left: how often nominal 95% intervals contain the true value; that of the excess loss is from the F test, those of the scores are from the jackknife. Right: mean error of the score itself.", "name": "fig-coverage"}}
 coverage = load_record("coverage")
-simulated = pd.DataFrame(coverage["rows"])
+simulated = pd.DataFrame(coverage["rows"]).query("ratio >= 2")
 figure, (left, right) = panels(2, height=3.2)
 for quantity, label, style, color in (
     ("ntps uncentered", "Euclidean, uncentered", "o-", COLORS["euclidean"]),
@@ -634,12 +645,12 @@ for quantity, label, style, color in (
         right.plot(part["ratio"], part["bias"], style, ms=4, color=color)
 left.axhline(0.95, color=COLORS["other"], lw=0.8)
 right.axhline(0.0, color=COLORS["other"], lw=0.8)
-left.set(
-    xscale="log", xlabel="texts for each feature", ylabel="coverage", ylim=(0, 1.03)
-)
-right.set(
-    xscale="log", xlabel="texts for each feature", ylabel="mean error of the score"
-)
+for ax in (left, right):
+    ax.set(xscale="log", xlabel="texts for each feature")
+    ax.set_xticks(part["ratio"], [f"{ratio:g}" for ratio in part["ratio"]])
+    ax.minorticks_off()
+left.set(ylabel="coverage", ylim=(0, 1.03))
+right.set(ylabel="mean error of the score")
 _ = left.legend(fontsize=9)
 
 # %% tags=["remove-cell"]
@@ -688,7 +699,7 @@ glue("n_simulated", int(simulated["n"].max()), display=False)
 
 # %% [markdown]
 # The interval of the excess loss contains the true value in at least {glue:text}`cover_excess:.0%` of the problems. The intervals of the scores are too narrow: at five texts for each feature, the worst of the three contains the true score in {glue:text}`cover_five:.0%`. The right panel shows the reason. Noise in the labels tilts $U = S^{-1} C \cdots$ towards directions of small variance, which V prefers too,
-# so that few texts raise the paper's score ({glue:text}`bias_five:+.2f` at five texts for each feature). `ntps score` therefore gives intervals of scores only from fifty texts for each feature on, where they are still somewhat too narrow ({glue:text}`cover_fifty:.0%` in place of 95%). With fewer texts it says why there are none.
+# so that few texts raise the paper's score ({glue:text}`bias_five:+.2f` at five texts for each feature). `ntps score` therefore gives intervals of scores only from fifty texts for each feature on, where they are still somewhat too narrow ({glue:text}`cover_fifty:.0%` in place of 95%). With fewer texts it says why there are none. The figure begins at two texts for each feature: with no more texts than features $S$ is singular or nearly so, and intervals mean nothing.
 #
 # ## See it: turn the subspace
 #
@@ -719,7 +730,7 @@ def plane(theta, phi, kappa):
 
 angles = np.radians(np.linspace(-90, 90, 361))
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Three panels for condition numbers 1, 25 and 1000: excess loss as the subspace turns, inside a band of Euclidean bounds that widens with the condition number."}, "figure": {"caption": "The band of the Euclidean bounds widens with the condition number. Excess loss (line) and Euclidean bounds (band) as V turns; u at 30 degrees.", "name": "fig-turn"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Three panels for condition numbers 1, 25 and 1000: excess loss as the subspace turns, inside a band of Euclidean bounds that widens with the condition number."}, "figure": {"caption": "The band of the Euclidean bounds widens with the condition number. Excess loss (line) and Euclidean bounds (band) as V turns; u at 30 degrees. Values below $10^{-5}$ are drawn there.", "name": "fig-turn"}}
 figure, axes = panels(3, height=2.9, sharey=True)
 for ax, kappa in zip(axes, (1.0, 25.0, 1000.0), strict=True):
     curves = np.array(
@@ -841,7 +852,7 @@ glue(
 # ## Which changes leave a score as it is
 #
 # Change the features by $x \to M x$, $M$ invertible. A *given* subspace of directions moves along as $V \to M^{-\top} V$, and so does $U$. In white coordinates this
-# is a rotation, so (a), (b), (c) and $\tr B$ do not change. The Euclidean score stays the same only if $M$ is a rotation times a scale.
+# is a rotation, so (a), (b), (c) and $\tr B$ do not change. The Euclidean score stays the same for every pair of subspaces only if $M$ is a rotation times a scale.
 #
 # The best subspace for *next-token prediction*, however, does not move along in this way, because its loss measures the error in feature units
 # (exercise 1.2). If the next-token problem is solved anew after a skew change of features, $V$ is another subspace, and every score may change. We measure all three cases.
@@ -870,7 +881,8 @@ changes = {
     "skew map, V carried along": worst_change(skew, resolve=False),
     "skew map, V solved anew": worst_change(skew, resolve=True),
 }
-pd.DataFrame(changes).T.map("{:.1e}".format)
+columns = ["Euclidean", "metric-matched", "task-weighted"]
+pd.DataFrame(changes).T.set_axis(columns, axis=1).map("{:.1e}".format)
 
 # %% [markdown]
 # The table shows the largest change of each score over all widths. So for a given pair of subspaces the metric-matched and the task-weighted score do not depend on the units of the features; the choice of $V$ does.
@@ -960,7 +972,7 @@ glue("planted_range", float(np.ptp(mirrored, axis=0).max()), display=False)
 # - The excess loss has an F test and an interval; scores need about fifty texts for each feature before an interval means anything.
 # - Task-weighted: no constants. Metric-matched: loose by $\beta_1/\beta_r$. Euclidean (the paper's): loose by $\kappa(S)\,\beta_1/\beta_r$.
 # - A problem with a high Euclidean score can have a large excess loss, and one with a low score almost none.
-# - For a given pair of subspaces, the first two stay the same under any invertible linear change of features, the third under rotations and a common scale.
+# - For a given pair of subspaces, the task-weighted and the metric-matched score stay the same under any invertible linear change of features, the Euclidean score under rotations and a common scale.
 # - Eigenvectors must be taken in descending order, and no more perception directions than classes.
 #
 # ## Quiz
@@ -1093,11 +1105,12 @@ from ntps_utils.exercises import check
 #
 # *Difficulty 4 of 5, importance 3 of 5, about 25 minutes.*
 #
-# Change the loss of next-token prediction so that $V$ moves along with any invertible change of features, and with it the metric-matched scores. (Exercise 1.2 helps.) Is the new $V$ still the one that the model was
-# trained for? Write a function that returns the new directions as columns, the leading one first.
+# With the error in the metric of the predicted tokens (exercise 1.2), $V$ moves along with any invertible change of features $x \to M x$, and with it the metric-matched score. Here is another such loss. A language model uses its last
+# features only through the logits $E x_t$, with $E$ its output embedding; new features have the same logits if $E \to E M^{-1}$. Measure the error in logits, and show that $V \to M^{-\top} V$. Which of the two losses is closer to the one
+# that the model was trained with? Write a function that returns the directions of the loss in logits as columns, the leading one first.
 #
 # ```python
-# def directions(A0, A1, G):
+# def directions(A0, A1, E):
 #     ...
 #
 # check("3.4", directions)
@@ -1106,16 +1119,16 @@ from ntps_utils.exercises import check
 #
 # :::{admonition} Hint
 # :class: dropdown
-# The error is measured in feature units. Which second moment of the tokens changes with the features in the same way, so that its inverse cancels the change?
+# The square in the loss is $\|E(x_{t+1} - W^\top V^\top p_t)\|^2$. Which matrix takes the place of $A_1 A_1^\top$?
 # :::
 #
 # ```{solution} ex-3-4
 # :class: dropdown
-# Measure the error in the metric of the tokens, $\|G^{-1/2}(x_{t+1} - W^\top V^\top p_t)\|^2$: $V$ solves $A_1 G^{-1} A_1^\top v = \gamma A_0 v$, and $x \to M x$ gives $v \to M^{-\top} v$. The result weighs all feature
-# directions alike, also those that the model hardly uses. A language model is trained on logits, a fixed linear map of its last features; the metric $E^\top E$ of its output embedding $E$ would be closer to what
-# it was trained for, and moves along correctly if $E$ does.
+# The loss is the old one with $E x_{t+1}$ in place of $x_{t+1}$, so $V$ solves $A_1 E^\top E A_1^\top v = \gamma A_0 v$. With $A_0 \to M A_0 M^\top$, $A_1 \to M A_1 M^\top$ and $E \to E M^{-1}$, the matrix on the left becomes $M A_1 E^\top E A_1^\top M^\top$,
+# so that $v \to M^{-\top} v$. The metric of the predicted tokens weighs all feature directions alike, also those that the model hardly uses. In logits a direction counts by what the model makes of it. That is closer to training, which minimizes the
+# cross-entropy of the logits; it is not the same, because the error is squared and the prediction is linear.
 #
-# So the new directions are `scipy.linalg.eigh(A1 @ np.linalg.solve(G, A1.T), A0)[1][:, ::-1]`, and they are not the ones that the model was trained for.
+# So the directions are `scipy.linalg.eigh(A1 @ E.T @ E @ A1.T, A0)[1][:, ::-1]`.
 # ```
 #
 # ````{exercise} Try it: a tighter bound
@@ -1140,8 +1153,8 @@ from ntps_utils.exercises import check
 #
 # ```{solution} ex-3-5
 # :class: dropdown
-# The missing weights $1 - c_i \in [0, 1]$ add up to $m = r (1 - \mathrm{NTPS}_S)$. The sum $\sum_i \beta_i (1 - c_i)$ is largest when they sit on the largest $\beta_i$: $\sum_{i \le \lfloor m \rfloor} \beta_i + (m - \lfloor m \rfloor)\,
-# \beta_{\lfloor m \rfloor + 1}$. It improves on $\beta_1 m$ as soon as $m > 1$ and the $\beta_i$ differ. In code: `np.interp(m, range(r + 1), np.r_[0, beta.cumsum()])`.
+# The missing weights $1 - c_i \in [0, 1]$ add up to $\delta = r (1 - \mathrm{NTPS}_S)$. The sum $\sum_i \beta_i (1 - c_i)$ is largest when they sit on the largest $\beta_i$: $\sum_{i \le \lfloor \delta \rfloor} \beta_i + (\delta - \lfloor \delta \rfloor)\,
+# \beta_{\lfloor \delta \rfloor + 1}$. It improves on $\beta_1 \delta$ as soon as $\delta$ exceeds the number of $\beta_i$ that are equal to $\beta_1$: if $\beta_1 > \beta_2$, as soon as $\delta > 1$. In code: `np.interp(missing, range(r + 1), np.r_[0, beta.cumsum()])` with $\delta$ as `missing`.
 # ```
 #
 # ````{exercise} When the angles decide
@@ -1193,7 +1206,7 @@ from ntps_utils.exercises import check
 #
 # ```{solution} ex-3-7
 # :class: dropdown
-# With $r = 1$, $\beta_1 = \beta_r$, and there is one sine: (c) and (f) both say $\Delta = \beta_1 s_1$. $M$ and $M_E$ are numbers, so $\mu_{\min} = \mu_{\max} = M / M_E$ and (g) says $\Delta = \beta_1 M$. The two constants of (d) are $\beta_1 \lambda_{\min} \|U\|_F^2$ and $\beta_1 \lambda_{\max} \|U\|_F^2$, so their ratio is still $\kappa(S)$.
+# With $r = 1$, $\beta_1 = \beta_r$, and there is one sine: (c) and (f) both say $\Delta = \beta_1 \sin^2\theta_1$. $\Theta$ and $\Theta_E$ are numbers, so $\mu_{\min} = \mu_{\max} = \Theta / \Theta_E$ and (g) says $\Delta = \beta_1 \Theta$. The two constants of (d) are $\beta_1 \lambda_{\min} \|U\|_F^2$ and $\beta_1 \lambda_{\max} \|U\|_F^2$, so their ratio is still $\kappa(S)$.
 # ```
 #
 # ````{exercise} Noise that looks like a loss
@@ -1217,7 +1230,7 @@ from ntps_utils.exercises import check
 #
 # ```{solution} ex-3-8
 # :class: dropdown
-# Each direction explains $\tr Y / (N - 1) = 0.5 / 599$ of pure noise in the mean, so $\Delta \approx 200 \cdot 0.5 / 599 = 0.167$. The residual loss is $L^* \approx 0.5 \cdot 199 / 599 = 0.166$ with $N - 1 - \rho = 199$ degrees of freedom; the debiased value is
+# Each direction explains $\tr Y / (N - 1) = 0.5 / 599$ of pure noise in the mean, so $\Delta \approx 200 \cdot 0.5 / 599 = 0.167$. The residual loss is $L^* \approx 0.5 \cdot 199 / 599 = 0.166$ with $N - 1 - r_S = 199$ degrees of freedom; the debiased value is
 # $0.167 - 200 \cdot 0.166 / 199 \approx 0$, and F is about 1. An excess loss of 0.17 is therefore no evidence of a loss: coin tosses give as much. The expected excess loss is 0.167.
 # ```
 

@@ -214,21 +214,22 @@ rows = {}
 for name, facts in real["models"].items():
     fetchable = "GGUF" in facts["origin"]
     here = fetchable and fetched_file(name).is_file()
-    now = paragraph_loss(load_model(name, dtype="float32")) if here else None
     rows[name] = {
         "parameters": f"{facts['n_parameters']:,}",
         "d": facts["dimension"],
         "types of weights": facts["origin"].partition(" weights")[0] or "F32",
         "loss": f"{facts['paragraph_loss']:.3f}",
-        "loss now": "weights not here" if now is None else f"{now:.3f}",
     }
-pd.DataFrame(rows).T
+    if here:
+        now = paragraph_loss(load_model(name, dtype="float32"))
+        rows[name]["loss now"] = f"{now:.3f}"
+pd.DataFrame(rows).T.fillna("")
 
 # %% [markdown]
 # The loss in nats per token on a paragraph of plain English checks that the weights were read correctly. A model that gives every token the same probability has a loss of the logarithm of the size of its vocabulary, 10.8 nats for smollm2.
-# Where the weights have been fetched (`ntps models fetch`), the last column computes it again.
+# Where weights have been fetched (`ntps models fetch`), a further column has the loss computed again.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Three panels over relative depth for four models. Left: first tokens of smollm2 and gemma are many times longer than other tokens below the last layer. Middle: one feature holds most of the sum of squares there. Right: effective rank as a share of the number of features is a few percent in the real models."}, "figure": {"caption": "A few directions hold most of the size of real features. By relative depth: length of first tokens relative to other tokens (left), share of all squared features that is in the largest feature (middle), and participation ratio of the centered S as a share of d (right).", "name": "fig-real-features"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Three panels over relative depth for four models. Left: first tokens of smollm2 and gemma are many times longer than other tokens below the last layer. Middle: one feature holds most of the sum of squares there. Right: effective rank as a share of the number of features is a few percent in the real models."}, "figure": {"caption": "A few directions hold most of the size of real features. By relative depth: length of first tokens relative to other tokens (left), share of all squared features that is in the largest feature (middle), and effective rank of the centered S as a share of d (right).", "name": "fig-real-features"}}
 lab_facts = layer_facts(model, data, batch_size=64)
 frames = {model_name: lab_facts} | {
     name: pd.DataFrame(facts["layers"]) for name, facts in real["models"].items()
@@ -273,7 +274,8 @@ for key, frame in zip(("lab", "smol", "gemma"), (lab_facts, *large), strict=True
 # %% [markdown]
 # Below the last layer of the real models the first token of a text is up to {glue:text}`first_smol:.0f` (smollm2) and {glue:text}`first_gemma:.0f` (gemma) times as long as other tokens, and a
 # single feature holds up to {glue:text}`largest_smol:.0%` and {glue:text}`largest_gemma:.0%` of all squares: *massive activations* {cite}`sun2024massive`. They carry no information about the text, because they are
-# nearly the same in every text, but they enter every prefix sum. The effective rank is small in these layers for the same reason: a few directions hold most of the variance. The condition number of $A_0$, with features scaled to unit variance, is up to {glue:text}`condition_lab:.0e` in the lab's model,
+# nearly the same in every text, but they enter every prefix sum. The right panel shows the effective rank $(\sum_i \lambda_i)^2 / \sum_i \lambda_i^2$ of the eigenvalues $\lambda_i$ of the centered $S$: it is $d$ if all are equal, and 1 if one direction holds all of the variance. It is not the numerical rank, which counts
+# directions. The effective rank is small in these layers, although centering removes what is the same in every text. The reason is that a mean token divides the massive activation by the number of tokens, which differs from text to text, and even this variation is larger than the variance of all other directions together. The condition number of $A_0$, with features scaled to unit variance, is up to {glue:text}`condition_lab:.0e` in the lab's model,
 # {glue:text}`condition_smol:.0e` in smollm2 and {glue:text}`condition_gemma:.0e` in gemma. The next section asks whether single precision is enough for such features.
 #
 # ## Precision and rank
@@ -325,7 +327,7 @@ glue("thin_true", 40, display=False)
 glue("thin_relative", int((thin > few.rcond * thin[0]).sum()), display=False)
 glue("thin_absolute", int((thin32 > 1e-8).sum()), display=False)
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "The spectrum of S from 40 texts on a logarithmic axis, which falls by many orders of magnitude after the 40th eigenvalue in float64 and flattens at rounding level in float32, partly above a dotted line at 1e-8."}, "figure": {"caption": "The numerical rank is where the spectrum drops. S from 40 texts has rank 40; float64 shows it, float32 leaves rounding errors that an absolute cut-off of $10^{-8}$ (dotted) partly keeps.", "name": "fig-spectra"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "The spectrum of S from 40 texts on a logarithmic axis, which falls by many orders of magnitude after the 40th eigenvalue in float64 and flattens at rounding level in float32, partly above a dotted line at 1e-8."}, "figure": {"caption": "The numerical rank is where the spectrum drops. Absolute values of the eigenvalues; S from 40 texts has rank 40; float64 shows it, float32 leaves rounding errors that an absolute cut-off of $10^{-8}$ (dotted) partly keeps.", "name": "fig-spectra"}}
 figure, (ax,) = panels(1, height=3.0)
 floor = 1e-22
 ax.semilogy(np.maximum(np.abs(thin), floor), label="float64")
@@ -340,8 +342,8 @@ _ = ax.legend()
 #
 # ## What it costs
 #
-# Per token, a forward pass multiplies and adds about two numbers for each weight of its blocks; the moments of $L$ layers add $4 L d^2$, whatever the
-# text's length. They occupy $3 L d^2$ numbers of eight bytes, whatever the number of texts.
+# Per token, a forward pass takes about two operations for each weight of its blocks. The moments of one layer add $4 d^2$ operations, whatever the
+# text's length. They occupy $3 d^2$ numbers of eight bytes, whatever the number of texts. The table has both for all layers of three models.
 
 # %%
 costs = []
@@ -356,7 +358,7 @@ pd.DataFrame(costs, columns=columns).set_index("shape").round(3)
 
 # %% [markdown]
 # Measured by `make bench`, recorded with its provenance: total extraction time against the bare forward pass of the same batches in the same precision, and against the
-# textbook loop (a text at a time, a position at a time), with random weights.
+# textbook loop (a text at a time, a position at a time), with random weights. `ratio_to_forward` is the time of extraction in units of that of the forward pass, and `textbook_ratio` that of the loop in units of that of extraction.
 
 # %%
 bench = load_record("bench_cpu")
@@ -459,7 +461,7 @@ from ntps_utils.exercises import check
 #
 # ````{solution} ex-4-1
 # :class: dropdown
-# Multiplying a triangular $T \times T$ matrix with $T \times d$ features costs $T^2 d$, a cumulative sum $T d$. Both then need $T d^2$ for the products, so the triangle is slower once $T$ exceeds $d$.
+# Multiplying a triangular $T \times T$ matrix with $T \times d$ features costs $T^2 d$, a cumulative sum $T d$. Both then need $T d^2$ for the products, so the triangle is slower for every $T > 1$, and costs more than the products themselves once $T$ exceeds $d$.
 #
 # ```python
 # def moments(x):
@@ -515,7 +517,7 @@ from ntps_utils.exercises import check
 #
 # ````{solution} ex-4-3
 # :class: dropdown
-# The sums are $n_1$ times one mean and $n_2$ times the other: $(n_1 M_1 + n_2 M_2) / (n_1 + n_2)$. For the same reason a run can be continued after an interruption.
+# The sums are $n_1$ times one mean and $n_2$ times the other. Add them, and divide by $n_1 + n_2$. For the same reason a run can be continued after an interruption.
 # ````
 #
 # ````{exercise} A rank that does not depend on units

@@ -141,9 +141,10 @@ colors = sns.color_palette("colorblind", len(groups))
 for (name, members), color in zip(groups.items(), colors, strict=True):
     part = frame[frame.index.isin(members)]
     ax.scatter(part["x"], part["y"], s=14, color=color, label=name)
+readable = {".": "full stop", ",": "comma", "|": "bar"}
 for word in (".", ",", "the", "not", "near", "a", "code", "|"):
     if word in frame.index:
-        ax.annotate(word, frame.loc[word], fontsize=9)
+        ax.annotate(readable.get(word, word), frame.loc[word], fontsize=9)
         ax.plot(*frame.loc[word], "k.", ms=3)
 ax.set(
     xticks=[], yticks=[], xlabel="first autoregressive direction", ylabel="second"
@@ -202,17 +203,27 @@ _ = axes[1].legend(fontsize=8)
 at_last = shares[shares["layer"] == last].pivot(
     index="task", columns="view", values="share"
 )
-glue("share_u", float(at_last["perception"].median()), display=False)
-glue("share_v", float(at_last["autoregressive"].median()), display=False)
+is_shown = at_last["perception"] >= 0.1
+glue("n_tasks", len(at_last), display=False)
+glue("n_shown", int(is_shown.sum()), display=False)
+for key, part in {
+    "shown": at_last.loc[is_shown, "perception"],
+    "outside": at_last.loc[is_shown, "autoregressive"],
+    "unseen": at_last.loc[~is_shown].stack(),
+}.items():
+    glue(f"{key}_low", float(part.min()), display=False)
+    glue(f"{key}_high", float(part.max()), display=False)
 glue("share_best", str(at_last["autoregressive"].idxmax()), display=False)
 glue("share_best_value", float(at_last["autoregressive"].max()), display=False)
 glue("n_view_texts", len(data), display=False)
 
 # %% [markdown]
 # Some of the labels can be read from the perception direction. For the others even this direction, which was fitted to the labels, is no better on test texts than the mean of the labels, which has the share 0. Two autoregressive directions explain almost nothing of any label.
-# On {glue:text}`n_view_texts` test texts, at the last layer, the median share is {glue:text}`share_u:.3f` for the perception direction and
-# {glue:text}`share_v:.3f` for two autoregressive ones; the label that they explain best is that of *{glue:text}`share_best`* ({glue:text}`share_best_value:.2f`). Two directions are
+# On {glue:text}`n_view_texts` test texts, at the last layer, the perception direction shows {glue:text}`n_shown` of {glue:text}`n_tasks` labels (shares of {glue:text}`shown_low:.2f` to {glue:text}`shown_high:.2f`). Of these labels, two autoregressive directions explain at most
+# {glue:text}`outside_high:.2f`; of the others, both kinds explain at most {glue:text}`unseen_high:.2f`. The label that the autoregressive directions explain best is that of *{glue:text}`share_best`* ({glue:text}`share_best_value:.2f`). Two directions are
 # a small part of what next-token prediction keeps. Chapter 6 looks at all widths.
+#
+# The rule for the paper's claim that autoregressive directions may lie outside the perception subspace: *held* if they explain less than a tenth of every label of which the perception direction explains a tenth or more on test texts, and *open* if there is no such label.
 #
 # ## Real models
 #

@@ -24,8 +24,8 @@
 # You need chapter 3 for the scores and chapter 4 for the moments. It runs in two minutes on two cores.
 # :::
 #
-# **The paper says** {cite}`cheng2025ntps` that NTPS was computed at every layer and for 19 fractions of the rank, and shows for each model and target the setting that correlated best
-# with the target. **The code does** the same sweep on the lab's tasks ({func}`ntps_utils.evidence.sweep.sweep`) and keeps all of it. **We find** that scores rise with $k_v$ for any target, that the order of eigenvectors and the width of U in a released script change which tasks score high, and that the best coefficient of a sweep is large even when tasks are permuted. By this comparison the best coefficient of the paper's score is not larger than chance on the lab's tasks, and those of the metric-matched and the task-weighted score are.
+# **The paper says** {cite}`cheng2025ntps` that NTPS was computed at every layer and for 19 fractions of the rank, and shows for each model the setting that correlated best
+# with accuracy, with error or with the LoRA gain. **The code does** the same sweep on the lab's tasks ({func}`ntps_utils.evidence.sweep.sweep`) and keeps all of it. **We find** that scores rise with $k_v$ for any labels, that the order of eigenvectors and the width of U in a released script change which tasks score high, and that the best coefficient of a sweep is large even when tasks are permuted. By this comparison the best coefficient of the paper's score is not larger than chance on the lab's tasks, and those of the metric-matched and the task-weighted score are.
 
 # %% tags=["parameters"]
 profile = "default"
@@ -99,13 +99,14 @@ _ = figure.colorbar(image, ax=axes, label="score")
 # %% [markdown]
 # Along $k_v$ a score can only rise, because a larger subspace contains the smaller one. On the left it rises slowly; on the right it is nearly zero for the first autoregressive directions, and then rises within a few more. The rows of a panel are alike, so for this task $k_u$ matters little and $k_v$ much.
 #
-# So "the best k" for a target is not the k where the score is highest. It is the k whose ranking of
-# tasks agrees best with the target.
+# So "the best k" is not the k where the score is highest. It is the k whose ranking of
+# tasks agrees best with the ranking by the quantity that the score shall predict, such as the accuracy of a probe.
 #
-# How much of the rise is due to next-token prediction? Beside the score we draw the mean score of subspaces with the same construction and a random target, for every $k_v$ at once
-# ({func}`ntps_utils.theory.controls.mean_random_scores`), and the score of the leading principal components of S. The difference between the score and the mean score of random targets is the **net score**.
+# How much of the rise is due to next-token prediction? By chapter 1, $V = A_0^{-1/2} (w_1, \dots, w_k)$ with orthonormal $w_i$, and only the $w_i$ depend on the next token. Put random orthonormal vectors in their place: the result is the V of a **random next token**, one that
+# depends on the same past through random directions. Beside the score we draw the mean score of such subspaces for every $k_v$ at once, by a formula that is an approximation for many features
+# ({func}`ntps_utils.theory.controls.mean_random_scores`), and the score of the leading principal components of S. The **net score** is the score minus the mean score for a random next token.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Two panels over k_v. The score and the mean score of random targets rise together, close to each other; the score of the principal components stays near zero in the Euclidean panel and rises early in the metric-matched one."}, "figure": {"caption": "The net score is the distance between the first two lines. Euclidean (left) and metric-matched score (right) with all perception directions, of next-token directions, of directions with the same construction and a random target, and of principal components.", "name": "fig-net-landscape"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Two panels over k_v. The score and the mean score for a random next token rise together, close to each other; the score of the principal components stays near zero in the Euclidean panel and rises early in the metric-matched one."}, "figure": {"caption": "The net score is the distance between the first two lines. Euclidean (left) and metric-matched score (right) with all perception directions, of next-token directions, of the directions of a random next token (mean), and of principal components.", "name": "fig-net-landscape"}}
 lines = {}
 for i, (column, one) in enumerate(
     {"ntps": euclidean, "ntps_metric": metric}.items()
@@ -113,7 +114,7 @@ for i, (column, one) in enumerate(
     components = one.with_subspace(control_directions(moments, one)["pca_s"])
     lines[column] = {
         "next token": getattr(one, column)[-1],
-        "random target": mean_random_scores(one, range(1, one.rank_v + 1))[:, i],
+        "random next token": mean_random_scores(one, range(1, one.rank_v + 1))[:, i],
         "PCA of S": getattr(components, column)[-1],
     }
 figure, axes = panels(2, height=2.8, sharey=True)
@@ -150,14 +151,14 @@ for column, name, one in (
 at_half = {label: values[middle] for label, values in lines["ntps_metric"].items()}
 names_of = {
     "next token": "next-token directions",
-    "random target": "random targets",
+    "random next token": "directions of a random next token",
     "PCA of S": "principal components",
 }
 glue("highest_metric", names_of[max(at_half, key=at_half.get)], display=False)
 
 # %% [markdown]
-# On *{glue:text}`net_task`*, at half of the directions, the Euclidean score is {glue:text}`gross_euclidean:.2f`. The mean score of random targets is {glue:text}`share_euclidean:.0%` of that: this part is due to the construction of V, and the net score is only {glue:text}`net_euclidean:+.2f`. Principal components score {glue:text}`pca_euclidean:.2f`, because U is long where features vary little, and they are the directions in which features vary most.
-# The metric-matched score of the autoregressive directions is {glue:text}`gross_metric:.2f`, that of random targets {glue:text}`chance_metric:.2f`, so the net score is {glue:text}`net_metric:+.2f`; principal components score {glue:text}`pca_metric:.2f`. The highest of the three are {glue:text}`highest_metric`. A high score alone therefore does not show that next-token prediction serves a task.
+# On *{glue:text}`net_task`*, at half of the directions, the Euclidean score is {glue:text}`gross_euclidean:.2f`. The mean score for a random next token is {glue:text}`share_euclidean:.0%` of that: this part is due to the construction of V, and the net score is only {glue:text}`net_euclidean:+.2f`. Principal components score {glue:text}`pca_euclidean:.2f`, because U is long where features vary little, and they are the directions in which features vary most.
+# The metric-matched score of the autoregressive directions is {glue:text}`gross_metric:.2f`, that for a random next token {glue:text}`chance_metric:.2f`, so the net score is {glue:text}`net_metric:+.2f`; principal components score {glue:text}`pca_metric:.2f`. The highest of the three are {glue:text}`highest_metric`. A high score alone therefore does not show that next-token prediction serves a task.
 #
 # The next figure shows all tasks layer by layer, at half of the directions.
 
@@ -288,7 +289,7 @@ glue("effect_single", float(np.nanmax(effect)), display=False)
 #
 # ## What choosing the best setting does
 #
-# We now make the sweep of the paper: every layer and 19 fractions, on all tasks but the coin toss. The target is the chance-adjusted accuracy of a probe on the last
+# We now make the sweep of the paper: every layer and 19 fractions, on all tasks but the coin toss. The quantity to be predicted is the chance-adjusted accuracy of a probe on the last
 # layer. The largest coefficient over the sweep is compared with the largest one when tasks are permuted. A permutation keeps the correlation between neighboring settings as it is.
 
 # %%
@@ -389,11 +390,11 @@ axes[0].set_ylabel("layer")
 _ = figure.colorbar(image, ax=axes, label="coefficient")
 
 # %% [markdown]
-# Neighboring settings have similar colors, because they give nearly the same order of tasks; the sweep therefore counts as far fewer than {glue:text}`n_settings` independent settings (exercise 6.2). The coefficients of the Euclidean score are near zero or negative at most settings. Those of the other two scores are positive at nearly all widths but the smallest, so their result does not depend on one setting.
+# Neighboring settings have similar colors, because they give nearly the same order of tasks; the sweep therefore counts as far fewer than {glue:text}`n_settings` independent settings (exercise 6.2). The coefficients of the Euclidean score are near zero or negative at most settings. Those of the other two scores are positive at nearly all widths but the smallest. Here these two are computed from covariances. From second moments, the coefficients of the task-weighted score are negative, and the sign of the metric-matched one depends on the setting (chapter 7).
 #
 # ## Summary
 #
-# - Scores rise with $k_v$ by construction; compare them with random targets at the same width.
+# - Scores rise with $k_v$ by construction; compare them with those of a random next token at the same width.
 # - Keep the *largest* eigenvalues, stop U at its rank, use a relative cut-off in double precision.
 # - The best coefficient of a sweep over a dozen tasks is large even without any relation; compare it with the best under permutation, or fix the setting first.
 #
@@ -407,7 +408,7 @@ _ = figure.colorbar(image, ax=axes, label="coefficient")
 #
 # :::{admonition} Answer
 # :class: dropdown
-# (c). A score rises with $k_v$ for every target. (a) is wrong because scores of random targets rise as well, so this tells nothing about prediction. (b) is wrong because at the largest $k_v$ every task has the score 1, and nothing distinguishes them.
+# (c). A score rises with $k_v$ for any labels. (a) is wrong because scores for a random next token rise as well, so this tells nothing about prediction. (b) is wrong because at the largest $k_v$ every task has the score 1, and nothing distinguishes them.
 # :::
 #
 # **2.** The best of 95 settings has a correlation of 0.6 with accuracy over 12 tasks. What p-value belongs to it?
@@ -421,15 +422,15 @@ _ = figure.colorbar(image, ax=axes, label="coefficient")
 # (a). The permuted maximum contains the same selection as the observed one. (b) is wrong because it ignores the selection and is too small. (c) is valid but too large, because it treats neighboring settings as independent.
 # :::
 #
-# **3.** A task has a Euclidean score of 0.80. Subspaces with the same construction and a random target score 0.78 on average. What does the score of 0.80 show?
+# **3.** A task has a Euclidean score of 0.80. Subspaces of a random next token score 0.78 on average. What does the score of 0.80 show?
 #
 # - (a) That V contains most of what the labels need
 # - (b) That the score is high by the construction of V; next-token prediction adds 0.02
-# - (c) That the random targets have leaked the labels
+# - (c) That the random next tokens contain the labels
 #
 # :::{admonition} Answer
 # :class: dropdown
-# (b). The net score is the difference, 0.02. (a) is wrong because the Euclidean score weighs directions by length, and random targets get nearly the same. (c) is wrong because the random targets are drawn without looking at the labels.
+# (b). The net score is the difference, 0.02. (a) is wrong because the Euclidean score weighs directions by length, and subspaces of a random next token get nearly the same. (c) is wrong because a random next token is drawn without looking at the labels.
 # :::
 #
 # ## Exercises
@@ -483,12 +484,12 @@ from ntps_utils.exercises import check
 #
 # :::{admonition} Hint
 # :class: dropdown
-# If the best of m independent coefficients stays below q with probability 0.95, each one stays below q with probability $0.95^{1/m}$.
+# If the best of $\nu$ independent coefficients stays below q with probability 0.95, each one stays below q with probability $0.95^{1/\nu}$.
 # :::
 #
 # ````{solution} ex-6-2
 # :class: dropdown
-# Solve $\Phi(q \sqrt{n-1}) = 0.95^{1/m}$: $m = \log 0.95 / \log \Phi(q \sqrt{n-1})$. For the Euclidean score, with $q$ = {glue:text}`null_edge_euclid:.2f` and n = {glue:text}`n_tasks`,
+# Solve $\Phi(q \sqrt{n-1}) = 0.95^{1/\nu}$: $\nu = \log 0.95 / \log \Phi(q \sqrt{n-1})$. For the Euclidean score, with $q$ = {glue:text}`null_edge_euclid:.2f` and n = {glue:text}`n_tasks`,
 # that is {glue:text}`independent:.0f` independent settings in place of {glue:text}`n_settings`: neighboring fractions and layers give nearly the same order of tasks.
 #
 # ```python
@@ -502,7 +503,7 @@ from ntps_utils.exercises import check
 #
 # *Difficulty 3 of 5, importance 5 of 5, about 25 minutes.*
 #
-# Write a function that returns the p-value of the largest Spearman coefficient over a sweep. `scores` is (settings, n), `target` has n values without ties, and each row of `orders` is a permutation of n.
+# Write a function that returns the p-value of the largest Spearman coefficient over a sweep. `scores` is (settings, n), `target` has the n values to be predicted, without ties, and each row of `orders` is a permutation of n.
 #
 # ```python
 # def p_value(scores, target, orders):
@@ -514,12 +515,12 @@ from ntps_utils.exercises import check
 #
 # :::{admonition} Hint
 # :class: dropdown
-# For every permuted target take the largest coefficient over *all* settings. The observed target counts as one of the permutations.
+# For every permutation of `target` take the largest coefficient over *all* settings. The observed order counts as one of the permutations.
 # :::
 #
 # ````{solution} ex-6-3
 # :class: dropdown
-# The null distribution is that of the largest coefficient, not of a coefficient at a setting. With B permutations, b of which have a largest coefficient at least as large as the observed one, the p-value is $(1 + b) / (1 + B)$.
+# The null distribution is that of the largest coefficient, not of a coefficient at a setting. Count the permutations, and those of them whose largest coefficient is at least as large as the observed one. The p-value is the ratio of the second number plus one to the first plus one.
 #
 # ```python
 # def p_value(scores, target, orders):

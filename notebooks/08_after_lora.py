@@ -51,12 +51,12 @@ house_style()
 # %% [markdown]
 # ## The question, and the rule
 #
-# Let $s$ be a score before and $s'$ after LoRA, of one model on one task. The claim is that $s' - s$ is positive, and grows with the model. For each model we give the
-# mean of $s' - s$ over its tasks, with a 95% interval from resampling tasks. Written down before the differences were looked at:
+# The **rise** of a score is its value after LoRA minus its value before, of one model on one task. The claim is that the rise is positive, and grows with the model. For each model we give the
+# mean rise over its tasks, with a 95% interval from resampling tasks. Written down before the differences were looked at:
 #
 # | | |
 # | --- | --- |
-# | cells | those of chapter 7, lab and real texts; the random control apart |
+# | cells | those of chapter 7, lab and real texts; the coin toss apart |
 # | texts | test texts in the lab; training texts on real ones, whose older rows have no scores of test texts |
 # | setting | the primary one: last layer, V half as wide as the features; second moments for the Euclidean score, covariances for the other two |
 # | rule, rise | *held* if the interval of the Euclidean score lies above zero in at least three quarters of the models of a set; *held for another score* if only that of another does |
@@ -95,7 +95,7 @@ rises = {
     for score in KINDS
 }
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Three panels, one for each score: the mean change of the score after LoRA for each model of the lab and of the real set, with intervals, smallest model first, and a cross for the random control."}, "figure": {"caption": "What LoRA does to each score. Mean change over tasks with 95% intervals from resampling tasks, smallest model first within each set; crosses: the coin-toss control.", "name": "fig-after-rise"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Three panels, one for each score: the mean change of the score after LoRA for each model of the lab and of the real set, with intervals, smallest model first, and a cross for the coin toss."}, "figure": {"caption": "What LoRA does to each score. Mean change over tasks with 95% intervals from resampling tasks, smallest model first within each set; crosses: the coin-toss control.", "name": "fig-after-rise"}}
 figure, axes = panels(3, height=3.4)
 for ax, (score, (label, shade)) in zip(axes, KINDS.items(), strict=True):
     interval_dots(ax, order, [rises[m, score] for m in order], COLORS[shade])
@@ -177,7 +177,7 @@ for name in ("lab", "real"):
         glue(f"{name}_{score}_high", float(max(values)), display=False)
 
 # %% [markdown]
-# The table shows why the texts matter. On training texts the metric-matched score rises by {glue:text}`tasks_train_ntps_metric:.2f` on the tasks and by {glue:text}`coin_train_ntps_metric:.2f` on the coin toss, where nothing can be learned: LoRA has fitted the labels of
+# The table has the mean rise of each score in the lab, on the texts that LoRA was trained on and on test texts. It shows why the texts matter. On training texts the metric-matched score rises by {glue:text}`tasks_train_ntps_metric:.2f` on the tasks and by {glue:text}`coin_train_ntps_metric:.2f` on the coin toss, where nothing can be learned: LoRA has fitted the labels of
 # these very texts. On test texts it rises by {glue:text}`tasks_test_ntps_metric:.2f` on the tasks and by {glue:text}`coin_test_ntps_metric:.2f` on the coin toss. The latter is the mean of four models, which range from {glue:text}`coin_least_ntps_metric:.2f` to {glue:text}`coin_most_ntps_metric:.2f` (the crosses): one coin toss a model is a coarse control. In the three larger models the rise on the tasks is clearly above it, in the smallest it is not. The paper's score changes by {glue:text}`tasks_test_ntps:.2f` on test texts: LoRA does not raise it.
 #
 # In the lab the mean change of the Euclidean score ranges over the models from {glue:text}`lab_ntps_low:+.3f` to {glue:text}`lab_ntps_high:+.3f`, that of the metric-matched one from
@@ -352,12 +352,12 @@ from ntps_utils.exercises import check
 #
 # :::{admonition} Hint
 # :class: dropdown
-# The column $u = c\, e$ with a unit vector $e$ satisfies $u^\top S u = 1$.
+# The column $u$ is its length times a unit vector $e$ with $e^\top S e = v$, and $u^\top S u = 1$.
 # :::
 #
 # ````{solution} ex-8-1
 # :class: dropdown
-# $c^2 v = 1$, so $1 / \sqrt v$. U consists of directions $S^{-1} C$: the larger the variance along the label's direction, the shorter its column. The Euclidean score weighs columns by squared length, so beside other columns, such as the constant, the directions that became useful count *less* in it. (A single column has no other to compete with: its length cancels.) The metric-matched score
+# The square of the length times $v$ is 1, so the length is $1 / \sqrt v$. U consists of directions $S^{-1} C$: the larger the variance along the label's direction, the shorter its column. The Euclidean score weighs columns by squared length, so beside other columns, such as the constant, the directions that became useful count *less* in it. (A single column has no other to compete with: its length cancels.) The metric-matched score
 # measures in the norm of S, and counts each direction alike.
 # ````
 #

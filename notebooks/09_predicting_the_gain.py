@@ -45,10 +45,10 @@ from ntps_utils.evidence.advice import (
     left_out_advisors,
     regret,
 )
+from ntps_utils.evidence.calibration import LABELS as ALL_LABELS
 from ntps_utils.evidence.calibration import load_calibration
 from ntps_utils.evidence.claims import added_skill
 from ntps_utils.evidence.claims import regret as regret_of_skipping
-from ntps_utils.evidence.prescreen import LABELS as ALL_LABELS
 from ntps_utils.evidence.statistics import (
     pooled_partial_spearman,
     pooled_rank_correlation,

@@ -76,11 +76,11 @@ from ntps_utils.evidence.advice import (
     left_out_advisors,
     regret,
 )
-from ntps_utils.evidence.calibration import load_calibration
+from ntps_utils.evidence.calibration import LABELS, load_calibration
 from ntps_utils.evidence.cost import duration
-from ntps_utils.evidence.prescreen import LABELS, prescreen
-from ntps_utils.evidence.runs import recorded_runs
+from ntps_utils.evidence.prescreen import prescreen
 from ntps_utils.evidence.records import load_record
+from ntps_utils.evidence.runs import recorded_runs
 from ntps_utils.notebook import provenance_note
 from ntps_utils.plotting import COLORS, house_style, panels
 
@@ -156,7 +156,7 @@ _ = ax.set(
 # %% tags=["remove-cell"]
 shipped = {name: load_calibration(name) for name in ("lab", "real")}
 used = set()
-for name, one in shipped.items():
+for one in shipped.values():
     for fitted in Advisor(one.cells, one.steps(1000), seed=seed).steps:
         if fitted.has_skill:
             used |= set(fitted.columns)

@@ -74,8 +74,9 @@ KINDS = {
 # ## How should I read a magnitude?
 #
 # Compare it with the scores of other subspaces of the same width on the same task. These controls must share with V what does not depend on prediction. The first $k$ columns of V are $A_0^{-1/2}$ times an orthonormal
-# matrix, *whatever* the target is; only this matrix depends on the next token. So the control with a random target is $A_0^{-1/2} Z$ with Z random and orthonormal ({func}`ntps_utils.theory.controls.random_control`). Two other controls are
-# the leading principal components of S, and V computed from the symmetric half of $A_1$, which does not depend on the order of the feature vectors. The table has one row for each task of the lab, at half of the features.
+# matrix, and only this matrix depends on the next token. So the control is the V of a **random next token** (chapter 6): $A_0^{-1/2} Z$ with Z random and orthonormal ({func}`ntps_utils.theory.controls.random_control`). Two other controls are
+# the leading principal components of S, and V computed from the symmetric half of $A_1$, which does not depend on the order of the feature vectors. The table has one row for each task of the lab, at half of the features; *random, low* and *random, high* are the ends of the range of 95% of the
+# subspaces of a random next token, and *net NTPS* is NTPS minus their mean.
 
 # %%
 model = load_model(model_name)
@@ -133,7 +134,7 @@ glue("mag_chance", float(magnitude["k / d"].mean()), display=False)
 
 # %% [markdown]
 # The mean NTPS is {glue:text}`mag_mean:.2f`, far above the {glue:text}`mag_chance:.2f` of a uniformly random half of the features. But {glue:text}`mag_inside` of {glue:text}`mag_all` tasks lie inside the range of
-# subspaces with the same construction and a random target, and {glue:text}`mag_below` below it. The net score, NTPS minus the mean of that range, is {glue:text}`mag_net:+.2f` in the mean ({glue:text}`mag_net_low:+.2f` to {glue:text}`mag_net_high:+.2f`). The half with
+# subspaces of a random next token, and {glue:text}`mag_below` below it. The net score, NTPS minus the mean of that range, is {glue:text}`mag_net:+.2f` in the mean ({glue:text}`mag_net_low:+.2f` to {glue:text}`mag_net_high:+.2f`). The half with
 # the *largest* variance scores {glue:text}`mag_pca:.2f`. So a high NTPS says that U and V share the directions in which the features vary *little*: $U = S^{-1} C \cdots$ and $V = A_0^{-1/2} \cdots$ both divide by a
 # variance, and divide most where it is small. The symmetric half of $A_1$ scores {glue:text}`mag_symmetric:.2f`, the whole {glue:text}`mag_mean:.2f`. So read the net score, and compare tasks within one model. The task-weighted score has a meaning of its own as a share of the explainable loss: by {eq}`eq-identity`, 0.8 means that keeping only these $k$ directions loses a fifth of what a linear probe could explain. Without centering this includes the class frequencies (chapter 2).
 #
@@ -369,22 +370,22 @@ glue("why_scratch", float((why["LoRA"] - why["from scratch"]).mean()), display=F
 #
 # ## How much does the first step of LoRA lower the loss?
 #
-# An adapter is a product of two matrices $A$ and $B$. LoRA starts with $B = 0$, so that the adapters change nothing at first. Let $r$ be the residuals of the head (probabilities minus labels, for n texts), $J$ the gradients of the class scores with respect to all trained weights, and $K = J J^\top$ the
+# An adapter is a product of two matrices. LoRA starts with one of them at zero, so that the adapters change nothing at first. Let $\varepsilon$ be the residuals of the head (probabilities minus labels, for $N$ texts), $J$ the gradients of the class scores with respect to all trained weights, and $K = J J^\top$ the
 # *tangent kernel*.
 #
 # :::{prf:theorem} First-order drop
 # :label: thm-first-order
 #
-# A step of size $e$ of gradient descent lowers the mean cross-entropy by
+# A step of size $\eta$ of gradient descent lowers the mean cross-entropy by
 #
 # $$
-# e\, \frac{r^\top K r}{n^2} + O(e^2), \qquad K = K_{\text{head}} + K_{\text{adapters}} .
+# \eta\, \frac{\varepsilon^\top K \varepsilon}{N^2} + O(\eta^2), \qquad K = K_{\text{head}} + K_{\text{adapters}} .
 # $$ (eq-first-order)
 # :::
 #
 # :::{prf:proof}
-# The gradient of the mean loss is $g = J^\top r / n$, and a step $-e\,g$ changes a smooth loss by $-e\,|g|^2 + O(e^2)$ with $|g|^2 = r^\top J J^\top r / n^2$. $J$ consists of the columns of the head and those of the adapters, so $K$ is the sum
-# of their kernels. Where $B = 0$ the matrices $A$ have no gradient. ∎
+# The gradient of the mean loss is $g = J^\top \varepsilon / N$, and a step $-\eta\,g$ changes a smooth loss by $-\eta\,|g|^2 + O(\eta^2)$ with $|g|^2 = \varepsilon^\top J J^\top \varepsilon / N^2$. $J$ consists of the columns of the head and those of the adapters, so $K$ is the sum
+# of their kernels. Where one matrix of an adapter is zero, the other has no gradient. ∎
 # :::
 #
 # Once the head is at its optimum, only the part of the adapters is left at first order. If the residuals are orthogonal to $K_{\text{adapters}}$, the first step lowers nothing. LoRA can then learn the task only outside the region where the model is
@@ -525,7 +526,7 @@ for column, key in {"ntps": "e", "ntps_metric": "m", "ntps_task": "t"}.items():
 #
 # ## Summary
 #
-# - Compare the paper's score with subspaces of the same construction and a random target (the net score), or use the excess loss itself.
+# - Compare the paper's score with that of a random next token (the net score), or use the excess loss itself.
 # - The setting moves a score more than the task does, so it has to be fixed first.
 # - Bounds that contain $\kappa(S)$ are too wide to matter on features of a language model; the exact excess loss costs no more.
 # - Compare a pretrained model with an untrained one and with one that was pretrained on shuffled words.
@@ -540,7 +541,7 @@ for column, key in {"ntps": "e", "ntps_metric": "m", "ntps_task": "t"}.items():
 #
 # :::{admonition} Answer
 # :class: dropdown
-# (b). The construction of V alone can make scores high, so that random targets may score as much; read the net score. (a) is wrong because 1 is not the only reference: for subspaces with a random target 0.86 may be usual. (c) is wrong because no fixed threshold holds for all tasks and models.
+# (b). The construction of V alone can make scores high, so that subspaces of a random next token may score as much; read the net score. (a) is wrong because 1 is not the only reference: for a random next token 0.86 may be usual. (c) is wrong because no fixed threshold holds for all tasks and models.
 # :::
 #
 # **2.** The residuals of a probe are orthogonal to the adapters' tangent kernel. What does that predict?
@@ -658,7 +659,7 @@ from ntps_utils.exercises import check
 #
 # *Difficulty 4 of 5, importance 4 of 5, about 20 minutes.*
 #
-# The label is the product of two independent fair signs $a$ and $b$, both readable from the features. Which residuals has the best linear head? Suppose that the gradients of the class score with respect to the adapters are, for each text, linear in $1, a, b$. What is $r^\top K r / n^2$ in the limit of many texts,
+# The label is the product of two independent fair signs $a$ and $b$, both readable from the features. Which residuals has the best linear head? Suppose that the gradients of the class score with respect to the adapters are, for each text, linear in $1, a, b$. What is $\varepsilon^\top K \varepsilon / N^2$ in the limit of many texts,
 # and what must change in the model before LoRA can learn the task?
 #
 # ```python
@@ -675,8 +676,8 @@ from ntps_utils.exercises import check
 #
 # ````{solution} ex-14-4
 # :class: dropdown
-# $ab$ is uncorrelated with $1$, $a$ and $b$, so the best head predicts one half for every text and the residuals are $\pm\tfrac12$ with the sign of $-ab$. Their mean product with $1$, $a$ and $b$ is zero: $J^\top r / n = 0$ in the limit of many texts, and the first step gains nothing from head or adapters.
-# Features that contain the product $ab$ have to be built first; the gradient becomes non-zero only with $B \ne 0$, through terms of second order. This is the plateau in a training curve. The first-order drop is 0.
+# $ab$ is uncorrelated with $1$, $a$ and $b$, so the best head predicts one half for every text and the residuals are $\pm\tfrac12$ with the sign of $-ab$. Their mean product with $1$, $a$ and $b$ is zero: $J^\top \varepsilon / N = 0$ in the limit of many texts, and the first step gains nothing from head or adapters.
+# Features that contain the product $ab$ have to be built first; the gradient becomes non-zero only when both matrices of the adapters differ from zero, through terms of second order. This is the plateau in a training curve. The first-order drop is 0.
 # ````
 
 # %% tags=["remove-input"]

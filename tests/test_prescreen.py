@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 from ntps_utils.cli.main import app
 from ntps_utils.evidence import prescreen as module
+from ntps_utils.evidence._wording import action, cheaper, headline
 from ntps_utils.evidence.advice import Advice, Advisor, Step, advise_left_out, headroom_limit, left_out_advisors
 from ntps_utils.evidence.calibration import load_calibration, trial_cost, trial_values
 from ntps_utils.evidence.cost import finetuning_cost
@@ -348,20 +349,20 @@ def test_open_cases_follow_the_rule_that_loses_least_on_the_recorded_runs(tmp_pa
     trials = {step.step.name: step.step.share for step in advisor.steps if step.step.share}
     equal = dict.fromkeys(("run", "frozen model", *trials), 0.02)
 
-    def action(found: Advice, best: str, n_texts: int = 500, made: float = 0.0) -> tuple[str, float]:
-        return module._action(found, advisor, equal | {best: 0.01}, 0.05, n_texts, made)
+    def chosen(found: Advice, best: str, n_texts: int = 500, made: float = 0.0) -> tuple[str, float]:
+        return action(found, advisor, equal | {best: 0.01}, 0.05, n_texts, made)
 
-    assert action(advice("yes", 0.2), "run") == ("run", 0.0)
-    assert action(advice("no", 0.0), "run") == ("stop", 0.0)
-    assert action(advice("open", 0.02), "run") == ("run", 0.0)
-    assert action(advice("open", 0.02), "frozen model") == ("stop", 0.0)
-    assert action(advice("open", 0.08), "frozen model") == ("run", 0.0)
-    assert action(advice("open", 0.02), "trial run of 10%") == ("trial", 0.1)
-    assert action(advice("open", 0.02), "trial run of 10%", made=0.25) == ("stop", 0.0)
-    assert action(advice("open", 0.02, has_skill=False), "trial run of 10%", made=0.25) == ("run", 0.0)
-    assert action(advice("open", 0.02), "trial run of 10%", n_texts=99) == ("label", 0.0)
-    assert module._headline(advice("open", 0.02), 0.05).startswith("Open, probably no")
-    assert module._headline(advice("open", 0.05), 0.05).startswith("Open, probably yes")
+    assert chosen(advice("yes", 0.2), "run") == ("run", 0.0)
+    assert chosen(advice("no", 0.0), "run") == ("stop", 0.0)
+    assert chosen(advice("open", 0.02), "run") == ("run", 0.0)
+    assert chosen(advice("open", 0.02), "frozen model") == ("stop", 0.0)
+    assert chosen(advice("open", 0.08), "frozen model") == ("run", 0.0)
+    assert chosen(advice("open", 0.02), "trial run of 10%") == ("trial", 0.1)
+    assert chosen(advice("open", 0.02), "trial run of 10%", made=0.25) == ("stop", 0.0)
+    assert chosen(advice("open", 0.02, has_skill=False), "trial run of 10%", made=0.25) == ("run", 0.0)
+    assert chosen(advice("open", 0.02), "trial run of 10%", n_texts=99) == ("label", 0.0)
+    assert headline(advice("open", 0.02), 0.05).startswith("Open, probably no")
+    assert headline(advice("open", 0.05), 0.05).startswith("Open, probably yes")
 
 
 @pytest.mark.slow
@@ -377,9 +378,9 @@ def test_few_texts_are_said_to_be_few(tmp_path):
 
 
 def test_another_layer_is_recommended_where_it_shows_more():
-    found = list(module._cheaper({"headroom": 0.5, "words": 0.0}, {"0": 0.55, "1": 0.6, "2": 0.5}))
+    found = list(cheaper({"headroom": 0.5, "words": 0.0}, {"0": 0.55, "1": 0.6, "2": 0.5}))
     assert found == ["Read layer 1: a probe reaches an accuracy of 0.600 there, and of 0.500 in the last layer, 2."]
-    assert list(module._cheaper({"headroom": 0.5, "words": -0.1}, {"1": 0.51, "2": 0.5})) == []
+    assert list(cheaper({"headroom": 0.5, "words": -0.1}, {"1": 0.51, "2": 0.5})) == []
 
 
 @pytest.mark.slow

@@ -73,6 +73,41 @@ def plan_of(session: int) -> str:
 
 
 @pytest.mark.parametrize("session", SESSIONS)
+def test_last_slides_show_all_homework_and_reading(folder, session):
+    """What the next session needs, students have seen on a slide."""
+    last = text_of(sections((folder / f"session_{session}.html").read_text("utf-8"))[-1])
+    _, cells = slides.plan(session)
+    assert cells["after"] in last
+    assert cells.get("next", "") in last
+    assert ("next" in cells) == (session < len(SESSIONS))
+    first = text_of(sections((folder / f"session_{session}.html").read_text("utf-8"))[0])
+    assert all(cells[name] in first for name in ("before", "class"))
+    assert cells.get("homework", "") in first
+
+
+@pytest.mark.parametrize("session", SESSIONS)
+def test_exercises_in_class_get_the_minutes_of_their_label(folder, session):
+    """Homework is only compared with the solution."""
+    texts = "\n".join(source.read_text("utf-8") for source in CHAPTERS)
+    labels = dict(re.findall(r"^# :label: ex-(\d+-\d+)\n#\n# \*Difficulty.*?about (\d+) minutes", texts, re.M))
+    for slide in sections((folder / f"session_{session}.html").read_text("utf-8")):
+        named = re.search(r'class="name">Exercise (\d+)\.(\d+)<', slide)
+        if named and "homework, and" not in slide:
+            (seconds,) = re.findall(r'data-timing="(\d+)"', slide)
+            assert int(seconds) >= 60 * int(labels["-".join(named.groups())]), named[0]
+
+
+def test_sections_to_read_exist():
+    """The table of sessions names the sections to read as their chapters do."""
+    text = (ROOT / "book" / "teaching.md").read_text("utf-8")
+    headings = "\n".join(page.read_text("utf-8") for page in [*CHAPTERS, *(ROOT / "book").glob("*.md")])
+    named = re.findall(r'"([^"]+)"', re.findall(r"## Four sessions\n.*?(?=^Each session has)", text, re.M | re.S)[0])
+    assert len(named) >= 5
+    for name in named:
+        assert re.search(rf"^#? ?## {re.escape(name)}$", headings, re.M), name
+
+
+@pytest.mark.parametrize("session", SESSIONS)
 def test_slides_are_short_and_every_note_asks_or_tells(folder, session):
     deck = sections((folder / f"session_{session}.html").read_text("utf-8"))
     for slide in deck:
@@ -157,9 +192,10 @@ def test_the_teaching_page_links_every_deck(folder):
 
 TEACHING = """# For teachers
 
-| session | before | after |
-| --- | --- | --- |
-| 1. One | {doc}`chapter 1 </notebooks/01_one>`, all of it | exercise 1.1 |
+| session | read before | used in class | after |
+| --- | --- | --- | --- |
+| 1. One | {doc}`chapter 1 </notebooks/01_one>`, all of it | the lab | exercise 1.1 |
+| 2. Two | chapter 2 | nothing | exercise 1.2 |
 
 ### Session 1: one
 
@@ -275,10 +311,15 @@ BLOCKS = {
         "<p><strong>Solution.</strong> Done.</p>",
     ),
     "explorer": ("{explorer}`01`", '<div class="explorer"><div class="ntps-explorer">turn</div></div>', ""),
-    "table": ("{table}`The report`", "<td>Why?</td>", ""),
+    "table": ("{table}`The report`", "<td>4</td>\n<td>Why?</td>", ""),
+    "columns": ("{table}`The report: question`", "<tr>\n<td>Why?</td>", ""),
     "number": ("It is {glue:text}`01/x:.0%`.", "<p>It is 25%.</p>", ""),
     "power of ten": ("{glue:text}`01/tiny:.0e`", "<p>2\u00a0×\u00a010⁻¹¹</p>", ""),
-    "plan": ("{glue:text}`plan/before`; {glue:text}`plan/after`", "<p>chapter 1, all of it; exercise 1.1</p>", ""),
+    "plan": (
+        "; ".join(f"{{glue:text}}`plan/{name}`" for name in ("before", "class", "after", "next")),
+        "<p>chapter 1, all of it; the lab; exercise 1.1; chapter 2</p>",
+        "",
+    ),
     "formula": ("$a < \\R$", r"\(a &lt; \mathbb{R}\)", ""),
     "fragment": ('<div class="fragment">\n\n**later**\n\n</div>', "<strong>later</strong>", ""),
 }
@@ -302,6 +343,11 @@ def test_slides_have_their_row_layout_and_share_of_the_minutes(small):
     assert "<strong>Minutes 60 to 90: the end</strong> (in pairs)" in deck[2][1]
 
 
+def test_a_slide_can_take_a_part_of_its_row(small):
+    deck = small(f"{START}\n---\n<!-- minutes: 10 -->\n## Second\n---\n## Third{END}")
+    assert [re.findall(r'data-timing="(\d+)"', body) for body, _ in deck] == [["1500"], ["600"], ["1500"], ["1800"]]
+
+
 ERRORS = {
     "figure": (f"{START}\n{{figure}}`fig-two`\n{END}", "there is no figure fig-two"),
     "equation": (f"{START}\n{{equation}}`eq-two`\n{END}", "there is no equation eq-two"),
@@ -310,6 +356,17 @@ ERRORS = {
     "exercise": (f"{START}\n{{exercise}}`1.2`\n{END}", "there is no exercise 1.2"),
     "explorer": (f"{START}\n{{explorer}}`02`\n{END}", "chapter 02 has no interactive figure"),
     "table": (f"{START}\n{{table}}`Nothing`\n{END}", "no table below 'Nothing'"),
+    "column": (
+        f"{START}\n{{table}}`The report: answer`\n{END}",
+        "the table below 'The report': 'answer' is not in list",
+    ),
+    "homework": (f"{START}\n{{glue:text}}`plan/homework`\n{END}", "there is no plan/homework"),
+    "too many minutes": (f"<!-- minutes: 61 -->\n{START}{END}", "do not add up to the 60 of 'the start'"),
+    "too few minutes": (f"<!-- minutes: 59 -->\n{START}{END}", "do not add up to the 60 of 'the start'"),
+    "no minutes left": (
+        f"<!-- minutes: 60 -->\n{START}\n---\n## Second{END}",
+        "do not add up to the 60 of 'the start'",
+    ),
     "number": (f"{START}\n{{glue:text}}`01/y`\n{END}", "there is no 01/y"),
     "row": (
         f"{START}{END}\n---\n<!-- plan: more -->\n",
@@ -329,8 +386,8 @@ def test_names_that_do_not_exist_are_errors(small, name):
 
 
 def test_a_deck_without_a_session_is_an_error(small, tmp_path):
-    shutil.copy(ROOT / slides.SOURCES / "session_2.md", tmp_path / slides.SOURCES)
-    with pytest.raises(BookError, match="no session 2"):
+    shutil.copy(ROOT / slides.SOURCES / "session_3.md", tmp_path / slides.SOURCES)
+    with pytest.raises(BookError, match="no session 3"):
         small(f"{START}{END}")
 
 

@@ -17,7 +17,6 @@ from ntps_utils._utils.files import write_json
 from ntps_utils.evidence.declared import MAX_LENGTH, N_TRAIN
 from ntps_utils.evidence.prescreen import prescreen
 from ntps_utils.evidence.runs import recorded_runs
-from ntps_utils.models.loading import load_model
 
 OUT = Path("ntps_utils/data/recorded/prescreened.json")
 MODEL = "smollm2-135m-instruct"
@@ -36,17 +35,16 @@ def main(
     done = {report["dataset"] for report in reports}
     runs = (one.run for one in recorded_runs() if one.run.model == MODEL and one.run.kind == "lora")
     missing = [dataset for dataset in dict.fromkeys(run.dataset for run in runs) if dataset not in done][:limit]
-    model = load_model(MODEL, dtype="float32") if missing else None
     for i, dataset in enumerate(missing, 1):
         typer.echo(f"{i}/{len(missing)} {dataset}", err=True)
-        assert model is not None
         report = prescreen(
-            model,
+            MODEL,
             str(data / dataset),
             calibration="real",
             threshold=THRESHOLD,
             max_texts=N_TRAIN,
             max_length=MAX_LENGTH,
+            dtype="float32",
         )
         values = {**json.loads(report.to_json()), "summary": report.summary}
         # Where the folder lies on this machine is of no use to others.

@@ -168,7 +168,8 @@ def print_comparison(reports: Sequence[PrescreenReport]) -> None:
 
 def print_prescreen(result: PrescreenReport, *, verbose: bool = False) -> None:
     """Print the verdict, what to do, and what limits the answer; with ``verbose`` all that was measured."""
-    from ntps_utils.evidence.prescreen import LABELS, duration
+    from ntps_utils.evidence.calibration import LABELS
+    from ntps_utils.evidence.cost import duration
 
     def line(text: str) -> None:
         out.print(text, highlight=False, markup=False)

@@ -25,6 +25,13 @@ from ntps_utils.models.finetuning import CurvePoint, FinetuneConfig
 TRIALS = (0.025, 0.05, 0.1, 0.25)
 """Lengths of trial runs, as shares of the steps of a LoRA run."""
 
+LABELS = {name: predictor.label for name, predictor in PREDICTORS.items()} | {
+    f"trial_{kind}_{100 * share:g}": f"{label} in a trial run of {100 * share:g}%"
+    for share in TRIALS
+    for kind, label in (("loss", "largest fall of the loss"), ("accuracy", "largest rise of the accuracy"))
+}
+"""Names of the predictors for tables and figures."""
+
 SHIPPED = ("lab", "real")
 """Calibrations that ship with the library."""
 

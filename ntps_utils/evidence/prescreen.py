@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import inspect
 import json
 import math
 import re
-import shlex
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -18,13 +18,28 @@ import jinja2
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
 
 from ntps_utils._utils.files import asset_text, write_json
 from ntps_utils._utils.provenance import provenance
 from ntps_utils._utils.validation import check_integer, check_number
-from ntps_utils.evidence.advice import Advice, Advisor, Answer, FittedStep, Step, headroom_limit
+from ntps_utils.evidence._wording import (
+    MIN_TEXTS,
+    MIN_VALIDATION,
+    about_lora,
+    about_texts,
+    action,
+    cheaper,
+    command,
+    differences,
+    headline,
+    outside,
+    points,
+    reason,
+    why_no_trial,
+)
+from ntps_utils.evidence.advice import Advice, Advisor, Answer, FittedStep, Step
 from ntps_utils.evidence.calibration import (
+    LABELS,
     MIN_DATASETS,
     TRIALS,
     Calibration,
@@ -39,46 +54,22 @@ from ntps_utils.evidence.experiment import limited_threads
 from ntps_utils.evidence.predictors import PREDICTORS, Case
 from ntps_utils.models.datasets import TextDataset, as_dataset, first_texts
 from ntps_utils.models.extraction import batch_overhead, hidden_states, length_batches
-from ntps_utils.models.finetuning import CurvePoint, FinetuneConfig, ProjectionError, projection_modules, trial_run
+from ntps_utils.models.finetuning import (
+    CurvePoint,
+    FinetuneConfig,
+    ProjectionError,
+    projection_modules,
+    training_dtype,
+    trial_run,
+)
 from ntps_utils.models.loading import CausalModel, as_model, evaluation_mode
 from ntps_utils.models.probes import warn_of_shared_texts
 
 DEFAULT_THRESHOLD = 0.01
 """Smallest gain in accuracy that makes LoRA worthwhile, if the user names none."""
 
-LABELS = {name: predictor.label for name, predictor in PREDICTORS.items()} | {
-    f"trial_{kind}_{100 * share:g}": f"{label} in a trial run of {100 * share:g}%"
-    for share in TRIALS
-    for kind, label in (("loss", "largest fall of the loss"), ("accuracy", "largest rise of the accuracy"))
-}
-"""Names of the predictors for tables and figures."""
-
-SIZES = {
-    "n_parameters": "parameters of the model",
-    "n_features": "features",
-    "n_texts": "labeled texts",
-    "n_classes": "classes",
-    "texts_per_feature": "texts for each feature",
-}
-"""Sizes of a case that are compared with those of the recorded runs."""
-
-EASY = 0.02
-"""How much more accurate than the probe a bag of words, or a probe of another layer, must be to be recommended."""
-
-MIN_TEXTS = 100
-"""Labeled texts below which more texts are recommended before anything else."""
-
-MIN_CLASS = 10
-"""Texts of a class below which the class is named."""
-
-MIN_VALIDATION = 50
-"""Validation texts that a trial run needs."""
-
 N_TIMED = 64
 """Texts that the duration of a forward pass is measured on."""
-
-FAR = 2.0
-"""Factor by which a size may lie outside the range of the recorded runs without being named."""
 
 
 @dataclass(frozen=True)
@@ -248,16 +239,16 @@ class PrescreenReport:
     @property
     def summary(self) -> str:
         """Expected gain with its interval against the cost and the threshold, in two sentences."""
-        level, threshold = f"{100 * self.level:.0f}%", _points(self.threshold)
+        level, threshold = f"{100 * self.level:.0f}%", points(self.threshold)
         cost = f"LoRA takes about {duration(self.lora_seconds)} here and is worthwhile from {threshold} points on."
         if self.interval == "calibrated":
-            ends = f"{_points(self.gain_low)} to {_points(self.gain_high)}"
-            return f"Expected gain: {_points(self.gain)} points of accuracy ({level} interval: {ends}). {cost}"
+            ends = f"{points(self.gain_low)} to {points(self.gain_high)}"
+            return f"Expected gain: {points(self.gain)} points of accuracy ({level} interval: {ends}). {cost}"
         runs = self.calibration
         return (
-            f"Not about this case: the recorded runs gained {_points(runs.gain)} points of accuracy in the median, and "
-            f"{level} of them {_points(runs.gain_low)} to {_points(runs.gain_high)}. About this case: the probe gets "
-            f"{_points(1.0 - self.probe_accuracy)}% of the texts wrong, and a gain can hardly be larger. {cost}"
+            f"Not about this case: the recorded runs gained {points(runs.gain)} points of accuracy in the median, and "
+            f"{level} of them {points(runs.gain_low)} to {points(runs.gain_high)}. About this case: the probe gets "
+            f"{points(1.0 - self.probe_accuracy)}% of the texts wrong, and a gain can hardly be larger. {cost}"
         )
 
     def to_json(self) -> str:
@@ -281,10 +272,6 @@ class PrescreenReport:
         environment.filters["points"] = lambda value: f"{100 * value:+.1f}"
         environment.filters["duration"] = duration
         return environment.from_string(template).render(p=self, labels=LABELS)
-
-
-def _points(value: float) -> str:
-    return f"{100 * value:.1f}"
 
 
 class Measurements:
@@ -509,7 +496,7 @@ def prescreen(
     >>> report.verdict, report.step
     ('no', 'headroom')
     """
-    given = {
+    options = {
         "calibration": calibration,
         "leave-out": leave_out,
         "threshold": None if threshold is None else f"{100 * threshold:g}",
@@ -571,7 +558,7 @@ def prescreen(
     with limited_threads(lm.model.num_parameters()):
         n_texts, labels = len(case.features), case.features.labels
         if "text_seconds" not in kept.values:
-            kept.values["text_seconds"] = _text_seconds(case)
+            kept.values["text_seconds"] = _text_seconds(case, training_dtype(lm, lora))
             kept.keep()
         second = kept.values["text_seconds"]
         lora_seconds = finetuning_cost(lora, n_texts, 0) * second
@@ -601,20 +588,20 @@ def prescreen(
         "n_texts": n_texts,
         "n_classes": len(np.unique(labels)),
     }
-    notes += _about_texts(data, counts, 1.0 - measured["headroom"], 0 if not made else round(lora.validation * n_texts))
-    notes += _outside(sizes | {"texts_per_feature": n_texts / lm.dimension}, used.cells, advice.outside)
-    notes += _differences(used, lm, max(map(len, case.tokens.ids)))
+    notes += about_texts(data, counts, 1.0 - measured["headroom"], 0 if not made else round(lora.validation * n_texts))
+    notes += outside(sizes | {"texts_per_feature": n_texts / lm.dimension}, used.cells, advice.outside)
+    notes += differences(used, lm, max(map(len, case.tokens.ids)))
     if asked and not made and advice.answer == "open":
-        notes.append(_why_no_trial(advisor, share, n_texts, lora))
+        notes.append(why_no_trial(advisor, share, n_texts, lora))
     regrets = advisor.regrets(least)
-    action, next_share = _action(advice, advisor, regrets, least, n_texts, made)
+    todo, next_share = action(advice, advisor, regrets, least, n_texts, made)
     return PrescreenReport(
         verdict=advice.answer,
-        headline=_headline(advice, least),
-        reason=_reason(advice, least, measured["headroom"], n_texts),
+        headline=headline(advice, least),
+        reason=reason(advice, least, measured["headroom"], n_texts),
         recommendations=(
-            *_cheaper(measured, layers),
-            _about_lora(action, next_share, lora_seconds, regrets, n_texts, max(MIN_TEXTS, lm.dimension)),
+            *cheaper(measured, layers),
+            about_lora(todo, next_share, lora_seconds, regrets, n_texts, max(MIN_TEXTS, lm.dimension)),
         ),
         gain=advice.gain,
         gain_low=advice.low,
@@ -625,7 +612,7 @@ def prescreen(
         step=advice.step,
         columns=advice.columns,
         notes=tuple(notes),
-        command=_command(action, next_share, model, dataset, given),
+        command=command(todo, next_share, model, dataset, _changed(options)),
         model=lm.name,
         dataset=data.name,
         majority=float(counts.max() / n_texts),
@@ -721,222 +708,30 @@ def _check_classes(data: TextDataset) -> None:
         )
 
 
-def _reason(advice: Advice, threshold: float, headroom: float, n_texts: int) -> str:
-    """One sentence that explains a verdict."""
-    if advice.step == "headroom":
-        limit = _points(headroom_limit(headroom, n_texts))
-        return (
-            f"The probe gets {_points(headroom)}% of the texts wrong (at most {limit}%, by a 95% limit), which leaves "
-            f"less to gain than the threshold of {_points(threshold)} points."
-        )
-    if not advice.has_skill:
-        return (
-            "No step that was made predicts the gains of left-out datasets better than their median, so that only the "
-            "spread of the recorded gains is known."
-        )
-    predictors = " and ".join(LABELS[column] for column in advice.columns)
-    interval = f"{_points(advice.low)} to {_points(advice.high)} points"
-    place = {
-        "yes": "lies above the threshold",
-        "no": "lies below the threshold",
-        "open": "contains the threshold",
-    }[advice.answer]
-    return f"The interval from the {advice.step} ({predictors}), {interval}, {place} of {_points(threshold)} points."
-
-
-def _outside(sizes: Mapping[str, float], cells: pd.DataFrame, predictors: Sequence[str]) -> Iterator[str]:
-    """Sentences on sizes and predictors outside the recorded runs."""
-    known = cells[[name for name in SIZES if name in cells]].assign(
-        texts_per_feature=cells["n_texts"] / cells["n_features"]
-    )
-    for name, label in SIZES.items():
-        if name in known:
-            low, high = known[name].min(), known[name].max()
-            if not low / FAR <= sizes[name] <= high * FAR:
-                value, low, high = (
-                    f"{number:,.3g}" if number < 100 else f"{number:,.0f}" for number in (sizes[name], low, high)
-                )
-                recorded = low if low == high else f"{low} to {high}"
-                case = f"This case has {value} {label}, the recorded runs {recorded}."
-                yield f"{case} Whether they predict it is not known."
-    for name in predictors:
-        yield f"The {LABELS[name]} lies outside the recorded runs, so that it was not used to predict."
-
-
-def _differences(used: Calibration, model: CausalModel, longest: int) -> Iterator[str]:
-    """Sentences on how this case is measured differently from the recorded runs."""
-    if used.max_length is not None and longest > used.max_length:
-        yield (
-            f"Texts have up to {longest} tokens; those of the recorded runs were cut after {used.max_length}. "
-            f"--max-length {used.max_length} does the same here."
-        )
-    dtype = str(model.model.dtype).removeprefix("torch.")
-    if dtype in ("bfloat16", "float16"):
-        yield f"Features were computed in {dtype}, those of the recorded runs in float32."
-
-
-def _about_texts(
-    data: TextDataset, counts: NDArray[np.int64], probe_accuracy: float, n_validation: int
-) -> Iterator[str]:
-    """Sentences on classes, and on what a few texts can show; ``n_validation`` is 0 without a trial run."""
-    if small := [data.label_names[i] for i in np.flatnonzero((counts > 0) & (counts < MIN_CLASS))]:
-        names = ", ".join(small[:5]) + (", ..." if len(small) > 5 else "")
-        yield f"Fewer than {MIN_CLASS} texts in {len(small)} of {np.count_nonzero(counts)} classes: {names}."
-    if probe_accuracy <= counts.max() / counts.sum():
-        yield "The probe is not more accurate than always answering with the most frequent class."
-    if n_validation:
-        yield (
-            f"The trial run is judged on {n_validation} validation texts: one of them is "
-            f"{100 / n_validation:.1f} points of accuracy."
-        )
-
-
-def _text_seconds(case: Case) -> float:
-    """Shortest of three mean durations of a forward pass of one text; the extraction has warmed up the device."""
+def _text_seconds(case: Case, dtype: torch.dtype) -> float:
+    """Shortest of three mean durations of a forward pass of one text, with the type of numbers of the LoRA run."""
     ids = [text for text in case.tokens.ids if text]
     ids = sorted(ids, key=len)[:: max(1, len(ids) // N_TIMED)]
-    durations = []
-    with evaluation_mode(case.model.model), torch.inference_mode():
+    durations, model = [], case.model
+    if dtype != model.model.dtype:
+        model = replace(model, model=copy.deepcopy(model.model).to(dtype))
+    with evaluation_mode(model.model), torch.inference_mode():
         for _ in range(3):
             started = time.perf_counter()
-            for batch in length_batches(ids, range(len(ids)), case.batch_size, overhead=batch_overhead(case.model)):
-                float(hidden_states(case.model, [ids[i] for i in batch])[-1].sum())  # waits for the device
+            for batch in length_batches(ids, range(len(ids)), case.batch_size, overhead=batch_overhead(model)):
+                float(hidden_states(model, [ids[i] for i in batch])[-1].sum())  # waits for the device
             durations.append(time.perf_counter() - started)
     return min(durations) / len(ids)
 
 
-def _headline(advice: Advice, threshold: float) -> str:
-    """The verdict in words."""
-    if advice.answer != "open":
-        return {"yes": "LoRA pays.", "no": "LoRA does not pay."}[advice.answer]
-    if not advice.has_skill:
-        return "Open: nothing that was measured predicts the gain."
-    return f"Open, probably {'yes' if advice.gain >= threshold else 'no'}: the interval contains the threshold."
-
-
-def _why_no_trial(advisor: Advisor, share: float, n_texts: int, lora: FinetuneConfig) -> str:
-    if lora.validation * n_texts < MIN_VALIDATION:
-        n_validation, least = round(lora.validation * n_texts), math.ceil(MIN_VALIDATION / lora.validation)
-        return (
-            f"No trial run was made: {n_validation} validation texts are too few to judge it; give at least {least} "
-            "texts."
-        )
-    if not any(one.step.share for one in advisor.steps):
-        return "No trial run was made: the calibration holds no trial runs to compare it with."
-    if not share:
-        return "No trial run was made: the shortest one takes longer than the given time."
-    return (
-        f"No trial run was made: among the recorded runs, no trial run of up to {100 * share:g}% of the steps predicts "
-        "the gain."
-    )
-
-
-Action = Literal["stop", "run", "trial", "label"]
-"""What is recommended: no LoRA, the LoRA run, a trial run, or more labeled texts."""
-
-
-def _action(
-    advice: Advice, advisor: Advisor, regrets: Mapping[str, float], threshold: float, n_texts: int, made: float
-) -> tuple[Action, float]:
-    """What to do about LoRA, and the length of a recommended trial run.
-
-    An open case follows the rule that loses least on the recorded runs.
-    """
-    if advice.answer == "yes":
-        return "run", 0.0
-    if advice.answer == "no":
-        return "stop", 0.0
-    if n_texts < MIN_TEXTS:
-        return "label", 0.0
-    share = {fitted.step.name: fitted.step.share for fitted in advisor.steps}
-    best = min(regrets, key=lambda name: regrets[name])
-    if share.get(best, 0.0) > made:
-        return "trial", share[best]
-    if best != "run" and advice.has_skill and advice.gain < threshold:
-        return "stop", 0.0
-    return "run", 0.0
-
-
-def _cheaper(measured: Mapping[str, float], layers: Mapping[str, float]) -> Iterator[str]:
-    """What to try before LoRA because it costs nothing: a bag of words, or another layer."""
-    probe = 1.0 - measured["headroom"]
-    if measured["words"] > EASY:
-        yield (
-            "Try a bag of words first: logistic regression on it reaches an accuracy of "
-            f"{probe + measured['words']:.3f}, the probe of the frozen model {probe:.3f}."
-        )
-    best, last = max(layers, key=lambda layer: layers[layer]), list(layers)[-1]
-    if layers[best] > layers[last] + EASY:
-        yield (
-            f"Read layer {best}: a probe reaches an accuracy of {layers[best]:.3f} there, and of {layers[last]:.3f} in "
-            f"the last layer, {last}."
-        )
-
-
-def _about_lora(
-    action: Action, share: float, seconds: float, regrets: Mapping[str, float], n_texts: int, n_needed: int
-) -> str:
-    """What to do about LoRA, and why."""
-    if action == "stop":
-        return "Do not run LoRA: train a linear classifier on the frozen features."
-    if action == "label":
-        return f"Label more texts: {n_texts} do not tell gains of a few points apart. At least {n_needed} are needed."
-    trials = {name: value for name, value in regrets.items() if name.startswith("trial")}
-    why = (
-        f"Among the recorded runs, making every run that the headroom allows loses {_points(regrets['run'])} points of "
-        "accuracy on average against knowing the gains"
-    )
-    if trials:
-        name = min(trials, key=lambda name: trials[name])
-        why += f", and deciding by a {name} loses {_points(trials[name])}, its cost included"
-    if action == "trial":
-        return f"Make a trial run of {100 * share:g}% of the steps. {why}."
-    return f"Run LoRA, which takes about {duration(seconds)} here. {why}."
-
-
-SPLIT_SHARE = 0.2
-"""Share of the rows of a single file to test on, in the command that is recommended."""
-
-BENCHMARK_OPTIONS = ("max-length", "seed", "text-column", "label-column", "target-modules", "trust-remote-code")
-"""Options of ``ntps prescreen`` that ``ntps benchmark`` has too."""
-
-
-def _command(action: Action, share: float, model: Any, dataset: Any, given: Mapping[str, Any]) -> str:
-    """The command that does what is recommended, with the options of this call, or a sentence if there is none."""
-    if action == "stop":
-        return "Stop here."
-    if action == "label":
-        return "Label more texts, and run the same command again."
-    if not isinstance(model, (str, Path)) or not isinstance(dataset, (str, Path)):
-        return f"prescreen(..., trial={share:g})" if action == "trial" else "finetune(model, train, test)"
-    name, texts = shlex.quote(str(model)), shlex.quote(str(dataset))
-    if action == "trial":
-        return f"ntps prescreen {name} {texts} --trial {100 * share:g}%{_options(given, given)}"
-    profile = "lab" if str(model).startswith("lab/") else "declared"
-    path, first = Path(str(dataset)), ""
-    names = [option for option in BENCHMARK_OPTIONS if option in given]
-    if path.is_file():
-        names = [option for option in names if not option.endswith("-column")]
-        columns = _options(given, ("text-column", "label-column"))
-        texts = shlex.quote(str(path.with_suffix("")) + "-split")
-        first = f"ntps datasets split {shlex.quote(str(path))} {texts} --test-share {SPLIT_SHARE:g}{columns} && "
-    return f"{first}ntps benchmark --profile {profile} --models {name} --datasets {texts}{_options(given, names)}"
-
-
-def _options(given: Mapping[str, Any], names: Iterable[str]) -> str:
-    """Options that differ from the default of :func:`prescreen`, for the command line."""
+def _changed(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of the command line whose values are not the defaults of :func:`prescreen`."""
     defaults = {p.name.replace("_", "-"): p.default for p in inspect.signature(prescreen).parameters.values()}
-    text = ""
-    for name in names:
-        value = given[name]
-        if value is None or value == defaults[name] or (name == "leave-out" and not value):
-            continue
-        if value is True:
-            text += f" --{name}"
-            continue
-        for one in [value] if isinstance(value, (str, int, Path)) else value:
-            text += f" --{name} {shlex.quote(str(one))}"
-    return text
+    return {
+        name: value
+        for name, value in options.items()
+        if value != defaults[name] and not (name == "leave-out" and not value)
+    }
 
 
 def compare(reports: Iterable[PrescreenReport]) -> pd.DataFrame:

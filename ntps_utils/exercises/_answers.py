@@ -121,8 +121,8 @@ def compare(
             raise MistakeError(message)
     if not np.allclose(value, target, rtol=rtol, atol=atol):
         if target.ndim == 0:
-            found = f"{float(value):.4g}"
-            raise MistakeError(f"{what} is {found}, and should be {float(target):.4g}.", f"{what} is not {found}.")
+            message = f"{what} is {float(value):.4g}, and should be {float(target):.4g}."
+            raise MistakeError(message, f"{what} is not {float(value):g}.")
         gap = np.abs(value - target).max() / max(np.abs(target).max(), 1e-300)
         raise MistakeError(f"{what} differs by up to {gap:.2g} of its largest entry.")
 

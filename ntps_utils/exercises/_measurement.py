@@ -207,7 +207,7 @@ def _p_value(answer: Any) -> str:
         single = int((null[:, observed.argmax()] >= observed.max() - 1e-12).sum())
         absolute = int((np.abs(null).max(1) >= np.abs(observed).max() - 1e-12).sum())
         mistakes = {
-            "The observed target is one of the permutations: (1 + b) / (1 + B).": exceed / 60,
+            "The observed order is one of the permutations: add one to both counts.": exceed / 60,
             "The null is that of one setting; take the largest coefficient over all settings.": (1 + single) / 61,
             "The largest coefficient is wanted, not the largest absolute one.": (1 + absolute) / 61,
         }

@@ -370,6 +370,32 @@ def has_bfloat16(device: torch.device) -> bool:
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
+def training_dtype(model: CausalModel, config: FinetuneConfig) -> torch.dtype:
+    """Determine the type of the weights that are not trained, see :class:`FinetuneConfig`.
+
+    Parameters
+    ----------
+    model : CausalModel
+    config : FinetuneConfig
+
+    Returns
+    -------
+    torch.dtype
+
+    Examples
+    --------
+    >>> from ntps_utils.models.loading import load_model
+    >>> training_dtype(load_model("lab/XS"), FinetuneConfig())
+    torch.float32
+    """
+    if config.method == "full" or config.base_dtype == "float32":
+        return torch.float32
+    large = model.model.num_parameters() > AUTO_FLOAT64_PARAMETERS
+    if config.base_dtype == "bfloat16" or (large and has_bfloat16(model.model.device)):
+        return torch.bfloat16
+    return torch.float32
+
+
 def attention_projections(model: torch.nn.Module) -> tuple[str, ...]:
     """Find the names of the query, key and value projections of a model.
 
@@ -840,7 +866,7 @@ class _FinetuneRun:
     def __init__(self, model: CausalModel, n_classes: int, config: FinetuneConfig) -> None:
         self.config, self.source = config, model
         self.device = model.model.device
-        self.dtype = _base_dtype(model, config)
+        self.dtype = training_dtype(model, config)
         self.whole = copy.deepcopy(model.model).to(self.dtype)
         with _random_state(config.seed, self.device):
             if config.method == "lora":
@@ -1024,16 +1050,6 @@ class _FinetuneRun:
 
     def _classify(self, pooled: torch.Tensor) -> torch.Tensor:
         return self.head((pooled.float() - self.shift) / self.scale)
-
-
-def _base_dtype(model: CausalModel, config: FinetuneConfig) -> torch.dtype:
-    """Type of the weights that are not trained, see :class:`FinetuneConfig`."""
-    if config.method == "full" or config.base_dtype == "float32":
-        return torch.float32
-    large = model.model.num_parameters() > AUTO_FLOAT64_PARAMETERS
-    if config.base_dtype == "bfloat16" or (large and has_bfloat16(model.model.device)):
-        return torch.bfloat16
-    return torch.float32
 
 
 def _with_adapters(model: Any, config: FinetuneConfig) -> Any:

@@ -1,0 +1,249 @@
+"""What a prescreening says in words: verdict, notes, recommendation, and the command to run next."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ntps_utils.evidence.advice import Advice, Advisor, headroom_limit
+from ntps_utils.evidence.calibration import LABELS, Calibration
+from ntps_utils.evidence.cost import duration
+from ntps_utils.models.datasets import TextDataset
+from ntps_utils.models.finetuning import FinetuneConfig
+from ntps_utils.models.loading import CausalModel
+
+SIZES = {
+    "n_parameters": "parameters of the model",
+    "n_features": "features",
+    "n_texts": "labeled texts",
+    "n_classes": "classes",
+    "texts_per_feature": "texts for each feature",
+}
+"""Sizes of a case that are compared with those of the recorded runs."""
+
+EASY = 0.02
+"""How much more accurate than the probe a bag of words, or a probe of another layer, must be to be recommended."""
+
+MIN_TEXTS = 100
+"""Labeled texts below which more texts are recommended before anything else."""
+
+MIN_CLASS = 10
+"""Texts of a class below which the class is named."""
+
+MIN_VALIDATION = 50
+"""Validation texts that a trial run needs."""
+
+FAR = 2.0
+"""Factor by which a size may lie outside the range of the recorded runs without being named."""
+
+
+def points(value: float) -> str:
+    return f"{100 * value:.1f}"
+
+
+def reason(advice: Advice, threshold: float, headroom: float, n_texts: int) -> str:
+    """One sentence that explains a verdict."""
+    if advice.step == "headroom":
+        limit = points(headroom_limit(headroom, n_texts))
+        return (
+            f"The probe gets {points(headroom)}% of the texts wrong (at most {limit}%, by a 95% limit), which leaves "
+            f"less to gain than the threshold of {points(threshold)} points."
+        )
+    if not advice.has_skill:
+        return (
+            "No step that was made predicts the gains of left-out datasets better than their median, so that only the "
+            "spread of the recorded gains is known."
+        )
+    predictors = " and ".join(LABELS[column] for column in advice.columns)
+    interval = f"{points(advice.low)} to {points(advice.high)} points"
+    place = {
+        "yes": "lies above the threshold",
+        "no": "lies below the threshold",
+        "open": "contains the threshold",
+    }[advice.answer]
+    return f"The interval from the {advice.step} ({predictors}), {interval}, {place} of {points(threshold)} points."
+
+
+def outside(sizes: Mapping[str, float], cells: pd.DataFrame, predictors: Sequence[str]) -> Iterator[str]:
+    """Sentences on sizes and predictors outside the recorded runs."""
+    known = cells[[name for name in SIZES if name in cells]].assign(
+        texts_per_feature=cells["n_texts"] / cells["n_features"]
+    )
+    for name, label in SIZES.items():
+        if name in known:
+            low, high = known[name].min(), known[name].max()
+            if not low / FAR <= sizes[name] <= high * FAR:
+                value, low, high = (
+                    f"{number:,.3g}" if number < 100 else f"{number:,.0f}" for number in (sizes[name], low, high)
+                )
+                recorded = low if low == high else f"{low} to {high}"
+                case = f"This case has {value} {label}, the recorded runs {recorded}."
+                yield f"{case} Whether they predict it is not known."
+    for name in predictors:
+        yield f"The {LABELS[name]} lies outside the recorded runs, so that it was not used to predict."
+
+
+def differences(used: Calibration, model: CausalModel, longest: int) -> Iterator[str]:
+    """Sentences on how this case is measured differently from the recorded runs."""
+    if used.max_length is not None and longest > used.max_length:
+        yield (
+            f"Texts have up to {longest} tokens; those of the recorded runs were cut after {used.max_length}. "
+            f"--max-length {used.max_length} does the same here."
+        )
+    dtype = str(model.model.dtype).removeprefix("torch.")
+    if dtype in ("bfloat16", "float16"):
+        yield f"Features were computed in {dtype}, those of the recorded runs in float32."
+
+
+def about_texts(
+    data: TextDataset, counts: NDArray[np.int64], probe_accuracy: float, n_validation: int
+) -> Iterator[str]:
+    """Sentences on classes, and on what a few texts can show; ``n_validation`` is 0 without a trial run."""
+    if small := [data.label_names[i] for i in np.flatnonzero((counts > 0) & (counts < MIN_CLASS))]:
+        names = ", ".join(small[:5]) + (", ..." if len(small) > 5 else "")
+        yield f"Fewer than {MIN_CLASS} texts in {len(small)} of {np.count_nonzero(counts)} classes: {names}."
+    if probe_accuracy <= counts.max() / counts.sum():
+        yield "The probe is not more accurate than always answering with the most frequent class."
+    if n_validation:
+        yield (
+            f"The trial run is judged on {n_validation} validation texts: one of them is "
+            f"{100 / n_validation:.1f} points of accuracy."
+        )
+
+
+def headline(advice: Advice, threshold: float) -> str:
+    """The verdict in words."""
+    if advice.answer != "open":
+        return {"yes": "LoRA pays.", "no": "LoRA does not pay."}[advice.answer]
+    if not advice.has_skill:
+        return "Open: nothing that was measured predicts the gain."
+    return f"Open, probably {'yes' if advice.gain >= threshold else 'no'}: the interval contains the threshold."
+
+
+def why_no_trial(advisor: Advisor, share: float, n_texts: int, lora: FinetuneConfig) -> str:
+    if lora.validation * n_texts < MIN_VALIDATION:
+        n_validation, least = round(lora.validation * n_texts), math.ceil(MIN_VALIDATION / lora.validation)
+        return (
+            f"No trial run was made: {n_validation} validation texts are too few to judge it; give at least {least} "
+            "texts."
+        )
+    if not any(one.step.share for one in advisor.steps):
+        return "No trial run was made: the calibration holds no trial runs to compare it with."
+    if not share:
+        return "No trial run was made: the shortest one takes longer than the given time."
+    return (
+        f"No trial run was made: among the recorded runs, no trial run of up to {100 * share:g}% of the steps predicts "
+        "the gain."
+    )
+
+
+Action = Literal["stop", "run", "trial", "label"]
+"""What is recommended: no LoRA, the LoRA run, a trial run, or more labeled texts."""
+
+
+def action(
+    advice: Advice, advisor: Advisor, regrets: Mapping[str, float], threshold: float, n_texts: int, made: float
+) -> tuple[Action, float]:
+    """What to do about LoRA, and the length of a recommended trial run.
+
+    An open case follows the rule that loses least on the recorded runs.
+    """
+    if advice.answer == "yes":
+        return "run", 0.0
+    if advice.answer == "no":
+        return "stop", 0.0
+    if n_texts < MIN_TEXTS:
+        return "label", 0.0
+    share = {fitted.step.name: fitted.step.share for fitted in advisor.steps}
+    best = min(regrets, key=lambda name: regrets[name])
+    if share.get(best, 0.0) > made:
+        return "trial", share[best]
+    if best != "run" and advice.has_skill and advice.gain < threshold:
+        return "stop", 0.0
+    return "run", 0.0
+
+
+def cheaper(measured: Mapping[str, float], layers: Mapping[str, float]) -> Iterator[str]:
+    """What to try before LoRA because it costs nothing: a bag of words, or another layer."""
+    probe = 1.0 - measured["headroom"]
+    if measured["words"] > EASY:
+        yield (
+            "Try a bag of words first: logistic regression on it reaches an accuracy of "
+            f"{probe + measured['words']:.3f}, the probe of the frozen model {probe:.3f}."
+        )
+    best, last = max(layers, key=lambda layer: layers[layer]), list(layers)[-1]
+    if layers[best] > layers[last] + EASY:
+        yield (
+            f"Read layer {best}: a probe reaches an accuracy of {layers[best]:.3f} there, and of {layers[last]:.3f} in "
+            f"the last layer, {last}."
+        )
+
+
+def about_lora(
+    action: Action, share: float, seconds: float, regrets: Mapping[str, float], n_texts: int, n_needed: int
+) -> str:
+    """What to do about LoRA, and why."""
+    if action == "stop":
+        return "Do not run LoRA: train a linear classifier on the frozen features."
+    if action == "label":
+        return f"Label more texts: {n_texts} do not tell gains of a few points apart. At least {n_needed} are needed."
+    trials = {name: value for name, value in regrets.items() if name.startswith("trial")}
+    why = (
+        f"Among the recorded runs, making every run that the headroom allows loses {points(regrets['run'])} points of "
+        "accuracy on average against knowing the gains"
+    )
+    if trials:
+        name = min(trials, key=lambda name: trials[name])
+        why += f", and deciding by a {name} loses {points(trials[name])}, its cost included"
+    if action == "trial":
+        return f"Make a trial run of {100 * share:g}% of the steps. {why}."
+    return f"Run LoRA, which takes about {duration(seconds)} here. {why}."
+
+
+SPLIT_SHARE = 0.2
+"""Share of the rows of a single file to test on, in the command that is recommended."""
+
+BENCHMARK_OPTIONS = ("max-length", "seed", "text-column", "label-column", "target-modules", "trust-remote-code")
+"""Options of ``ntps prescreen`` that ``ntps benchmark`` has too."""
+
+
+def command(action: Action, share: float, model: Any, dataset: Any, given: Mapping[str, Any]) -> str:
+    """The command that does what is recommended, with the options of this call, or a sentence if there is none."""
+    if action == "stop":
+        return "Stop here."
+    if action == "label":
+        return "Label more texts, and run the same command again."
+    if not isinstance(model, (str, Path)) or not isinstance(dataset, (str, Path)):
+        return f"prescreen(..., trial={share:g})" if action == "trial" else "finetune(model, train, test)"
+    name, texts = shlex.quote(str(model)), shlex.quote(str(dataset))
+    if action == "trial":
+        return f"ntps prescreen {name} {texts} --trial {100 * share:g}%{options(given, given)}"
+    profile = "lab" if str(model).startswith("lab/") else "declared"
+    path, first = Path(str(dataset)), ""
+    names: tuple[str, ...] = BENCHMARK_OPTIONS
+    if path.is_file():
+        names = tuple(option for option in names if not option.endswith("-column"))
+        columns = options(given, ("text-column", "label-column"))
+        texts = shlex.quote(str(path.with_suffix("")) + "-split")
+        first = f"ntps datasets split {shlex.quote(str(path))} {texts} --test-share {SPLIT_SHARE:g}{columns} && "
+    return f"{first}ntps benchmark --profile {profile} --models {name} --datasets {texts}{options(given, names)}"
+
+
+def options(given: Mapping[str, Any], names: Iterable[str]) -> str:
+    """Those of the given options that have one of these names, for the command line."""
+    text = ""
+    for name in names:
+        value = given.get(name)
+        if value is True:
+            text += f" --{name}"
+        elif value is not None:
+            for one in [value] if isinstance(value, (str, int, Path)) else value:
+                text += f" --{name} {shlex.quote(str(one))}"
+    return text
