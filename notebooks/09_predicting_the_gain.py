@@ -53,6 +53,7 @@ from ntps_utils.evidence.statistics import (
     pooled_partial_spearman,
     pooled_rank_correlation,
     predict_held_out,
+    skill_by_size,
     skip_decision,
 )
 from ntps_utils.evidence.tables import load_paper_cells, recorded_on
@@ -419,6 +420,46 @@ for name in ("lab", "real"):
 # ({glue:text}`step_lab_t10_low:.2f` to {glue:text}`step_lab_t10_high:.2f`), and one of 25% {glue:text}`step_lab_t25_value:.2f`
 # ({glue:text}`step_lab_t25_low:.2f` to {glue:text}`step_lab_t25_high:.2f`). Short trial runs fail there because the loss of several tasks first stays on a plateau: what is learned later does not show yet ({doc}`14_what_readers_asked` shows
 # such a task). The older runs on real texts have no recorded evaluations, so no trial runs.
+#
+# How many recorded datasets does it take? The next figure fits the predictors of some steps to fewer datasets, chosen at random among the others.
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Skill on a left-out dataset against the number of datasets in the calibration, from three to all others, for the frozen model and two trial runs in the lab."}, "figure": {"caption": "Skill against the size of the calibration. Share of the error of the median of the same datasets that is saved on a left-out dataset of the lab, from random choices of the others.", "name": "fig-gain-size"}}
+name = "lab" if "lab" in tables else next(iter(tables))
+t, n_datasets = tables[name], tables[name]["group"].nunique()
+sizes = sorted({3, 5, 8, 11, n_datasets - 1} - set(range(n_datasets, 99)))
+shown = {
+    "frozen model": "other",
+    "trial run of 10%": "euclidean",
+    "trial run of 25%": "metric",
+}
+by_size = {
+    one.step.name: skill_by_size(
+        t[list(one.columns)].to_numpy(float),
+        t["gain"].to_numpy(),
+        t["group"].tolist(),
+        sizes,
+        seed=seed,
+    )
+    for one in fitted[name]
+    if one.step.name in shown
+}
+figure, (ax,) = panels(1, height=2.8)
+for step, found in by_size.items():
+    ax.plot(
+        list(found), list(found.values()), "o-", color=COLORS[shown[step]], label=step
+    )
+ax.axhline(0, color=COLORS["exact"], lw=1)
+ax.set(xlabel="datasets in the calibration", ylabel="skill", ylim=(-1, 1))
+_ = ax.legend(fontsize=9)
+
+# %% tags=["remove-cell"]
+long = by_size.get("trial run of 25%", {})
+for key, size in {"five": 5, "most": sizes[-1]}.items():
+    glue(f"size_{key}", long.get(size, float("nan")), display=False)
+glue("size_n", sizes[-1], display=False)
+
+# %% [markdown]
+# In the lab the trial run of 25% has a skill of {glue:text}`size_five:.2f` from five datasets (four models each), and of {glue:text}`size_most:.2f` from {glue:text}`size_n`. With few datasets a regression can be worse than the median, which needs only one number to be estimated.
 #
 # ## Decisions
 #

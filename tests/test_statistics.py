@@ -30,6 +30,7 @@ from ntps_utils.evidence.statistics import (
     predict_held_out,
     predict_left_out,
     rank_correlation,
+    skill_by_size,
     skip_decision,
     spearman,
 )
@@ -317,6 +318,15 @@ def test_the_baseline_is_the_median_of_the_other_groups():
     out = predict_held_out(x, y, groups, n_resamples=50)
     expected = 1 - np.abs(out.predicted - y).sum() / np.abs(np.array(medians) - y).sum()
     assert out.performance.skill == pytest.approx(expected)
+
+
+def test_skill_grows_with_the_number_of_groups_and_ends_at_that_of_all():
+    x, y, groups = cells(1, n_groups=15)
+    found = skill_by_size(x, y, groups, (2, 5, 14), n_draws=10)
+    assert found[2] < found[5] < found[14]
+    assert found[14] == pytest.approx(predict_held_out(x, y, groups, n_resamples=9).performance.skill)
+    with pytest.raises(ValueError, match="must be smaller than the number of groups, 15, got 15"):
+        skill_by_size(x, y, groups, (15,))
 
 
 @pytest.mark.slow

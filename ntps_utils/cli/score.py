@@ -152,7 +152,7 @@ def score_command(
         ),
     ] = 0,
     controls: Annotated[
-        bool, typer.Option(help="Score control subspaces too, and print the score minus that of a random target.")
+        bool, typer.Option(help="Score control subspaces too, and print the score minus that with random next tokens.")
     ] = True,
     json_file: options.JsonFile = None,
 ) -> None:
@@ -268,7 +268,7 @@ def print_controls(report: ScoreReport) -> None:
         table.add_row(str(row.layer), str(row.k_v), *cells)
     out.print(table)
     out.print(
-        "random: 95% range for next-token directions with a random target; net: NTPS minus their mean. PCA: directions "
-        "of largest variance. symmetric: from the half of A1 that ignores the order of the feature vectors.",
+        "random: 95% range for next-token directions with random next tokens; net: NTPS minus their mean. PCA: "
+        "directions of largest variance. symmetric: from the half of A1 that ignores the order of the feature vectors.",
         highlight=False,
     )

@@ -22,7 +22,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_is_fitted
 
-from ntps_utils._utils.validation import check_choice, check_number
+from ntps_utils._utils.validation import check_choice, check_integer, check_number
 from ntps_utils.theory.linear import Array
 
 Index = NDArray[np.intp]
@@ -813,6 +813,58 @@ def predict_left_out(x: ArrayLike, y: ArrayLike, groups: Sequence[Any]) -> Array
     x = _predictors(x)
     template = GainRegressor()._template(x.shape[1])
     return np.asarray(cross_val_predict(template, x, np.asarray(y, dtype=float), groups=groups, cv=LeaveOneGroupOut()))
+
+
+def skill_by_size(
+    x: ArrayLike, y: ArrayLike, groups: Sequence[Any], sizes: Sequence[int], *, n_draws: int = 20, seed: int = 0
+) -> dict[int, float]:
+    """Compute the skill on a left-out group from fewer of the other groups, chosen at random.
+
+    Parameters
+    ----------
+    x, y, groups
+        See :func:`predict_left_out`.
+    sizes : sequence of int
+        Numbers of groups to fit to, each at least 2 and smaller than the number of groups.
+    n_draws : int
+        Random choices for each left-out group and size.
+    seed : int
+        Random seed for them.
+
+    Returns
+    -------
+    dict of int to float
+        ``1 - error / baseline error`` of mean absolute errors by size; the baseline is the median of the same groups.
+
+    Raises
+    ------
+    ValueError
+        If a size is out of range.
+
+    Examples
+    --------
+    >>> x, groups = np.arange(12.0)[:, None], np.repeat(range(6), 2)
+    >>> [round(skill, 1) for skill in skill_by_size(x, x[:, 0], groups, (2, 5)).values()]
+    [1.0, 1.0]
+    """
+    x, y, group_of = _predictors(x), np.asarray(y, dtype=float), np.asarray(groups)
+    names, rng = np.unique(group_of), np.random.default_rng(seed)
+    template, found = GainRegressor()._template(x.shape[1]), {}
+    for size in sizes:
+        check_integer("a size", size, 2)
+        if size >= len(names):
+            raise ValueError(f"A size must be smaller than the number of groups, {len(names)}, got {size}.")
+        error = baseline = 0.0
+        for name in names:
+            own, others = group_of == name, names[names != name]
+            for _ in range(n_draws if size < len(others) else 1):
+                rest = np.isin(group_of, rng.choice(others, size, replace=False))
+                weight = 1.0 / (n_draws if size < len(others) else 1)
+                fitted = clone(template).fit(x[rest], y[rest])
+                error += weight * np.abs(fitted.predict(x[own]) - y[own]).sum()
+                baseline += weight * np.abs(np.median(y[rest]) - y[own]).sum()
+        found[size] = float(1.0 - error / baseline)
+    return found
 
 
 def left_out_medians(y: ArrayLike, groups: Sequence[Any]) -> Array:

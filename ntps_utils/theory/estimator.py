@@ -70,7 +70,7 @@ def score(
     -------
     ScoreReport
         One row for each width; ``report.rows[0].ntps`` is the paper's score, and
-        ``report.rows[0].net()`` what exceeds a random target.
+        ``report.rows[0].net()`` what exceeds random next tokens.
 
     Raises
     ------
