@@ -961,7 +961,7 @@ glue("planted_range", float(np.ptp(mirrored, axis=0).max()), display=False)
 #
 # :::{admonition} Claim (i): NTPS bounds the excess loss from both sides
 # :class: note
-# **Held, with a reservation.** In {numref}`fig-slack` the bound is never violated. But the ratio of its constants is $\kappa(S)\,\beta_1/\beta_r$ ({numref}`fig-looseness`), so for
+# **Held**: it is a theorem. In {numref}`fig-slack` the bound is never violated. But the ratio of its constants is $\kappa(S)\,\beta_1/\beta_r$ ({numref}`fig-looseness`), so for
 # ill-conditioned features it hardly says more than $0 \le \Delta \le \tr B$. The task-weighted score *is* the excess loss, and costs no more to compute.
 # :::
 #
