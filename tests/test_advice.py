@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ntps_utils.evidence.advice import Advisor, Step, headroom_limit, left_out_advisors, regret
+from ntps_utils.evidence.advice import Advice, Advisor, Step, headroom_limit, left_out_advisors, regret
 from ntps_utils.evidence.advice import advise_left_out as decide_left_out
 
 STEPS = (
@@ -204,3 +204,32 @@ def test_regrets_of_simple_rules_match_decisions_case_by_case():
             lost[name].append(best - (row["gain"] - threshold if run else 0.0) + cost * threshold)
     for name, values in lost.items():
         assert found[name] == pytest.approx(np.mean(values), abs=2e-3)  # the penalty of the ridge regression
+
+
+def test_open_cases_follow_the_rule_that_loses_least_on_the_recorded_runs(monkeypatch):
+    advisor = Advisor(cells("trial"), STEPS)
+    names = ("run", "frozen model", "trial run of 10%")
+
+    def action(answer: str, gain: float, best: str, *, has_skill: bool = True, made: float = 0.0) -> tuple[str, float]:
+        monkeypatch.setattr(advisor, "regrets", lambda threshold: dict.fromkeys(names, 0.02) | {best: 0.01})
+        advice = Advice(answer, "frozen model", ("headroom",) if has_skill else (), 0.1, gain, gain - 0.1, gain + 0.1)
+        return advisor.recommend(advice, threshold=0.05, made=made)
+
+    assert action("yes", 0.2, "run") == ("run", 0.0)
+    assert action("no", 0.0, "run") == ("stop", 0.0)
+    assert action("open", 0.02, "run") == ("run", 0.0)
+    assert action("open", 0.02, "frozen model") == ("stop", 0.0)
+    assert action("open", 0.08, "frozen model") == ("run", 0.0)
+    assert action("open", 0.02, "trial run of 10%") == ("trial", 0.1)
+    assert action("open", 0.02, "trial run of 10%", made=0.25) == ("stop", 0.0)
+    assert action("open", 0.02, "trial run of 10%", has_skill=False, made=0.25) == ("run", 0.0)
+
+
+@pytest.mark.parametrize("kind", ["score", "trial", "nothing"])
+def test_recommendations_lose_about_as_little_as_the_best_rule(kind):
+    table, threshold = cells(kind, n_datasets=20), 0.08
+    found = advise_left_out(table, STEPS, threshold=threshold, trial=0.1)
+    lost = regret(table["gain"], found["recommended"], found["recommended_cost"], threshold).mean()
+    assert lost < min(Advisor(table, STEPS).regrets(threshold).values()) + 0.006
+    always, never = (regret(table["gain"], np.full(len(table), run), 0.0, threshold).mean() for run in (True, False))
+    assert lost < max(always, never)

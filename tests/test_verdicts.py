@@ -83,9 +83,9 @@ def test_the_readme_has_the_verdicts_of_the_executed_chapters():
 
 
 def test_the_advice_has_the_regrets_of_the_chapter_and_the_duration_of_a_recorded_run():
-    values = changed("09_predicting_the_gain", rule_room_regret=0.123, rule_never_regret=45.67)
+    values = changed("09_predicting_the_gain", rule_advice_regret=0.123, rule_never_regret=45.67)
     text = verdicts.advice(values)
-    assert "headroom alone 0.1, " in text
+    assert "what the tool recommends 0.1, " in text
     assert text.endswith("never running LoRA 45.7.\n")
     minutes = [
         one.result.finetuning.lora_seconds / 60

@@ -221,8 +221,8 @@ def advice(glued: Mapping[str, Mapping[str, Any]], runs: tuple[RecordedRun, ...]
         "stop. Otherwise, if a LoRA run takes minutes, make it: 300 steps of a model of 135 million parameters on "
         f"2,000 short texts took {minutes:.0f} minutes on two cores. A trial run is for runs that take hours.\n\n"
         "On the recorded runs of the lab, at a threshold of their median gain, these rules lose so many points of "
-        f"accuracy against knowing all gains: looking at the headroom alone {gain['rule_room_regret']:.1f}, always "
-        f"running LoRA {gain['rule_yes_regret']:.1f}, the tool with a trial run of up to 25% "
+        f"accuracy against knowing all gains: what the tool recommends {gain['rule_advice_regret']:.1f}, always "
+        f"running LoRA {gain['rule_yes_regret']:.1f}, a trial run of up to 25% before each decision "
         f"{gain['rule_trial_regret']:.1f}, never running LoRA {gain['rule_never_regret']:.1f}.\n"
     )
 

@@ -144,30 +144,8 @@ def why_no_trial(advisor: Advisor, share: float, n_texts: int, lora: FinetuneCon
     )
 
 
-Action = Literal["stop", "run", "trial", "label"]
+Todo = Literal["stop", "run", "trial", "label"]
 """What is recommended: no LoRA, the LoRA run, a trial run, or more labeled texts."""
-
-
-def action(
-    advice: Advice, advisor: Advisor, regrets: Mapping[str, float], threshold: float, n_texts: int, made: float
-) -> tuple[Action, float]:
-    """What to do about LoRA, and the length of a recommended trial run.
-
-    An open case follows the rule that loses least on the recorded runs.
-    """
-    if advice.answer == "yes":
-        return "run", 0.0
-    if advice.answer == "no":
-        return "stop", 0.0
-    if n_texts < MIN_TEXTS:
-        return "label", 0.0
-    share = {fitted.step.name: fitted.step.share for fitted in advisor.steps}
-    best = min(regrets, key=lambda name: regrets[name])
-    if share.get(best, 0.0) > made:
-        return "trial", share[best]
-    if best != "run" and advice.has_skill and advice.gain < threshold:
-        return "stop", 0.0
-    return "run", 0.0
 
 
 def cheaper(measured: Mapping[str, float], layers: Mapping[str, float]) -> Iterator[str]:
@@ -187,12 +165,12 @@ def cheaper(measured: Mapping[str, float], layers: Mapping[str, float]) -> Itera
 
 
 def about_lora(
-    action: Action, share: float, seconds: float, regrets: Mapping[str, float], n_texts: int, n_needed: int
+    todo: Todo, share: float, seconds: float, regrets: Mapping[str, float], n_texts: int, n_needed: int
 ) -> str:
     """What to do about LoRA, and why."""
-    if action == "stop":
+    if todo == "stop":
         return "Do not run LoRA: train a linear classifier on the frozen features."
-    if action == "label":
+    if todo == "label":
         return f"Label more texts: {n_texts} do not tell gains of a few points apart. At least {n_needed} are needed."
     trials = {name: value for name, value in regrets.items() if name.startswith("trial")}
     why = (
@@ -202,7 +180,7 @@ def about_lora(
     if trials:
         name = min(trials, key=lambda name: trials[name])
         why += f", and deciding by a {name} loses {points(trials[name])}, its cost included"
-    if action == "trial":
+    if todo == "trial":
         return f"Make a trial run of {100 * share:g}% of the steps. {why}."
     return f"Run LoRA, which takes about {duration(seconds)} here. {why}."
 
@@ -214,16 +192,16 @@ BENCHMARK_OPTIONS = ("max-length", "seed", "text-column", "label-column", "targe
 """Options of ``ntps prescreen`` that ``ntps benchmark`` has too."""
 
 
-def command(action: Action, share: float, model: Any, dataset: Any, given: Mapping[str, Any]) -> str:
+def command(todo: Todo, share: float, model: Any, dataset: Any, given: Mapping[str, Any]) -> str:
     """The command that does what is recommended, with the options of this call, or a sentence if there is none."""
-    if action == "stop":
+    if todo == "stop":
         return "Stop here."
-    if action == "label":
+    if todo == "label":
         return "Label more texts, and run the same command again."
     if not isinstance(model, (str, Path)) or not isinstance(dataset, (str, Path)):
-        return f"prescreen(..., trial={share:g})" if action == "trial" else "finetune(model, train, test)"
+        return f"prescreen(..., trial={share:g})" if todo == "trial" else "finetune(model, train, test)"
     name, texts = shlex.quote(str(model)), shlex.quote(str(dataset))
-    if action == "trial":
+    if todo == "trial":
         return f"ntps prescreen {name} {texts} --trial {100 * share:g}%{options(given, given)}"
     profile = "lab" if str(model).startswith("lab/") else "declared"
     path, first = Path(str(dataset)), ""

@@ -20,6 +20,7 @@ from ntps_utils.evidence.statistics import Estimate, GainRegressor, cluster_skil
 from ntps_utils.theory.linear import Array
 
 Answer = Literal["yes", "no", "open"]
+Action = Literal["run", "stop", "trial"]
 Source = Literal["features", "tokens", "gradients", "trial"]
 """What predictors need: text features, every token, gradients, or a trial run."""
 
@@ -307,6 +308,34 @@ class Advisor:
                 found[fitted.step.name] = loss(possible & (fitted.left_out >= threshold), more)
         return found
 
+    def recommend(self, advice: Advice, *, threshold: float, made: float = 0.0) -> tuple[Action, float]:
+        """Say what to do: an open case follows the rule that loses least on the recorded runs.
+
+        Parameters
+        ----------
+        advice : Advice
+            Result of :meth:`advise` with the same threshold.
+        threshold : float
+            Smallest gain that makes LoRA worthwhile.
+        made : float
+            Length of the trial run that was made, as a share of the steps.
+
+        Returns
+        -------
+        action : {"run", "stop", "trial"}
+            Run LoRA, do not, or make a trial run.
+        share : float
+            Length of the recommended trial run; 0 without one.
+        """
+        if advice.answer != "open":
+            return ("run" if advice.answer == "yes" else "stop"), 0.0
+        lost = self.regrets(threshold)
+        best = min(lost, key=lambda name: lost[name])
+        share = {fitted.step.name: fitted.step.share for fitted in self.steps}.get(best, 0.0)
+        if share > made:
+            return "trial", share
+        return ("stop" if best != "run" and advice.has_skill and advice.gain < threshold else "run"), 0.0
+
 
 def left_out_advisors(cells: pd.DataFrame, steps: Sequence[Step], *, level: float = LEVEL) -> dict[str, Advisor]:
     """Fit one advisor without each group of the recorded runs.
@@ -345,7 +374,9 @@ def advise_left_out(
     DataFrame
         Fields of :class:`Advice`, ``has_skill``, ``true_gain``, ``right``: whether a "yes" or "no" is right, and
         ``run``: whether to run LoRA. Open cases are run if their expected gain, or without a step with a skill
-        the mean recorded gain, reaches the threshold.
+        the mean recorded gain, reaches the threshold. ``recommended`` is whether LoRA is run by
+        :meth:`Advisor.recommend`, at the cost ``recommended_cost``: a trial run is made if it is recommended and
+        not longer than ``trial``.
     """
     rows = []
     for index, cell in cells.iterrows():
@@ -353,6 +384,12 @@ def advise_left_out(
         advice = advisor.advise(cell.to_dict().__getitem__, threshold=threshold, trial=trial)
         is_worth = cell["gain"] >= threshold
         expected = advice.gain if advice.has_skill else advisor.mean
+        value = cell.to_dict().__getitem__
+        followed = advisor.advise(value, threshold=threshold)
+        action, share = advisor.recommend(followed, threshold=threshold)
+        if action == "trial" and share <= trial:
+            followed = advisor.advise(value, threshold=threshold, trial=share)
+            action, _ = advisor.recommend(followed, threshold=threshold, made=share)
         rows.append(
             {
                 "cell": index,
@@ -361,6 +398,8 @@ def advise_left_out(
                 "true_gain": cell["gain"],
                 "right": None if advice.answer == "open" else (advice.answer == "yes") == is_worth,
                 "run": expected >= threshold if advice.answer == "open" else advice.answer == "yes",
+                "recommended": action != "stop",
+                "recommended_cost": followed.cost,
             }
         )
     return pd.DataFrame(rows).set_index("cell")

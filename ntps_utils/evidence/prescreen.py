@@ -25,9 +25,9 @@ from ntps_utils._utils.validation import check_integer, check_number
 from ntps_utils.evidence._wording import (
     MIN_TEXTS,
     MIN_VALIDATION,
+    Todo,
     about_lora,
     about_texts,
-    action,
     cheaper,
     command,
     differences,
@@ -594,7 +594,10 @@ def prescreen(
     if asked and not made and advice.answer == "open":
         notes.append(why_no_trial(advisor, share, n_texts, lora))
     regrets = advisor.regrets(least)
-    todo, next_share = action(advice, advisor, regrets, least, n_texts, made)
+    todo: Todo
+    todo, next_share = advisor.recommend(advice, threshold=least, made=made)
+    if advice.answer == "open" and n_texts < MIN_TEXTS:
+        todo, next_share = "label", 0.0
     return PrescreenReport(
         verdict=advice.answer,
         headline=headline(advice, least),
