@@ -509,7 +509,7 @@ def outcome(name, rule, advisors, threshold):
         is_open = (found["answer"] == "open").to_numpy()
         answers, cost = found["run"].to_numpy(), found["cost"].to_numpy()
         if rule == "the tool's recommendation":  # it always says what to do
-            is_open[:] = False
+            is_open = np.zeros(len(gain), dtype=bool)
             answers = found["recommended"].to_numpy()
             cost = found["recommended_cost"].to_numpy()
         decided = 1.0 - is_open.mean()
