@@ -48,7 +48,9 @@ def test_every_dataset_is_finetuned_on_by_both_models_before_the_next():
     first = [run for run in plan if run.kind == "lora" and run.seed == 0]
     assert [run.dataset for run in first[::2]] == [run.dataset for run in first[1::2]] == list(run_order())
     assert {run.model for run in first[::2]} == {FINETUNED_MODELS[0]}
-    assert plan[:30] == tuple(first[:30])
+    assert plan[:10] == tuple(first[:10])
+    assert {run.kind for run in plan[10:20]} == {"shuffled"}
+    assert plan[20:64] == tuple(first[10:])
     shuffled, seeded = ({run.dataset for run in plan if condition(run)} for condition in (
         lambda run: run.kind == "shuffled", lambda run: run.seed == 1))  # fmt: skip
     assert (shuffled, seeded) == (set(run_order()[:5]), set(run_order()[:10]))
@@ -89,6 +91,15 @@ def test_rates_are_those_of_the_lower_mean_loss_of_complete_pilots(monkeypatch):
     assert set(chosen_rates().values()) == {3e-4}
     del pilots[0]
     assert chosen_rates() == {"smollm2-135m-instruct": 3e-4}
+
+
+def test_excluded_datasets_are_not_planned(monkeypatch):
+    gone = run_order()[1]
+    monkeypatch.setattr(declared, "EXCLUDED", (gone,))
+    plan = planned_runs()
+    assert gone not in {run.dataset for run in plan}
+    shuffled = dict.fromkeys(run.dataset for run in plan if run.kind == "shuffled")
+    assert tuple(shuffled) == (run_order()[0], *run_order()[2:6])
 
 
 def test_recorded_runs_are_planned_runs_with_the_declared_settings():

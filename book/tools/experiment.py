@@ -46,8 +46,12 @@ def _results(tasks: list[tuple[Any, ...]], workers: int) -> Iterator[RecordedRun
         workers, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(threads,)
     ) as pool:
         try:
-            for future in as_completed([pool.submit(_run, *task) for task in tasks]):
-                yield future.result()
+            futures = {pool.submit(_run, *task): task[0] for task in tasks}
+            for future in as_completed(futures):
+                if (error := future.exception()) is None:
+                    yield future.result()
+                else:
+                    typer.echo(f"{futures[future]} failed: {error}", err=True)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
