@@ -92,7 +92,7 @@ def test_the_advice_has_the_regrets_of_the_chapter_and_the_duration_of_a_recorde
         for one in recorded_runs()
         if one.run.model == "smollm2-135m-instruct" and one.result.finetuning is not None
     ]
-    assert f"took {min(minutes):.0f} minutes on two cores" in text
+    assert f"took {min(minutes):.0f} minutes at best" in text
 
 
 def test_the_legend_shows_the_verdicts_that_occur():
