@@ -671,20 +671,21 @@ for name in ("lab", "real"):
         value = (lost - best) * n / (n - n // 2) if there else float("nan")
         glue(f"behind_{name}_{key}", float(value), display=False)
     for share in (0.4, 0.7):
-        for key, label in {
-            "scores": "the three scores",
-            "rivals": "the rivals",
+        at = {
+            label: curves[name, label][round(share * n)] if there else None
+            for label in RULES
+        }
+        first = at["the three scores"]
+        for key, value in {
+            "scores": first.accuracy_lost if first else np.nan,
+            "rivals": at["the rivals"].accuracy_lost if first else np.nan,
+            "chance": first.lost_by_chance if first else np.nan,
         }.items():
-            d = curves[name, label][round(share * n)] if there else None
-            for part, value in {
-                key: d.accuracy_lost if d else np.nan,
-                "chance": d.lost_by_chance if d else np.nan,
-            }.items():
-                glue(
-                    f"at{round(100 * share)}_{name}_{part}",
-                    100 * float(value),
-                    display=False,
-                )
+            glue(
+                f"at{round(100 * share)}_{name}_{key}",
+                100 * float(value),
+                display=False,
+            )
 
 # %% [markdown]
 # With half of the runs skipped, the scores would have lost {glue:text}`lost_lab_scores:.1f` points of mean accuracy in the lab and {glue:text}`lost_real_scores:.1f` on real texts (saving
