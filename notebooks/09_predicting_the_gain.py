@@ -448,7 +448,11 @@ by_size = {
 figure, (ax,) = panels(1, height=2.8)
 for step, found in by_size.items():
     ax.plot(
-        list(found), list(found.values()), "o-", color=COLORS[shown[step]], label=step
+        list(found),
+        list(found.values()),
+        "o-",
+        color=COLORS[shown[step]],
+        label=step,
     )
 ax.axhline(0, color=COLORS["exact"], lw=1)
 ax.set(xlabel="datasets in the calibration", ylabel="skill", ylim=(-1, 1))
@@ -664,7 +668,9 @@ for name in ("lab", "real"):
     n = len(tables[name]) if there else 0
     best = 100 * at_half[name, "the three scores"].lost_at_best if there else 0.0
     for key, lost in {
-        "scores": 100 * at_half[name, "the three scores"].accuracy_lost if there else 0,
+        "scores": 100 * at_half[name, "the three scores"].accuracy_lost
+        if there
+        else 0,
         "rivals": 100 * at_half[name, "the rivals"].accuracy_lost if there else 0,
         "chance": mid,
     }.items():

@@ -165,13 +165,9 @@ glue(
     ", ".join(sorted(LABELS[c] for c in used)) or "nothing",
     display=False,
 )
-glue(
-    "pre_ntps", "among them" if "ntps" in used else "not among them", display=False
-)
+glue("pre_ntps", "among them" if "ntps" in used else "not among them", display=False)
 has_trials = any(step.share for step in shipped["real"].steps(1000))
-glue(
-    "pre_real_trials", "holds some" if has_trials else "holds none", display=False
-)
+glue("pre_real_trials", "holds some" if has_trials else "holds none", display=False)
 facts = p.calibration
 recorded = load_calibration(facts.name)
 own = recorded.cells.query("dataset == @p.dataset and model == @p.model")
@@ -247,7 +243,7 @@ pd.DataFrame(
 # The same code decides for every recorded run except those on the coin toss, with its dataset left out ({func}`ntps_utils.evidence.advice.advise_left_out`), at the median of the recorded gains as threshold: there, always answering *yes* is right half
 # of the time.
 
-# %%
+# %% tags=["hide-input"]
 tested = recorded.without(recorded.cells["dataset"] == "lab/random")
 median = tested.cells["gain"].median()
 advisors = left_out_advisors(tested.cells, tested.steps(1000))
@@ -284,7 +280,11 @@ pd.DataFrame(
         for label, found in decided.items()
     }
     | {
-        label: {"yes": len(gains) if run else 0, "no": 0 if run else len(gains), "open": 0}
+        label: {
+            "yes": len(gains) if run else 0,
+            "no": 0 if run else len(gains),
+            "open": 0,
+        }
         | {
             "right, of those decided": f"{np.mean((gains >= median) == run):.0%}",
             "mean cost": "0%",

@@ -180,7 +180,7 @@ CASES: dict[str, tuple[Arguments, *tuple[str, ...]]] = {
         "header",
         "the separator",
     ),
-    "colons": (lambda m: [S, "lab/XS", m.file("a.csv", "text:label\na:0\nb:1\n")], "no column 'label'"),
+    "colons": (lambda m: [S, "lab/XS", m.file("a.csv", "text:label\na:0\nb:1\n")], "no columns 'text' and 'label'"),
     "unknown suffix": (lambda m: [S, "lab/XS", m.file("a.txt", "text,label\na,0\n")], "'.txt'", "CSV"),
     "not a Parquet file": (lambda m: [S, "lab/XS", m.file("a.parquet", "PARQUET?")], "could not be read"),
     "broken JSONL": (lambda m: [S, "lab/XS", m.file("a.jsonl", '{"text": "a", "label"\n')], "could not be read"),

@@ -63,7 +63,7 @@ def test_columns_are_selected_by_name(tmp_path):
     path = tmp_path / "d.csv"
     path.write_text("body,kind\nx,1\ny,0\n")
     assert load_texts(path, text_column="body", label_column="kind").texts == ("x", "y")
-    with pytest.raises(HubError, match="no column 'label'; it has body, kind"):
+    with pytest.raises(HubError, match="no columns 'text' and 'label'; it has body, kind"):
         load_texts(path)
 
 
@@ -73,7 +73,7 @@ def test_columns_are_selected_by_name(tmp_path):
         ("text,label\nx,-1\ny,0\n", "row 1: the label is -1"),
         ("text,label\nx,1\ny,\n", "row 2: the label is ''"),
         ("text,label\n", "no rows"),
-        ("text:label\nx:1\n", "no column 'label'; it has text:label"),
+        ("text:label\nx:1\n", "no columns 'text' and 'label'; it has text:label"),
         ("", "could not be read"),
     ],
 )

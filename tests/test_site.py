@@ -449,7 +449,7 @@ def test_search_for_the_reader_s_question_finds_the_tool_first(chromium, address
 @pytest.mark.parametrize(
     ("name", "element", "text"),
     [
-        ("notebooks/09_predicting_the_gain", "a.term[href$='#term-headroom']", "all that finetuning could gain"),
+        ("notebooks/09_predicting_the_gain", "a.term[href$='#term-headroom']", "Finetuning can hardly gain more"),
         ("notebooks/03_score_and_bounds", "a.internal[href='#equation-eq-identity']", "(3.3)"),
         ("notebooks/03_score_and_bounds", "a.theorem[href='#thm-metric']", "Metric-matched score"),
         ("notebooks/03_score_and_bounds", "p > .math[class*='symbol-']", "directions"),
