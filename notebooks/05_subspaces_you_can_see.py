@@ -223,7 +223,7 @@ glue("n_view_texts", len(data), display=False)
 # {glue:text}`outside_high:.2f`; of the others, both kinds explain at most {glue:text}`unseen_high:.2f`. The label that the autoregressive directions explain best is that of *{glue:text}`share_best`* ({glue:text}`share_best_value:.2f`). Two directions are
 # a small part of what next-token prediction keeps. Chapter 6 looks at all widths.
 #
-# The rule for the paper's claim that autoregressive directions may lie outside the perception subspace: *held* if they explain less than a tenth of every label of which the perception direction explains a tenth or more on test texts, and *open* if there is no such label.
+# The rule for the paper's claim that autoregressive directions may lie outside the perception subspace: take the labels of which the perception direction explains a tenth or more on test texts. The claim is *held* if autoregressive directions explain less than a tenth of each of them, *not held* if they explain more of one, and *open* if there is no such label.
 #
 # ## Real models
 #

@@ -169,6 +169,24 @@ def test_what_the_page_says_about_power_is_true():
     assert max(row["told_apart"] for row in load_record("power")["controls"]) < 0.5
 
 
+def test_the_page_says_how_few_the_test_texts_are():
+    ratios = [one.result.n_test / one.result.n_features for one in recorded_runs()]
+    text = pages.tables()["few_test_texts"]
+    assert f"there are {min(ratios):.1f} to {max(ratios):.1f} test texts for each feature" in text
+    shift = max(
+        score.ntps - train.ntps
+        for one in recorded_runs()
+        for score in one.result.scores
+        for train in one.result.scores
+        if (score.split, train.split) == ("test", "train")
+        and {score.subspace, train.subspace} == {"next_token"}
+        and {score.rule, train.rule} == {"half"}
+        and not (score.centered or train.centered)
+        and score.layer == train.layer == max(other.layer for other in one.result.scores)
+    )
+    assert f" to {shift:.2f} above its value" in text
+
+
 def test_tables_of_the_page_list_all_datasets_and_pilots():
     tables = pages.tables()
     for name in (*DATASETS, *PILOTS):

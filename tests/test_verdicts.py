@@ -7,7 +7,7 @@ import copy
 import pytest
 
 from book.tools import refresh, verdicts
-from ntps_utils.evidence.runs import recorded_runs
+from ntps_utils.evidence.records import load_record
 from ntps_utils.evidence.statistics import Estimate
 from tests.conftest import ROOT
 
@@ -82,17 +82,13 @@ def test_the_readme_has_the_verdicts_of_the_executed_chapters():
     assert other.split(end)[1] == text.split(end)[1]
 
 
-def test_the_advice_has_the_regrets_of_the_chapter_and_the_duration_of_a_recorded_run():
+def test_the_advice_has_the_regrets_of_the_chapter_and_the_durations_of_the_recorded_reports():
     values = changed("09_predicting_the_gain", rule_advice_regret=0.123, rule_never_regret=45.67)
     text = verdicts.advice(values)
-    assert "what the tool recommends 0.1, " in text
-    assert text.endswith("never running LoRA 45.7.\n")
-    minutes = [
-        one.result.finetuning.lora_seconds / 60
-        for one in recorded_runs()
-        if one.run.model == "smollm2-135m-instruct" and one.result.finetuning is not None
-    ]
-    assert f"took {min(minutes):.0f} minutes at best" in text
+    assert "0.1 for what the tool recommends, " in text
+    assert text.endswith("45.7 for never running LoRA.\n")
+    minutes = sorted(case["lora_seconds"] / 60 for case in load_record("prescreened")["cases"])
+    assert f"{minutes[0]:.0f} to {minutes[-1]:.0f} minutes on two cores" in text
 
 
 def test_the_legend_shows_the_verdicts_that_occur():

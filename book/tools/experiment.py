@@ -75,7 +75,10 @@ def main(
     for i, one in enumerate(_results(tasks, workers), 1):
         recorded = (*recorded, one)
         write_runs(recorded, out)
+        done.add(one.run)
         typer.echo(f"{i}/{len(missing)} {one.run}: {one.result.seconds / 60:.1f} min", err=True)
+    if not done.issuperset(missing):
+        raise typer.Exit(1)
 
 
 if __name__ == "__main__":

@@ -238,7 +238,7 @@ class PrescreenReport:
 
     @property
     def summary(self) -> str:
-        """Expected gain with its interval against the cost and the threshold, in two sentences."""
+        """Expected gain with its interval against the cost and the threshold, in a few sentences."""
         level, threshold = f"{100 * self.level:.0f}%", points(self.threshold)
         cost = f"LoRA takes about {duration(self.lora_seconds)} here and is worthwhile from {threshold} points on."
         if self.interval == "calibrated":
@@ -498,7 +498,7 @@ def prescreen(
     """
     options = {
         "calibration": calibration,
-        "leave-out": leave_out,
+        "leave-out": tuple(leave_out),
         "threshold": None if threshold is None else f"{100 * threshold:g}",
         "worth": None if worth is None else f"{100 * worth:g}",
         "max-texts": max_texts,
@@ -730,11 +730,7 @@ def _text_seconds(case: Case, dtype: torch.dtype) -> float:
 def _changed(options: Mapping[str, Any]) -> dict[str, Any]:
     """Options of the command line whose values are not the defaults of :func:`prescreen`."""
     defaults = {p.name.replace("_", "-"): p.default for p in inspect.signature(prescreen).parameters.values()}
-    return {
-        name: value
-        for name, value in options.items()
-        if value != defaults[name] and not (name == "leave-out" and not value)
-    }
+    return {name: value for name, value in options.items() if value != defaults[name]}
 
 
 def compare(reports: Iterable[PrescreenReport]) -> pd.DataFrame:
