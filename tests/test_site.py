@@ -244,8 +244,10 @@ def test_interactive_figures_are_on_their_pages(site, page):
 # -- in a browser ------------------------------------------------------------------
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
+    """One Chromium for this module. While Playwright is open, the event loop of its thread counts as running, and
+    other modules that need an event loop, or a Chromium of their own, would fail in the same process."""
     try:
         with browser.chromium() as program:
             yield program
