@@ -36,6 +36,7 @@ from ntps_utils.evidence.runs import RecordedRun
 from ntps_utils.evidence.statistics import spearman
 from ntps_utils.evidence.tables import load_paper_coefficients
 
+ENDED = "2026-12-24T00:00:00+00:00"
 SUBSPACES = ("next_token", "pca_s", "pca_a0", "symmetric", "random")
 
 
@@ -57,10 +58,13 @@ def recorded(run: Run, ntps: float, pca: float, accuracy: float, gain: float, ri
         transferability={"headroom": TransferabilityValue(0.3, 0.0)},
         score_seconds=1.0,
         seconds=2.0,
-        finetuning=FinetuneComparison(0.5, 0.5 + gain, 0.5, 1e-3, 300, 1.0, 1.0, 0.7, 0.7 - gain),
+        finetuning=FinetuneComparison(
+            0.5, 0.5 + gain, 0.5, 1e-3, 300, 1.0, 1.0, 0.7, 0.7 - gain,
+            frozen_predictions=(0,) * 50, lora_predictions=(0, 1) * 25,
+        ),
         scores_after=tuple(scores({"next_token": ntps + rise}, "test")),
     )  # fmt: skip
-    return RecordedRun(run, result, {})
+    return RecordedRun(run, result, {"date": "2026-12-01T00:00:00+00:00"})
 
 
 def experiment(effect: float, n: int = 20, seed: int = 0, rise: float = 0.1) -> tuple[RecordedRun, ...]:
@@ -86,7 +90,7 @@ def strong() -> tuple[RecordedRun, ...]:
 
 @pytest.mark.slow
 def test_planted_effects_are_found(strong):
-    found = {claim.name: claim for claim in judge(strong, 20, n_resamples=1000)}
+    found = {claim.name: claim for claim in judge(strong, ENDED, n_resamples=1000)}
     assert {name: claim.verdict for name, claim in found.items()} == dict.fromkeys(
         ("(iii)", "(iv)", "(v)", "(vi)"), "held"
     )
@@ -95,7 +99,7 @@ def test_planted_effects_are_found(strong):
 
 @pytest.mark.slow
 def test_absent_effects_are_not_found():
-    verdicts = {claim.name: claim.verdict for claim in judge(experiment(0.0, n=27, rise=0.0), 27, n_resamples=1000)}
+    verdicts = {claim.name: claim.verdict for claim in judge(experiment(0.0, n=27, rise=0.0), ENDED, n_resamples=1000)}
     assert "held" not in verdicts.values()
     assert verdicts["(iv)"] == "open"
     assert verdicts["(vi)"] in ("not held", "open")
@@ -105,7 +109,7 @@ def test_absent_effects_are_not_found():
 def test_estimates_are_those_of_their_definitions(strong):
     table = finetuned_table(strong)
     by_model = [part for _, part in table.groupby("model")]
-    (iii, iv, v, vi) = judge(strong, 20, n_resamples=200)
+    (iii, iv, v, vi) = judge(strong, ENDED, n_resamples=200)
     assert iii.estimates["correlation"].value == pytest.approx(
         np.mean([spearman(part["ntps"], part["accuracy"]) for part in by_model])
     )
@@ -132,7 +136,7 @@ def test_estimates_are_those_of_their_definitions(strong):
 
 @pytest.mark.slow
 def test_adjusted_p_values_are_those_of_holm(strong):
-    found = judge(strong, 20, n_resamples=200)
+    found = judge(strong, ENDED, n_resamples=200)
     expected = multipletests([claim.p for claim in found], method="holm")[1]
     assert [claim.p_adjusted for claim in found] == pytest.approx(expected)
     p_values = np.random.default_rng(0).uniform(0, 0.1, 7)
@@ -156,14 +160,12 @@ def test_verdicts_follow_the_declared_rules(confirmed, refuted, p, verdict):
 
 
 def test_nothing_is_analyzed_before_the_runs_have_ended(strong):
-    with pytest.raises(ValueError, match="The runs have not ended: N_ANALYZED is not set"):
+    with pytest.raises(ValueError, match="The runs have not ended: RUNS_ENDED is not set"):
         judge(strong, None)
-    with pytest.raises(ValueError, match="must be an integer of at least 15, got 14"):
-        judge(strong, 14)
-    with pytest.raises(ValueError, match="14 datasets are finished; the analysis of 15 needs the others first"):
-        judge(experiment(0.9, n=14), 15)
+    with pytest.raises(ValueError, match="0 datasets are finished; a correlation needs at least 3"):
+        judge(strong, "2026-11-30T00:00:00+00:00")
     without = tuple(one for one in strong if one.run.kind == "lora")
-    found = {claim.name: claim for claim in judge(without, 20, n_resamples=50)}
+    found = {claim.name: claim for claim in judge(without, ENDED, n_resamples=50)}
     assert (found["(iv)"].verdict, found["(iv)"].p) == ("open", 1.0)
     assert found["(iii)"].verdict != "open"
 
@@ -213,8 +215,7 @@ def test_constant_and_missing_scores_give_no_correlation():
         )
         for one in runs
     )
-    with pytest.warns(RuntimeWarning, match=r"All-NaN|invalid value"):
-        iii, _, _, _ = judge(flat, 16, n_resamples=50)
+    iii, _, _, _ = judge(flat, ENDED, n_resamples=50)
     assert (iii.p, iii.verdict) == (1.0, "open")
     table = finetuned_table(runs)
     with pytest.raises(ValueError, match="gain is missing or not finite"):

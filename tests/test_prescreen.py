@@ -21,7 +21,7 @@ from ntps_utils.cli.main import app
 from ntps_utils.evidence import prescreen as module
 from ntps_utils.evidence._wording import cheaper, headline
 from ntps_utils.evidence.advice import Advice, Advisor, Step, advise_left_out, headroom_limit, left_out_advisors
-from ntps_utils.evidence.calibration import load_calibration, trial_cost, trial_values
+from ntps_utils.evidence.calibration import load_calibration
 from ntps_utils.evidence.cost import finetuning_cost
 from ntps_utils.evidence.experiment import ExperimentConfig, limited_threads, n_threads
 from ntps_utils.evidence.predictors import PREDICTORS, Case, Predictor

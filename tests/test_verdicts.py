@@ -50,7 +50,7 @@ def test_verdicts_follow_the_executed_chapters(number, chapter, values, expected
 
 
 def test_real_models_are_open_until_the_runs_end_and_then_judged(monkeypatch):
-    if verdicts.N_ANALYZED is None:
+    if verdicts.RUNS_ENDED is None:
         assert row(GLUED, "(iii)").real == "open"
         assert "its runs are not finished" in verdicts.tables(GLUED)["verdicts"]
 
@@ -59,7 +59,7 @@ def test_real_models_are_open_until_the_runs_end_and_then_judged(monkeypatch):
             self.name, self.verdict, self.estimates = name, verdict, {"x": Estimate(0.1)}
 
     judged = {"(iii)": "held", "(iv)": "partly held", "(v)": "not held", "(vi)": "open"}
-    monkeypatch.setattr(verdicts, "N_ANALYZED", 15)
+    monkeypatch.setattr(verdicts, "RUNS_ENDED", "2026-12-24T00:00:00+00:00")
     monkeypatch.setattr(verdicts, "judge", lambda _: [Claim(*pair) for pair in judged.items()])
     for number, verdict in judged.items():
         assert row(GLUED, number).real == verdict

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
 from ntps_utils._utils.files import data_file
 from ntps_utils.evidence.claims import setting_of
-from ntps_utils.evidence.declared import CLUSTERS, FINETUNED_MODELS, PILOTS, planned_runs, run_order
+from ntps_utils.evidence.declared import CLUSTERS, FINETUNED_MODELS, PILOTS, RUNS_ENDED, planned_runs, run_order
 from ntps_utils.evidence.records import load_record
+from ntps_utils.evidence.results import SCORE_LABELS, TARGET_LABELS
 from ntps_utils.evidence.runs import chosen_rates, recorded_runs
 
 
@@ -29,6 +31,7 @@ def tables() -> dict[str, str]:
         "power_of_controls": power_of_controls(),
         "power_of_rises": power_of_rises(),
         "few_test_texts": few_test_texts(),
+        "results": "No run has been analyzed.\n" if RUNS_ENDED is None else results(load_record("results")),
     }
 
 
@@ -154,6 +157,76 @@ def power_of_rises() -> str:
         for row in load_record("power")["rises"]
     ]
     return table(("true rise", "both intervals above 0", "both upper ends below 0.02"), rows)
+
+
+def results(found: Mapping[str, Any]) -> str:
+    """Return what the runs show, from the record of ``book.tools.results``."""
+    claims = [
+        (f"{claim['name']}: {claim['verdict']}" if i == 0 else "", name, _interval(values, "value"))
+        for claim in found["claims"]
+        for i, (name, values) in enumerate(claim["estimates"].items())
+    ]
+    cells = {(row["score"], row["target"]): row for row in found["associations"]}
+    correlations = [
+        (SCORE_LABELS[score], *(_interval(cells[score, target], "rho") for target in TARGET_LABELS))
+        for score in SCORE_LABELS
+    ]
+    slopes = [
+        (
+            SCORE_LABELS[score],
+            TARGET_LABELS[target],
+            *(_number(cells[score, target][f"rho_{model}"]) for model in FINETUNED_MODELS),
+            _interval(cells[score, target], "slope", "slope_"),
+        )
+        for score in ("ntps", "ntps_metric", "ntps_task")
+        for target in TARGET_LABELS
+    ]
+    selected = [
+        (row["datasets"], TARGET_LABELS[row["target"]], row["n"], _interval(row, "rho")) for row in found["selections"]
+    ]
+    rises = [
+        (row["model"], row["dataset"], *(f"{value:+.3f}" for value in (row["rise"], row["shuffled"])),
+         f"{row['rise'] - row['shuffled']:+.3f}")
+        for row in found["rises"]
+    ]  # fmt: skip
+    reliable = [
+        (row["model"], *(f"{100 * row[name]:.1f}" for name in ("sd", "error")), _number(row["reliability"]))
+        for row in found["reliability"]
+    ]
+    swept = [
+        (TARGET_LABELS[target], row["n_settings"], row["best"], _number(row["rho"]), _number(row["edge"]))
+        for target, row in found["landscape"].items()
+    ]
+    parts = {
+        f"Verdicts, from {len(found['datasets'])} datasets": table(("claim", "estimate", "value"), claims),
+        "Every score with every target: mean rank correlation": table(("", *TARGET_LABELS.values()), correlations),
+        "Single models, and the slope of the hierarchical regression": table(
+            ("score", "target", *FINETUNED_MODELS, "slope"), slopes
+        ),
+        "NTPS on other selections of datasets and seeds": table(("datasets", "target", "n", "correlation"), selected),
+        "Rise of NTPS on test texts": table(
+            ("model", "dataset", "true labels", "shuffled labels", "difference"), rises
+        ),
+        "Best of all recorded settings, against the best for permuted targets": table(
+            ("target", "settings", "best setting", "correlation", "95% point if unrelated"), swept
+        ),
+        f"Noise of the gain, in points (correlation of the gains of both models: {found['agreement']:.2f})": table(
+            ("model", "standard deviation over datasets", "error from test texts, at most", "reliability, at least"),
+            reliable,
+        ),
+    }
+    return "\n".join(f"**{title}**\n\n{text}" for title, text in parts.items())
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def _interval(row: Mapping[str, Any], name: str, prefix: str = "") -> str:
+    """A value with its interval, if it has one."""
+    low, high = (row.get(f"{prefix}{end}") for end in ("low", "high"))
+    ends = "" if low is None or high is None else f" ({low:.2f} to {high:.2f})"
+    return f"{_number(row[name])}{ends}"
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

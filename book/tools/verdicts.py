@@ -12,7 +12,7 @@ from typing import Any
 
 from book.tools.declared import table
 from ntps_utils.evidence.claims import judge
-from ntps_utils.evidence.declared import N_ANALYZED
+from ntps_utils.evidence.declared import RUNS_ENDED
 from ntps_utils.evidence.records import load_record
 from ntps_utils.evidence.runs import RecordedRun, recorded_runs
 
@@ -76,7 +76,7 @@ def verdicts(glued: Mapping[str, Mapping[str, Any]], runs: tuple[RecordedRun, ..
         glued[name] for name in ("07_scores_against_probes", "08_after_lora", "09_predicting_the_gain")
     )
     declared = {}
-    if N_ANALYZED is not None:
+    if RUNS_ENDED is not None:
         declared = {claim.name: claim.verdict for claim in judge(recorded_runs() if runs is None else runs)}
     holds = "held" if bounds["violations"] == 0 else "not held"
     cheap = "held" if cost["bench_forward"] <= CHEAP else "partly held"
@@ -237,7 +237,7 @@ def _table(glued: Mapping[str, Mapping[str, Any]], show: Callable[[str], str], l
         for row in verdicts(glued)
     ]
     note = "\nClaims (iii) to (vi) on real models: the declared experiment decides, and its runs are not finished.\n"
-    return table(HEADINGS, rows) + ("" if N_ANALYZED is not None else note)
+    return table(HEADINGS, rows) + ("" if RUNS_ENDED is not None else note)
 
 
 def _badge(verdict: str) -> str:

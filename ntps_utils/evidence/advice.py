@@ -110,14 +110,11 @@ class FittedStep:
     skill : Estimate
         Share by which they lower the error of gains on left-out groups, against the median. The choice of
         predictors is not repeated within it.
-    left_out : (n,) float64
-        Predicted gain of each recorded run, without the runs of its group.
     """
 
     step: Step
     columns: tuple[str, ...]
     skill: Estimate
-    left_out: Array
     _regressor: GainRegressor
     _low: Array
     _high: Array
@@ -138,13 +135,12 @@ class FittedStep:
         values = cells[list(step.choices[best])].to_numpy(float)
         low, high = values.min(0), values.max(0)
         margin = MARGIN * (high - low)
-        left_out = np.array(
-            [
-                fits[best].group_estimators_[i].predict(row[None])[0]
-                for i, row in zip(fits[best].group_indices_, values, strict=True)
-            ]
-        )
-        return cls(step, step.choices[best], skill, left_out, fits[best], low - margin, high + margin)
+        return cls(step, step.choices[best], skill, fits[best], low - margin, high + margin)
+
+    @property
+    def left_out(self) -> Array:
+        """Predicted gain of each recorded run, without the runs of its group, (n,)."""
+        return self._regressor.left_out_
 
     def outside(self, values: Array) -> tuple[str, ...]:
         """Names of the predictors that lie outside the range of the recorded runs."""

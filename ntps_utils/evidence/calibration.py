@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import reduce
 from pathlib import Path
@@ -13,17 +13,15 @@ import pandas as pd
 
 from ntps_utils._utils.files import data_file
 from ntps_utils.evidence.advice import Source, Step
-from ntps_utils.evidence.claims import finished_datasets
-from ntps_utils.evidence.cost import STEP_PASSES, finetuning_cost
-from ntps_utils.evidence.declared import CLUSTERS, MAX_LENGTH, N_ANALYZED, lora_settings
+from ntps_utils.evidence.claims import analyzed_runs, finished_datasets
+from ntps_utils.evidence.cost import finetuning_cost
+from ntps_utils.evidence.declared import CLUSTERS, MAX_LENGTH, RUNS_ENDED, lora_settings
 from ntps_utils.evidence.experiment import PROFILES
 from ntps_utils.evidence.predictors import PREDICTORS
 from ntps_utils.evidence.runs import chosen_rates, recorded_runs
 from ntps_utils.evidence.tables import cell_table, load_recorded
+from ntps_utils.evidence.trials import TRIALS, trial_column, trial_cost, trial_values
 from ntps_utils.models.finetuning import CurvePoint, FinetuneConfig
-
-TRIALS = (0.025, 0.05, 0.1, 0.25)
-"""Lengths of trial runs, as shares of the steps of a LoRA run."""
 
 LABELS = {name: predictor.label for name, predictor in PREDICTORS.items()} | {
     f"trial_{kind}_{100 * share:g}": f"{label} in a trial run of {100 * share:g}%"
@@ -57,7 +55,8 @@ class Calibration:
     cells : DataFrame
         One row for each run: ``model``, ``dataset``, ``group`` (datasets that are left out together), ``gain``,
         sizes, the predictors that were recorded, under their names in
-        :data:`~ntps_utils.evidence.predictors.PREDICTORS`, and those of trial runs (:func:`trial_values`).
+        :data:`~ntps_utils.evidence.predictors.PREDICTORS`, and those of trial runs
+        (:func:`~ntps_utils.evidence.trials.trial_values`).
     lora : FinetuneConfig
         Settings of the runs.
     max_length : int or None
@@ -141,107 +140,6 @@ STEPS: tuple[tuple[str, Source, tuple[tuple[str, ...], ...]], ...] = (
 """Steps without training: name, what they need, and sets of predictors, of which the calibration chooses one."""
 
 
-def trial_column(kind: str, share: float) -> str:
-    """Name of a predictor from a trial run.
-
-    Parameters
-    ----------
-    kind : {"loss", "accuracy"}
-    share : float
-        Length of the trial run, as a share of the steps of a LoRA run.
-
-    Returns
-    -------
-    str
-
-    Examples
-    --------
-    >>> trial_column("loss", 0.025)
-    'trial_loss_2.5'
-    """
-    return f"trial_{kind}_{100 * share:g}"
-
-
-def trial_step(share: float, max_steps: int) -> int:
-    """Return the last training step of a trial run.
-
-    Parameters
-    ----------
-    share : float
-        Length of the trial run, as a share of the steps.
-    max_steps : int
-        Steps of the whole run.
-
-    Returns
-    -------
-    int
-
-    Examples
-    --------
-    >>> [trial_step(share, 300) for share in TRIALS]
-    [8, 15, 30, 75]
-    """
-    return max(1, round(share * max_steps))
-
-
-def trial_cost(lora: FinetuneConfig, share: float, n_texts: int) -> float:
-    """Compute what a trial run costs besides the features of the frozen model.
-
-    Parameters
-    ----------
-    lora : FinetuneConfig
-        Settings of the whole run.
-    share : float
-        Length of the trial run, as a share of the steps.
-    n_texts : int
-        Number of training texts, those of the validation split included.
-
-    Returns
-    -------
-    float
-        In forward passes of one text: training steps, and evaluations after the first one, whose features are known.
-    """
-    last = trial_step(share, lora.max_steps)
-    n_evaluations = sum(step <= last for step in lora.evaluations())
-    training = last * min(lora.batch_size, n_texts) * (1.0 + STEP_PASSES[lora.method])
-    return training + n_evaluations * lora.validation * n_texts
-
-
-def trial_values(curve: Sequence[CurvePoint], max_steps: int) -> dict[str, float]:
-    """Compute the predictors of trial runs from the evaluations of a run.
-
-    Parameters
-    ----------
-    curve : sequence of CurvePoint
-        From step 0 on; the whole run or its beginning.
-    max_steps : int
-        Steps of the whole run.
-
-    Returns
-    -------
-    dict of str to float
-        For each length of ``TRIALS`` whose last step was evaluated: the largest rise of the validation accuracy up
-        to there, and the largest fall of the validation loss in nats.
-
-    Examples
-    --------
-    >>> points = [CurvePoint(step, 0.5 + step / 100, 1.0 - step / 100, None, None, 0.0) for step in (0, 8, 15)]
-    >>> {name: round(value, 2) for name, value in trial_values(points, 300).items()}
-    {'trial_accuracy_2.5': 0.08, 'trial_loss_2.5': 0.08, 'trial_accuracy_5': 0.15, 'trial_loss_5': 0.15}
-    """
-    values: dict[str, float] = {}
-    if not curve or curve[0].step != 0 or curve[0].accuracy is None or curve[0].cross_entropy is None:
-        return values
-    for share in TRIALS:
-        last = trial_step(share, max_steps)
-        points = [point for point in curve if point.step <= last]
-        if points[-1].step == last:
-            values[trial_column("accuracy", share)] = max(p.accuracy or 0.0 for p in points) - curve[0].accuracy
-            lowest = min(p.cross_entropy for p in points if p.cross_entropy is not None)
-            values[trial_column("loss", share)] = curve[0].cross_entropy - lowest
-    return values
-
-
 def load_calibration(name: str | Path) -> Calibration:
     """Load recorded finetuning runs to calibrate predictions on.
 
@@ -274,7 +172,7 @@ def load_calibration(name: str | Path) -> Calibration:
 
 
 def _load(name: str) -> Calibration:
-    if name == "real" and N_ANALYZED is not None:
+    if name == "real" and RUNS_ENDED is not None:
         lora = lora_settings(max(chosen_rates().values()))
         return Calibration(name, _normalized(_declared_cells(), name), lora, MAX_LENGTH)
     if name in SHIPPED:
@@ -294,8 +192,8 @@ def _load(name: str) -> Calibration:
 
 def _declared_cells() -> pd.DataFrame:
     """The runs of the declared experiment, with the predictors that were computed apart."""
-    runs = recorded_runs()
-    datasets = finished_datasets(runs)[:N_ANALYZED]
+    runs = analyzed_runs(recorded_runs())
+    datasets = finished_datasets(runs)
     used = (one for one in runs if one.run.kind == "lora" and one.run.seed == 0 and one.run.dataset in datasets)
     cells = _with_predictors(cell_table(one.result for one in used), "predictors")
     return cells.assign(group=[CLUSTERS.get(dataset, dataset) for dataset in cells["dataset"]])

@@ -6,8 +6,9 @@ The rules stand on the page "The experiment, declared". Every verdict in the boo
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from itertools import takewhile
 from typing import Any, Literal
 
@@ -15,14 +16,14 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ntps_utils._utils.validation import check_integer
 from ntps_utils.evidence.declared import (
     CLUSTERS,
     EXCLUDED,
     FINETUNED_MODELS,
-    N_ANALYZED,
+    MAX_STEPS,
     N_FIRST,
     N_SHUFFLED,
+    RUNS_ENDED,
     Run,
     run_order,
 )
@@ -31,12 +32,14 @@ from ntps_utils.evidence.runs import RecordedRun
 from ntps_utils.evidence.statistics import (
     Estimate,
     RankCorrelation,
+    cluster_counts,
     cluster_skill,
     left_out_medians,
     pooled_rank_correlation,
     pooled_rank_difference,
     predict_left_out,
 )
+from ntps_utils.evidence.trials import trial_values
 from ntps_utils.theory.controls import CONTROLS
 from ntps_utils.theory.linear import Array
 
@@ -74,6 +77,8 @@ class Claim:
         Holm's method.
     p_adjusted : float
         See ``p``.
+    decided : bool
+        False if there are too few datasets for any verdict but "open".
     """
 
     name: str
@@ -83,15 +88,48 @@ class Claim:
     refuted: bool
     p: float
     p_adjusted: float = float("nan")
+    decided: bool = True
 
     @property
     def verdict(self) -> Verdict:
         """What the declared rules say."""
+        if not self.decided:
+            return "open"
         if all(self.confirmed) and self.p_adjusted < SIGNIFICANT:
             return "held"
         if self.confirmed[0]:
             return "partly held"
         return "not held" if self.refuted else "open"
+
+
+def analyzed_runs(runs: Iterable[RecordedRun], ended: str | None = RUNS_ENDED) -> tuple[RecordedRun, ...]:
+    """Select the runs that the verdicts are computed from.
+
+    Parameters
+    ----------
+    runs : iterable of RecordedRun
+    ended : str, optional
+        When the computing time was used up; by default the time in the plan.
+
+    Returns
+    -------
+    tuple of RecordedRun
+        Those that were recorded by then.
+
+    Raises
+    ------
+    ValueError
+        If the runs have not ended.
+
+    Examples
+    --------
+    >>> analyzed_runs((), "2026-12-24T18:00:00+00:00")
+    ()
+    """
+    if ended is None:
+        raise ValueError("The runs have not ended: RUNS_ENDED is not set, so that nothing is analyzed yet.")
+    end = datetime.fromisoformat(ended)
+    return tuple(one for one in runs if datetime.fromisoformat(one.provenance["date"]) <= end)
 
 
 def finished_datasets(runs: Iterable[RecordedRun]) -> tuple[str, ...]:
@@ -148,21 +186,23 @@ def setting_of(
     return found[0]
 
 
-def finetuned_table(runs: Iterable[RecordedRun]) -> pd.DataFrame:
+def finetuned_table(runs: Iterable[RecordedRun], *, seed: int = 0) -> pd.DataFrame:
     """Tabulate what the claims are about: one row per finetuned model and finished dataset.
 
     Parameters
     ----------
     runs : iterable of RecordedRun
+    seed : int
+        Seed of the runs; the verdicts are about the first.
 
     Returns
     -------
     DataFrame
-        ``model``, ``dataset``, ``cluster``; ``ntps``, ``ntps_metric``, ``ntps_task`` (the first with second
+        ``model``, ``dataset``, ``cluster``, ``n_classes``; ``ntps``, ``ntps_metric``, ``ntps_task`` (the first with second
         moments, the others with covariances), the same followed by ``_pca_s`` and so on for the
         controls, and by ``_net``; ``accuracy`` (chance-adjusted, of the probe), ``r2``,
         ``cross_entropy_skill``; ``headroom``; ``gain`` (fraction), ``gain_errors`` (share of the errors) and
-        ``gain_cross_entropy`` (nats).
+        ``gain_cross_entropy`` (nats); trial runs under the names of :func:`~ntps_utils.evidence.trials.trial_values`.
     """
     runs = tuple(runs)
     finished = finished_datasets(runs)
@@ -171,7 +211,7 @@ def finetuned_table(runs: Iterable[RecordedRun]) -> pd.DataFrame:
             _row(one.result)
             for one in runs
             if one.run.kind == "lora"
-            and one.run.seed == 0
+            and one.run.seed == seed
             and one.run.dataset in finished
             and one.run.model in FINETUNED_MODELS
         ]
@@ -183,6 +223,7 @@ def _row(result: ExperimentResult) -> dict[str, object]:
         "model": result.model,
         "dataset": result.dataset,
         "cluster": CLUSTERS.get(result.dataset, result.dataset),
+        "n_classes": result.n_classes,
     }
     for name, centered in (("ntps", False), ("ntps_metric", True), ("ntps_task", True)):
         row[name] = getattr(setting_of(result.scores, centered=centered), name)
@@ -202,6 +243,7 @@ def _row(result: ExperimentResult) -> dict[str, object]:
         "gain": tuned.gain,
         "gain_errors": tuned.gain / max(1.0 - tuned.frozen_accuracy, 1e-3),
         "gain_cross_entropy": tuned.frozen_cross_entropy - tuned.lora_cross_entropy,
+        **trial_values(tuned.lora_curve, MAX_STEPS),
     }
 
 
@@ -233,7 +275,7 @@ def wide(table: pd.DataFrame, column: str) -> Array:
 
 def judge(
     runs: Iterable[RecordedRun],
-    n_analyzed: int | None = N_ANALYZED,
+    ended: str | None = RUNS_ENDED,
     *,
     n_resamples: int = N_RESAMPLES,
     seed: int = SEED,
@@ -243,8 +285,8 @@ def judge(
     Parameters
     ----------
     runs : iterable of RecordedRun
-    n_analyzed : int, optional
-        Number of datasets from the start of the order; by default the one that was set when the runs ended.
+    ended : str, optional
+        When the computing time was used up; by default the time in the plan.
     n_resamples : int
         Number of bootstrap resamples, and of permutations.
     seed : int
@@ -253,28 +295,25 @@ def judge(
     Returns
     -------
     tuple of Claim
+        All of them open if fewer datasets are finished than the plan asks for.
 
     Raises
     ------
     ValueError
-        If the runs have not ended, or fewer datasets are finished than are to be analyzed.
+        If the runs have not ended, or fewer than three datasets are finished.
 
     Examples
     --------
-    >>> judge((), 15)
+    >>> judge((), None)
     Traceback (most recent call last):
     ...
-    ValueError: 0 datasets are finished; the analysis of 15 needs the others first.
+    ValueError: The runs have not ended: RUNS_ENDED is not set, so that nothing is analyzed yet.
     """
-    runs = tuple(runs)
-    if n_analyzed is None:
-        raise ValueError("The runs have not ended: N_ANALYZED is not set, so that nothing is analyzed yet.")
-    check_integer("the number of analyzed datasets", n_analyzed, N_FIRST)
-    finished = finished_datasets(runs)
-    if len(finished) < n_analyzed:
-        raise ValueError(f"{len(finished)} datasets are finished; the analysis of {n_analyzed} needs the others first.")
+    runs = analyzed_runs(runs, ended)
+    n_finished = len(finished_datasets(runs))
+    if n_finished < 3:
+        raise ValueError(f"{n_finished} datasets are finished; a correlation needs at least 3.")
     table = finetuned_table(runs)
-    table = table[table["dataset"].isin(finished[:n_analyzed])]
     claims = (
         _accuracy_claim(table, n_resamples, seed),
         _rise_claim(runs),
@@ -282,7 +321,9 @@ def judge(
         _skip_claim(table, n_resamples, seed),
     )
     adjusted = _holm([claim.p for claim in claims])
-    return tuple(replace(claim, p_adjusted=p) for claim, p in zip(claims, adjusted, strict=True))
+    return tuple(
+        replace(claim, p_adjusted=p, decided=n_finished >= N_FIRST) for claim, p in zip(claims, adjusted, strict=True)
+    )
 
 
 def _holm(p_values: Sequence[float]) -> list[float]:
@@ -294,7 +335,18 @@ def _holm(p_values: Sequence[float]) -> list[float]:
     return [float(p) for p in adjusted]
 
 
-def _clusters(table: pd.DataFrame) -> list[str]:
+def clusters_of(table: pd.DataFrame) -> list[str]:
+    """List the clusters of the datasets of a table, in the order of :func:`wide`.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Result of :func:`finetuned_table`.
+
+    Returns
+    -------
+    list of str
+    """
     return [CLUSTERS.get(name, name) for name in run_order() if name in set(table["dataset"])]
 
 
@@ -309,7 +361,7 @@ CONTROL_COLUMNS = {
 
 def _accuracy_claim(table: pd.DataFrame, n_resamples: int, seed: int) -> Claim:
     x, y = (wide(table, name) for name in ("ntps", "accuracy"))
-    options: dict[str, Any] = {"clusters": _clusters(table), "n_resamples": n_resamples, "seed": seed}
+    options: dict[str, Any] = {"clusters": clusters_of(table), "n_resamples": n_resamples, "seed": seed}
     found = pooled_rank_correlation(x, y, alternative="greater", **options)
     controls = {
         f"more than {label}": pooled_rank_difference(x, wide(table, name), y, **options)
@@ -404,7 +456,7 @@ def _rise_claim(runs: Sequence[RecordedRun]) -> Claim:
 
 def _gain_claim(table: pd.DataFrame, n_resamples: int, seed: int) -> Claim:
     x, gain = wide(table, "ntps"), wide(table, "gain")
-    options: dict[str, Any] = {"clusters": _clusters(table), "n_resamples": n_resamples, "seed": seed}
+    options: dict[str, Any] = {"clusters": clusters_of(table), "n_resamples": n_resamples, "seed": seed}
     found = pooled_rank_correlation(x, gain, alternative="less", **options)
     controls = {
         f"more than {label}": pooled_rank_difference(-x, -wide(table, name), gain, **options)
@@ -491,11 +543,44 @@ def regret(score: Array, gain: Array) -> float:
     >>> round(regret(np.array([[0.1, 0.2, 0.8, 0.9]]), np.array([[0.3, 0.1, 0.2, 0.0]])), 3)
     0.05
     """
+    reached, attainable = _kept_gains(score, gain)
+    return attainable - reached
+
+
+def share_reached(score: Array, gain: Array) -> float:
+    """Compute how much of the attainable gain is reached by skipping the half with the highest score.
+
+    Parameters
+    ----------
+    score, gain : (models, datasets) array
+
+    Returns
+    -------
+    float
+        Mean gain of the kept half above that of all datasets, as a share of what the half with the largest
+        gains has above it: 1 for the best choice, 0 for a random one on average; NaN if all gains are equal.
+
+    Examples
+    --------
+    >>> round(share_reached(np.array([[0.1, 0.2, 0.8, 0.9]]), np.array([[0.3, 0.1, 0.2, 0.0]])), 3)
+    0.5
+    """
+    reached, attainable = _kept_gains(score, gain)
+    mean = float(gain.mean())
+    return (reached - mean) / (attainable - mean) if attainable > mean else math.nan
+
+
+def _kept_gains(score: Array, gain: Array) -> tuple[float, float]:
+    """Mean gain of the half with the lowest score, and of the half with the largest gains."""
     n_kept = gain.shape[1] - gain.shape[1] // 2
     kept = np.argsort(score, axis=1, kind="stable")[:, :n_kept]
     reached = np.take_along_axis(gain, kept, 1).mean()
     attainable = np.sort(gain, axis=1)[:, gain.shape[1] - n_kept :].mean()
-    return float(attainable - reached)
+    return float(reached), float(attainable)
+
+
+SKIP_RIVALS = {"headroom": "headroom", "trial_accuracy_10": "a trial run of 10%", "trial_accuracy_25": "a trial run of 25%"}
+"""Columns that tell where to skip LoRA as well: the lower the value, the more likely it is skipped."""
 
 
 def _skip_claim(table: pd.DataFrame, n_resamples: int, seed: int) -> Claim:
@@ -504,15 +589,44 @@ def _skip_claim(table: pd.DataFrame, n_resamples: int, seed: int) -> Claim:
     null = np.array([regret(score[:, rng.permutation(score.shape[1])], gain) for _ in range(n_resamples)])
     own, rival = regret(score, gain), regret(-headroom, gain)
     low, high = np.quantile(null, [0.025, 0.975])
+    clusters = clusters_of(table)
+
+    def resampled(statistic: Callable[..., float], *arrays: Array) -> Estimate:
+        return _resampled(statistic, arrays, clusters, n_resamples, seed)
+
+    rivals = {label: -wide(table, column) for column, label in SKIP_RIVALS.items() if column in table}
+    shares = {"NTPS": score, **rivals}
     return Claim(
         "(vi)",
         "NTPS tells on which datasets LoRA can be skipped.",
         {
             "regret": Estimate(own),
             "regret of random halves": Estimate(float(null.mean()), float(low), float(high)),
-            "regret of headroom": Estimate(rival),
+            **{f"regret of {label}": Estimate(regret(values, gain)) for label, values in rivals.items()},
+            **{
+                f"share of the attainable gain, {label}": resampled(share_reached, values, gain)
+                for label, values in shares.items()
+            },
+            **{
+                f"less regret than {label}": resampled(
+                    lambda own, other, gain: regret(other, gain) - regret(own, gain), score, wide(table, name), gain
+                )
+                for name, label in CONTROL_COLUMNS.items()
+            },
         },
         (own < low, own <= rival + NEAR_HEADROOM),
         own >= float(null.mean()),
         float((1 + np.sum(null <= own + 1e-12)) / (1 + n_resamples)),
+    )
+
+
+def _resampled(
+    statistic: Callable[..., float], arrays: Sequence[Array], clusters: Sequence[str], n_resamples: int, seed: int
+) -> Estimate:
+    """A statistic of arrays (models, datasets), with an interval from resampled clusters of datasets."""
+    counts = cluster_counts(clusters, len(clusters), n_resamples, np.random.default_rng(seed)).astype(int)
+    columns = np.arange(len(clusters))
+    drawn = (np.repeat(columns, row) for row in counts)
+    return Estimate.from_resamples(
+        statistic(*arrays), [statistic(*(values[:, chosen] for values in arrays)) for chosen in drawn]
     )

@@ -68,8 +68,9 @@ CLUSTERS = {"rotten_tomatoes": "movie sentences", "sst2": "movie sentences"} | {
 EXCLUDED: tuple[str, ...] = ()
 """Datasets that failed twice in one model; they are left out of the order, for both models."""
 
-N_ANALYZED: int | None = None
-"""Number of datasets, from the start of the order, that the verdicts are computed from; set once, when the runs end."""
+RUNS_ENDED: str | None = None
+"""When the computing time was used up, such as "2026-12-24T18:00:00+00:00"; set once. The verdicts are computed from the
+runs that were recorded by then."""
 
 ORDER_SEED = 20251125
 N_TRAIN, N_TEST, MAX_LENGTH = 2000, 1000, 64

@@ -139,7 +139,6 @@ def _standardized(values: ArrayLike) -> Array:
     values = np.asarray(values, dtype=float)
     if values.ndim != 2 or values.shape[1] < 3:
         raise ValueError(f"Give arrays of the shape (models, n) with n at least 3, got {values.shape}.")
-    sd = values.std(axis=1, keepdims=True)
-    if not np.isfinite(values).all() or (sd == 0).any():
+    if not np.isfinite(values).all() or (np.ptp(values, axis=1) == 0).any():
         raise ValueError("Values must be finite, and not constant within a model.")
-    return np.asarray((values - values.mean(axis=1, keepdims=True)) / sd)
+    return np.asarray((values - values.mean(axis=1, keepdims=True)) / values.std(axis=1, keepdims=True))

@@ -41,12 +41,8 @@ from ntps_utils.evidence.advice import Advice, Advisor, Answer, FittedStep, Step
 from ntps_utils.evidence.calibration import (
     LABELS,
     MIN_DATASETS,
-    TRIALS,
     Calibration,
     load_calibration,
-    trial_cost,
-    trial_step,
-    trial_values,
 )
 from ntps_utils.evidence.cost import duration as duration
 from ntps_utils.evidence.cost import finetuning_cost

@@ -360,8 +360,8 @@ def pooled_rank_correlation(
     x, y = _same_groups(x, y)
     rng, n = np.random.default_rng(seed), x.shape[1]
     rho = float(_pooled_spearman(x, y, np.ones((1, n)))[0])
-    resampled = _pooled_spearman(x, y, _cluster_counts(clusters, n, n_resamples, rng))
-    low, high = np.nanquantile(resampled, [(1 - level) / 2, (1 + level) / 2])
+    resampled = _pooled_spearman(x, y, cluster_counts(clusters, n, n_resamples, rng))
+    interval = Estimate.from_resamples(rho, resampled, level)
     permutations = rng.permuted(np.tile(np.arange(n), (n_resamples, 1)), axis=1)
     with np.errstate(invalid="ignore"):
         null = np.mean(
@@ -371,7 +371,7 @@ def pooled_rank_correlation(
             ],
             axis=0,
         )
-    return RankCorrelation(rho, float(low), float(high), _permutation_p(rho, null, alternative), n)
+    return RankCorrelation(rho, interval.low, interval.high, _permutation_p(rho, null, alternative), n)
 
 
 @dataclass(frozen=True)
@@ -461,7 +461,7 @@ def pooled_rank_difference(
     x, y = _same_groups(x, y)
     other, _ = _same_groups(other, y)
     n = x.shape[1]
-    counts = np.vstack([np.ones((1, n)), _cluster_counts(clusters, n, n_resamples, np.random.default_rng(seed))])
+    counts = np.vstack([np.ones((1, n)), cluster_counts(clusters, n, n_resamples, np.random.default_rng(seed))])
     differences = _pooled_spearman(x, y, counts) - _pooled_spearman(other, y, counts)
     return Estimate.from_resamples(float(differences[0]), differences[1:], level)
 
@@ -475,8 +475,33 @@ def _same_groups(x: ArrayLike, y: ArrayLike) -> tuple[Array, Array]:
     return x, y
 
 
-def _cluster_counts(clusters: ArrayLike | None, n: int, n_resamples: int, rng: np.random.Generator) -> Array:
-    """How often each of n points occurs in each resample of clusters, (n_resamples, n)."""
+def cluster_counts(clusters: ArrayLike | None, n: int, n_resamples: int, rng: np.random.Generator) -> Array:
+    """Resample clusters of points with replacement.
+
+    Parameters
+    ----------
+    clusters : (n,) array_like, optional
+        Label of each point; by default every point is a cluster of its own.
+    n, n_resamples : int
+        Number of points, and of resamples.
+    rng : Generator
+
+    Returns
+    -------
+    (n_resamples, n) float64
+        How often each point occurs in each resample.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than three clusters, or not a label for each point.
+
+    Examples
+    --------
+    >>> counts = cluster_counts(["a", "a", "b", "c"], 4, 100, np.random.default_rng(0))
+    >>> bool((counts[:, 0] == counts[:, 1]).all())
+    True
+    """
     labels = np.arange(n) if clusters is None else np.unique(np.asarray(clusters), return_inverse=True)[1]
     n_clusters = int(labels.max()) + 1
     if len(labels) != n or n_clusters < 3:
@@ -595,6 +620,8 @@ class GainRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # sci
         Each fitted without one group.
     group_indices_ : (n,) int
         Index into ``group_estimators_`` of the estimator that did not see the row.
+    left_out_ : (n,) float64
+        Prediction of that estimator.
     residuals_ : (n,) float64
         Absolute error of that estimator.
     mean_, scale_ : (p,) float64
@@ -661,12 +688,13 @@ class GainRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # sci
         self.n_features_in_ = x.shape[1]
         self.estimator_ = clone(template).fit(x, y)
         self.group_estimators_: list[Any] = []
-        self.group_indices_, self.residuals_ = np.empty(len(y), dtype=np.intp), np.empty(len(y))
+        self.group_indices_, self.left_out_ = np.empty(len(y), dtype=np.intp), np.empty(len(y))
         for i, (rest, left_out) in enumerate(LeaveOneGroupOut().split(x, y, groups)):
             estimator = clone(template).fit(x[rest], y[rest])
             self.group_estimators_.append(estimator)
             self.group_indices_[left_out] = i
-            self.residuals_[left_out] = np.abs(y[left_out] - estimator.predict(x[left_out]))
+            self.left_out_[left_out] = estimator.predict(x[left_out])
+        self.residuals_ = np.abs(y - self.left_out_)
         self.mean_, self.scale_ = x.mean(0), np.where(x.std(0) > 0, x.std(0), 1.0)
         self.distances_ = self._distances(x)
         return self

@@ -1,0 +1,112 @@
+"""Trial runs: the beginning of a LoRA run as a predictor of its gain."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ntps_utils.evidence.cost import STEP_PASSES
+from ntps_utils.models.finetuning import CurvePoint, FinetuneConfig
+
+TRIALS = (0.025, 0.05, 0.1, 0.25)
+"""Lengths of trial runs, as shares of the steps of a LoRA run."""
+
+
+def trial_column(kind: str, share: float) -> str:
+    """Name of a predictor from a trial run.
+
+    Parameters
+    ----------
+    kind : {"loss", "accuracy"}
+    share : float
+        Length of the trial run, as a share of the steps of a LoRA run.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> trial_column("loss", 0.025)
+    'trial_loss_2.5'
+    """
+    return f"trial_{kind}_{100 * share:g}"
+
+
+def trial_step(share: float, max_steps: int) -> int:
+    """Return the last training step of a trial run.
+
+    Parameters
+    ----------
+    share : float
+        Length of the trial run, as a share of the steps.
+    max_steps : int
+        Steps of the whole run.
+
+    Returns
+    -------
+    int
+
+    Examples
+    --------
+    >>> [trial_step(share, 300) for share in TRIALS]
+    [8, 15, 30, 75]
+    """
+    return max(1, round(share * max_steps))
+
+
+def trial_cost(lora: FinetuneConfig, share: float, n_texts: int) -> float:
+    """Compute what a trial run costs besides the features of the frozen model.
+
+    Parameters
+    ----------
+    lora : FinetuneConfig
+        Settings of the whole run.
+    share : float
+        Length of the trial run, as a share of the steps.
+    n_texts : int
+        Number of training texts, those of the validation split included.
+
+    Returns
+    -------
+    float
+        In forward passes of one text: training steps, and evaluations after the first one, whose features are known.
+    """
+    last = trial_step(share, lora.max_steps)
+    n_evaluations = sum(step <= last for step in lora.evaluations())
+    training = last * min(lora.batch_size, n_texts) * (1.0 + STEP_PASSES[lora.method])
+    return training + n_evaluations * lora.validation * n_texts
+
+
+def trial_values(curve: Sequence[CurvePoint], max_steps: int) -> dict[str, float]:
+    """Compute the predictors of trial runs from the evaluations of a run.
+
+    Parameters
+    ----------
+    curve : sequence of CurvePoint
+        From step 0 on; the whole run or its beginning.
+    max_steps : int
+        Steps of the whole run.
+
+    Returns
+    -------
+    dict of str to float
+        For each length of ``TRIALS`` whose last step was evaluated: the largest rise of the validation accuracy up
+        to there, and the largest fall of the validation loss in nats.
+
+    Examples
+    --------
+    >>> points = [CurvePoint(step, 0.5 + step / 100, 1.0 - step / 100, None, None, 0.0) for step in (0, 8, 15)]
+    >>> {name: round(value, 2) for name, value in trial_values(points, 300).items()}
+    {'trial_accuracy_2.5': 0.08, 'trial_loss_2.5': 0.08, 'trial_accuracy_5': 0.15, 'trial_loss_5': 0.15}
+    """
+    values: dict[str, float] = {}
+    if not curve or curve[0].step != 0 or curve[0].accuracy is None or curve[0].cross_entropy is None:
+        return values
+    for share in TRIALS:
+        last = trial_step(share, max_steps)
+        points = [point for point in curve if point.step <= last]
+        if points[-1].step == last:
+            values[trial_column("accuracy", share)] = max(p.accuracy or 0.0 for p in points) - curve[0].accuracy
+            lowest = min(p.cross_entropy for p in points if p.cross_entropy is not None)
+            values[trial_column("loss", share)] = curve[0].cross_entropy - lowest
+    return values
