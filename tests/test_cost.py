@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,9 +15,10 @@ from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel, Qwen2Config,
 from ntps_utils.evidence import cost, prescreen
 from ntps_utils.evidence.experiment import GPU, ExperimentConfig, run_experiment
 from ntps_utils.evidence.tables import load_text_sizes
+from ntps_utils.evidence.trials import trial_cost, trial_step
 from ntps_utils.models.datasets import load_texts, registered_datasets
 from ntps_utils.models.extraction import extract, tokenize
-from ntps_utils.models.finetuning import FinetuneConfig, finetune
+from ntps_utils.models.finetuning import FinetuneConfig, finetune, trial_run
 from ntps_utils.models.loading import load_model, registered_models
 
 TEXTS = cost.TextSize(300, 150, 3, 30.0, 60)
@@ -129,6 +131,29 @@ def test_the_cost_of_a_finetuning_run_matches_the_counter_of_torch(method):
         finetune(model, train, test, config)
     estimate = cost.finetuning_cost(config, len(train), len(test)) * forward.get_total_flops() / len(train)
     assert estimate == pytest.approx(counter.get_total_flops(), rel=0.2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("share", [0.05, 0.25, 1.0])
+def test_the_cost_of_a_trial_run_matches_the_counter_of_torch(share):
+    config = replace(RUN, method="lora", r=1, max_steps=40, eval_steps=(2, 10, 40), learning_rates=(1e-3,))
+    model = load_model("lab/XS", dtype="float32")
+    model.model.set_attn_implementation("eager")  # torch does not count the fused kernel
+    train = load_texts("lab/tense").head(200)
+    short: dict[str, Any] = {"max_length": 6}  # all texts have as many tokens, so that nothing is padded
+    with FlopCounterMode(display=False) as forward:
+        found = extract(model, train, layers="last", features="last", batch_size=40, **short)
+    with FlopCounterMode(display=False) as counter:
+        for point in trial_run(model, train, config, features=found.features[model.n_layers - 1], **short):
+            if point.step == trial_step(share, config.max_steps):
+                break
+    estimate = trial_cost(config, share, len(train)) * forward.get_total_flops() / len(train)
+    assert estimate == pytest.approx(counter.get_total_flops(), rel=0.1)
+
+
+def test_a_trial_run_of_all_steps_costs_a_finetuning_run_without_the_features_of_the_frozen_model():
+    config = replace(RUN, method="lora", learning_rates=(1e-3,))
+    assert trial_cost(config, 1.0, 300) == cost.finetuning_cost(config, 300, 0) - 300
 
 
 @pytest.mark.slow

@@ -26,6 +26,7 @@ from ntps_utils.evidence.cost import finetuning_cost
 from ntps_utils.evidence.experiment import ExperimentConfig, limited_threads, n_threads
 from ntps_utils.evidence.predictors import PREDICTORS, Case, Predictor
 from ntps_utils.evidence.prescreen import compare, parse_trial, prescreen
+from ntps_utils.evidence.trials import trial_cost, trial_values
 from ntps_utils.models.datasets import TextDataset, load_texts
 from ntps_utils.models.finetuning import FinetuneConfig, finetune
 from ntps_utils.models.loading import load_model

@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy import stats
-from tests.test_claims import ENDED, experiment
 
 from book.tools import declared
 from book.tools.results import compute
@@ -15,6 +14,7 @@ from ntps_utils.evidence.claims import finetuned_table, share_reached, wide
 from ntps_utils.evidence.declared import FINETUNED_MODELS, Run, run_order
 from ntps_utils.evidence.results import associations, gain_agreement, gain_reliability, landscape, selections
 from ntps_utils.evidence.runs import RecordedRun
+from tests.test_claims import ENDED, experiment
 
 RUNS = experiment(0.8)
 TABLE = finetuned_table(RUNS)
@@ -41,9 +41,7 @@ def test_associations_are_mean_rank_correlations_within_models():
         ["score", "target"]
     )
     for (score, target), row in found.iterrows():
-        each = [
-            stats.spearmanr(part[score], part[target]).statistic for _, part in TABLE.groupby("model", sort=True)
-        ]
+        each = [stats.spearmanr(part[score], part[target]).statistic for _, part in TABLE.groupby("model", sort=True)]
         assert [row[f"rho_{model}"] for model in FINETUNED_MODELS] == pytest.approx(each)
         assert row["rho"] == pytest.approx(np.mean(each))
         assert row["low"] < row["rho"] < row["high"]
@@ -146,7 +144,13 @@ def test_the_page_shows_every_estimate():
     assert found["datasets"] == run_order()[:20]
     text = declared.results(found)
     assert "**Verdicts, from 20 datasets**" in text
-    for words in ("(vi): ", "share of the attainable gain, NTPS", "net NTPS", "without climate_sentiment", "reliability"):
+    for words in (
+        "(vi): ",
+        "share of the attainable gain, NTPS",
+        "net NTPS",
+        "without climate_sentiment",
+        "reliability",
+    ):
         assert words in text
     assert not any(word in text for word in ("None", "nan", "inf"))
     assert text.count("\n| gemma-3-270m | ") == 6  # five differences, and the noise of the gain

@@ -56,13 +56,15 @@ def test_real_models_are_open_until_the_runs_end_and_then_judged(monkeypatch):
 
     class Claim:
         def __init__(self, name: str, verdict: str) -> None:
-            self.name, self.verdict, self.estimates = name, verdict, {"x": Estimate(0.1)}
+            self.name, self.verdict = name, verdict
+            self.estimates = dict.fromkeys(verdicts.SHOWN[name], Estimate(0.123, -0.25, 0.5))
 
     judged = {"(iii)": "held", "(iv)": "partly held", "(v)": "not held", "(vi)": "open"}
     monkeypatch.setattr(verdicts, "RUNS_ENDED", "2026-12-24T00:00:00+00:00")
     monkeypatch.setattr(verdicts, "judge", lambda _: [Claim(*pair) for pair in judged.items()])
     for number, verdict in judged.items():
         assert row(GLUED, number).real == verdict
+        assert row(GLUED, number).finding.count(" 0.12 (-0.25 to 0.50)") == (2 if number == "(iv)" else 1)
     assert "its runs are not finished" not in verdicts.tables(GLUED)["verdicts"]
 
 

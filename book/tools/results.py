@@ -25,7 +25,9 @@ from ntps_utils.evidence.runs import RecordedRun, recorded_runs
 OUT = Path("ntps_utils/data/recorded/results.json")
 
 
-def compute(runs: tuple[RecordedRun, ...], ended: str | None = RUNS_ENDED, n_resamples: int = N_RESAMPLES) -> dict[str, Any]:
+def compute(
+    runs: tuple[RecordedRun, ...], ended: str | None = RUNS_ENDED, n_resamples: int = N_RESAMPLES
+) -> dict[str, Any]:
     """Compute all estimates.
 
     Parameters

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from book.tools.declared import table
-from ntps_utils.evidence.claims import judge
-from ntps_utils.evidence.declared import RUNS_ENDED
+from ntps_utils.evidence.claims import Claim, judge
+from ntps_utils.evidence.declared import FINETUNED_MODELS, RUNS_ENDED
 from ntps_utils.evidence.records import load_record
 from ntps_utils.evidence.runs import RecordedRun, recorded_runs
 
@@ -75,9 +75,10 @@ def verdicts(glued: Mapping[str, Mapping[str, Any]], runs: tuple[RecordedRun, ..
     probes, after, gain = (
         glued[name] for name in ("07_scores_against_probes", "08_after_lora", "09_predicting_the_gain")
     )
-    declared = {}
+    claims: dict[str, Claim] = {}
     if RUNS_ENDED is not None:
-        declared = {claim.name: claim.verdict for claim in judge(recorded_runs() if runs is None else runs)}
+        claims = {claim.name: claim for claim in judge(recorded_runs() if runs is None else runs)}
+    declared = {name: claim.verdict for name, claim in claims.items()}
     holds = "held" if bounds["violations"] == 0 else "not held"
     cheap = "held" if cost["bench_forward"] <= CHEAP else "partly held"
     real_shown, real_outside = (
@@ -119,7 +120,7 @@ def verdicts(glued: Mapping[str, Mapping[str, Any]], runs: tuple[RecordedRun, ..
             _plain(probes["verdict_accuracy"]),
             declared.get("(iii)", "open"),
             f"Rank correlation in the lab {_interval(probes, 'euclid_rho', 'euclid')}; of the metric-matched score "
-            f"{_interval(probes, 'metric_rho', 'metric')}.",
+            f"{_interval(probes, 'metric_rho', 'metric')}.{_measured(claims.get('(iii)'))}",
         ),
         Row(
             "(iv)",
@@ -128,7 +129,8 @@ def verdicts(glued: Mapping[str, Mapping[str, Any]], runs: tuple[RecordedRun, ..
             _plain(after["rise_lab"]),
             declared.get("(iv)", "open"),
             f"Mean change on test texts of the lab {after['tasks_test_ntps']:+.2f}; of the metric-matched score "
-            f"{after['tasks_test_ntps_metric']:+.2f}, and {after['coin_test_ntps_metric']:+.2f} on a coin toss.",
+            f"{after['tasks_test_ntps_metric']:+.2f}, and {after['coin_test_ntps_metric']:+.2f} on a coin toss."
+            f"{_measured(claims.get('(iv)'))}",
         ),
         Row(
             "",
@@ -146,7 +148,8 @@ def verdicts(glued: Mapping[str, Mapping[str, Any]], runs: tuple[RecordedRun, ..
             _plain(gain["skill_lab"]),
             declared.get("(v)", "open"),
             f"On left-out tasks of the lab its error is {_relative(gain['lab_e_skill'])} that of the median gain; that "
-            f"of a trial run of a quarter of the steps is {_relative(gain['step_lab_t25_value'])} it.",
+            f"of a trial run of a quarter of the steps is {_relative(gain['step_lab_t25_value'])} it."
+            f"{_measured(claims.get('(v)'))}",
         ),
         Row(
             "(vi)",
@@ -157,13 +160,31 @@ def verdicts(glued: Mapping[str, Mapping[str, Any]], runs: tuple[RecordedRun, ..
             "If half of the runs are kept, they gain fewer points than the best half: in the lab "
             f"{gain['behind_lab_scores']:.1f} if the scores choose them and {gain['behind_lab_chance']:.1f} if chance "
             f"does; in the paper's own cells, with settings chosen for the gain, {gain['paper_ntps_regret']:.1f} and "
-            f"{gain['paper_ntps_chance']:.1f}.",
+            f"{gain['paper_ntps_chance']:.1f}.{_measured(claims.get('(vi)'))}",
         ),
     )
 
 
 def _interval(values: Mapping[str, Any], name: str, start: str) -> str:
     return f"{values[name]:.2f} ({values[f'{start}_low']:.2f} to {values[f'{start}_high']:.2f})"
+
+
+SHOWN = {
+    "(iii)": {"correlation": "rank correlation"},
+    "(iv)": {model: f"change beyond shuffled labels in {model}" for model in FINETUNED_MODELS},
+    "(v)": {"correlation": "rank correlation with the gain"},
+    "(vi)": {"share of the attainable gain, NTPS": "share of the attainable gain"},
+}
+"""Estimates of the declared experiment that stand in the table, and their names there."""
+
+
+def _measured(claim: Claim | None) -> str:
+    """What the declared experiment has measured; empty before its runs end."""
+    if claim is None:
+        return ""
+    found = ((label, claim.estimates[name]) for name, label in SHOWN[claim.name].items())
+    parts = [f"{label} {one.value:.2f} ({one.low:.2f} to {one.high:.2f})" for label, one in found]
+    return f" Real models: {', '.join(parts)}."
 
 
 def _relative(skill: float) -> str:

@@ -198,8 +198,8 @@ def finetuned_table(runs: Iterable[RecordedRun], *, seed: int = 0) -> pd.DataFra
     Returns
     -------
     DataFrame
-        ``model``, ``dataset``, ``cluster``, ``n_classes``; ``ntps``, ``ntps_metric``, ``ntps_task`` (the first with second
-        moments, the others with covariances), the same followed by ``_pca_s`` and so on for the
+        ``model``, ``dataset``, ``cluster``, ``n_classes``; ``ntps``, ``ntps_metric``, ``ntps_task`` (the first with
+        second moments, the others with covariances), the same followed by ``_pca_s`` and so on for the
         controls, and by ``_net``; ``accuracy`` (chance-adjusted, of the probe), ``r2``,
         ``cross_entropy_skill``; ``headroom``; ``gain`` (fraction), ``gain_errors`` (share of the errors) and
         ``gain_cross_entropy`` (nats); trial runs under the names of :func:`~ntps_utils.evidence.trials.trial_values`.
@@ -579,7 +579,11 @@ def _kept_gains(score: Array, gain: Array) -> tuple[float, float]:
     return float(reached), float(attainable)
 
 
-SKIP_RIVALS = {"headroom": "headroom", "trial_accuracy_10": "a trial run of 10%", "trial_accuracy_25": "a trial run of 25%"}
+SKIP_RIVALS = {
+    "headroom": "headroom",
+    "trial_accuracy_10": "a trial run of 10%",
+    "trial_accuracy_25": "a trial run of 25%",
+}
 """Columns that tell where to skip LoRA as well: the lower the value, the more likely it is skipped."""
 
 

@@ -69,8 +69,8 @@ EXCLUDED: tuple[str, ...] = ()
 """Datasets that failed twice in one model; they are left out of the order, for both models."""
 
 RUNS_ENDED: str | None = None
-"""When the computing time was used up, such as "2026-12-24T18:00:00+00:00"; set once. The verdicts are computed from the
-runs that were recorded by then."""
+"""When the computing time was used up, such as "2026-12-24T18:00:00+00:00"; set once. The verdicts are computed from
+the runs that were recorded by then."""
 
 ORDER_SEED = 20251125
 N_TRAIN, N_TEST, MAX_LENGTH = 2000, 1000, 64

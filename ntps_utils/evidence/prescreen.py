@@ -48,6 +48,7 @@ from ntps_utils.evidence.cost import duration as duration
 from ntps_utils.evidence.cost import finetuning_cost
 from ntps_utils.evidence.experiment import limited_threads
 from ntps_utils.evidence.predictors import PREDICTORS, Case
+from ntps_utils.evidence.trials import TRIALS, trial_cost, trial_step, trial_values
 from ntps_utils.models.datasets import TextDataset, as_dataset, first_texts
 from ntps_utils.models.extraction import batch_overhead, hidden_states, length_batches
 from ntps_utils.models.finetuning import (

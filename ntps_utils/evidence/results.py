@@ -114,7 +114,8 @@ def selections(runs: Iterable[RecordedRun], *, n_resamples: int = N_RESAMPLES, s
     Returns
     -------
     DataFrame
-        ``datasets`` (a description), ``target``, ``n``, ``rho``, ``low``, ``high``. Partial correlations have no interval.
+        ``datasets`` (a description), ``target``, ``n``, ``rho``, ``low``, ``high``. Partial correlations have no
+        interval.
     """
     runs = tuple(runs)
     table = finetuned_table(runs)
@@ -234,4 +235,3 @@ def gain_agreement(table: pd.DataFrame) -> float:
     """
     one, two = wide(table, "gain")
     return spearman(one, two)
-

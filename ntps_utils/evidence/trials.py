@@ -69,12 +69,19 @@ def trial_cost(lora: FinetuneConfig, share: float, n_texts: int) -> float:
     Returns
     -------
     float
-        In forward passes of one text: training steps, and evaluations after the first one, whose features are known.
+        In forward passes of one text: training steps at ``STEP_PASSES``, and evaluations.
+
+    Examples
+    --------
+    >>> lora = FinetuneConfig(max_steps=100, batch_size=16, eval_steps=25, validation=0.2)
+    >>> trial_cost(lora, 0.25, 1000)  # 2 * 25 * 16 + 2 * 200
+    1200.0
     """
     last = trial_step(share, lora.max_steps)
-    n_evaluations = sum(step <= last for step in lora.evaluations())
-    training = last * min(lora.batch_size, n_texts) * (1.0 + STEP_PASSES[lora.method])
-    return training + n_evaluations * lora.validation * n_texts
+    n_evaluations = sum(step <= last for step in lora.evaluations()) + lora.warm_head
+    n_validation = round(lora.validation * n_texts)
+    training = last * min(lora.batch_size, n_texts - n_validation) * STEP_PASSES[lora.method]
+    return training + n_evaluations * n_validation
 
 
 def trial_values(curve: Sequence[CurvePoint], max_steps: int) -> dict[str, float]:
