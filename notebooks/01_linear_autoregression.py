@@ -69,7 +69,7 @@ warnings.simplefilter(
 # %% [markdown]
 # ## Three tokens by hand
 #
-# Take one text of three tokens with two features each: $x_1 = (1, 0)$, $x_2 = (0, 1)$, $x_3 = (1, 1)$. The past of a token is the sum of the features before it. So there are two things to predict:
+# Take one text of three tokens with two features each: $x_1 = (1, 0)$, $x_2 = (0, 1)$, $x_3 = (1, 1)$. Linear means here without an intercept: a number times a vector. The past of a token is the sum of the features before it. So there are two things to predict:
 #
 # | past | next token |
 # | --- | --- |
@@ -89,9 +89,8 @@ direction = by_hand.V[:, 0] / by_hand.V[0, 0]
 # %% [markdown]
 # ## The problem
 #
-# A text is a sequence of $T$ tokens. One layer of a language model turns it into features
-# $x_1, \dots, x_T \in \R^d$, one for each token. We ask how well the *past* predicts the *next* feature when
-# everything is linear. The past of position $t$ is summed up by the prefix sum
+# A text is a sequence of $T$ tokens. One layer of a language model turns it into feature vectors $x_1, \dots, x_T \in \R^d$, one for each token; their $d$ entries are the features. We ask how well the *past* predicts the *next* feature when
+# everything is linear. When token $t + 1$ is to be predicted, the past is $x_1, \dots, x_t$. It is summed up by the prefix sum
 #
 # $$
 # p_t = x_1 + x_2 + \dots + x_t .
@@ -105,7 +104,7 @@ direction = by_hand.V[:, 0] / by_hand.V[0, 0]
 # \ell(V, W) = \E \sum_{t<T} \big\| x_{t+1} - W^\top V^\top p_t \big\|^2 .
 # $$ (eq-ar-loss)
 #
-# If $k = d$, no information is lost. The interesting case is $k < d$. Which $k$ directions predict best?
+# If $k = d$, nothing of $p_t$ is lost. The interesting case is $k < d$. Which $k$ directions predict best?
 # Statisticians know the problem as *reduced-rank regression* {cite}`izenman1975`.
 #
 # ## The solution, step by step
@@ -190,7 +189,7 @@ direction = by_hand.V[:, 0] / by_hand.V[0, 0]
 # We draw random problems: 2 to 16 features, from half as many texts as features to ten times as many, full-rank or not,
 # well-conditioned or badly. For each we pick a width, compute the loss from moments by the result
 # above, and *measure* it by least squares on the tokens through the same directions. Then we let random encoders of the same
-# width, and encoders a thousandth away, try to do better. The table shows the smallest, the median and the largest value of each column: `rank` and
+# width, and encoders that are changed by a thousandth of their size, try to reach a smaller loss. The table shows the smallest, the median and the largest value of each column: `rank` and
 # `condition` are the rank and the condition number of $A_0$, `k` is the width, and `closed` and `measured` are the two losses, as shares of the loss of predicting zero.
 
 # %%
@@ -250,7 +249,7 @@ glue("final_gap", float(final_gap), display=False)
 
 # %% [markdown]
 # At every width the loss falls to that of the closed form. After {glue:text}`n_steps` steps the largest gap among the four widths is {glue:text}`final_gap:.0e` of the loss of predicting
-# zero, which is rounding. What the theorem says about the best encoder is therefore also true of a linear model that was trained by gradient descent.
+# zero, which is rounding. So on this problem gradient descent reaches the loss of the theorem at all four widths.
 #
 # ## What the order of the feature vectors contributes
 #
@@ -351,8 +350,7 @@ glue("words_symmetric_low", float(words["symmetric"].min()), display=False)
 glue("words_symmetric_high", float(words["symmetric"].max()), display=False)
 
 # %% [markdown]
-# Shuffling features leaves the symmetric half as it is (up to {glue:text}`features_symmetric:.0e`). Shuffling words changes it by {glue:text}`words_symmetric_low:.0%` to {glue:text}`words_symmetric_high:.0%`. The identity {eq}`eq-telescope` is therefore a statement about feature vectors. With contextual features, every
-# moment depends on the order of the words.
+# Shuffling features leaves the symmetric half as it is (up to {glue:text}`features_symmetric:.0e`). Shuffling words changes it by {glue:text}`words_symmetric_low:.0%` to {glue:text}`words_symmetric_high:.0%`. The identity {eq}`eq-telescope` is therefore a statement about feature vectors. With contextual features, every moment may depend on the order of the words.
 #
 # ## Summary
 #

@@ -21,7 +21,7 @@
 # - read $\tr B$, the ceiling of linear probes, and know when it is too optimistic;
 # - decide whether to center.
 #
-# It needs linear algebra only. The steps of chapter 1 are repeated here in short, so that this chapter can be read alone.
+# It needs linear algebra only. The steps of chapter 1 are repeated here in short, so that this chapter can be read alone, except for the box on coin tosses.
 # It runs in half a minute on two cores.
 # :::
 #
@@ -124,8 +124,7 @@ warnings.simplefilter(
 # ## What whitening does
 #
 # Features differ in scale and are correlated. In the plane below one direction $u$, whose output varies little, separates the two classes well. The class means differ along
-# another direction, which varies more and separates them worse. White coordinates $z = S^{-1/2} \xbar$ make all directions equal. A direction $u$ is a weight vector and not a point: it becomes $\tilde u = S^{1/2} u$, so that $\tilde u^\top z = u^\top \xbar$ stays the same. Then every unit vector has the same
-# variance, and how much of the labels a direction explains depends on its *angle* to $\tilde u$ alone. Chapter 3
+# another direction, which varies more and separates them worse. White coordinates $z = S^{-1/2} \xbar$ make all directions equal. A direction $u$ is a weight vector and not a point: it becomes $\tilde u = S^{1/2} u$, so that $\tilde u^\top z = u^\top \xbar$ stays the same. Then the output of every unit vector has the same variance, and how much of the labels a direction explains depends on its *angle* to $\tilde u$ alone. Chapter 3
 # measures the overlap of two subspaces in both kinds of coordinates, and gets two different answers.
 
 # %% tags=["hide-input"]
@@ -304,7 +303,7 @@ glue("d_planted", planted.d, display=False)
 # {glue:text}`spread:.1%` around its mean, and its eigenvalue {glue:text}`beta_1:.3f` is nearly
 # $\|q\|^2 =$ {glue:text}`q_square:.3f`, the loss that predicting the class frequencies removes. Without centering $\tr B$ is {glue:text}`trace_b_raw:.3f` in place of {glue:text}`trace_b_centered:.3f`, although the additional direction tells nothing about a single text.
 #
-# That $u_1$ is the constant holds for classes of equal size. Then the constant is an eigenvector of $B$ by itself, with the largest eigenvalue. With classes of unequal size the span of $U$ still contains the constant, but $u_1$ mixes it with differences between the classes.
+# That $u_1$ is nearly the constant holds for classes of equal size and features that come close to a constant. If they contain an exact constant, it is an eigenvector of $B$ by itself, with the eigenvalue $1/c$, which no other exceeds. With classes of unequal size the span of $U$ still contains the constant, but $u_1$ mixes it with differences between the classes.
 #
 # By default this library uses second moments, as the paper does, and each result says so. `center=True` uses covariances.
 # We recommend it when tasks are to be compared.
@@ -354,7 +353,7 @@ glue("n_coins", len(coins), display=False)
 
 # %% [markdown]
 # The leading half of the {glue:text}`d_planted` directions of $V$ (chapter 1) gives coin tosses a share of {glue:text}`coin_raw:.1%` without centering and of {glue:text}`coin_centered:.1%` with it; the table shows the mean and the range over {glue:text}`n_coins` draws of the labels. A half of random directions does nearly the same ({glue:text}`coin_random:.1%` without centering),
-# because the mean of the features can be seen in it. The other half of $V$ keeps only {glue:text}`coin_other:.1%`: its directions show hardly anything of the mean (exercise 2.5). The task-weighted and the metric-matched score should therefore be computed from covariances when tasks are compared. Chapters 7 to 9 do so, and keep second moments for the paper's score.
+# because the mean of the features can be seen in it. The other half of $V$ keeps only {glue:text}`coin_other:.1%`: its directions show hardly anything of the mean (exercise 2.5). The two scores that chapter 3 adds to the paper's, the metric-matched and the task-weighted one, should therefore be computed from covariances when tasks are compared. Chapters 7 to 9 do so, and keep second moments for the paper's score.
 #
 # ## The ceiling is too optimistic on few texts
 #

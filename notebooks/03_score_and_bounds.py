@@ -27,7 +27,7 @@
 #
 # **The paper says** {cite}`cheng2025ntps` that the overlap of the two subspaces bounds, from above and from below, the loss that is added
 # when a task can use only the directions that next-token prediction keeps. **The code does** compute that in {mod}`ntps_utils.theory.score`, and adds two
-# scores in the metric of the loss. **We find** that the paper's bounds hold in every case that we try. For ill-conditioned features the lower and the upper one are so far apart
+# scores in the metric of the loss. **We find** that bounds of the paper's form hold in every case that we try (the paper states the case of equal width; the constants are ours). For ill-conditioned features the lower and the upper one are so far apart
 # that they hardly constrain the loss. The identity from which they follow gives the loss exactly, without constants.
 
 # %% tags=["parameters"]
@@ -140,7 +140,7 @@ warnings.simplefilter(
 # $$
 # :::
 #
-# It is the share of the **explainable loss** $\tr B$, the loss that all features together remove, that $V$ removes too: $R^2(V) / R^2(\text{all})$ for centered moments. The equation contains no constant that would have to be known in addition.
+# It is the share of the **explainable loss** $\tr B$, the loss that all features together remove, that $V$ removes too: $R^2(V) / R^2(\text{all})$ for centered moments. Apart from tr B, which comes from the same moments, the equation contains no constant, so that it is an equality and not a bound.
 #
 # :::{prf:theorem} c. Metric-matched score
 # :label: thm-metric
@@ -359,7 +359,7 @@ glue("typical_metric", typical_metric, display=False)
 #
 # ## How loose is each bound?
 #
-# The ratio of the upper to the lower constant is the smallest uncertainty that a pair of bounds can leave. From (c) and (d),
+# Both bounds of a pair contain one minus the score, so that their ratio is that of their constants, whatever the score is. From (c) and (d),
 #
 # $$
 # \text{metric: } \frac{\beta_1}{\beta_r}, \qquad\qquad \text{Euclidean: } \kappa(S)\, \frac{\beta_1}{\beta_r}, \qquad \kappa(S) = \frac{\lambda_{\max}}{\lambda_{\min}} .
@@ -515,7 +515,7 @@ glue("room_real", float(worst_real), display=False)
 #
 # ## How sure is the excess loss?
 #
-# *This section uses F tests and can be skipped; no later chapter needs it.*
+# *This section uses F tests. It can be skipped, together with question 3 of the quiz and the last exercise; no later chapter needs it.*
 #
 # $\Delta$ is exact for the texts that it was computed from. Their labels are noisy, and every direction explains a part of the noise. With $r_S$ the rank of $S$, $k$ directions kept and N texts, labels of variance $\sigma^2$ without any relation to the
 # features have an excess loss of about $\sigma^2 (r_S - k) / N$. Since $\Delta$ is what the features outside $V$ explain beyond $V$, it is the numerator of the F test of two nested linear models,
@@ -587,7 +587,7 @@ glue("sure_held_high", float(sure["held out"].max()), display=False)
 # $\mathrm{diag}(q) - q q^\top$ is $\mathrm{diag}(q)^{-1}$. The quadratic form of the gradient in the inverse information is {eq}`eq-score-test`. ∎
 # :::
 #
-# It is $N$ times $\tr B$, with the labels divided by the root of their class's share: rare classes count more. The part of it outside $V$ tests whether the other features add anything ({func}`ntps_utils.theory.uncertainty.softmax_score_test`). We draw labels in two ways on the
+# It is $N$ times $\tr B$, with the labels divided by the root of their class's share: rare classes count more. The part of it outside $V$ tests whether the other features add anything, if those in $V$ have no or a small effect ({func}`ntps_utils.theory.uncertainty.softmax_score_test`). We draw labels in two ways on the
 # features of one random problem: without any relation to the features, and from softmax regression on one direction outside $V$. How often does each test find something at the level of 5%?
 
 # %%
@@ -698,8 +698,7 @@ glue("bias_five", float(five.loc["ntps uncentered", "bias"]), display=False)
 glue("n_simulated", int(simulated["n"].max()), display=False)
 
 # %% [markdown]
-# The interval of the excess loss contains the true value in at least {glue:text}`cover_excess:.0%` of the problems. The intervals of the scores are too narrow: at five texts for each feature, the worst of the three contains the true score in {glue:text}`cover_five:.0%`. The right panel shows the reason. Noise in the labels tilts $U = S^{-1} C \cdots$ towards directions of small variance, which V prefers too,
-# so that few texts raise the paper's score ({glue:text}`bias_five:+.2f` at five texts for each feature). `ntps score` therefore gives intervals of scores only from fifty texts for each feature on, where they are still somewhat too narrow ({glue:text}`cover_fifty:.0%` in place of 95%). With fewer texts it says why there are none. The figure begins at two texts for each feature: with no more texts than features $S$ is singular or nearly so, and intervals mean nothing.
+# The interval of the excess loss contains the true value in at least {glue:text}`cover_excess:.0%` of the problems. The intervals of the scores are too narrow: at five texts for each feature, the worst of the three contains the true score in {glue:text}`cover_five:.0%`. For the paper's score the right panel shows one reason: few texts raise it ({glue:text}`bias_five:+.2f` at five texts for each feature). Noise in the labels is noise in $U$, whose columns span those of $S^{-1} C$, mainly along directions of small variance; and $V = A_0^{-1/2} W$ leans towards them too ({numref}`fig-net-landscape`). The other two scores are hardly biased; their intervals are too narrow although the score is about right. `ntps score` therefore gives intervals of scores only from fifty texts for each feature on, where they are still somewhat too narrow ({glue:text}`cover_fifty:.0%` in place of 95%). With fewer texts it says why there are none. The figure begins at two texts for each feature: with no more texts than features $S$ is singular or nearly so, and intervals mean nothing.
 #
 # ## See it: turn the subspace
 #
@@ -855,7 +854,7 @@ glue(
 # is a rotation, so (a), (b), (c) and $\tr B$ do not change. The Euclidean score stays the same for every pair of subspaces only if $M$ is a rotation times a scale.
 #
 # The best subspace for *next-token prediction*, however, does not move along in this way, because its loss measures the error in feature units
-# (exercise 1.2). If the next-token problem is solved anew after a skew change of features, $V$ is another subspace, and every score may change. We measure all three cases.
+# (exercise 1.2). If the next-token problem is solved anew after a skew change of features, $V$ is another subspace, and every score may change. We measure three cases: a rotation with V solved anew, and a skew map with V carried along or solved anew.
 
 
 # %%
@@ -985,7 +984,7 @@ glue("planted_range", float(np.ptp(mirrored, axis=0).max()), display=False)
 #
 # :::{admonition} Answer
 # :class: dropdown
-# (a). The Euclidean score weighs directions by their length, and a long direction can explain little of the labels. (b) is wrong because that would hold for the task-weighted score. (c) is wrong because the excess loss can also be as small as one likes, if the directions that $V$ misses explain little.
+# (a). The Euclidean score measures angles in feature coordinates. V can be at a small angle to U there and explain nothing, if it points along a feature of little variance. With several directions the longest count most, and they may explain little. (b) is wrong because that would hold for the task-weighted score. (c) is wrong because the excess loss can also be as small as one likes, if the directions that $V$ misses explain little.
 # :::
 #
 # **2.** Which score does not change when features are measured in other units, with a given pair of subspaces?

@@ -204,7 +204,7 @@ glue("spread", float(reference["Euclidean"].std()), display=False)
 #
 # ## Real models
 #
-# The lab's models are a hundred times smaller than the smallest language models in common use. Two of the latter can be installed from the Python package index: smollm2-135m-instruct, and gemma-3-270m, which has the
+# The lab's models are a hundred and more times smaller than the smallest language models in common use. Two of the latter can be installed from the Python package index: smollm2-135m-instruct, and gemma-3-270m, which has the
 # size of the paper's smallest model. Their weights come from files of 4 to 8 bits and are dequantized to float32; smollm2 is instruction-tuned. The weights are not part of this book. What
 # follows was recorded on {glue:text}`real_texts` movie reviews of at most 64 tokens (`python -m book.tools.real_models`), together with stories260K, a Llama of 260 thousand parameters.
 
@@ -393,7 +393,7 @@ glue("bench_arithmetic", float(1 + costs[0][3]), display=False)
 # - Pads must not count. Report whether a BOS token counts, and whether moments are centered.
 # - A numerical rank depends on a cut-off. Scale features to unit variance first, and set the cut-off relative to the largest eigenvalue, at the rounding error of the moments.
 # - Real models have massive activations on first tokens. Subtract them before you multiply in float32.
-# - Extraction adds a fraction of a forward pass to the forward pass itself; scores cost far less.
+# - Extraction adds a fraction of a forward pass to the forward pass itself; on a CPU scores cost far less; beside a GPU the eigendecompositions take longer than the passes (chapter 12).
 #
 # ## Quiz
 #

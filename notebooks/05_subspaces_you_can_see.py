@@ -17,7 +17,7 @@
 # :::{admonition} After this chapter you can
 # :class: tip
 # - draw texts and words in perception and in autoregressive coordinates, for any layer;
-# - read from a picture which factors of a text its next token depends on;
+# - read from a picture which words may be followed by the same words;
 # - say how much of a label a two-dimensional picture shows, and compare layers by that number.
 #
 # You need chapter 3 for the two subspaces. It runs in half a minute on two cores.
@@ -371,7 +371,7 @@ from ntps_utils.exercises import check
 #
 # *Difficulty 2 of 5, importance 4 of 5, about 15 minutes.*
 #
-# Without centering, the first perception direction is nearly the same for every task. Write a function of the features `x` (n, d) that returns it, up to its length.
+# Without centering, and with classes of equal size, the first perception direction is nearly the same for every task. Write a function of the features `x` (n, d) that returns it, up to its length.
 #
 # ```python
 # def constant(x):

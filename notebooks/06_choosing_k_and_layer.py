@@ -106,7 +106,7 @@ _ = figure.colorbar(image, ax=axes, label="score")
 # depends on the same past through random directions. Beside the score we draw the mean score of such subspaces for every $k_v$ at once, by a formula that is an approximation for many features
 # ({func}`ntps_utils.theory.controls.mean_random_scores`), and the score of the leading principal components of S. The **net score** is the score minus the mean score for a random next token.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Two panels over k_v. The score and the mean score for a random next token rise together, close to each other; the score of the principal components stays near zero in the Euclidean panel and rises early in the metric-matched one."}, "figure": {"caption": "The net score is the distance between the first two lines. Euclidean (left) and metric-matched score (right) with all perception directions, of next-token directions, of the directions of a random next token (mean), and of principal components.", "name": "fig-net-landscape"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Two panels over k_v. The score and the mean score for a random next token rise together, close to each other; the score of the principal components stays near zero in the Euclidean panel and rises early in the metric-matched one."}, "figure": {"caption": "The net score is the first line minus the second. Euclidean (left) and metric-matched score (right) with all perception directions, of next-token directions, of the directions of a random next token (mean), and of principal components.", "name": "fig-net-landscape"}}
 lines = {}
 for i, (column, one) in enumerate(
     {"ntps": euclidean, "ntps_metric": metric}.items()

@@ -144,7 +144,7 @@ ladder.round(3)
 # largest model were finetuned on 4,000 texts of each task (`ntps lab learn`; recorded rows). The *share* is its accuracy on a scale
 # from always naming the most frequent class, 0, to the best possible accuracy, 1.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Bars from zero to one, one for each task, of how much of the possible accuracy full finetuning of the largest model reaches; all are well above one half."}, "figure": {"caption": "Every task except the coin toss can be learned. Share of the possible accuracy that full finetuning of the largest model reaches with 4,000 texts; the coin toss has nothing to reach and is left out.", "name": "fig-learnable"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Bars from zero to one, one for each task, of how much of the possible accuracy full finetuning of the largest model reaches; twelve are near one, three lie just above one half."}, "figure": {"caption": "Every task except the coin toss can be learned. Share of the possible accuracy that full finetuning of the largest model reaches with 4,000 texts; the coin toss has nothing to reach and is left out.", "name": "fig-learnable"}}
 learned = load_learnability().set_index("task")
 shown = learned["share"].dropna().sort_values()
 figure, (ax,) = panels(1, height=3.6)
@@ -181,9 +181,9 @@ glue("learn_all", len(shown), display=False)
 # | scores | Euclidean (the paper's NTPS), metric-matched, task-weighted |
 # | **primary setting** | last layer, half; second moments for the Euclidean score, as in the paper, and covariances for the other two |
 # | **primary target** | chance-adjusted accuracy of the logistic probe at that layer on the test texts: 0 is always naming the commonest class, 1 is no error |
-# | other targets | minus the test MSE of the linear probe; the LoRA gain |
+# | other targets | minus the test MSE of the linear probe; the LoRA gain: test accuracy after LoRA minus that of a head alone, trained in the same loop |
 # | rival | the part of the labels' variance that a linear predictor explains on the training texts, tr B / tr Y, centered: no autoregression in it |
-# | LoRA | rank 8 on query, key and value, alpha 16, 600 steps of 32 texts at the learning rate 0.003, no early stopping; a fifth of the training texts chooses the step with the lowest loss; starts from the logistic probe as its head. The baseline trains the head alone in the same loop, at the best of four rates |
+# | LoRA | rank 8 on query, key and value, alpha 16, 600 steps of 32 texts at the learning rate 0.003, all of which are taken; afterwards the evaluated step with the lowest loss on a fifth of the training texts counts; starts from the logistic probe as its head. The baseline trains the head alone in the same loop, at the best of four rates |
 # | statistic | Spearman's coefficient over the fifteen tasks within each model, averaged over models; 95% intervals from resampling tasks, the same ones for all models |
 # | rule | a claim *held* if the interval of the paper's score at the primary setting excludes zero on the claimed side; *held for another score* if only that of another score does; *not held* otherwise |
 
@@ -226,7 +226,7 @@ glue("again", float((again - before).abs().max().max()), display=False)
 glue("again_n", len(again), display=False)
 
 # %% [markdown]
-# The {glue:text}`again_n` cells measured here differ from their recorded rows by at most {glue:text}`again:.4f` in any accuracy.
+# The {glue:text}`again_n` cells measured here differ from their recorded rows by at most {glue:text}`again:.4f` (four decimals) in any accuracy.
 #
 # ## What probes and LoRA reach
 #
@@ -307,7 +307,7 @@ glue(
 )
 
 # %% [markdown]
-# The table has the share of the possible accuracy in the largest model: 0 is always naming the most frequent class, and 1 the best possible accuracy. A probe of the frozen features reaches half of it on {glue:text}`first_probe` tasks. LoRA reaches it on {glue:text}`first_lora` more, and full finetuning, with four times as many texts, on the other {glue:text}`first_full`. The probe is at chance in every model (at most a tenth of the possible accuracy) on {glue:text}`n_at_chance` of the {glue:text}`n_tasks` tasks. Three of these, sentiment, author and register, help prediction: a model can use a factor without showing it linearly in its mean token. In a rank correlation over tasks these tasks are ordered by noise, so that few tasks decide the correlations below.
+# The table has the share of the possible accuracy in the largest model: 0 is always naming the most frequent class, and 1 the best possible accuracy. A probe of the frozen features reaches half of it on {glue:text}`first_probe` tasks. LoRA reaches it on {glue:text}`first_lora` more, and full finetuning, with four times as many texts, on the other {glue:text}`first_full`. The probe is at chance in every model (at most a tenth of the possible accuracy) on {glue:text}`n_at_chance` of the {glue:text}`n_tasks` tasks. Three of these, sentiment, author and register, would help prediction. Either the models do not use these factors, or they use them without showing them linearly in the mean token; this experiment does not tell which. In a rank correlation over tasks these tasks are ordered by noise, so that few tasks decide the correlations below.
 #
 # On all tasks except the coin toss the LoRA gain ranges from {glue:text}`gain_low:.0f` to {glue:text}`gain_high:.0f` points of accuracy. On the coin toss it is at most
 # {glue:text}`gain_control:.0f` points in either direction. Differences of this size arise by chance on 500 test texts.
@@ -472,7 +472,7 @@ for ax, (column, (label, shade)) in zip(axes, KINDS.items(), strict=True):
 _ = axes[0].set_ylabel("probe, chance-adjusted")
 
 # %% [markdown]
-# The tasks form two groups, those that the probe reads and those at chance. The Euclidean score does not separate them: its lowest values belong to *number* and *marker*, which the probe reads, and its highest to *paraphrase*, which is at chance. The metric-matched score is higher for the tasks that the probe reads. The task-weighted score does so too; the coin toss lies among the tasks at chance.
+# The tasks form two groups, those that the probe reads and those at chance; *related* lies between. The Euclidean score does not separate them: its lowest values belong to *number* and *marker*, which the probe reads, and its highest to *paraphrase*, which is at chance. The metric-matched score is higher for the tasks that the probe reads. The task-weighted score does so too; the coin toss lies among the tasks at chance.
 #
 # ## The whole sweep
 #
@@ -752,7 +752,7 @@ for key, column in {"acc": "probe_adjusted_last", "gain": "gain"}.items():
 #
 # - In the lab the causes of every text are known, so that the best possible accuracy of a task is known, and every task but the coin toss can be learned.
 # - The rule and most settings were fixed first; two were changed later, with a date, and the results of both versions are given.
-# - Compare every score with tr B / tr Y, which does not use next-token prediction and correlates most strongly with probe accuracy here.
+# - Compare every score with tr B / tr Y, which does not use next-token prediction and correlates most strongly with chance-adjusted probe accuracy here.
 # - Compare the best coefficient of a sweep with the distribution of the best when tasks are permuted.
 #
 # ## Quiz

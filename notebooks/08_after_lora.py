@@ -95,7 +95,7 @@ rises = {
     for score in KINDS
 }
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Three panels, one for each score: the mean change of the score after LoRA for each model of the lab and of the real set, with intervals, smallest model first, and a cross for the coin toss."}, "figure": {"caption": "What LoRA does to each score. Mean change over tasks with 95% intervals from resampling tasks, smallest model first within each set; crosses: the coin-toss control.", "name": "fig-after-rise"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Three panels, one for each score: the mean change of the score after LoRA for each model of the lab and of the real set, with intervals, smallest model first, and a cross for the coin toss."}, "figure": {"caption": "What LoRA does to each score. Mean change over tasks with 95% intervals from resampling tasks, smallest model first within each set; crosses: the coin-toss control. Lab: test texts. Real texts: training texts, without a control.", "name": "fig-after-rise"}}
 figure, axes = panels(3, height=3.4)
 for ax, (score, (label, shade)) in zip(axes, KINDS.items(), strict=True):
     interval_dots(ax, order, [rises[m, score] for m in order], COLORS[shade])
@@ -235,7 +235,7 @@ for name in ("lab", "real"):
             glue(f"with_{name}_{key}_{part}", float(value), display=False)
 
 # %% [markdown]
-# The Euclidean score does not rise where accuracy rises. The change of the metric-matched score correlates with the gain in the lab, where LoRA gains much on some tasks; on real texts gains are small, and its interval contains zero. So a rise of the overlap can accompany a gain, if the overlap is measured in the metric of the loss.
+# For the change of the Euclidean score no relation with the gain was found. The change of the metric-matched score correlates with the gain in the lab, where LoRA gains much on some tasks; on real texts gains are small, and its interval contains zero. So a rise of the overlap can accompany a gain, if the overlap is measured in the metric of the loss.
 # In the lab the change of the Euclidean score has a coefficient of {glue:text}`with_lab_e_rho:.2f` ({glue:text}`with_lab_e_low:.2f` to {glue:text}`with_lab_e_high:.2f`) with the gain, that of the metric-matched score
 # {glue:text}`with_lab_m_rho:.2f` ({glue:text}`with_lab_m_low:.2f` to {glue:text}`with_lab_m_high:.2f`); on real texts {glue:text}`with_real_e_rho:.2f`
 # ({glue:text}`with_real_e_low:.2f` to {glue:text}`with_real_e_high:.2f`) and {glue:text}`with_real_m_rho:.2f` ({glue:text}`with_real_m_low:.2f` to {glue:text}`with_real_m_high:.2f`).
@@ -320,7 +320,7 @@ for name in ("lab", "real"):
 #
 # - (a) No, a higher accuracy means a higher score
 # - (b) Only by an error
-# - (c) Yes: columns of U along the label's direction become shorter
+# - (c) Yes, for instance if columns of U along the label's direction become shorter
 #
 # :::{admonition} Answer
 # :class: dropdown
@@ -414,7 +414,7 @@ from ntps_utils.exercises import check
 #
 # ````{solution} ex-8-3
 # :class: dropdown
-# $(\text{after} - \text{before}) - (\text{after} - \text{before})_{\text{shuffled}}$. Late steps memorize training texts, so that scores on them move although nothing was learned; the control shows by how much. Scores on test texts are free of this part.
+# $(\text{after} - \text{before}) - (\text{after} - \text{before})_{\text{shuffled}}$. Late steps memorize training texts, so that scores on them move although nothing was learned; the control shows by how much. Scores on test texts are free of memorized texts, though not of chance.
 # ````
 
 # %% tags=["remove-input"]

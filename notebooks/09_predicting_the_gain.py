@@ -574,6 +574,18 @@ for key, rule in {
         there = ("lab", rule, "median") in decisions.index
         value = decisions.loc[("lab", rule, "median"), column] if there else np.nan
         glue(f"rule_{key}_{part}", float(value), display=False)
+for key, rule in {
+    "yes": "always yes",
+    "never": "always no",
+    "advice": "the tool's recommendation",
+}.items():
+    at = (TITLES["real"], rule, "median")
+    value = decisions.loc[at, "regret"] if at in decisions.index else np.nan
+    glue(f"rule_real_{key}_regret", float(value), display=False)
+for key, name in {"rule": "lab", "rule_real": "real"}.items():
+    gains = tables[name]["gain"] if name in tables else pd.Series([np.nan])
+    glue(f"{key}_threshold", float(100 * gains.median()), display=False)
+    glue(f"{key}_n", len(gains), display=False)
 lab = decisions.loc["lab"]["regret"].unstack() if "lab" in tables else pd.DataFrame()
 pays = [
     "the median" if t == "median" else f"{t} points"

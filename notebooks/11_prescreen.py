@@ -29,23 +29,23 @@
 #
 # **The paper suggests** {cite}`cheng2025ntps` NTPS as a light prescreening tool for LoRA. **The code does** what such a tool should: it measures the frozen model, predicts the gain from recorded finetuning
 # runs on *other* datasets, and makes a short trial run where that does not suffice. **We find** that the frozen model rarely decides, that in the lab a trial run of a
-# quarter of the steps decides about half of the cases, and that two simple rules lose less than the tool does: look at the headroom, and if it leaves enough, run LoRA ({doc}`chapter 9 <09_predicting_the_gain>`). So the report ends in a recommendation that follows the rule with the smallest loss.
+# quarter of the steps decides about half of the cases, and that two simple rules cost less than the tool with a trial run does: always run LoRA, or run it unless the headroom is below the threshold ({doc}`chapter 9 <09_predicting_the_gain>`). So the report ends in a recommendation, which follows the simple rule where the tool has nothing better.
 #
 # ```{include} ../book/generated/advice.md
 # ```
 #
 # ## How the tool decides
 #
-# Three steps follow each other. The first that decides ends the prescreening.
+# Three steps follow each other. The first that decides ends the prescreening. The calibration `lab` holds runs of the lab's models, `real` those of three tiny models (0.3 to 0.8 million parameters) on eleven real datasets.
 #
-# Before them come two comparisons that cost nothing: does a bag of words reach more than the probe, and does a probe of another layer? If so, the report recommends that first.
+# Before them come two comparisons that need no training of the model: does a bag of words reach more than the probe, and does a probe of another layer? If so, the report recommends that first.
 #
 # 1. **Headroom.** A gain can hardly be larger than what a probe on the frozen features gets wrong. If the 95% limit of that share is below the threshold, the answer is *no*.
 # 2. **The frozen model.** Predictors such as headroom, NTPS or k-NN, and at a higher cost attention over all tokens or gradients, give an expected gain with an interval, but only if they predict the gains of left-out datasets better than the median
-#    gain does. If the whole interval lies on one side of the threshold, the answer is *yes* or *no*. In the calibrations that ship with the library, the steps that are used take {glue:text}`pre_columns`; NTPS is {glue:text}`pre_ntps`.
+#    gain does. If the whole interval lies on one side of the threshold, the answer is *yes* or *no*. In the calibrations that ship with the library, the predictors of the steps with a skill are: {glue:text}`pre_columns` (in `lab`), and {glue:text}`pre_real_columns` (in `real`); NTPS is {glue:text}`pre_ntps`.
 # 3. **A trial run.** `--trial 10%` or `--trial 5min` allows the beginning of the LoRA run, up to a quarter of its steps. What the validation loss and accuracy have done by then can predict the gain of the whole run. This needs a calibration that holds trial runs: `lab`, or one of your own; `real` {glue:text}`pre_real_trials`.
 #
-# If no step decides, the answer is *open*. The report then gives the spread of the recorded gains, and names it so. Whether to run LoRA is decided by the rule that would have lost least on the recorded runs.
+# If no step decides, the answer is *open*. The report then gives the spread of the recorded gains, and names it so. It recommends the run that the headroom allows, unless a step with a skill would have cost less on the recorded runs. *Never run* is not compared. A trial run is not continued: a later LoRA run starts again.
 #
 # ## One cell to change
 #
@@ -129,7 +129,7 @@ p = prescreen(
 )
 Markdown(words(fields(p)))
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "The expected gain with its interval, before and after the trial run, on a line with the threshold and the headroom; below, the rise of the validation accuracy in the trial run."}, "figure": {"caption": "What LoRA is expected to gain, before and after the trial run. Dot: expected gain, filled if a step predicts it; bar: interval, cut at the 95% limit of what the probe gets wrong; dotted: threshold; dashed: all that the probe gets wrong.", "name": "fig-prescreen"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "The expected gain with its interval, before and after the trial run, on a line with the threshold and the headroom."}, "figure": {"caption": "What LoRA is expected to gain, before and after the trial run. Dot: expected gain, filled if a step predicts it; bar: interval, cut at the 95% limit of what the probe gets wrong; dotted: threshold; dashed: all that the probe gets wrong.", "name": "fig-prescreen"}}
 figure, (ax,) = panels(1, height=1.8)
 for y, report in ((1, frozen), (0, p)):
     ends = [100 * report.gain_low, 100 * report.gain_high]
@@ -155,17 +155,20 @@ _ = ax.set(
 
 # %% tags=["remove-cell"]
 shipped = {name: load_calibration(name) for name in ("lab", "real")}
-used = set()
-for one in shipped.values():
-    for fitted in Advisor(one.cells, one.steps(1000), seed=seed).steps:
-        if fitted.has_skill:
-            used |= set(fitted.columns)
-glue(
-    "pre_columns",
-    ", ".join(sorted(LABELS[c] for c in used)) or "nothing",
-    display=False,
-)
-glue("pre_ntps", "among them" if "ntps" in used else "not among them", display=False)
+used = {
+    name: {
+        column
+        for fitted in Advisor(one.cells, one.steps(1000), seed=seed).steps
+        if fitted.has_skill
+        for column in fitted.columns
+    }
+    for name, one in shipped.items()
+}
+for key, name in {"pre_columns": "lab", "pre_real_columns": "real"}.items():
+    labels = ", ".join(sorted(LABELS[c] for c in used[name]))
+    glue(key, labels or "none", display=False)
+among = any("ntps" in columns for columns in used.values())
+glue("pre_ntps", "among them" if among else "not among them", display=False)
 has_trials = any(step.share for step in shipped["real"].steps(1000))
 glue("pre_real_trials", "holds some" if has_trials else "holds none", display=False)
 facts = p.calibration
@@ -194,7 +197,7 @@ for name, value in {
 #
 # ## What was measured
 #
-# Each number, and where the case stands among the recorded runs: 0% is below all of them, 100% above ({doc}`/book/glossary` explains the names; from the shell, `--verbose` prints them):
+# Each number, and where the case stands among the recorded runs: 0% is below all of them, 100% above ({doc}`/book/score_your_own` explains the names; from the shell, `--verbose` prints them):
 
 # %%
 pd.DataFrame(
@@ -218,7 +221,7 @@ glue("pre_last", float(p.probe_accuracy), display=False)
 #
 # ## What the answer is based on
 #
-# The calibration holds {glue:text}`pre_runs` finetuning runs on {glue:text}`pre_datasets` datasets; rows of the dataset at hand are left out, here: {glue:text}`pre_left`. Each step is judged on datasets
+# The calibration holds {glue:text}`pre_runs` finetuning runs on {glue:text}`pre_datasets` datasets, without the dataset at hand ({glue:text}`pre_left`). Chapter 9 leaves out the coin toss instead, so that its skills differ a little. Each step is judged on datasets
 # that were left out of its regression. Skill is the share of the median's error that the step saves, with its 95% interval; a step is used only if the interval lies above zero. Cost is
 # a share of the LoRA run.
 
@@ -236,7 +239,7 @@ pd.DataFrame(
 ).T
 
 # %% [markdown]
-# The cost of a trial run contains its evaluations on the validation texts, so it is more than its share of the steps. A step without skill is not made; the answers that come from the frozen model alone are mostly those of the headroom, which needs no skill.
+# Costs count forward passes, so that the cross-validated probes come on top. That of a trial run contains its evaluations on the validation texts, which the whole run makes too. A step without skill is not made; the answers that come from the frozen model alone are mostly those of the headroom, which needs no skill.
 #
 # ## How often it is right
 #
@@ -327,7 +330,7 @@ glue("pre_wrong", len(wrong), display=False)
 
 # %% [markdown]
 # Without a trial run the tool decides {glue:text}`pre_frozen_decided:.0%` of the cases. With a trial run of at most a quarter it decides {glue:text}`pre_trial_decided:.0%` and is right in
-# {glue:text}`pre_trial_right:.0%` of these; {glue:text}`pre_wrong` answers are wrong. *Regret* is what is lost against knowing all gains, cost included, with open cases decided by the expected gain. By this number always running LoRA does better here than following the verdicts. *The recommendation* is what the report says to do: in an open case it follows the rule that loses least on the other recorded datasets. So if a LoRA run takes minutes, make it; the verdicts are for runs that are
+# {glue:text}`pre_trial_right:.0%` of these; {glue:text}`pre_wrong` answers are wrong. *Regret* is the cost against knowing all gains: missed gains, runs that fall short of the threshold, and what was spent on the decision. Open cases are decided by the expected gain here. By this number always running LoRA does better here than following the verdicts. *The recommendation* is what the report says to do: in an open case it follows the rule that loses least on the other recorded datasets. So if a LoRA run takes minutes, make it; the verdicts are for runs that are
 # expensive.
 #
 # ## A real model
@@ -356,12 +359,16 @@ for name, value in {
     "gain": 100 * tuned.gain,
     "headroom": 100 * case["predictors"]["headroom"],
     "minutes": case["seconds"] / 60,
+    "side": "above" if tuned.gain >= case["threshold"] else "below",
+    "words": 1 - case["predictors"]["headroom"] + case["predictors"]["words"],
+    "layer": max(case["layers"], key=case["layers"].get),
+    "layer_accuracy": max(case["layers"].values()),
 }.items():
     glue(f"case_{name}", value, display=False)
 
 # %% [markdown]
-# The prescreening took {glue:text}`case_minutes:.0f` minutes. It leaves about {glue:text}`case_headroom:.0f` points to gain, and recommends to run LoRA. The truth, from the {doc}`declared experiment </book/declared>`: on test texts a head on frozen features reaches an accuracy of {glue:text}`case_frozen:.3f` and LoRA {glue:text}`case_lora:.3f`, a gain of
-# {glue:text}`case_gain:.1f` points. The calibration `real` has runs of much smaller models, so no verdict was given, and the recommendation was a rule, not a forecast. More cases follow when the runs of the declared experiment have ended: until then their gains are not looked at.
+# The prescreening took {glue:text}`case_minutes:.0f` minutes. It leaves about {glue:text}`case_headroom:.0f` points to gain, and recommends another layer, a bag of words, and to run LoRA. The truth, from the {doc}`declared experiment </book/declared>`: on test texts a head on frozen features reaches an accuracy of {glue:text}`case_frozen:.3f` and LoRA {glue:text}`case_lora:.3f`, a gain of
+# {glue:text}`case_gain:.1f` points. That is {glue:text}`case_side` the threshold of {glue:text}`case_threshold:.0f`. The bag of words of the report ({glue:text}`case_words:.3f`) comes close to LoRA, and layer {glue:text}`case_layer` ({glue:text}`case_layer_accuracy:.3f`) is above it; both are cross-validated on the training texts. So compare LoRA with the best of these, and not with the last layer alone. The calibration `real` has runs of much smaller models, so no verdict was given, and the recommendation was a rule, not a forecast. More cases follow when the runs of the declared experiment have ended: until then their gains are not looked at.
 #
 # ## When not to trust it
 #
@@ -372,7 +379,7 @@ for name, value in {
 #
 # ## What a gain is worth to you
 #
-# The threshold decides what counts as *paying*. Without one, a gain of one point does; with a few hundred texts the headroom is known no better than that, so that *no* is rare. In Python `threshold` is a share of the texts (0.03), in the shell `--threshold` is in points (3); `worth` gives the accuracy that an hour of computing must bring, and the tool converts it with the duration of the LoRA run on this machine:
+# The threshold decides what counts as *paying*. Without one, a gain of one point does; but with a few hundred texts the headroom is uncertain by more than a point, so that *no* is rare. Set the threshold. (For how many texts: give at least 100, better more than the model has features; a trial run needs 250.) In Python `threshold` is a share of the texts (0.03), in the shell `--threshold` is in points (3); `worth` (0.2 in Python, `--worth 20` in the shell) is the accuracy that an hour of computing must bring, and the tool converts it with the duration of the LoRA run on this machine:
 #
 # ```bash
 # ntps prescreen smollm2-135m-instruct reviews.csv --threshold 3            # at least three points
@@ -392,11 +399,10 @@ for name, value in {
 # ```bash
 # ntps benchmark --profile declared --models mine=path/to/model --datasets a=data/a,b=data/b,c=data/c,d=data/d,e=data/e,f=data/f --record runs/mine
 # ntps prescreen path/to/model data/new --calibration runs/mine_cells.csv --trial 25%
-# ntps prescreen path/to/model data/new --calibration real,runs/mine_cells.csv --trial 25%
+# ntps prescreen path/to/model data/new --calibration real,runs/mine_cells.csv
 # ```
 #
-# The first command records LoRA runs with their evaluations; the second is calibrated on them alone, the third on them and on the runs that ship with the library. At least five datasets besides the new one are needed;
-# a dozen are better.
+# The first command records LoRA runs with their evaluations; the second is calibrated on them alone, the third on them and on the runs that ship with the library. Together with `real` no trial run is possible, because `real` has none. The tool refuses fewer than five datasets besides the new one. {numref}`fig-gain-size` suggests that five are enough for a trial run in the lab, with four models each; for one model that was not tested.
 #
 # ## After a "yes"
 #
@@ -409,7 +415,7 @@ for name, value in {
 # from ntps_utils.models.loading import load_model
 #
 # train, test = (load_texts("data/new", split) for split in ("train", "test"))
-# result = finetune(load_model("path/to/model"), train, test, lora_settings(3e-4), keep_adapter=True)  # the pilots' rate
+# result = finetune(load_model("path/to/model"), train, test, lora_settings(3e-4), keep_adapter=True)  # the rate chosen for two small models: try 1e-3 and 1e-4, too
 # result.adapter.save_pretrained("adapter")
 # ```
 #
@@ -448,7 +454,7 @@ print(json.dumps({name: full[name] for name in kept}, indent=1))
 # (b). Either measures your own case. A trial run of a quarter of the steps costs about a third of the whole one, and can be wrong. Not (a): nothing was found against LoRA. Not (c): the threshold says what a gain is worth to you, and does not depend on what is known.
 # :::
 #
-# **2.** The probe is right on 98% of the texts, and the threshold is three points. What is the answer?
+# **2.** The probe is right on 98% of 2,000 texts, and the threshold is three points. What is the answer?
 #
 # - (a) No: at most about two points are left
 # - (b) Yes
@@ -500,7 +506,7 @@ from ntps_utils.exercises import check
 #
 # ````{solution} ex-11-1
 # :class: dropdown
-# An expected gain above the threshold can be right by little more than chance. The ends say how sure the answer is; with an interval of 70%, each side errs in about 15% of the cases.
+# An expected gain above the threshold can be right by little more than chance. The ends say how sure the answer is; with an interval of 70%, each side errs in about 15% of the cases by construction; the answers that are given err more often, because the interval is far from the threshold there (see the table of wrong answers).
 #
 # ```python
 # def decide(low, high, threshold):

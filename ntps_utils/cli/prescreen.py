@@ -86,14 +86,17 @@ def prescreen_command(
     runs; and a trial run, if --trial allows one. If none decides, the verdict is "open".
 
     In short: if the probe leaves less than a gain that is worth something to you, stop. Otherwise, if a LoRA
-    run takes minutes, make it; a trial run is for runs that take hours.
+    run takes minutes, make it. A trial run needs a calibration that holds trial runs.
     """
     kept = "nothing was written" if resume is None else f"what was measured is in {resume}; run the same command again"
     with guarded(f"interrupted; {kept}.", models=True), output_files(json_file, html_file):
         if threshold is not None:
             check_number("--threshold", threshold, 0.0, 100.0, open_high=True)
             if 0.0 < threshold < SMALL_THRESHOLD:
-                note(f"--threshold is in percentage points: {threshold:g} is {threshold / 100:g} of the texts.")
+                note(
+                    f"--threshold {threshold:g} means {threshold:g} points of accuracy. For {100 * threshold:g} points "
+                    f"write --threshold {100 * threshold:g}."
+                )
         if worth is not None:
             check_number("--worth", worth, 0.0)
         cases = list(product([model, *(compare_model or ())], [dataset, *(compare_dataset or ())]))

@@ -208,7 +208,7 @@ def print_report(report: ScoreReport) -> None:
     """Print a table of the scores, with their standard errors if there are any, and of the controls."""
     facts = report.provenance
     table = new_table(f"{facts['model']} on {facts['dataset']}", padding=(0, 0, 0, 1))
-    for heading in ["layer", "k_v", *HEADINGS.values(), "95% interval"]:
+    for heading in ["layer", "k_v", *HEADINGS.values(), "without noise"]:
         table.add_column(heading, justify="right", no_wrap=True)
     for row in report:
         cells = [str(row.layer), str(row.k_v)]
@@ -226,8 +226,8 @@ def print_report(report: ScoreReport) -> None:
     out.print(
         f"{facts['n_texts']} texts, {facts['n_tokens']} tokens, {facts['n_classes']} classes, "
         f"{'centered' if facts['center'] else 'uncentered'} moments, {facts['seconds']:.1f} s. The excess loss is "
-        "the loss added by predicting from the k_v next-token directions alone; the interval is for its value "
-        f"without noise. {_about_intervals(report)}",
+        "the loss added by predicting from the k_v next-token directions alone; the last column is a 95% interval for "
+        f"its value without noise, which can lie below it. {_about_intervals(report)}",
         highlight=False,
     )
 
@@ -268,7 +268,8 @@ def print_controls(report: ScoreReport) -> None:
         table.add_row(str(row.layer), str(row.k_v), *cells)
     out.print(table)
     out.print(
-        "random: 95% range for next-token directions with random next tokens; net: NTPS minus their mean. PCA: "
+        "random: 95% range for next-token directions with random next tokens; net: NTPS minus their mean. Where NTPS lies "
+        "in this range, it is no sign that next-token prediction matters for the task, however high it is. PCA: "
         "directions of largest variance. symmetric: from the half of A1 that ignores the order of the feature vectors.",
         highlight=False,
     )

@@ -123,7 +123,7 @@ def headline(advice: Advice, threshold: float) -> str:
     if advice.answer != "open":
         return {"yes": "LoRA pays.", "no": "LoRA does not pay."}[advice.answer]
     if not advice.has_skill:
-        return "Open: nothing that was measured predicts the gain."
+        return "Open: no step of the tool predicts the gain."
     return f"Open, probably {'yes' if advice.gain >= threshold else 'no'}: the interval contains the threshold."
 
 
@@ -159,8 +159,14 @@ def cheaper(measured: Mapping[str, float], layers: Mapping[str, float]) -> Itera
     best, last = max(layers, key=lambda layer: layers[layer]), list(layers)[-1]
     if layers[best] > layers[last] + EASY:
         yield (
-            f"Read layer {best}: a probe reaches an accuracy of {layers[best]:.3f} there, and of {layers[last]:.3f} in "
-            f"the last layer, {last}."
+            f"Read layer {best} (layer 0 is the embeddings): a probe reaches an accuracy of {layers[best]:.3f} there, and "
+            f"of {layers[last]:.3f} in the last layer, {last}."
+        )
+    more = max(measured["words"], layers[best] - probe)
+    if more > EASY:
+        yield (
+            "Gain, headroom and threshold are counted from the probe of the last layer. Against the better of these, LoRA "
+            f"must gain {points(more)} points more."
         )
 
 
@@ -174,22 +180,24 @@ def about_lora(
         return f"Label more texts: {n_texts} do not tell gains of a few points apart. At least {n_needed} are needed."
     trials = {name: value for name, value in regrets.items() if name.startswith("trial")}
     why = (
-        f"Among the recorded runs, making every run that the headroom allows loses {points(regrets['run'])} points of "
-        "accuracy on average against knowing the gains"
+        f"Among the recorded runs, making every run that the headroom allows costs {points(regrets['run'])} points on "
+        "average against knowing the gains: gains that are missed, and runs that fall short of the threshold"
     )
     if trials:
         name = min(trials, key=lambda name: trials[name])
-        why += f", and deciding by a {name} loses {points(trials[name])}, its cost included"
+        why += f". Deciding by a {name} costs {points(trials[name])}, with the computing time of the trial"
     if todo == "trial":
         return f"Make a trial run of {100 * share:g}% of the steps. {why}."
-    return f"Run LoRA, which takes about {duration(seconds)} here. {why}."
+    return f"Run LoRA. The run alone takes about {duration(seconds)} here. {why}."
 
 
 SPLIT_SHARE = 0.2
 """Share of the rows of a single file to test on, in the command that is recommended."""
 
-BENCHMARK_OPTIONS = ("max-length", "seed", "text-column", "label-column", "target-modules", "trust-remote-code")
-"""Options of ``ntps prescreen`` that ``ntps benchmark`` has too."""
+BENCHMARK_OPTIONS = (
+    "n-train", "max-length", "seed", "text-column", "label-column", "target-modules", "trust-remote-code",
+)  # fmt: skip
+"""Options of ``ntps prescreen`` that ``ntps benchmark`` has too; it calls ``--max-texts`` ``--n-train``."""
 
 
 def command(todo: Todo, share: float, model: Any, dataset: Any, given: Mapping[str, Any]) -> str:
@@ -204,6 +212,7 @@ def command(todo: Todo, share: float, model: Any, dataset: Any, given: Mapping[s
     if todo == "trial":
         return f"ntps prescreen {name} {texts} --trial {100 * share:g}%{options(given, given)}"
     profile = "lab" if str(model).startswith("lab/") else "declared"
+    given = {**given, "n-train": given.get("max-texts")}
     path, first = Path(str(dataset)), ""
     names: tuple[str, ...] = BENCHMARK_OPTIONS
     if path.is_file():
