@@ -504,7 +504,7 @@ from ntps_utils.exercises import check
 #
 # ```{solution} ex-2-1
 # :class: dropdown
-# Centered one-hot targets are $y - q = (\pm)(a, -a)$ with one number $a$ for each text, so $C$ has rank one: each column is a multiple of
+# Centered one-hot targets are $y - q = (a, -a)$ with one number $a$ for each text, so $C$ has rank one: each column is a multiple of
 # $\E[(\xbar - s)(y_1 - q_1)] = \pi_0 \pi_1 (m_1 - m_0)$, where $\pi_j$ is the share of class $j$. Then $B$ has one eigenvector, $\tilde u \propto
 # S^{-1/2}(m_1 - m_0)$, and $u = S^{-1/2} \tilde u \propto S^{-1} (m_1 - m_0)$. Here $S$ is the total covariance. Fisher uses the
 # one within classes; the two differ by a multiple of $(m_1 - m_0)(m_1 - m_0)^\top$, which does not change the direction

@@ -128,7 +128,7 @@ warnings.simplefilter(
 #
 # ## Three scores, and bounds for two of them
 #
-# The task-weighted score gives the excess loss itself. The metric-matched and the Euclidean score bound it. A last theorem (e) compares $V$ with the best encoder of the same width.
+# The task-weighted score gives the excess loss itself. The metric-matched and the Euclidean score bound it. A further theorem (e) compares $V$ with the best encoder of the same width.
 #
 # :::{prf:theorem} b. Task-weighted score
 # :label: thm-task
@@ -889,7 +889,7 @@ pd.DataFrame(changes).T.set_axis(columns, axis=1).map("{:.1e}".format)
 # ## The order of eigenvectors
 #
 # Numerical solvers return eigenvalues in ascending order. The theory needs the *largest* first. The script released with the paper keeps the first columns as they
-# come, and counts $k$ as a fraction of the full rank for $U$ as well, beyond the number of classes; so most of its columns of $U$ carry no label information at all. (This is an
+# come, and counts $k$ as a fraction of the full rank for $U$ as well, beyond the number of classes; so its $U$ holds no label direction at all until nearly all columns are kept. (This is an
 # observation about the script; it is not known which code made the published values.) We try it on a problem whose answer is known. Three classes differ in the two
 # directions that next-token prediction uses first, so the score must be near 1 from $k_v = 2$ on.
 
@@ -913,7 +913,7 @@ for i in range(10):
     mirrored.append(grid[widths - 1, widths - 1])
 mirrored = np.array(mirrored)
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Score against the fraction of directions kept. In descending order it is near one from the start; in ascending order it rises slowly and its value depends on a mere rotation of the data."}, "figure": {"caption": "Counting from the smallest eigenvalue hides what was planted. Score on three classes planted in the two leading next-token directions, for ten rotations of the same data, which should not matter. The band is the range over rotations.", "name": "fig-order"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Score against the fraction of directions kept. In descending order it is near one from the start; in ascending order it rises slowly and its value depends on a mere rotation of the data."}, "figure": {"caption": "Counting from the smallest eigenvalue and filling U hides what was planted. Score on three classes planted in the two leading next-token directions, for ten rotations of the same data, which should not matter. The band is the range over rotations.", "name": "fig-order"}}
 figure, (axes,) = panels(1, height=3.2)
 axes.plot(
     fractions,
@@ -953,7 +953,7 @@ glue(
 glue("planted_range", float(np.ptp(mirrored, axis=0).max()), display=False)
 
 # %% [markdown]
-# In descending order the score is near 1 at every width, as it must be. In ascending order it rises slowly, because the two directions that matter are kept last. At $k_v = 2$ the two scores are {glue:text}`planted_down:.2f` and {glue:text}`planted_up:.2f`; at half the rank the latter is still
+# In descending order the score is near 1 at every width, as it must be. In ascending order, with U filled, it rises slowly: the two directions that matter are kept last, and U is filled with others. {numref}`fig-eigen-order` shows the two changes one by one. At $k_v = 2$ the two scores are {glue:text}`planted_down:.2f` and {glue:text}`planted_up:.2f`; at half the rank the latter is still
 # {glue:text}`planted_half:.2f`. A rotation of the data alone moves it by up to {glue:text}`planted_range:.2f`, because the columns that fill $U$ up are not determined by the data. `order="ascending"` and `fill_u=True` reproduce this choice in the library.
 #
 # ## Verdict on the claim
@@ -998,7 +998,7 @@ glue("planted_range", float(np.ptp(mirrored, axis=0).max()), display=False)
 # (c). Both are angles in white coordinates, which a change of units only rotates. (a) is wrong because the Euclidean score stays the same only under rotations and a common scale. (b) is wrong because the two scores of (c) remain.
 # :::
 #
-# **3.** Your model has 576 features and you have 1,000 texts. `ntps score` prints no interval for NTPS. Why?
+# **3.** Your model has 576 features and you have 1,000 texts. `ntps score --jackknife 10` prints standard errors, but no interval for NTPS. Why?
 #
 # - (a) The score is exact
 # - (b) It needs about fifty texts for each feature before its interval means something
@@ -1095,7 +1095,7 @@ from ntps_utils.exercises import check
 #
 # ```{solution} ex-3-3
 # :class: dropdown
-# By symmetry $\E\,\|\tilde P_V \tilde u\|^2 = k/d$ for any unit vector, so both expectations are $k/d$. A score of 0.5 at $k = d/2$ is what chance gives. Compare a score with $k/d$, at the same fraction of
+# By symmetry $\E\,\|\tilde P_V \tilde u\|^2 = k/d$ for any unit vector, so both expectations are $k/d$. A score of 0.5 at $k = d/2$ is what a subspace without any construction gives by chance. (Subspaces of a random next token score higher, above all in the Euclidean score: chapter 6.) Compare a score with $k/d$, at the same fraction of
 # $d$, and never across fractions.
 # ```
 #

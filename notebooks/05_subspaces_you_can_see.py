@@ -187,7 +187,7 @@ for task in (
             rows.append((TASKS[task].name, layer, name, share))
 shares = pd.DataFrame(rows, columns=["task", "layer", "view", "share"])
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Two panels of lines over layers, one line a task: share of the label explained by the perception direction on the left, by two autoregressive directions on the right; the right panel stays near zero except for a few tasks."}, "figure": {"caption": "What a picture holds of a label. Explained share of the label of test texts by layer, one line a task: the one perception direction on the left, two autoregressive ones on the right.", "name": "fig-shares"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Two panels of lines over layers, one line a task: share of the label explained by the perception direction on the left, by two autoregressive directions on the right; the right panel stays near zero for every task."}, "figure": {"caption": "What a picture holds of a label. Explained share of the label of test texts by layer, one line a task: the one perception direction on the left, two autoregressive ones on the right.", "name": "fig-shares"}}
 figure, axes = panels(2, height=3.0, sharey=True)
 for ax, name in zip(axes, views, strict=True):
     part = shares[shares["view"] == name].pivot(
@@ -253,7 +253,7 @@ _ = figure.legend(
 )
 
 # %% [markdown]
-# In gemma, determiners, prepositions and conjunctions lie on one side, and nouns and words of praise and of blame on the other. In smollm2 the groups overlap more. Words of praise and of blame are mixed in both models, because a judgment changes little about which words may follow. So in real models, too, the first autoregressive directions show grammar rather than sentiment.
+# In gemma, determiners, prepositions and conjunctions lie on one side, and nouns and words of praise and of blame on the other. In smollm2 the groups overlap more. Words of praise and of blame are mixed in both models, because a judgment changes little about which words may follow. So in gemma, too, the first autoregressive directions show grammar rather than sentiment; in smollm2 the picture shows neither clearly.
 #
 # How much of the sentiment of a review do the two kinds of directions explain?
 
@@ -371,7 +371,7 @@ from ntps_utils.exercises import check
 #
 # *Difficulty 2 of 5, importance 4 of 5, about 15 minutes.*
 #
-# Without centering, and with classes of equal size, the first perception direction is nearly the same for every task. Write a function of the features `x` (n, d) that returns it, up to its length.
+# Without centering, one direction in the span of U is the same for every task on the same texts (with classes of equal size it is the first one). Write a function of the features `x` (n, d) that returns it, up to its length.
 #
 # ```python
 # def constant(x):

@@ -106,7 +106,7 @@ _ = figure.colorbar(image, ax=axes, label="score")
 # depends on the same past through random directions. Beside the score we draw the mean score of such subspaces for every $k_v$ at once, by a formula that is an approximation for many features
 # ({func}`ntps_utils.theory.controls.mean_random_scores`), and the score of the leading principal components of S. The **net score** is the score minus the mean score for a random next token.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Two panels over k_v. The score and the mean score for a random next token rise together, close to each other; the score of the principal components stays near zero in the Euclidean panel and rises early in the metric-matched one."}, "figure": {"caption": "The net score is the first line minus the second. Euclidean (left) and metric-matched score (right) with all perception directions, of next-token directions, of the directions of a random next token (mean), and of principal components.", "name": "fig-net-landscape"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Two panels over k_v. Left: the score and the mean score for a random next token lie close together; right: the score is below the random mean for the first directions, and then far above it; the score of the principal components stays near zero in the Euclidean panel and rises early in the metric-matched one."}, "figure": {"caption": "The net score is the first line minus the second. Euclidean (left) and metric-matched score (right) with all perception directions, of next-token directions, of the directions of a random next token (mean), and of principal components.", "name": "fig-net-landscape"}}
 lines = {}
 for i, (column, one) in enumerate(
     {"ntps": euclidean, "ntps_metric": metric}.items()
@@ -254,7 +254,7 @@ glue("moved_capped", f"{max(moved['capped']):.0e}", display=False)
 glue("moved_filled", float(max(moved["filled"])), display=False)
 
 # %% [markdown]
-# Scores reach similar heights in all three panels, so the height does not show which eigenvectors were kept. The order of tasks differs, and with U filled the lines nearly coincide, because most columns of U no longer depend on the task. The standard deviation of the score over tasks, averaged over fractions, is {glue:text}`spread_right:.3f` in the right order and {glue:text}`spread_filled:.3f` from the wrong end with U filled; the two
+# Scores reach similar heights in all three panels, so the height does not show which eigenvectors were kept. The order of tasks differs, and with U filled the lines nearly coincide, because no column of U is a label direction any more (except at the largest fractions). The standard deviation of the score over tasks, averaged over fractions, is {glue:text}`spread_right:.3f` in the right order and {glue:text}`spread_filled:.3f` from the wrong end with U filled; the two
 # rankings of the tasks have a mean rank correlation of {glue:text}`agree_filled:.2f`. The filled columns are not determined by the data. Rotating the features, which changes nothing about a model, moves the
 # score by up to {glue:text}`moved_filled:.2f`, and by {glue:text}`moved_capped` if U stops at its rank.
 #
@@ -285,11 +285,11 @@ glue("effect_single", float(np.nanmax(effect)), display=False)
 
 # %% [markdown]
 # The absolute cut-off keeps {glue:text}`kept_absolute` directions, the relative one in double precision {glue:text}`kept_relative`. On the lab's tasks, where no direction
-# is that massive, the same change of precision, cut-off and projector moves NTPS by at most {glue:text}`effect_single:.2g`. So it does no harm here, but it does for features with massive directions.
+# is that massive, the same change of precision, cut-off and projector moves NTPS by at most {glue:text}`effect_single:.2g`. So it does no harm here. With massive directions it counts rounding errors as directions; what that does to a score was not measured.
 #
 # ## What choosing the best setting does
 #
-# We now make the sweep of the paper: every layer and 19 fractions, on all tasks but the coin toss. The quantity to be predicted is the chance-adjusted accuracy of a probe on the last
+# We now make the sweep of the paper: every layer and 19 fractions, on all tasks but the coin toss. The quantity to be predicted is the chance-adjusted accuracy (0: always naming the most frequent class, 1: no error) of a probe on the last
 # layer. The largest coefficient over the sweep is compared with the largest one when tasks are permuted. A permutation keeps the correlation between neighboring settings as it is.
 
 # %%
@@ -411,7 +411,7 @@ _ = figure.colorbar(image, ax=axes, label="coefficient")
 # (c). A score rises with $k_v$ for any labels. (a) is wrong because scores for a random next token rise as well, so this tells nothing about prediction. (b) is wrong because at the largest $k_v$ every task has the score 1, and nothing distinguishes them.
 # :::
 #
-# **2.** The best of 95 settings has a correlation of 0.6 with accuracy over 12 tasks. What p-value belongs to it?
+# **2.** The best of 95 settings has a correlation of 0.6 with accuracy over 12 tasks. Which p-value takes the selection into account, and is no larger than it has to be?
 #
 # - (a) That of the best of 95 when tasks are permuted
 # - (b) That of a single correlation of 0.6

@@ -21,7 +21,7 @@
 # - fix an experiment's settings before looking, and say which score correlates with probe accuracy;
 # - show a whole sweep with the null distribution of its best value.
 #
-# You need chapter 3 for the scores. Its cells take about four minutes on two cores the first time, and seconds after that.
+# You need chapter 3 for the scores. Its cells take about five minutes on two cores the first time, and seconds after that.
 # :::
 #
 # **The paper says** {cite}`cheng2025ntps` that NTPS correlates with the accuracy of a linear probe. **The code does** test this in the lab, a small artificial world whose causes are known, and on real texts. {func}`ntps_utils.evidence.benchmark.run_benchmark` measures one cell for each model and
@@ -95,7 +95,7 @@ pd.DataFrame(
 # %% [markdown]
 # Some words of a text do not depend on anything and tell nothing about the rest: a code word such as *zub* is one of 24 that are equally probable everywhere, and anything may follow after a bell rings. Remembering them does not help to predict the next word.
 #
-# Because words are drawn independently given the factors, Bayes' rule gives the posterior of a factor as a product over its words, and with it the **best possible accuracy**:
+# Because the words that are drawn depend on the factors alone, Bayes' rule gives the posterior of a factor as a product over its words, and with it the **best possible accuracy**:
 # no classifier is better than naming the most probable class. ({meth}`ntps_utils.lab.grammar.Document.posterior`; the tests check that its probabilities agree with frequencies.)
 #
 # ## Sixteen tasks
@@ -176,7 +176,7 @@ glue("learn_all", len(shown), display=False)
 # | models | XS, S, M and L after all 4,000 steps |
 # | tasks | all sixteen, 1,000 texts for training and scores, 500 for testing; the coin toss is shown but enters no correlation |
 # | layers | the last and the middle one (half of the number of hidden states, rounded down) |
-# | width of V | half of the features (*half*), and as many directions as hold 95% of the autoregressive spectrum (*spectrum*) |
+# | width of V | half of the features (*half*), and as many directions as have 95% of the sum of the $\gamma_i$ (*spectrum*) |
 # | moments | second moments as in the paper, and centered ones |
 # | scores | Euclidean (the paper's NTPS), metric-matched, task-weighted |
 # | **primary setting** | last layer, half; second moments for the Euclidean score, as in the paper, and covariances for the other two |
@@ -627,7 +627,7 @@ glue("along_change_metric", changes["ntps_metric"], display=False)
 #
 # | | |
 # | --- | --- |
-# | models | stories260K, a published Llama of 260 thousand parameters trained on children's stories, and two models of the ladder's sizes S and M that `ntps lab pretrain --corpus` trained on 37 MB of English prose (news, novels, children's books, speeches, reviews, encyclopedia): 4,096 BPE tokens, windows of 128, 1,500 and 1,000 steps |
+# | models | stories260K, a published Llama of 260 thousand parameters trained on children's stories, and two models of the sizes S and M that `ntps lab pretrain --corpus` trained on 37 MB of English prose (news, novels, children's books, speeches, reviews, encyclopedia): 4,096 BPE tokens, windows of 128, 1,500 and 1,000 steps |
 # | datasets | eleven, ten of them the paper's; the first 2,000 training texts and the first 1,000 test texts of each, cut after 64 tokens (128 at first; halved for time, before any score was looked at) |
 # | everything else | as in {ref}`sec-settings`: layers, widths, centering, primary setting, targets, LoRA, statistic and rule |
 # | also reported | raw accuracy beside chance-adjusted accuracy, since classes differ from 2 to 150; the binary datasets alone |
@@ -772,7 +772,7 @@ for key, column in {"acc": "probe_adjusted_last", "gain": "gain"}.items():
 #
 # - (a) Its labels are not balanced
 # - (b) It has too few texts
-# - (c) Its accuracy is noise for every score
+# - (c) Its accuracy is noise, whatever the score is
 #
 # :::{admonition} Answer
 # :class: dropdown

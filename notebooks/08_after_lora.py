@@ -383,7 +383,7 @@ from ntps_utils.exercises import check
 #
 # ````{solution} ex-8-2
 # :class: dropdown
-# The claim is about tasks that one has not seen. Texts of one task share its causes; resampling them measures how well *this* task's score is known, which is a smaller uncertainty than how the next task will behave.
+# The claim is about tasks that one has not seen. Texts of one task share its causes; resampling them measures how well *this* task's score is known, which is less uncertain than how the next task will behave.
 #
 # ```python
 # def interval(before, after, rows):

@@ -24,7 +24,7 @@
 # :::
 #
 # **The paper says** {cite}`cheng2025ntps` that NTPS predicts how much LoRA will gain, and can therefore prescreen finetuning runs. **The code does** what a user would have
-# to do: predict the gain on datasets it has not seen, from numbers known before any finetuning ({func}`ntps_utils.evidence.statistics.predict_held_out`). **We find** that nearly no number from the frozen model does better than the median gain: of nine predictors and three groups of them, these do by more than their uncertainty: in the lab {glue:text}`with_skill_lab`, on real texts
+# to do: predict the gain on datasets it has not seen, from numbers known before any finetuning ({func}`ntps_utils.evidence.statistics.predict_held_out`). **We find** that nearly no number from the frozen model does better than the median gain: of nine predictors and three groups of them, these have an interval above zero: in the lab {glue:text}`with_skill_lab`, on real texts
 # {glue:text}`with_skill_real`. In the lab even the first tenth of the LoRA run does not suffice; the first quarter does.
 
 # %% tags=["parameters"]
@@ -711,7 +711,7 @@ for name in ("lab", "real"):
 # These losses are not zero for a perfect rule, because half of the gains are forgone. Compared with the best half that could have been kept, the kept runs of the lab gain {glue:text}`behind_lab_scores:.1f` points less under the scores,
 # {glue:text}`behind_lab_rivals:.1f` under the rivals and {glue:text}`behind_lab_chance:.1f` at random. The paper's own cells below are judged by this number.
 #
-# Try other shares, and single predictors as rules:
+# Try other shares, and single predictors as rules. A predictor without a relation to the gain predicts the mean of the other datasets. This mean is lowest where the left-out dataset gains most, so such a rule skips the best runs and loses more than chance. NTPS alone does so in the lab, and headroom alone on real texts: read these curves as *no relation*, not as a bad rule.
 
 # %% tags=["remove-input"]
 shown = [*RULES, "all nine", LABELS["ntps"], LABELS["headroom"]]

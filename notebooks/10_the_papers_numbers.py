@@ -303,8 +303,7 @@ glue(
 # Neighboring fractions correlate by {glue:text}`real_k:.2f` and neighboring layers by {glue:text}`real_layers:.2f`. The best of its {glue:text}`real_settings` settings, for a target that has nothing to do with it, has a median of
 # {glue:text}`real_null:.2f` and a 95% point of {glue:text}`real_null_95:.2f`; {glue:text}`n_beyond_real` of the paper's eight coefficients for the gain lie beyond.
 #
-# None of this shows that a given coefficient is due to chance. It shows that a coefficient which was chosen as the best can only be judged together with its sweep. That all eight
-# models agree in sign is no evidence either: the largest coefficient of a sweep is positive in {glue:text}`null_positive:.0%` of the draws at 0.98, without any relation.
+# None of this shows that a given coefficient is due to chance. It shows that a coefficient which was chosen as the best can only be judged together with its sweep. That all eight models agree in sign is hardly evidence of a relation: the largest coefficient of a sweep is positive in {glue:text}`null_positive:.0%` of the draws at 0.98, without any relation.
 #
 # ## A rival that needs no eigenvectors
 #
@@ -561,7 +560,7 @@ glue("shared", float(shared), display=False)
 # **3.** A dataset has questions that occur twice, with opposite answers. What does a very low test accuracy tell?
 #
 # - (a) The task is hard
-# - (b) The classifier remembers the twin of the training rows
+# - (b) The classifier remembers the test row's twin, which is in the training rows
 # - (c) The labels are balanced
 #
 # :::{admonition} Answer

@@ -431,7 +431,7 @@ glue("full_dtype", facts["settings"]["dtype"], display=False)
 # (c). Every cell is stored when it is finished, under a name made from model, dataset, settings and code. (a) is wrong because finished cells are found by that name. (b) is wrong because only finished cells are skipped.
 # :::
 #
-# **2.** Why is the cost estimated before a run, in operations, and not in hours?
+# **2.** Why does the estimate first count operations, and turn them into hours afterwards?
 #
 # - (a) Hours depend on the machine, which is measured separately
 # - (b) Hours are not interesting
@@ -483,7 +483,7 @@ from ntps_utils.exercises import check
 #
 # ````{solution} ex-12-1
 # :class: dropdown
-# $2 \cdot \text{tokens} \cdot \text{parameters} / \text{speed}$. $3750 \cdot 283 = 1.06$ million tokens at $2 \cdot 7.0\cdot10^9$ operations are $1.5\cdot10^{16}$: 75 seconds. Attention adds $4 \cdot 4096 \cdot 283 \cdot 32 \approx 1.5\cdot10^8$ for each token, one hundredth of that. Try
+# $2 \cdot \text{tokens} \cdot \text{parameters} / \text{speed}$. $3750 \cdot 283 = 1.06$ million tokens at $2 \cdot 7.0\cdot10^9$ operations are $1.5\cdot10^{16}$: 74 seconds. Attention adds $4 \cdot 4096 \cdot 283 \cdot 32 \approx 1.5\cdot10^8$ for each token, one hundredth of that. Try
 # `cost.forward_flops(cost.model_size("Llama-3-8B"), 3750 * 283, 283)`.
 # ````
 #
@@ -509,7 +509,7 @@ from ntps_utils.exercises import check
 #
 # ````{solution} ex-12-2
 # :class: dropdown
-# $n_{\text{rates}} \cdot (2 \cdot \text{steps} \cdot \text{batch} + \text{evaluations} \cdot \text{validation})$. Extraction, probes, subspaces and the final test stay as they are. Compare `cost.cell_cost` of two settings: the operations grow by well over half, the hours less, because most of them are the
+# $n_{\text{rates}} \cdot (2 \cdot \text{steps} \cdot \text{batch} + \text{evaluations} \cdot \text{validation})$. Extraction, probes, subspaces and the final test stay as they are. Compare `cost.cell_cost` with one learning rate and with two: the operations grow by well over half, the hours less, because most of them are the
 # CPU's.
 # ````
 #

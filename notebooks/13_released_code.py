@@ -27,7 +27,7 @@
 # choice, and every effect below is measured here. We do not know which script made the published values, because the score script reads a file that the extraction does not write
 # (cache.py 23, 303; K_sweep.py 105, 146).
 #
-# **We find** that the order of eigenvectors and the width of U move a score about as much as tasks differ, and change the order of the tasks. Single precision and the pseudo-inverse change scores of a small model little.
+# **We find** that the order of eigenvectors moves a score about as much as tasks differ, and the width of U about half as much. With both choices U holds no label direction, and the score hardly depends on the labels. Single precision and the pseudo-inverse change scores of a small model little.
 
 # %% tags=["parameters"]
 profile = "default"
@@ -96,8 +96,7 @@ glue("order_bad", float(by_order["smallest first"].iloc[1]), display=False)
 #
 # ### How wide U is
 #
-# U can hold at most as many directions as there are classes. The script gives it the same *share of the whole rank* as V (K_sweep.py 73, 77-79), so most of its columns
-# carry no label information, and rounding decides which ones they are. A score should not change when features are rotated. The table shows the largest change over ten rotations, and over ten relative perturbations of all token features by $10^{-6}$.
+# U can hold at most as many directions as there are classes. The script gives it the same *share of the whole rank* as V (K_sweep.py 73, 77-79), in the same ascending order. The directions without label information have the eigenvalue zero and come first, so up to a share of one minus classes / rank (at half of the rank, always) $U$ holds no label direction at all. Rounding decides which of the others it holds. Even with the largest eigenvalues first, most of its columns carry no label information. A score should not change when features are rotated. The table shows the largest change over ten rotations, and over ten relative perturbations of all token features by $10^{-6}$.
 
 
 # %%
@@ -136,8 +135,7 @@ glue("shake_filled", float(stability.iloc[1, 1]), display=False)
 #
 # ### Which directions exist
 #
-# Eigenvalues above $10^{-8}$ count, whatever the largest one is, in single precision (K_sweep.py 9-11, 42-45). With 256 features of true rank 128 and one massive direction, as language
-# models have them:
+# Eigenvalues above $10^{-8}$ count, whatever the largest one is, in single precision (K_sweep.py 9-11, 42-45). With 256 features of true rank 128 and one direction of far more variance than all others (a massive activation, chapter 4), as language models have them:
 
 # %%
 rng = np.random.default_rng(seed)
@@ -203,6 +201,13 @@ compared = pd.DataFrame(
         for name, choices in recipes.items()
     }
 )
+rng = np.random.default_rng(seed)
+permuted = {
+    t: extract(
+        model, replace(d, labels=rng.permutation(d.labels)), layers=(last,)
+    ).moments.layer(last)
+    for t, d in texts.items()
+}
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Dots for eight tasks: the change of the Euclidean score for each choice of the released script, one at a time and all together."}, "figure": {"caption": "What each choice does to the score. Change against our recipe for eight tasks of the lab, one choice at a time, and all together.", "name": "fig-released-switches"}}
 figure, (ax,) = panels(1, height=2.8)
@@ -237,8 +242,15 @@ for key, name in {
         display=False,
     )
 
+for key, name in {"ours": "ours", "script": "the script's"}.items():
+    changes = [
+        abs(released_ntps(m, 0.5, **recipes[name]) - compared.loc[t, name])
+        for t, m in permuted.items()
+    ]
+    glue(f"permuted_{key}", float(np.median(changes)), display=False)
+
 # %% [markdown]
-# The order of eigenvectors and the width of U raise the scores of some tasks and lower those of others, so they change which tasks score high; together they partly cancel. The other two choices have no visible effect on this model, whose features have no massive direction.
+# The order of eigenvectors and the width of U raise the scores of some tasks and lower those of others, so they change which tasks score high. With both, U holds no label direction any more, and the score is near ours in height only: if the labels of all texts are permuted, ours changes by {glue:text}`permuted_ours:.2f` in the median and the script's by {glue:text}`permuted_script:.3f`. It describes $S$ and $A_0$, not the task. The other two choices have no visible effect on this model, whose features have no massive direction.
 # In the median the order of eigenvectors moves the score by {glue:text}`switch_asc:.2f`, filling U by {glue:text}`switch_fill:.2f`, single precision with the absolute cut-off by
 # {glue:text}`switch_single:.2g`, the pseudo-inverse by {glue:text}`switch_pinv:.1g`, and all together by {glue:text}`switch_all:.2f` (at most {glue:text}`switch_all_max:.2f`). The two recipes' rankings of the eight tasks have a
 # rank correlation of {glue:text}`switch_all_rho:.2f`. So two reports that differ in these choices cannot be compared.
@@ -304,7 +316,7 @@ glue("slope", float(slope), display=False)
 
 # %% [markdown]
 # Fillers at the start move the three scores by {glue:text}`left_euclid:.3f`, {glue:text}`left_metric:.3f` and {glue:text}`left_task:.3f` in the median of the eight tasks. A text's weight in $A_0$ grows with the power
-# {glue:text}`slope:.1f` of its length: a text twice as long counts for about eight times as much. This follows from the paper's loss, which we keep.
+# {glue:text}`slope:.1f` of its length: a text twice as long counts for seven to eight times as much. This follows from the paper's loss, which we keep.
 #
 # ## From texts to labels
 #
@@ -384,7 +396,7 @@ glue("seed_high", max(spreads), display=False)
 glue("n_seeds", n_seeds, display=False)
 
 # %% [markdown]
-# Over {glue:text}`n_seeds` seeds the gain has a standard deviation of {glue:text}`seed_low:.1f` and {glue:text}`seed_high:.1f` points on the two tasks (a small model; the seed moves split, batches, head and adapters).
+# Over {glue:text}`n_seeds` seeds the gain has a standard deviation of {glue:text}`seed_low:.1f` points on one task and {glue:text}`seed_high:.1f` on the other (a small model; the seed moves split, batches, head and adapters).
 #
 # - **LoRA** (lora_finetuning.py 16-27, 76-113): query, key and value, rank 32, alpha 32, dropout 0.05, Adafactor at 1e-4 with cosine decay and 5% warm-up, 5,000 steps of one text, the last step reported. These
 #   settings are {data}`ntps_utils.models.finetuning.PAPER_FINETUNING`. Ours choose learning rate and step on a validation split, and the baseline of the gain comes from the same loop.
@@ -407,7 +419,7 @@ glue("n_seeds", n_seeds, display=False)
 #
 # ## Summary
 #
-# - The order of eigenvectors and the width of U move a score about as much as tasks differ, and change the order of the tasks; single precision and the pseudo-inverse change it little on a small model.
+# - The order of eigenvectors moves a score about as much as tasks differ, the width of U about half as much. With both choices the score hardly depends on the labels. Single precision and the pseudo-inverse change it little on a small model.
 # - Padding, pairs, splits and class numbers are choices, too, and the effect of each can be measured.
 # - The choices about the score have switches in this library, so that the cause of a difference between two results can be found.
 #
@@ -424,7 +436,7 @@ glue("n_seeds", n_seeds, display=False)
 # (b). Solvers of symmetric problems return the smallest eigenvalue first, and small eigenvalues belong to directions that predict little. (a) is wrong because these directions have the largest eigenvalues and come last. (c) is wrong because the order is fixed by the eigenvalues.
 # :::
 #
-# **2.** U is filled up to a share of the full rank. What is in the columns beyond the number of classes?
+# **2.** U is filled up to a share of the full rank, the largest eigenvalues first. What is in the columns beyond the number of classes?
 #
 # - (a) Weak signals of the labels
 # - (b) The constant
@@ -435,15 +447,15 @@ glue("n_seeds", n_seeds, display=False)
 # (c). Their eigenvalue is zero, so that a solver may return any orthonormal choice, which depends on rounding. (a) is wrong because all directions with a part of the labels come before them. (b) is wrong because the constant is one direction with a positive eigenvalue, among the first.
 # :::
 #
-# **3.** In {numref}`fig-released-switches` the order of eigenvectors alone moves scores more than all choices together. How can that be?
+# **3.** With both choices of the script, ascending order and filled U at half of the rank, what does the score describe?
 #
-# - (a) The effects of two choices partly cancel
-# - (b) The other choices have no effect
-# - (c) The measurement is too noisy to compare them
+# - (a) $S$ and $A_0$, and hardly the task
+# - (b) The labels, with more noise
+# - (c) Nothing: it is zero
 #
 # :::{admonition} Answer
 # :class: dropdown
-# (a). With both choices the scores are nearer to ours than with the order alone, so filling U undoes a part of the change. (b) is wrong because filling U alone moves scores as well. (c) is wrong because nothing is random here: all recipes score the same texts.
+# (a). The directions of the labels have the largest eigenvalues and are cut off, so that permuted labels give nearly the same score. (b) is wrong because no label direction is left in U. (c) is wrong because the other directions of U have an overlap with V as well.
 # :::
 #
 # ## Exercises
@@ -484,7 +496,7 @@ from ntps_utils.exercises import check
 #
 # *Difficulty 3 of 5, importance 3 of 5, about 10 minutes.*
 #
-# A text twice as long counts about eight times in $A_0$. By which factor would it count if hidden states were independent with mean zero?
+# A text twice as long counts seven to eight times in $A_0$. By which factor would it count if hidden states were independent with mean zero?
 #
 # ```python
 # factor = ...
@@ -526,7 +538,7 @@ from ntps_utils.exercises import check
 #
 # ````{solution} ex-13-3
 # :class: dropdown
-# They agree at the full width, where both keep everything, and differ most where few directions are kept: one keeps the best predictors of the next token, the other the worst. Compare `ntps score lab/M lab/topic --order ascending --k-v 0.25,0.5,0.95` with the default.
+# They agree at the full width, where both keep everything. The difference is the same at $k$ and at $d - k$, because the shares add up to 1: at 95% of the width, too, the ascending order lacks the best 5%. Compare `ntps score lab/M lab/topic --order ascending --k-v 0.25,0.5,0.95` with the default.
 #
 # ```python
 # def ntps(share, k, descending):

@@ -191,10 +191,10 @@ def _width(answer: Any) -> str:
 def _kept(answer: Any) -> str:
     if isinstance(answer, str) or not isinstance(answer, (set, frozenset, list, tuple)):
         raise MistakeError(f"The answer must be a set of names, got {type(answer).__name__}.")
-    given, known = {str(name).lower() for name in answer}, {"topic", "agreement", "order", "author", "paraphrase"}
+    given, known = {str(name).lower() for name in answer}, {"topic", "agreement", "order", "author"}
     if unknown := given - known:
         raise MistakeError(f"Unknown names: {', '.join(sorted(unknown))}; choose from {', '.join(sorted(known))}.")
-    if lost := given & {"agreement", "order", "paraphrase"}:
+    if lost := given & {"agreement", "order"}:
         raise MistakeError(f"{', '.join(sorted(lost))}: a bag of words does not show this.")
     if missing := {"topic", "author"} - given:
         raise MistakeError(f"{', '.join(sorted(missing))}: the words alone show this.")
