@@ -100,8 +100,8 @@ def verdicts(glued: Mapping[str, Mapping[str, Any]], runs: tuple[RecordedRun, ..
             ("01_linear_autoregression", "02_linear_perception", "04_extraction"),
             cheap,
             cheap,
-            f"On a CPU the moments of all layers take {cost['bench_forward']:.2f} times a forward pass over the texts, that "
-            "pass included. The eigendecompositions come on top.",
+            f"On a CPU the moments of all layers take {cost['bench_forward']:.2f} times a forward pass over the texts, "
+            "that pass included. The eigendecompositions come on top.",
         ),
         Row(
             "",
@@ -109,10 +109,10 @@ def verdicts(glued: Mapping[str, Mapping[str, Any]], runs: tuple[RecordedRun, ..
             ("05_subspaces_you_can_see",),
             ("held" if words["outside_high"] < SMALL_SHARE else "not held") if words["n_shown"] else "open",
             "held" if real_outside < SMALL_SHARE <= real_shown else "open",
-            f"Of {words['n_tasks']} labels of the lab, the perception direction explains {words['n_shown']} on test texts "
-            f"({words['shown_low']:.0%} to {words['shown_high']:.0%} of the variance), and two autoregressive directions at "
-            f"most {words['outside_high']:.0%} of these. Neither explains more than {max(words['unseen_high'], 0.0):.0%} of "
-            "the others.",
+            f"Of {words['n_tasks']} labels of the lab, the perception direction explains {words['n_shown']} on test "
+            f"texts ({words['shown_low']:.0%} to {words['shown_high']:.0%} of the variance), and two autoregressive "
+            f"directions at most {words['outside_high']:.0%} of these. Neither explains more than "
+            f"{max(words['unseen_high'], 0.0):.0%} of the others.",
         ),
         Row(
             "(iii)",
@@ -158,9 +158,9 @@ def verdicts(glued: Mapping[str, Mapping[str, Any]], runs: tuple[RecordedRun, ..
             ("09_predicting_the_gain", "11_prescreen"),
             _plain(gain["rule_lab"]),
             declared.get("(vi)", "open"),
-            f"In the lab the half of the runs that the scores choose gains {gain['behind_lab_scores']:.1f} points less than "
-            f"the best half, and a random half {gain['behind_lab_chance']:.1f} less. In the paper's own cells, with settings "
-            f"chosen for the gain: {gain['paper_ntps_regret']:.1f} and {gain['paper_ntps_chance']:.1f}."
+            f"In the lab the half of the runs that the scores choose gains {gain['behind_lab_scores']:.1f} points less "
+            f"than the best half, and a random half {gain['behind_lab_chance']:.1f} less. In the paper's own cells, "
+            f"with settings chosen for the gain: {gain['paper_ntps_regret']:.1f} and {gain['paper_ntps_chance']:.1f}."
             f"{_measured(claims.get('(vi)'))}",
         ),
     )
@@ -219,6 +219,13 @@ def tables(glued: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     }
 
 
+NO_REAL_RUNS = (
+    " Whether LoRA pays it mostly cannot say, because the recorded runs of real models are of small ones, and hold no "
+    "trial runs."
+)
+"""Part of the advice until the runs of the declared experiment end."""
+
+
 def advice(glued: Mapping[str, Mapping[str, Any]]) -> str:
     """Say when LoRA pays, and what simple rules have lost on the recorded runs.
 
@@ -239,18 +246,18 @@ def advice(glued: Mapping[str, Mapping[str, Any]]) -> str:
         "**In short.** If the probe makes so few errors that no worthwhile gain is left, stop. Otherwise run LoRA if a "
         "run takes minutes. (The report estimates it: for a model of 135 million parameters and 2,000 short texts, "
         f"{min(lora):.0f} to {max(lora):.0f} minutes on two cores. The prescreening itself took {min(own):.0f} to "
-        f"{max(own):.0f}.) For a real model the report measures three things about your case: the errors of the probe, a "
-        "better layer, and a bag of words. Whether LoRA pays it mostly cannot say: the recorded runs of real models are "
-        "of small ones, and hold no trial runs.\n\n"
+        f"{max(own):.0f}.) For a real model the report measures three things about your case: the errors of the probe, "
+        f"a better layer, and a bag of words.{'' if RUNS_ENDED else NO_REAL_RUNS}\n\n"
         "Each rule below has a cost against knowing all gains beforehand, in points of accuracy: a gain that is missed "
-        "counts what it exceeds the threshold by, and a run that was not worth it what it falls short of the threshold. "
-        f"On the recorded runs of the lab, at a threshold of {gain['rule_threshold']:.1f} points (their median gain), the "
-        f"mean cost is {gain['rule_advice_regret']:.2f} for what the tool recommends, {gain['rule_yes_regret']:.2f} for "
-        f"always running LoRA, {gain['rule_trial_regret']:.2f} for a trial run of up to 25% before each decision, and "
-        f"{gain['rule_never_regret']:.2f} for never running LoRA. On real texts ({gain['rule_real_n']} runs of models "
-        f"below a million parameters, threshold {gain['rule_real_threshold']:.1f} points) it is "
-        f"{gain['rule_real_advice_regret']:.2f}, {gain['rule_real_yes_regret']:.2f} for always and "
-        f"{gain['rule_real_never_regret']:.2f} for never running LoRA. Differences as small as these rest on few runs.\n"
+        "counts what it exceeds the threshold by, and a run that was not worth it what it falls short of the "
+        f"threshold. On the recorded runs of the lab, at a threshold of {gain['rule_threshold']:.1f} points (their "
+        f"median gain), the mean cost is {gain['rule_advice_regret']:.2f} for what the tool recommends, "
+        f"{gain['rule_yes_regret']:.2f} for always running LoRA, {gain['rule_trial_regret']:.2f} for a trial run of up "
+        f"to 25% before each decision, and {gain['rule_never_regret']:.2f} for never running LoRA. On real texts "
+        f"({gain['rule_real_n']} runs of models below a million parameters, threshold "
+        f"{gain['rule_real_threshold']:.1f} points) it is {gain['rule_real_advice_regret']:.2f}, "
+        f"{gain['rule_real_yes_regret']:.2f} for always and {gain['rule_real_never_regret']:.2f} for never running "
+        "LoRA. Differences as small as these rest on few runs.\n"
     )
 
 

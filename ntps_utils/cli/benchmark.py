@@ -102,9 +102,9 @@ def benchmark_command(
     profile: Annotated[
         str,
         typer.Option(
-            help="cpu; gpu: bfloat16, adapters of rank 32, at most 3000 training and 1500 test texts; declared: at most "
-            "2000 training and 1000 test texts of at most 64 tokens, 300 steps of 16 texts at one learning rate; lab: 600 "
-            "steps of 32 texts, as in the recorded runs of the lab."
+            help="cpu; gpu: bfloat16, adapters of rank 32, at most 3000 training and 1500 test texts; declared: at "
+            "most 2000 training and 1000 test texts of at most 64 tokens, 300 steps of 16 texts at one learning rate; "
+            "lab: 600 steps of 32 texts, as in the recorded runs of the lab."
         ),
     ] = "cpu",
     scheduler: Annotated[

@@ -268,8 +268,8 @@ def print_controls(report: ScoreReport) -> None:
         table.add_row(str(row.layer), str(row.k_v), *cells)
     out.print(table)
     out.print(
-        "random: 95% range for next-token directions with random next tokens; net: NTPS minus their mean. Where NTPS lies "
-        "in this range, it is no sign that next-token prediction matters for the task, however high it is. PCA: "
+        "random: 95% range for next-token directions with random next tokens; net: NTPS minus their mean. Where NTPS "
+        "lies in this range, it is no sign that next-token prediction matters for the task, however high it is. PCA: "
         "directions of largest variance. symmetric: from the half of A1 that ignores the order of the feature vectors.",
         highlight=False,
     )

@@ -159,14 +159,14 @@ def cheaper(measured: Mapping[str, float], layers: Mapping[str, float]) -> Itera
     best, last = max(layers, key=lambda layer: layers[layer]), list(layers)[-1]
     if layers[best] > layers[last] + EASY:
         yield (
-            f"Read layer {best} (layer 0 is the embeddings): a probe reaches an accuracy of {layers[best]:.3f} there, and "
-            f"of {layers[last]:.3f} in the last layer, {last}."
+            f"Read layer {best} (layer 0 is the embeddings): a probe reaches an accuracy of {layers[best]:.3f} there, "
+            f"and of {layers[last]:.3f} in the last layer, {last}."
         )
     more = max(measured["words"], layers[best] - probe)
     if more > EASY:
         yield (
-            "Gain, headroom and threshold are counted from the probe of the last layer. Against the better of these, LoRA "
-            f"must gain {points(more)} points more."
+            "Gain, headroom and threshold are counted from the probe of the last layer. Against the better of these, "
+            f"LoRA must gain {points(more)} points more."
         )
 
 
