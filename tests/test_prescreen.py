@@ -324,7 +324,6 @@ def test_the_printed_command_runs_and_has_all_options(tmp_path, monkeypatch, cau
         max_length=24, batch_size=32, dtype="float32", seed=3, text_column="subject", label_column="category",
         target_modules=["q_proj", "v_proj"],
     )  # fmt: skip
-    common = "--max-length 24 --seed 3"
     if cause == "trial":
         assert p.command.startswith("ntps prescreen lab/XS 'my tickets.csv' --trial ")
         assert f"--calibration {calibration} --leave-out d1 --threshold 10 --max-texts 270 --max-length 24" in p.command
@@ -334,8 +333,8 @@ def test_the_printed_command_runs_and_has_all_options(tmp_path, monkeypatch, cau
         columns = "--text-column subject --label-column category"
         assert split == f"ntps datasets split 'my tickets.csv' 'my tickets-split' --test-share 0.2 {columns}"
         assert benchmark == (
-            f"ntps benchmark --profile lab --models lab/XS --datasets 'my tickets-split' {common} "
-            "--target-modules q_proj,v_proj"
+            "ntps benchmark --profile lab --models lab/XS --datasets 'my tickets-split' --n-train 270 "
+            "--max-length 24 --seed 3 --target-modules q_proj,v_proj"
         )
     run_command(p.command)
 
@@ -362,7 +361,15 @@ def test_few_texts_are_said_to_be_few(tmp_path):
 
 def test_another_layer_is_recommended_where_it_shows_more():
     found = list(cheaper({"headroom": 0.5, "words": 0.0}, {"0": 0.55, "1": 0.6, "2": 0.5}))
-    assert found == ["Read layer 1: a probe reaches an accuracy of 0.600 there, and of 0.500 in the last layer, 2."]
+    assert found == [
+        "Read layer 1 (layer 0 is the embeddings): a probe reaches an accuracy of 0.600 there, and of 0.500 in the last "
+        "layer, 2.",
+        "Gain and headroom are counted from the probe of the last layer. LoRA is better than the above only if it gains "
+        "more than 10.0 points.",
+    ]
+    found = list(cheaper({"headroom": 0.5, "words": 0.3}, {"0": 0.55, "1": 0.6, "2": 0.5}))
+    assert found[0].startswith("Try a bag of words first")
+    assert found[-1].endswith("more than 30.0 points.")
     assert list(cheaper({"headroom": 0.5, "words": -0.1}, {"1": 0.51, "2": 0.5})) == []
 
 
@@ -446,7 +453,7 @@ def test_the_command_prints_and_writes_the_report(tmp_path):
          "--verbose"],
     )  # fmt: skip
     output = " ".join(verbose.output.split())
-    assert "--threshold is in percentage points: 0.03 is 0.0003 of the texts" in output
+    assert "--threshold 0.03 means 0.03 points of accuracy. For 3 points write --threshold 3." in output
     assert "H-score" in output
     assert "Skill is the share of the median's error that a step saves" in output
     values = json.loads((tmp_path / "p.json").read_text())

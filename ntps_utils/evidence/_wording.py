@@ -165,8 +165,8 @@ def cheaper(measured: Mapping[str, float], layers: Mapping[str, float]) -> Itera
     more = max(measured["words"], layers[best] - probe)
     if more > EASY:
         yield (
-            "Gain, headroom and threshold are counted from the probe of the last layer. Against the better of these, "
-            f"LoRA must gain {points(more)} points more."
+            "Gain and headroom are counted from the probe of the last layer. LoRA is better than the above only if it "
+            f"gains more than {points(more)} points."
         )
 
 
