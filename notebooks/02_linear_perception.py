@@ -563,7 +563,7 @@ from ntps_utils.exercises import check
 #
 # ```{solution} ex-2-3
 # :class: dropdown
-# They contain nothing about the labels: a direction $u$ with the eigenvalue zero has $C^\top u = 0$, so on these texts its output is not correlated with any label. They span a part of the null space of $B$, of dimension $d - r$. Any orthonormal choice in it is as good as any other, and the choice of a numerical solver
+# They contain nothing about the labels: a direction $u$ with the eigenvalue zero has $C^\top u = 0$, so on these texts its output is not correlated with any label. They lie in the null space of $B$, which has the dimension $d - r$. Any orthonormal choice in it is as good as any other, and the choice of a numerical solver
 # depends on its algorithm and on the coordinates: another solver or a rotation of the features gives other directions, although nothing about the task has changed. One more text moves the null space a little, but the solver may choose altogether different directions in it. A score averaged over these directions mostly
 # describes that choice. {func}`ntps_utils.theory.score.subspaces` stops at $r$, unless `fill_u=True` asks for the choice of the released script. Here the dimension is $256 - 2 = 254$.
 # ```

@@ -313,7 +313,7 @@ pairs = {
 typical_euclidean = float((lossy["upper"] / lossy["excess"]).median())
 typical_metric = float((lossy["upper_metric"] / lossy["excess"]).median())
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: measured excess loss against the identity, on the diagonal. Middle and right: histograms of how far the upper bounds lie above and the lower bounds below; Euclidean bounds are off by orders of magnitude."}, "figure": {"caption": "The identity is exact, the bounds hold, and the Euclidean one is loose. Left: identity against measurement. Middle and right: slack factor of the upper and of the lower bound, 1 = tight; nothing lies below 1. Values that only rounding puts below 1 are drawn at 1, and values above $10^8$ at $10^8$.", "name": "fig-slack"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Left: measured excess loss against the identity, on the diagonal. Middle and right: histograms of how far the upper bounds lie above and the lower bounds below; Euclidean bounds are off by orders of magnitude."}, "figure": {"caption": "The identity is exact, the bounds hold, and the Euclidean one is loose. Left: identity against measurement. Middle and right: slack factor of the upper and of the lower bound, 1 = tight; nothing lies below 1 (problems in which V loses nothing are left out). Values that only rounding puts below 1 are drawn at 1, and values above $10^8$ at $10^8$.", "name": "fig-slack"}}
 figure, (left, middle, right) = panels(3, height=3.2)
 identity_scatter(
     left,
@@ -525,7 +525,7 @@ glue("room_real", float(worst_real), display=False)
 # $$ (eq-f)
 #
 # If $V$ loses nothing, F has the F distribution with $r_S - k$ and $N - 1 - r_S$ degrees of freedom, exactly for a single target with normal errors. The labels of two classes amount to a single target, but their errors are not normal, so that this is an approximation for many texts. With more classes the degrees of freedom are approximate, too.
-# A noncentral distribution gives an interval for the excess loss without noise, and from $\Delta - (r_S - k)\,
+# The noncentral F distribution gives an interval for the excess loss that would remain without noise, and from $\Delta - (r_S - k)\,
 # L^* / (N - 1 - r_S)$ the mean of the noise has been subtracted ({func}`ntps_utils.theory.uncertainty.excess_loss_test`). Another way is to compute the loss on texts that the encoders have not seen ({func}`ntps_utils.theory.uncertainty.held_out_loss`). It needs only the moments of five groups of texts, each left out in turn. For the three models (recorded):
 
 # %%

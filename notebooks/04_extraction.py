@@ -118,7 +118,7 @@ glue("n_tokens", whole.moments.n_tokens, display=False)
 #
 # Three variations of the same measurement, on the tasks of the lab:
 #
-# - **pads counted**: the texts of a batch are filled up to equal length, and the fillers count as tokens;
+# - **pads counted**: the texts of a batch are padded to equal length, and the padding tokens count as tokens;
 # - **no BOS**: the tokenizer's beginning-of-sequence token is left out;
 # - **centered**: covariances instead of second moments, so that a constant direction explains nothing.
 
@@ -200,7 +200,7 @@ glue("spread", float(reference["Euclidean"].std()), display=False)
 # The median absolute changes of the Euclidean and the metric-matched score are: pads counted {glue:text}`pads_change:.3f` and {glue:text}`pads_change_metric:.3f`, no BOS
 # {glue:text}`bos_change:.3f` and {glue:text}`bos_change_metric:.3f`, centered {glue:text}`centered_change:.3f` and {glue:text}`centered_change_metric:.3f`. For comparison,
 # the standard deviation of the Euclidean score over the eight tasks is {glue:text}`spread:.3f`. So compare two scores only if both were computed in the same way.
-# Right padding under a causal mask is harmless as long as the fillers are left out of the sums, because a token's features do not depend on what comes after it.
+# Right padding under a causal mask is harmless as long as the padding tokens are left out of the sums, because a token's features do not depend on what comes after it.
 #
 # ## Real models
 #
@@ -327,7 +327,7 @@ glue("thin_true", 40, display=False)
 glue("thin_relative", int((thin > few.rcond * thin[0]).sum()), display=False)
 glue("thin_absolute", int((thin32 > 1e-8).sum()), display=False)
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "The spectrum of S from 40 texts on a logarithmic axis, which falls by many orders of magnitude after the 40th eigenvalue in float64 and flattens at rounding level in float32, partly above a dotted line at 1e-8."}, "figure": {"caption": "The numerical rank is where the spectrum drops. Absolute values of the eigenvalues; S from 40 texts has rank 40; float64 shows it, float32 leaves rounding errors that an absolute cut-off of $10^{-8}$ (dotted) partly keeps.", "name": "fig-spectra"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "The spectrum of S from 40 texts on a logarithmic axis, which falls by many orders of magnitude after the 40th eigenvalue in float64 and flattens at rounding level in float32, partly above a dotted line at 1e-8."}, "figure": {"caption": "The numerical rank is where the spectrum drops. Absolute values of the eigenvalues, so that the curve rises again where they are negative; S from 40 texts has rank 40; float64 shows it, float32 leaves rounding errors that an absolute cut-off of $10^{-8}$ (dotted) partly keeps.", "name": "fig-spectra"}}
 figure, (ax,) = panels(1, height=3.0)
 floor = 1e-22
 ax.semilogy(np.maximum(np.abs(thin), floor), label="float64")

@@ -404,6 +404,28 @@ for name, value in {
 #
 # The first command records LoRA runs with their evaluations; the second is calibrated on them alone, the third on them and on the runs that ship with the library. Together with `real` no trial run is possible, because `real` has none. The tool refuses fewer than five datasets besides the new one. {numref}`fig-gain-size` suggests that five are enough for a trial run in the lab, with four models each; for one model that was not tested.
 #
+# ## To use another layer
+#
+# If the report names a layer, these lines train a classifier on its mean tokens:
+#
+# ```python
+# from sklearn.linear_model import LogisticRegression
+# from sklearn.pipeline import make_pipeline
+# from sklearn.preprocessing import StandardScaler
+#
+# from ntps_utils.models.datasets import load_texts
+# from ntps_utils.models.extraction import extract
+# from ntps_utils.models.loading import load_model
+#
+# model, layer = load_model("path/to/model"), 8
+# train, test = (load_texts("data/new", split) for split in ("train", "test"))
+# x, x_test = (extract(model, part, layers=(layer,), features=(layer,)).features[layer] for part in (train, test))
+# probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(x, train.labels)
+# print(probe.score(x_test, test.labels))
+# ```
+#
+# The layer of the report is the best of up to four by the same cross-validation, so its accuracy there is slightly optimistic.
+#
 # ## After a "yes"
 #
 # `ntps benchmark` measures the gain; the next lines train an adapter and keep it:

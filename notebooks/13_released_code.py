@@ -257,7 +257,7 @@ for key, name in {"ours": "ours", "script": "the script's"}.items():
 #
 # ## From texts to moments
 #
-# - **Padding** (cache.py 90, 140): the code takes the first $T$ positions of each row of a batch, which is right if fillers stand at the end. It does not set that side, and some tokenizers fill at the start.
+# - **Padding** (cache.py 90, 140): the code takes the first $T$ positions of each row of a batch, which is right if padding tokens stand at the end. It does not set that side, and some tokenizers fill at the start.
 #   Its effect is measured below.
 # - **Cost** (cache.py 66-75, 117-122): dense triangular matrices for each text cost $O(T^2 d)$; cumulative sums cost $O(T d)$ and give the same result ({doc}`chapter 4 <04_extraction>` has measurements).
 # - **Precision** (cache.py 52, 125): sums over a dataset are kept in single precision; ours are kept in double precision.
@@ -266,7 +266,7 @@ for key, name in {"ours": "ours", "script": "the script's"}.items():
 
 # %% tags=["hide-input"]
 def padded_left(model, data, batch_size=16):
-    """Moments if fillers stand at the start and the first T positions are taken."""
+    """Moments if padding tokens stand at the start and the first T positions are taken."""
     rows = model.tokenizer(list(data.texts), padding=False)["input_ids"]
     total = Moments.zeros([last], model.dimension, data.n_classes)
     for start in range(0, len(rows), batch_size):
@@ -315,7 +315,7 @@ for i, key in enumerate(("euclid", "metric", "task")):
 glue("slope", float(slope), display=False)
 
 # %% [markdown]
-# Fillers at the start move the three scores by {glue:text}`left_euclid:.3f`, {glue:text}`left_metric:.3f` and {glue:text}`left_task:.3f` in the median of the eight tasks. A text's weight in $A_0$ grows with the power
+# Padding tokens at the start move the three scores by {glue:text}`left_euclid:.3f`, {glue:text}`left_metric:.3f` and {glue:text}`left_task:.3f` in the median of the eight tasks. A text's weight in $A_0$ grows with the power
 # {glue:text}`slope:.1f` of its length: a text twice as long counts for seven to eight times as much. This follows from the paper's loss, which we keep.
 #
 # ## From texts to labels

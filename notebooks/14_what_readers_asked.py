@@ -167,7 +167,7 @@ for key, name in {"smol": "smollm2-135m-instruct", "gemma": "gemma-3-270m"}.item
 glue("mag_texts", facts["n_texts"], display=False)
 
 # %% [markdown]
-# smollm2 scores {glue:text}`mag_smol:.2f` and gemma {glue:text}`mag_gemma:.2f`; their net scores are {glue:text}`mag_smol_net:+.3f` and {glue:text}`mag_gemma_net:+.3f`. On this dataset, all of the height of the paper's score is due to the construction of V. One dataset does not show how the score ranks datasets; chapter 7 is about that.
+# smollm2 scores {glue:text}`mag_smol:.2f` and gemma {glue:text}`mag_gemma:.2f`; their net scores are {glue:text}`mag_smol_net:+.3f` and {glue:text}`mag_gemma_net:+.3f`. In these two models all of the height of the paper's score is due to the construction of V on this dataset; in stories260K the score is even below the range of random next tokens. One dataset does not show how the score ranks datasets; chapter 7 is about that.
 #
 # ## Which $k$, which layer?
 #
