@@ -48,9 +48,9 @@ def test_every_dataset_is_finetuned_on_by_both_models_before_the_next():
     first = [run for run in plan if run.kind == "lora" and run.seed == 0]
     assert [run.dataset for run in first[::2]] == [run.dataset for run in first[1::2]] == list(run_order())
     assert {run.model for run in first[::2]} == {FINETUNED_MODELS[0]}
-    assert plan[:10] == tuple(first[:10])
-    assert {run.kind for run in plan[10:20]} == {"shuffled"}
-    assert plan[20:64] == tuple(first[10:])
+    assert plan[:30] == tuple(first[:30])
+    assert {run.kind for run in plan[30:40]} == {"shuffled"}
+    assert plan[40:64] == tuple(first[30:])
     shuffled, seeded = ({run.dataset for run in plan if condition(run)} for condition in (
         lambda run: run.kind == "shuffled", lambda run: run.seed == 1))  # fmt: skip
     assert (shuffled, seeded) == (set(run_order()[:5]), set(run_order()[:10]))

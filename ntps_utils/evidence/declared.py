@@ -185,7 +185,7 @@ def planned_runs() -> tuple[Run, ...]:
     Returns
     -------
     tuple of Run
-        LoRA on the first five datasets; shuffled labels on them; LoRA on the other datasets; a second
+        LoRA on the first 15 datasets; shuffled labels on five of them; LoRA on the other datasets; a second
         seed on ten; the paper's settings on two. Both models of a dataset run before the next dataset.
         The runs without finetuning come last, because they can be run at any time. Excluded datasets
         are left out.
@@ -197,9 +197,9 @@ def planned_runs() -> tuple[Run, ...]:
     """
     order = tuple(name for name in run_order() if name not in EXCLUDED)
     blocks: list[tuple[Kind, tuple[str, ...], tuple[str, ...], int]] = [
-        ("lora", FINETUNED_MODELS, order[:N_SHUFFLED], 0),
+        ("lora", FINETUNED_MODELS, order[:N_FIRST], 0),
         ("shuffled", FINETUNED_MODELS, order[:N_SHUFFLED], 0),
-        ("lora", FINETUNED_MODELS, order[N_SHUFFLED:], 0),
+        ("lora", FINETUNED_MODELS, order[N_FIRST:], 0),
         ("lora", FINETUNED_MODELS, order[:N_SEEDED], 1),
         ("paper", FINETUNED_MODELS[:1], order[:N_PAPER], 0),
         ("scores", SCORED_MODELS, order, 0),
