@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import typer
 from typer.testing import CliRunner
 
 from book.tools import declared as pages
 from book.tools import experiment as tool
-from book.tools import power
+from book.tools import power, visible_rise
 from ntps_utils.cli.main import app
 from ntps_utils.evidence import declared, runs
+from ntps_utils.evidence.claims import RISE_IS_VISIBLE, SMALL_RISE
 from ntps_utils.evidence.declared import (
     DATASETS,
     FINETUNED_MODELS,
@@ -31,6 +34,7 @@ from ntps_utils.evidence.records import load_record
 from ntps_utils.evidence.runs import RecordedRun, chosen_rates, recorded_runs, write_runs
 from ntps_utils.models.finetuning import PAPER_FINETUNING, FinetuneConfig
 from ntps_utils.models.loading import load_model
+from ntps_utils.theory.score import NumericalWarning
 
 RATES = dict.fromkeys(FINETUNED_MODELS, 1e-3)
 
@@ -193,6 +197,23 @@ def test_tables_of_the_page_list_all_datasets_and_pilots():
         assert f"| {name} |" in tables["datasets"]
     assert re.findall(r"^\| \d+ \| (\w+) \|", tables["order"], re.M) == list(run_order())
     assert tables["pilots"].count("(chosen)") == 2 * len(chosen_rates())
+
+
+def test_a_planted_rise_does_not_show_on_as_few_texts():
+    """The recorded simulation decides whether claim (iv) can be refuted."""
+    rows = load_record("visible_rise")["rows"]
+    assert {(row["d"], row["n"]) for row in rows} == set(visible_rise.SIZES)
+    assert all(abs(row["planted"] - visible_rise.RISE) < 0.02 for row in rows)
+    assert all(row["measured"] >= SMALL_RISE for row in rows) == RISE_IS_VISIBLE
+
+
+@pytest.mark.slow
+def test_a_planted_rise_shows_on_many_texts():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NumericalWarning)
+        found = [visible_rise.planted_rise(16, (17, 12_000), 2, seed, n_large=15_000) for seed in range(3)]
+    few, many = (np.mean([measured[n] for _, measured in found]) for n in (17, 12_000))
+    assert few < 0.02 < 0.06 < many
 
 
 def test_power_simulations_find_strong_effects_only():

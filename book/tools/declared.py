@@ -31,6 +31,7 @@ def tables() -> dict[str, str]:
         "power_of_controls": power_of_controls(),
         "power_of_rises": power_of_rises(),
         "few_test_texts": few_test_texts(),
+        "visible_rise": visible_rise(),
         "results": "No run has been analyzed.\n" if RUNS_ENDED is None else results(load_record("results")),
     }
 
@@ -97,6 +98,16 @@ def few_test_texts() -> str:
         f"In the recorded runs there are {min(texts):.1f} to {max(texts):.1f} test texts for each feature. Before any "
         f"finetuning, NTPS on them lies {min(shifts):.2f} to {max(shifts):.2f} above its value on the training texts.\n"
     )
+
+
+def visible_rise() -> str:
+    """Return what a planted rise of NTPS looks like on as few texts as the test texts are."""
+    rows = [
+        (row["d"], row["n"], row["n_classes"], f"{row['planted']:.2f}", f"{row['measured']:+.3f}", f"{row['sd']:.3f}")
+        for row in load_record("visible_rise")["rows"]
+    ]
+    headings = ("features", "texts", "classes", "planted rise", "measured, mean", "standard deviation over populations")
+    return table(headings, rows)
 
 
 def pilots() -> str:

@@ -171,9 +171,16 @@ def cheaper(measured: Mapping[str, float], layers: Mapping[str, float]) -> Itera
 
 
 def about_lora(
-    todo: Todo, share: float, seconds: float, regrets: Mapping[str, float], n_texts: int, n_needed: int
+    todo: Todo,
+    share: float,
+    seconds: float,
+    regrets: Mapping[str, float],
+    n_texts: int,
+    n_needed: int,
+    *,
+    decided: bool,
 ) -> str:
-    """What to do about LoRA, and why."""
+    """What to do about LoRA, and in an open case why."""
     if todo == "stop":
         return "Do not run LoRA: train a linear classifier on the frozen features."
     if todo == "label":
@@ -188,7 +195,8 @@ def about_lora(
         why += f". Deciding by a {name} costs {points(trials[name])}, with the computing time of the trial"
     if todo == "trial":
         return f"Make a trial run of {100 * share:g}% of the steps. {why}."
-    return f"Run LoRA. The run alone takes about {duration(seconds)} here. {why}."
+    run = f"Run LoRA. The run alone takes about {duration(seconds)} here."
+    return run if decided else f"{run} {why}."
 
 
 SPLIT_SHARE = 0.2

@@ -427,8 +427,8 @@ def _rise(one: RecordedRun) -> float:
 
 
 RISE_IS_VISIBLE = False
-"""Whether a simulation has shown that a rise of 0.1 can be seen in as few test texts as these; until then claim (iv)
-cannot be refuted."""
+"""Whether a simulation shows a rise of 0.1, by ``SMALL_RISE`` or more, in as few test texts as these. It does not
+(``load_record("visible_rise")``), so that claim (iv) cannot be refuted."""
 
 
 def _rise_claim(runs: Sequence[RecordedRun]) -> Claim:

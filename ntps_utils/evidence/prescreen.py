@@ -601,7 +601,15 @@ def prescreen(
         reason=reason(advice, least, measured["headroom"], n_texts),
         recommendations=(
             *cheaper(measured, layers),
-            about_lora(todo, next_share, lora_seconds, regrets, n_texts, max(MIN_TEXTS, lm.dimension)),
+            about_lora(
+                todo,
+                next_share,
+                lora_seconds,
+                regrets,
+                n_texts,
+                max(MIN_TEXTS, lm.dimension),
+                decided=advice.answer != "open",
+            ),
         ),
         gain=advice.gain,
         gain_low=advice.low,

@@ -12,7 +12,16 @@ from ntps_utils._utils.files import data_file
 from ntps_utils._utils.validation import check_choice
 
 Record = Literal[
-    "bench_cpu", "bench_models", "coverage", "datasets", "pilots", "power", "prescreened", "real_models", "results"
+    "bench_cpu",
+    "bench_models",
+    "coverage",
+    "datasets",
+    "pilots",
+    "power",
+    "prescreened",
+    "real_models",
+    "results",
+    "visible_rise",
 ]
 
 
@@ -22,7 +31,7 @@ def load_record(name: Record) -> dict[str, Any]:
     Parameters
     ----------
     name : {"bench_cpu", "bench_models", "coverage", "datasets", "pilots", "power", "prescreened",
-        "real_models", "results"}
+        "real_models", "results", "visible_rise"}
         ``bench_cpu``: timings of models with random weights (``make bench``). ``bench_models``:
         timings of real models (``python -m book.tools.bench --model ...``). ``coverage``: how often
         intervals contain the true score (``python -m book.tools.coverage``). ``datasets``: sizes of the
@@ -31,7 +40,8 @@ def load_record(name: Record) -> dict[str, Any]:
         declared experiment can see (``python -m book.tools.power``). ``prescreened``: reports of ``ntps
         prescreen`` on a real model (``python -m book.tools.real_cases``). ``real_models``: layers, words,
         scores and held-out losses of real models (``python -m book.tools.real_models``). ``results``: estimates
-        of the declared experiment (``python -m book.tools.results``), once its runs have ended.
+        of the declared experiment (``python -m book.tools.results``), once its runs have ended. ``visible_rise``:
+        how much of a planted rise of NTPS shows on few texts (``python -m book.tools.visible_rise``).
 
     Returns
     -------
