@@ -214,7 +214,7 @@ glue("max_condition", float(checks["condition"].max()), display=False)
 # from the measured loss by at most {glue:text}`worst:.1e` of the loss of predicting zero. {glue:text}`beaten` of the other
 # encoders had a smaller loss.
 
-# %% mystnb={"image": {"alt": "Left: closed-form loss against measured loss, all points on the diagonal. Right: histograms of how much worse random and nearby encoders are; nothing lies left of zero."}, "figure": {"caption": "The closed form is the loss, and nothing beats it. Left: each point is a random problem. Right: excess of other encoders of the same width over the closed form, as a share of the loss of predicting zero; values below $10^{-12}$ are drawn there.", "name": "fig-ar-check"}}
+# %% mystnb={"image": {"alt": "Left: closed-form loss against measured loss, all points on the diagonal. Right: histograms of how much worse random and nearby encoders are; nothing lies left of zero."}, "figure": {"caption": "The closed form is the loss, and nothing beats it. Left: each point is a random problem. Right: excess of other encoders of the same width over the closed form, as a share of the loss of predicting zero; values below $10^{-12}$ are drawn there (the bar at the left: problems whose width equals the rank, where every encoder is best).", "name": "fig-ar-check"}}
 _ = closed_form_figure(checks, COLORS["autoregressive"])
 
 # %% [markdown]
@@ -298,7 +298,7 @@ matrices = {
     "shuffled": shuffled(circle, seed).moments().A1,
 }
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Four heat maps: the symmetric part of A1 is the same for ordered and shuffled texts, the antisymmetric part is strong for ordered texts and vanishes for shuffled ones."}, "figure": {"caption": "Of the two parts of A1, only the antisymmetric one shows the order of the feature vectors. Texts walk round a circle of twelve tokens (left two), then the same texts with their tokens shuffled (right two). One color scale for all four.", "name": "fig-ar-order"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Four heat maps: the symmetric part of A1 is the same for ordered and shuffled texts, the antisymmetric part is strong for ordered texts and vanishes for shuffled ones."}, "figure": {"caption": "Of the two parts of A1, only the antisymmetric one shows the order of the feature vectors. Texts walk round a circle of twelve tokens (left two), then the same texts with their tokens shuffled (right two). Each token of the circle has a feature of its own, so entry (i, j) links token i of the past with next token j. One color scale for all four.", "name": "fig-ar-order"}}
 figure, axes = panels(4, height=2.4)
 limit = max(np.abs(A1 + A1.T).max() / 2 for A1 in matrices.values())
 for i, (name, A1) in enumerate(matrices.items()):

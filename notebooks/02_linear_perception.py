@@ -219,7 +219,7 @@ beaten = (others < checks["measured"] - 1e-9).sum()
 shown = ["d", "n_texts", "rank", "k", "condition", "closed", "measured"]
 checks[shown].describe().loc[["min", "50%", "max"]].map("{:.3g}".format)
 
-# %% mystnb={"image": {"alt": "Left: closed-form loss against measured loss on the diagonal. Right: how much worse random and nearby encoders are; never better."}, "figure": {"caption": "The closed form of perception is exact, and nothing beats it. Left: each point is a random problem (those fitted exactly are left out). Right: excess of other encoders of the same width, as a share of the loss of predicting zero; values below $10^{-12}$ are drawn there.", "name": "fig-perception-check"}}
+# %% mystnb={"image": {"alt": "Left: closed-form loss against measured loss on the diagonal. Right: how much worse random and nearby encoders are; never better."}, "figure": {"caption": "The closed form of perception is exact, and nothing beats it. Left: each point is a random problem (those fitted exactly are left out). Right: excess of other encoders of the same width, as a share of the loss of predicting zero; values below $10^{-12}$ are drawn there (the bar at the left: problems whose width equals the rank, where every encoder is best).", "name": "fig-perception-check"}}
 _ = closed_form_figure(checks, COLORS["perception"])
 
 # %% [markdown]

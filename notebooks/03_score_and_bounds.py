@@ -228,7 +228,7 @@ warnings.simplefilter(
 #
 # :::{prf:proof}
 # $\Delta(V) = \tr\big(\mathrm{diag}(\beta_1, \dots, \beta_r)\, \Theta\big)$. The trace of a product of two symmetric matrices with given eigenvalues is largest when both have the
-# same eigenvectors in the same order, and smallest in the opposite order (von Neumann). To attain the ends, turn each $\tilde u_i$ by its own angle out of the span of $V$, the angles in one order or in the other. ∎
+# same eigenvectors in the same order, and smallest in the opposite order (von Neumann). To attain the ends, keep the spans of $U$ and $V$, and turn the basis of $U$ within its span so that its vectors are the principal vectors, with the angles in one order or in the other. ∎
 # :::
 #
 # :::{prf:theorem} g. The Euclidean score with restricted constants

@@ -616,7 +616,7 @@ glue("along_change_metric", changes["ntps_metric"], display=False)
 
 # %% [markdown]
 # Pretraining raises the Euclidean score, from {glue:text}`along_euclid_first:.2f` to {glue:text}`along_euclid_last:.2f`, while the probe hardly improves, from {glue:text}`along_probe_first:.2f` to
-# {glue:text}`along_probe_last:.2f`, and the metric-matched score hardly changes, from
+# {glue:text}`along_probe_last:.2f`, and the metric-matched score changes little, from
 # {glue:text}`along_metric_first:.2f` to {glue:text}`along_metric_last:.2f`. The mean of the probes hides opposite changes: pretraining improves them on topic, number and count, and makes them worse on order, author and register, which the features of the untrained model show in part. So a rise of the paper's score along pretraining does not show that features have become more useful for all of these tasks. Task by task, the change of the probe has a rank correlation of {glue:text}`along_change_euclid:.2f` with the change of the Euclidean score and of
 # {glue:text}`along_change_metric:.2f` with that of the metric-matched one.
 #

@@ -6,6 +6,7 @@ import json
 import re
 import warnings
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import pytest
@@ -201,8 +202,11 @@ def test_tables_of_the_page_list_all_datasets_and_pilots():
 
 def test_a_planted_rise_does_not_show_on_as_few_texts():
     """The recorded simulation decides whether claim (iv) can be refuted."""
-    rows = load_record("visible_rise")["rows"]
-    assert {(row["d"], row["n"]) for row in rows} == set(visible_rise.SIZES)
+    rows = [row for row in load_record("visible_rise")["rows"] if row["score"] == "ntps"]
+    assert {(row["d"], row["n_classes"]) for row in rows} == set(
+        product((*visible_rise.DECLARED, visible_rise.CURVE_D), visible_rise.CLASSES)
+    )
+    rows = [row for row in rows if row["d"] in visible_rise.DECLARED]
     assert all(abs(row["planted"] - visible_rise.RISE) < 0.02 for row in rows)
     assert all(row["measured"] >= SMALL_RISE for row in rows) == RISE_IS_VISIBLE
 
@@ -212,7 +216,7 @@ def test_a_planted_rise_shows_on_many_texts():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NumericalWarning)
         found = [visible_rise.planted_rise(16, (17, 12_000), 2, seed, n_large=15_000) for seed in range(3)]
-    few, many = (np.mean([measured[n] for _, measured in found]) for n in (17, 12_000))
+    few, many = (np.mean([measured[n][0] for _, measured in found]) for n in (17, 12_000))
     assert few < 0.02 < 0.06 < many
 
 

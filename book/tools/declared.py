@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from book.tools.visible_rise import DECLARED
 from ntps_utils._utils.files import data_file
 from ntps_utils.evidence.claims import setting_of
 from ntps_utils.evidence.declared import CLUSTERS, FINETUNED_MODELS, PILOTS, RUNS_ENDED, planned_runs, run_order
@@ -105,6 +106,7 @@ def visible_rise() -> str:
     rows = [
         (row["d"], row["n"], row["n_classes"], f"{row['planted']:.2f}", f"{row['measured']:+.3f}", f"{row['sd']:.3f}")
         for row in load_record("visible_rise")["rows"]
+        if row["score"] == "ntps" and row["d"] in DECLARED
     ]
     headings = ("features", "texts", "classes", "planted rise", "measured, mean", "standard deviation over populations")
     return table(headings, rows)

@@ -1,14 +1,15 @@
-"""Simulate whether a rise of NTPS shows in as few test texts as the declared experiment has, and record it.
+"""Simulate how many texts it takes to see that a score has risen, and record it.
 
     python -m book.tools.visible_rise
 
 Token features follow a noisy recursion plus an offset of the text. Labels are drawn from softmax regression on the mean
-feature, whose weights lie partly in the span of V. A larger part there is a planted rise: the score of a large sample
-rises by about 0.1. The same change of the labels is then measured in small samples.
+feature, whose weights lie partly in the span of V. A larger part there is a planted rise: NTPS of a large sample rises
+by about 0.1. The same change of the labels is then measured in smaller samples, with all scores.
 """
 
 from __future__ import annotations
 
+import json
 import warnings
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -27,11 +28,16 @@ from ntps_utils.theory.moments import Moments
 from ntps_utils.theory.score import NumericalWarning, subspaces
 
 OUT = Path("ntps_utils/data/recorded/visible_rise.json")
-SIZES = ((576, 592), (576, 1000), (640, 592), (640, 1000))
-"""Numbers of features and of test texts, as in the recorded runs."""
+DECLARED = {576: (592, 1000), 640: (592, 1000)}
+"""Numbers of test texts by number of features, as in the runs of the declared experiment."""
+CURVE_D = 96
+"""Features of the simulated curve, as many as those of lab/M."""
+CURVE = {CURVE_D: tuple(CURVE_D * ratio for ratio in (1, 2, 5, 10, 20, 50, 100))}
 CLASSES = (2, 20)
 RISE = 0.1
 LENGTH, N_LARGE, CHUNK = 12, 30_000, 3_000
+CENTERED = {"ntps": False, "ntps_metric": True, "ntps_task": True}
+"""Scores, and whether they come from covariances."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,10 +73,14 @@ def labels(means: Array, weights: Array, noise: Array) -> NDArray[np.int64]:
     return np.argmax(3.0 * logits / logits.std() + noise, axis=1)
 
 
-def score(moments: LayerMoments, means: Array, y: NDArray[np.int64], n_classes: int) -> float:
-    """NTPS of the same texts with other labels, at half of the features."""
-    solved = subspaces(with_targets(moments, means, np.eye(n_classes)[y]))
-    return float(solved.row(solved.width(solved.d // 2)).ntps)
+def scores(moments: LayerMoments, means: Array, y: NDArray[np.int64], n_classes: int) -> Array:
+    """Scores of the same texts with other labels, at half of the features, in the order of ``CENTERED``."""
+    other = with_targets(moments, means, np.eye(n_classes)[y])
+    rows = {}
+    for center in (False, True):
+        solved = subspaces(other, center=center)
+        rows[center] = solved.row(solved.width(solved.d // 2))
+    return np.array([getattr(rows[center], name) for name, center in CENTERED.items()])
 
 
 def with_targets(moments: LayerMoments, means: Array, targets: Array) -> LayerMoments:
@@ -87,8 +97,8 @@ def moments_of(texts: Array) -> LayerMoments:
 
 def planted_rise(
     d: int, sizes: tuple[int, ...], n_classes: int, seed: int, n_large: int = N_LARGE
-) -> tuple[float, dict[int, float]]:
-    """Plant a rise in one population, and measure it.
+) -> tuple[Array, dict[int, Array]]:
+    """Plant a rise of NTPS in one population, and measure it.
 
     Parameters
     ----------
@@ -101,10 +111,10 @@ def planted_rise(
 
     Returns
     -------
-    planted : float
-        Rise in the large sample.
-    measured : dict of int to float
-        Rise in each small sample.
+    planted : (scores,) float64
+        Rise of each score in the large sample.
+    measured : dict of int to (scores,) float64
+        The same in each small sample.
     """
     rng = np.random.default_rng(seed)
     features = Features.draw(d, rng)
@@ -123,49 +133,49 @@ def planted_rise(
     def weights(share: float) -> Array:
         return np.sqrt(share) * inside / np.linalg.norm(inside) + np.sqrt(1 - share) * outside / np.linalg.norm(outside)
 
-    def large_score(share: float) -> float:
-        return score(moments, means, labels(means, weights(share), noise), n_classes)
+    def large_scores(share: float) -> Array:
+        return scores(moments, means, labels(means, weights(share), noise), n_classes)
 
     low, high = 0.4, 0.5
-    start = large_score(low)
+    start = large_scores(low)
     for _ in range(3):  # until the planted rise is near the wanted one
-        found = large_score(high) - start
+        found = (large_scores(high) - start)[0]
         high = float(np.clip(low + (high - low) * RISE / max(found, 1e-3), low + 0.01, 0.99))
-    planted = large_score(high) - start
+    planted = large_scores(high) - start
     measured = {}
     for n in sizes:
         texts = features.texts(n, rng)
         own, x, g = moments_of(texts), texts.mean(1), rng.gumbel(size=(n, n_classes))
-        before, after = (score(own, x, labels(x, weights(share), g), n_classes) for share in (low, high))
+        before, after = (scores(own, x, labels(x, weights(share), g), n_classes) for share in (low, high))
         measured[n] = after - before
     return planted, measured
 
 
 def main(
-    n_populations: Annotated[int, typer.Option(min=1, help="Populations for each row.")] = 5,
+    n_populations: Annotated[int, typer.Option(min=2, help="Populations for each row of the declared sizes.")] = 3,
+    n_curve: Annotated[int, typer.Option(min=2, help="Populations for each row of the curve.")] = 12,
     out: Annotated[Path, typer.Option(help="JSON file to write.")] = OUT,
 ) -> None:
-    """Simulate all sizes."""
+    """Simulate the sizes that the file does not contain, and record them."""
     warnings.simplefilter("ignore", NumericalWarning)
-    rows: list[dict[str, Any]] = []
-    for d in dict.fromkeys(d for d, _ in SIZES):
-        sizes = tuple(n for other, n in SIZES if other == d)
+    rows: list[dict[str, Any]] = json.loads(out.read_text("utf-8"))["rows"] if out.is_file() else []
+    done = {(row["d"], row["n_classes"]) for row in rows}
+    for d, sizes in (CURVE | DECLARED).items():
         for n_classes in CLASSES:
-            found = [planted_rise(d, sizes, n_classes, seed) for seed in range(n_populations)]
+            if (d, n_classes) in done:
+                continue
+            seeds = range(n_curve if d == CURVE_D else n_populations)
+            found = [planted_rise(d, sizes, n_classes, seed) for seed in seeds]
+            planted = np.mean([one for one, _ in found], axis=0)
             for n in sizes:
                 measured = np.array([one[n] for _, one in found])
-                rows.append(
-                    {
-                        "d": d,
-                        "n": n,
-                        "n_classes": n_classes,
-                        "planted": float(np.mean([planted for planted, _ in found])),
-                        "measured": float(measured.mean()),
-                        "sd": float(measured.std(ddof=1)) if len(measured) > 1 else None,
-                    }
-                )
-                typer.echo(str(rows[-1]), err=True)
-    write_json(out, {"rows": rows, "provenance": provenance(n_populations=n_populations, n_large=N_LARGE, rise=RISE)})
+                mean, sd = measured.mean(0), measured.std(0, ddof=1)
+                for i, name in enumerate(CENTERED):
+                    row = {"d": d, "n": n, "n_classes": n_classes, "n_populations": len(found), "score": name}
+                    facts = {"planted": planted[i], "measured": mean[i], "sd": sd[i]}
+                    rows.append(row | {key: float(value) for key, value in facts.items()})
+                    typer.echo(str(rows[-1]), err=True)
+            write_json(out, {"rows": rows, "provenance": provenance(n_large=N_LARGE, length=LENGTH, rise=RISE)})
 
 
 if __name__ == "__main__":
