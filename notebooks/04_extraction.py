@@ -193,12 +193,13 @@ for key, way in {
 }.items():
     glue(f"{key}_change", changes["Euclidean", way], display=False)
     glue(f"{key}_change_metric", changes["metric-matched", way], display=False)
+    glue(f"{key}_change_task", changes["task-weighted", way], display=False)
 glue("spread", float(reference["Euclidean"].std()), display=False)
 
 # %% [markdown]
 # Counting pads and leaving out BOS raise the Euclidean score of some tasks and lower that of others, so they also change the order of tasks. Centering hardly moves the Euclidean score, but lowers the other two on most tasks, because the nearly constant direction, which V contains, no longer explains anything (chapter 2).
-# The median absolute changes of the Euclidean and the metric-matched score are: pads counted {glue:text}`pads_change:.3f` and {glue:text}`pads_change_metric:.3f`, no BOS
-# {glue:text}`bos_change:.3f` and {glue:text}`bos_change_metric:.3f`, centered {glue:text}`centered_change:.3f` and {glue:text}`centered_change_metric:.3f`. For comparison,
+# The median absolute changes of the Euclidean, the metric-matched and the task-weighted score are: pads counted {glue:text}`pads_change:.3f`, {glue:text}`pads_change_metric:.3f` and {glue:text}`pads_change_task:.3f`, no BOS
+# {glue:text}`bos_change:.3f`, {glue:text}`bos_change_metric:.3f` and {glue:text}`bos_change_task:.3f`, centered {glue:text}`centered_change:.3f`, {glue:text}`centered_change_metric:.3f` and {glue:text}`centered_change_task:.3f`. (The axes of the panels differ.) For comparison,
 # the standard deviation of the Euclidean score over the eight tasks is {glue:text}`spread:.3f`. So compare two scores only if both were computed in the same way.
 # Right padding under a causal mask is harmless as long as the padding tokens are left out of the sums, because a token's features do not depend on what comes after it.
 #

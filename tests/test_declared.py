@@ -228,6 +228,8 @@ def test_power_simulations_find_strong_effects_only():
     large, small = (power.simulate_rise(mean, 1.0, 500)["both_above_zero"] for mean in (5.0, 0.0))
     assert large > 0.95 > 0.1 > small
     assert power.simulate_rise(0.0, 1e-3, 500)["refuted"] > 0.95
+    kept, random = (power.simulate_skip(27, rho, 30)["below_random"] for rho in (0.95, 0.0))
+    assert kept > 0.9 > 0.2 > random
 
 
 @pytest.fixture

@@ -31,6 +31,7 @@ def tables() -> dict[str, str]:
         "power": power(),
         "power_of_controls": power_of_controls(),
         "power_of_rises": power_of_rises(),
+        "power_of_skips": power_of_skips(),
         "few_test_texts": few_test_texts(),
         "visible_rise": visible_rise(),
         "results": "No run has been analyzed.\n" if RUNS_ENDED is None else results(load_record("results")),
@@ -170,6 +171,15 @@ def power_of_rises() -> str:
         for row in load_record("power")["rises"]
     ]
     return table(("true rise", "both intervals above 0", "both upper ends below 0.02"), rows)
+
+
+def power_of_skips() -> str:
+    """Return how often skipping by a score is told from skipping at random."""
+    rows = [
+        (row["n_datasets"], f"{-row['rho']:g}" if row["rho"] else "0", f"{100 * row['below_random']:.0f}%")
+        for row in load_record("power")["skips"]
+    ]
+    return table(("datasets", "true correlation with the gain", "regret below the 2.5% point of random halves"), rows)
 
 
 def results(found: Mapping[str, Any]) -> str:

@@ -18,7 +18,7 @@ from scipy import stats
 
 from ntps_utils._utils.files import write_json
 from ntps_utils._utils.provenance import provenance
-from ntps_utils.evidence.claims import PRINTED_ACCURACY, PRINTED_GAIN, SIGNIFICANT, SMALL_RISE
+from ntps_utils.evidence.claims import PRINTED_ACCURACY, PRINTED_GAIN, SIGNIFICANT, SMALL_RISE, regret
 from ntps_utils.evidence.declared import CLUSTERS, FINETUNED_MODELS, N_FIRST, N_SHUFFLED, run_order
 from ntps_utils.evidence.statistics import pooled_rank_correlation, pooled_rank_difference
 from ntps_utils.theory.linear import Array
@@ -105,6 +105,17 @@ def simulate_rise(mean: float, sd: float, n_simulations: int, seed: int = 0) -> 
     }
 
 
+def simulate_skip(n: int, rho: float, n_simulations: int, seed: int = 0) -> dict[str, Any]:
+    """Simulate how often skipping half of the datasets by a score loses less than 97.5% of random halves do."""
+    rng = np.random.default_rng([seed, n, 2000 + round(100 * rho)])
+    found = []
+    for _ in range(n_simulations):
+        x, gain = draw(rho, SHARED["gain"], n, rng)
+        null = [regret(x[:, rng.permutation(n)], gain) for _ in range(200)]
+        found.append(regret(-x, gain) < np.quantile(null, 0.025))  # a high gain goes with a low score
+    return {"n_datasets": n, "rho": rho, "below_random": float(np.mean(found))}
+
+
 def main(
     n_simulations: Annotated[int, typer.Option(min=10, help="Simulated experiments for each row.")] = 500,
     out: Annotated[Path, typer.Option(help="JSON file to write.")] = OUT,
@@ -115,8 +126,9 @@ def main(
     controls = [simulate_control(n, *control, n_simulations) for n in sizes for control in CONTROLS]
     rises = [simulate_rise(effect, 1.0, 20 * n_simulations) for effect in EFFECTS]
     rises += [simulate_rise(0.0, sd, 20 * n_simulations) for sd in RISE_SDS]
+    skips = [simulate_skip(n, rho, n_simulations) for n in sizes for rho in RHOS]
     facts = provenance(n_simulations=n_simulations, shared=SHARED, shared_scores=SHARED_SCORES, printed=PRINTED)
-    write_json(out, {"rows": rows, "controls": controls, "rises": rises, "provenance": facts})
+    write_json(out, {"rows": rows, "controls": controls, "rises": rises, "skips": skips, "provenance": facts})
 
 
 if __name__ == "__main__":
