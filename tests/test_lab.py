@@ -19,13 +19,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from book.tools import many_texts
 from ntps_utils import lab
 from ntps_utils._utils.files import sha256
+from ntps_utils.evidence.records import load_record
 from ntps_utils.lab import ladder, pretrain, recipe
 from ntps_utils.lab.grammar import Document, Factor
 from ntps_utils.lab.tasks import SIZES, TASKS, Task, sample, split_of
 from ntps_utils.lab.world import CODES, NOUNS, VERBS, WORLD, past, plural, third
 from ntps_utils.models import datasets, loading
+from ntps_utils.models.loading import load_model
 
 SMALL = recipe.Recipe(16, 1, 2, 32, n_steps=12, batch_size=4, n_warmup=2, checkpoints=(6, 12))
 
@@ -461,3 +464,12 @@ def test_verify_compares_weights_and_rejects_other_runs(tmp_path, monkeypatch):
     monkeypatch.setitem(tiny, "XS", SMALL.shortened(3))
     with pytest.raises(ValueError, match="contains a different run"):
         ladder.verify("XS", tmp_path / "new" / "XS")
+
+
+@pytest.mark.slow
+def test_recorded_scores_of_many_texts_are_those_of_the_command():
+    rows = load_record("many_texts")["rows"]
+    assert len(rows) == len(many_texts.MODELS) * len(TASKS) * len(many_texts.SIZES)
+    (again,) = many_texts.rows_of(load_model("lab/XS", dtype="float32"), "tense", many_texts.SIZES[:1])
+    (recorded,) = (row for row in rows if all(row[name] == again[name] for name in ("model", "dataset", "n")))
+    assert again == pytest.approx(recorded, abs=1e-3)

@@ -12,17 +12,9 @@ from ntps_utils._utils.files import data_file
 from ntps_utils._utils.validation import check_choice
 
 Record = Literal[
-    "bench_cpu",
-    "bench_models",
-    "coverage",
-    "datasets",
-    "pilots",
-    "power",
-    "prescreened",
-    "real_models",
-    "results",
-    "visible_rise",
-]
+    "bench_cpu", "bench_models", "coverage", "datasets", "many_texts", "pilots", "power", "prescreened", "real_models",
+    "results", "visible_rise",
+]  # fmt: skip
 
 
 def load_record(name: Record) -> dict[str, Any]:
@@ -30,12 +22,13 @@ def load_record(name: Record) -> dict[str, Any]:
 
     Parameters
     ----------
-    name : {"bench_cpu", "bench_models", "coverage", "datasets", "pilots", "power", "prescreened",
-        "real_models", "results", "visible_rise"}
+    name : {"bench_cpu", "bench_models", "coverage", "datasets", "many_texts", "pilots", "power",
+        "prescreened", "real_models", "results", "visible_rise"}
         ``bench_cpu``: timings of models with random weights (``make bench``). ``bench_models``:
         timings of real models (``python -m book.tools.bench --model ...``). ``coverage``: how often
         intervals contain the true score (``python -m book.tools.coverage``). ``datasets``: sizes of the
-        real datasets, and what a bag of words reaches (``python -m book.tools.datasets``). ``pilots``:
+        real datasets, and what a bag of words reaches (``python -m book.tools.datasets``). ``many_texts``:
+        scores of the lab's models on ten times as many texts (``python -m book.tools.many_texts``). ``pilots``:
         finetuning runs that choose learning rates (``python -m book.tools.pilots``). ``power``: what the
         declared experiment can see (``python -m book.tools.power``). ``prescreened``: reports of ``ntps
         prescreen`` on a real model (``python -m book.tools.real_cases``). ``real_models``: layers, words,
