@@ -10,7 +10,7 @@ from scipy import stats
 
 from book.tools import declared
 from book.tools.results import compute
-from ntps_utils.evidence.claims import finetuned_table, share_reached, wide
+from ntps_utils.evidence.claims import analyzed_runs, finetuned_table, finished_datasets, judge, share_reached, wide
 from ntps_utils.evidence.declared import FINETUNED_MODELS, Run, run_order
 from ntps_utils.evidence.results import associations, gain_agreement, gain_reliability, landscape, selections
 from ntps_utils.evidence.runs import RecordedRun
@@ -161,9 +161,9 @@ def test_runs_after_the_end_are_not_analyzed():
         replace(one, provenance={"date": "2026-12-30T00:00:00+00:00"}) if one.run.dataset in run_order()[17:] else one
         for one in RUNS
     )
-    assert compute(late, ENDED, n_resamples=50)["datasets"] == run_order()[:17]
+    assert finished_datasets(analyzed_runs(late, ENDED)) == run_order()[:17]
     few = tuple(one for one in RUNS if one.run.dataset in run_order()[:14])
-    assert {claim["verdict"] for claim in compute(few, ENDED, n_resamples=50)["claims"]} == {"open"}
+    assert {claim.verdict for claim in judge(few, ENDED, n_resamples=50)} == {"open"}
     without = tuple(one for one in RUNS if one.run != Run("lora", FINETUNED_MODELS[0], run_order()[0]))
     with pytest.raises(ValueError, match="0 datasets are finished"):
-        compute(without, ENDED)
+        judge(without, ENDED)
