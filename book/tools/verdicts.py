@@ -130,8 +130,8 @@ def verdicts(glued: Mapping[str, Mapping[str, Any]], runs: tuple[RecordedRun, ..
             _plain(after["rise_lab"]),
             declared.get("(iv)", "open"),
             f"Mean change on test texts of the lab {after['tasks_test_ntps']:+.2f}; of the metric-matched score "
-            f"{after['tasks_test_ntps_metric']:+.2f}, and {after['coin_test_ntps_metric']:+.2f} on a coin toss. With so "
-            f"few texts a rise of {after['planted']:.1f} would hardly show."
+            f"{after['tasks_test_ntps_metric']:+.2f}, and {after['coin_test_ntps_metric']:+.2f} on a coin toss. With "
+            f"so few texts a rise of {after['planted']:.1f} would hardly show."
             f"{_measured(claims.get('(iv)'))}",
         ),
         Row(
