@@ -88,11 +88,17 @@ RUN = FinetuneConfig(learning_rates=(1e-2, 3e-3), max_steps=12, eval_steps=4, ea
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("more", [False, True])
-def test_passes_match_those_of_an_experiment(more):
+@pytest.mark.parametrize(("more", "after"), [(False, True), (True, True), (True, False)])
+def test_passes_match_those_of_an_experiment(more, after):
     """Count the texts in forward calls of an experiment without early stopping."""
     settings = ExperimentConfig(
-        lora=RUN, frozen=replace(RUN, method="frozen"), n_train=200, n_test=100, controls=more, test_last_step=more
+        lora=RUN,
+        frozen=replace(RUN, method="frozen"),
+        n_train=200,
+        n_test=100,
+        controls=more,
+        test_last_step=more,
+        score_after=after,
     )
     model = load_model("lab/XS", dtype="float32")
     train, test = settings.texts("lab/tense")

@@ -44,6 +44,15 @@ def result(model) -> ExperimentResult:
 
 
 @pytest.mark.slow
+def test_scores_after_lora_can_be_left_out(result, model):
+    settings = replace(SETTINGS, score_after=False)
+    found = run_experiment(model, *settings.texts("lab/tense"), settings)
+    assert found.scores_after == ()
+    assert found.scores == result.scores
+    assert found.finetuning.lora_accuracy == result.finetuning.lora_accuracy
+
+
+@pytest.mark.slow
 def test_scores_match_score_model(result, model):
     train, _ = SETTINGS.texts("lab/tense")
     report = score_model(model, train, layers="2,3", k_v=(16,)).to_frame().set_index("layer")
@@ -164,6 +173,7 @@ def test_rows_without_lora_have_no_finetuning_columns(result):
         ("dtype", "float8", "dtype must be 'float32', 'float64', 'bfloat16' or 'float16', got 'float8'"),
         ("controls", 1, "controls must be True or False, got 1"),
         ("test_last_step", None, "test_last_step must be"),
+        ("score_after", 0, "score_after must be"),
         ("shuffle_labels", "yes", "shuffle_labels must be"),
         ("text_column", "", "text_column must be a name, got ''"),
         ("label_column", 3, "label_column must be a name, got 3"),

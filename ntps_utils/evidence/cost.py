@@ -401,7 +401,8 @@ def experiment_passes(texts: TextSize, settings: ExperimentConfig) -> Passes:
     for config in (settings.frozen, settings.lora):
         given = settings.dtype == "float32"  # else the frozen weights of LoRA may have another type
         passes += finetuning_passes(config, texts.n_train, texts.n_test, features_given=given)
-    n_after = texts.n_train + (settings.controls + settings.test_last_step) * texts.n_test
+    n_after = settings.score_after * (texts.n_train + settings.controls * texts.n_test)
+    n_after += settings.test_last_step * texts.n_test
     return passes + Passes(n_after, n_after / EXTRACTION_BATCH, 0.0, 0.0)
 
 
@@ -435,7 +436,7 @@ def cell_cost(size: ModelSize, texts: TextSize, settings: ExperimentConfig, spee
     n_probes, n_solves = FROZEN_PROBES, N_SOLVES
     if settings.lora is not None:
         n_probes += settings.frozen.warm_head + settings.lora.warm_head
-        n_solves += N_SOLVES
+        n_solves += settings.score_after * N_SOLVES
     n, d = texts.n_train, size.dimension
     host = n_probes * n * d * (speed.probe_seconds + texts.n_classes * speed.class_seconds)
     linear_probes = len(PLACES) * n * d * min(n, d)

@@ -195,7 +195,7 @@ def planned_runs() -> tuple[Run, ...]:
     >>> [str(run) for run in planned_runs()[:2]]  # doctest: +NORMALIZE_WHITESPACE
     ['lora: gemma-3-270m on logical_fallacy, seed 0', 'lora: smollm2-135m-instruct on logical_fallacy, seed 0']
     """
-    order = tuple(name for name in run_order() if name not in EXCLUDED)
+    order = _order()
     blocks: list[tuple[Kind, tuple[str, ...], tuple[str, ...], int]] = [
         ("lora", FINETUNED_MODELS, order[:N_FIRST], 0),
         ("shuffled", FINETUNED_MODELS, order[:N_SHUFFLED], 0),
@@ -210,6 +210,11 @@ def planned_runs() -> tuple[Run, ...]:
         for dataset in datasets
         for model in models
     )
+
+
+def _order() -> tuple[str, ...]:
+    """The order of the datasets, without the excluded ones."""
+    return tuple(name for name in run_order() if name not in EXCLUDED)
 
 
 def run_settings(run: Run, rates: Mapping[str, float]) -> ExperimentConfig:
@@ -253,5 +258,6 @@ def run_settings(run: Run, rates: Mapping[str, float]) -> ExperimentConfig:
         lora=lora_settings(rates[run.model], run.seed),
         frozen=frozen,
         test_last_step=True,
+        score_after=run.dataset in _order()[:N_SHUFFLED],
         shuffle_labels=run.kind == "shuffled",
     )

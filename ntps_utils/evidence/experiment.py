@@ -75,6 +75,8 @@ class ExperimentConfig:
     test_last_step : bool
         Also classify the test texts after the last step of LoRA, and compute the scores after LoRA
         there, as the released script does, instead of at the chosen checkpoint.
+    score_after : bool
+        Also compute the scores after LoRA, from new forward passes of all texts.
     shuffle_labels : bool
         Finetune on permuted training labels: a control for what finetuning does without a task.
     text_column, label_column : str
@@ -118,6 +120,7 @@ class ExperimentConfig:
     dtype: str = "float32"
     controls: bool = False
     test_last_step: bool = False
+    score_after: bool = True
     shuffle_labels: bool = False
     text_column: str = "text"
     label_column: str = "label"
@@ -131,7 +134,7 @@ class ExperimentConfig:
         check_integer("n_test", self.n_test, 1, optional=True)
         check_integer("max_length", self.max_length, 2, optional=True)
         check_choice("dtype", self.dtype, ("float32", "float64", "bfloat16", "float16"))
-        for name in ("controls", "test_last_step", "shuffle_labels"):
+        for name in ("controls", "test_last_step", "score_after", "shuffle_labels"):
             check_flag(name, getattr(self, name))
         for name in ("text_column", "label_column"):
             check_name(name, getattr(self, name))
@@ -414,7 +417,7 @@ class ExperimentResult:
     finetuning : FinetuneComparison or None
         None if the settings have no LoRA run.
     scores_after : tuple of ScoreSetting
-        Scores after LoRA; empty without a LoRA run.
+        Scores after LoRA; empty without a LoRA run, or where the settings leave them out.
     warnings : tuple of str
         Warnings of this library during the experiment.
     """
@@ -967,10 +970,11 @@ def _compare_finetuning(
     )
     layers = tuple(dict.fromkeys(middle_and_last(model.n_layers).values()))
     tuned = lora.last_model or lora.model
-    after = score_extraction(
-        extract(tuned, train, layers=layers, batch_size=EXTRACTION_BATCH, tokens=train_tokens), settings.spectrum
-    )
-    if settings.controls:
+    after: tuple[ScoreSetting, ...] = ()
+    if settings.score_after:
+        on_train = extract(tuned, train, layers=layers, batch_size=EXTRACTION_BATCH, tokens=train_tokens)
+        after = score_extraction(on_train, settings.spectrum)
+    if settings.score_after and settings.controls:
         on_test = extract(tuned, test, layers=layers, batch_size=EXTRACTION_BATCH, tokens=test_tokens)
         after += score_extraction(on_test, settings.spectrum, split="test", controls=True, seed=settings.seed)
     last = lora.last_step
@@ -1040,7 +1044,8 @@ def score_frame(
         scores = result.scores if when == "before" else result.scores_after
         if not scores:
             raise ValueError(
-                f"{result.model} on {result.dataset} has no scores after LoRA; run the experiment with LoRA."
+                f"{result.model} on {result.dataset} has no scores after LoRA; run the experiment with LoRA and with "
+                "score_after."
             )
         last_layer = max(score.layer for score in scores)
         for score in scores:
