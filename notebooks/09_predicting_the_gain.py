@@ -471,7 +471,7 @@ glue("size_n", sizes[-1], display=False)
 #
 # What counts is the decision: run LoRA or not. The threshold is the gain from which a run is worth its cost. At the median gain, always answering *yes* is right half of the time; one, three and five points
 # stand beside it. *Regret* is what is lost against knowing all gains, in points of accuracy: a gain above the threshold that is not taken, a run whose gain is below it, and the share of
-# the run that the decision cost, counted at the threshold (where a run is worth three points, a trial run of 37% of its cost takes 1.1). In an open case LoRA is run if the expected gain, or without a prediction the mean recorded gain, reaches the threshold. Each dataset is left out in turn, by the code of the tool. The table has the share of the cells that a rule decides, the share of these that it decides rightly, its regret at the median, and that at one, three and five points.
+# the run that the decision cost, counted at the threshold (where a run is worth three points, a trial run of a quarter of its cost takes 0.75). In an open case LoRA is run if the expected gain, or without a prediction the mean recorded gain, reaches the threshold. Each dataset is left out in turn, by the code of the tool. The table has the share of the cells that a rule decides, the share of these that it decides rightly, its regret at the median, and that at one, three and five points.
 
 # %% tags=["hide-input"]
 RULES_OF_ADVICE = {

@@ -473,7 +473,7 @@ print(json.dumps({name: full[name] for name in kept}, indent=1))
 #
 # :::{admonition} Answer
 # :class: dropdown
-# (b). Either measures your own case. A trial run of a quarter of the steps costs about a third of the whole one, and can be wrong. Not (a): nothing was found against LoRA. Not (c): the threshold says what a gain is worth to you, and does not depend on what is known.
+# (b). Either measures your own case. A trial run of a quarter of the steps costs about a quarter of the whole one, and can be wrong. Not (a): nothing was found against LoRA. Not (c): the threshold says what a gain is worth to you, and does not depend on what is known.
 # :::
 #
 # **2.** The probe is right on 98% of 2,000 texts, and the threshold is three points. What is the answer?
