@@ -585,7 +585,7 @@ for key, rule in {
 for key, name in {"rule": "lab", "rule_real": "real"}.items():
     gains = tables[name]["gain"] if name in tables else pd.Series([np.nan])
     glue(f"{key}_threshold", float(100 * gains.median()), display=False)
-    glue(f"{key}_n", len(gains), display=False)
+    glue(f"{key}_n", float(len(gains)), display=False)
 lab = decisions.loc["lab"]["regret"].unstack() if "lab" in tables else pd.DataFrame()
 pays = [
     "the median" if t == "median" else f"{t} points"

@@ -465,3 +465,21 @@ def test_first_order_drop_is_the_quadratic_form_of_the_tangent_kernel(model, tas
     J, r = torch.stack(rows).double(), residuals.flatten().double()
     for part, value in ((J[:, :-n_head], found.adapters), (J[:, -n_head:], found.head)):
         assert float(r @ (part @ part.T) @ r) / 12**2 == pytest.approx(value, rel=1e-3)
+
+
+@pytest.mark.slow
+def test_a_waiting_or_abandoned_trial_run_leaves_the_global_random_state(model, task):
+    config = replace(QUICK, lora_dropout=0.3, learning_rates=(1e-2,), eval_steps=(1, 2), max_steps=4)
+    train, _ = task
+    whole = [point.cross_entropy for point in trial_run(model, train, config)]
+    torch.manual_seed(3)
+    state = torch.random.get_rng_state()
+    waiting = trial_run(model, train, config)
+    found = [next(waiting).cross_entropy]
+    assert torch.equal(torch.random.get_rng_state(), state)
+    torch.manual_seed(4)  # what others do with the global state changes nothing
+    found.append(next(waiting).cross_entropy)
+    state = torch.random.get_rng_state()
+    waiting.close()
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert found == whole[:2]

@@ -255,7 +255,7 @@ def advice(glued: Mapping[str, Mapping[str, Any]]) -> str:
         f"median gain), the mean cost is {gain['rule_advice_regret']:.2f} for what the tool recommends, "
         f"{gain['rule_yes_regret']:.2f} for always running LoRA, {gain['rule_trial_regret']:.2f} for a trial run of up "
         f"to 25% before each decision, and {gain['rule_never_regret']:.2f} for never running LoRA. On real texts "
-        f"({gain['rule_real_n']} runs of models below a million parameters, threshold "
+        f"({gain['rule_real_n']:.0f} runs of models below a million parameters, threshold "
         f"{gain['rule_real_threshold']:.1f} points) it is {gain['rule_real_advice_regret']:.2f}, "
         f"{gain['rule_real_yes_regret']:.2f} for always and {gain['rule_real_never_regret']:.2f} for never running "
         "LoRA. Differences as small as these rest on few runs.\n"

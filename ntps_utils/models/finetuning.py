@@ -791,7 +791,7 @@ def randomly_initialized(model: CausalModel, *, seed: int = 0) -> CausalModel:
     'lab/XS (untrained)'
     """
     device = model.model.device
-    with _random_state(seed, device):
+    with _RandomState(seed, device).used():
         fresh = type(model.model)(copy.deepcopy(model.model.config)).to(device, model.model.dtype)
     return replace(
         model,
@@ -801,12 +801,30 @@ def randomly_initialized(model: CausalModel, *, seed: int = 0) -> CausalModel:
     )
 
 
-@contextmanager
-def _random_state(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed torch within a block; its global random state is restored after it."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield
+class _RandomState:
+    """Random numbers of torch from a seed, apart from the global ones.
+
+    A generator must not hold the global state while it waits: it may be abandoned, and end in the middle of other work.
+    """
+
+    def __init__(self, seed: int, device: torch.device) -> None:
+        self.devices = [device] if device.type == "cuda" else []
+        with torch.random.fork_rng(devices=self.devices):
+            torch.manual_seed(seed)
+            self._keep()
+
+    def _keep(self) -> None:
+        self.states = [torch.random.get_rng_state(), *map(torch.cuda.get_rng_state, self.devices)]
+
+    @contextmanager
+    def used(self) -> Iterator[None]:
+        """Go on with these numbers within a block; the global state is restored after it."""
+        with torch.random.fork_rng(devices=self.devices):
+            torch.random.set_rng_state(self.states[0])
+            for state, device in zip(self.states[1:], self.devices, strict=True):
+                torch.cuda.set_rng_state(state, device)
+            yield
+            self._keep()
 
 
 def _split(labels: NDArray[np.int64], config: FinetuneConfig) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -868,7 +886,7 @@ class _FinetuneRun:
         self.device = model.model.device
         self.dtype = training_dtype(model, config)
         self.whole = copy.deepcopy(model.model).to(self.dtype)
-        with _random_state(config.seed, self.device):
+        with _RandomState(config.seed, self.device).used():
             if config.method == "lora":
                 self.body: Any = _with_adapters(self.whole, config)
             else:
@@ -919,30 +937,31 @@ class _FinetuneRun:
                 attempt.score, attempt.n_steps, attempt.weights = score, step, self._weights()
             return better
 
-        with _random_state(config.seed, self.device):  # for dropout
-            if config.warm_head and len(validation_rows):
-                evaluate(0)
-                yield attempt.curve[-1]
-            n_without_improvement, patience = 0, config.early_stopping_patience or math.inf
-            for step, rows in enumerate(_batches(training_rows, [len(row) for row in ids], config)):
-                for group in optimizer.param_groups:
-                    group["lr"] = config.rate(attempt.rate, step)
-                self.body.train()
-                optimizer.zero_grad()
+        dropout = _RandomState(config.seed, self.device)
+        if config.warm_head and len(validation_rows):
+            evaluate(0)
+            yield attempt.curve[-1]
+        n_without_improvement, patience = 0, config.early_stopping_patience or math.inf
+        for step, rows in enumerate(_batches(training_rows, [len(row) for row in ids], config)):
+            for group in optimizer.param_groups:
+                group["lr"] = config.rate(attempt.rate, step)
+            self.body.train()
+            optimizer.zero_grad()
+            with dropout.used():
                 losses.append(self._backward(rows, ids, targets))
-                if not math.isfinite(losses[-1]):
-                    attempt.diverged = True
-                    return
-                norms.append(torch.nn.utils.clip_grad_norm_(self.trainable, 1.0))
-                optimizer.step()
-                n_steps = step + 1
-                if progress is not None:
-                    progress(1)
-                if n_steps in evaluations and (len(validation_rows) or n_steps == config.max_steps):
-                    n_without_improvement = 0 if evaluate(n_steps) else n_without_improvement + 1
-                    yield attempt.curve[-1]
-                    if n_without_improvement >= patience:
-                        break
+            if not math.isfinite(losses[-1]):
+                attempt.diverged = True
+                return
+            norms.append(torch.nn.utils.clip_grad_norm_(self.trainable, 1.0))
+            optimizer.step()
+            n_steps = step + 1
+            if progress is not None:
+                progress(1)
+            if n_steps in evaluations and (len(validation_rows) or n_steps == config.max_steps):
+                n_without_improvement = 0 if evaluate(n_steps) else n_without_improvement + 1
+                yield attempt.curve[-1]
+                if n_without_improvement >= patience:
+                    break
         attempt.last_weights = self._weights() if keep_last else []
 
     def _backward(
