@@ -889,7 +889,7 @@ pd.DataFrame(changes).T.set_axis(columns, axis=1).map("{:.1e}".format)
 # ## The order of eigenvectors
 #
 # Numerical solvers return eigenvalues in ascending order. The theory needs the *largest* first. The script released with the paper keeps the first columns as they
-# come, and counts $k$ as a fraction of the full rank for $U$ as well, beyond the number of classes; so its $U$ holds no label direction at all until nearly all columns are kept. (This is an
+# come, and counts $k$ as a fraction of the full rank for $U$ as well, beyond the number of classes; so its $U$ holds no label direction at all until nearly all columns are kept, if classes are few. (This is an
 # observation about the script; it is not known which code made the published values.) We try it on a problem whose answer is known. Three classes differ in the two
 # directions that next-token prediction uses first, so the score must be near 1 from $k_v = 2$ on.
 

@@ -394,7 +394,7 @@ glue("bench_arithmetic", float(1 + costs[0][3]), display=False)
 # - Pads must not count. Report whether a BOS token counts, and whether moments are centered.
 # - A numerical rank depends on a cut-off. Scale features to unit variance first, and set the cut-off relative to the largest eigenvalue, at the rounding error of the moments.
 # - Real models have massive activations on first tokens. Subtract them before you multiply in float32.
-# - Extraction adds a fraction of a forward pass to the forward pass itself; on a CPU scores cost far less; beside a GPU the eigendecompositions take longer than the passes (chapter 12).
+# - Extraction adds a fraction of a forward pass to the forward pass itself; on a CPU scores cost far less. Beside a GPU the eigendecompositions take longer than the passes (chapter 12).
 #
 # ## Quiz
 #

@@ -513,7 +513,7 @@ for key, label in {"euclid": "Euclidean", "metric": "metric-matched"}.items():
     glue_interval(f"many_{key}", again[label, most])
 
 # %% [markdown]
-# With ten times as many texts the coefficient of the paper's score is {glue:text}`many_euclid_rho:.2f` ({glue:text}`many_euclid_low:.2f` to {glue:text}`many_euclid_high:.2f`), that of the metric-matched score {glue:text}`many_metric_rho:.2f` ({glue:text}`many_metric_low:.2f` to {glue:text}`many_metric_high:.2f`). So the first verdict is not an effect of too few texts. But single values of the paper's score are: between its values from 1,000 and from 10,000 texts the rank correlation over the tasks is {glue:text}`stable_low:.2f` to {glue:text}`stable_high:.2f` in the four models.
+# With ten times as many texts the coefficient of the paper's score is {glue:text}`many_euclid_rho:.2f` ({glue:text}`many_euclid_low:.2f` to {glue:text}`many_euclid_high:.2f`), that of the metric-matched score {glue:text}`many_metric_rho:.2f` ({glue:text}`many_metric_low:.2f` to {glue:text}`many_metric_high:.2f`). So the first verdict does not come from too few texts. Single values of the paper's score do depend on the number of texts: the rank correlation over the tasks between its values from 1,000 and from 10,000 texts is {glue:text}`stable_low:.2f` to {glue:text}`stable_high:.2f` in the four models.
 #
 # ## The whole sweep
 #

@@ -239,7 +239,7 @@ pd.DataFrame(
 ).T
 
 # %% [markdown]
-# Costs count forward passes, so that the cross-validated probes come on top. That of a trial run contains its evaluations on the validation texts, which the whole run makes too. A step without skill is not made; the answers that come from the frozen model alone are mostly those of the headroom, which needs no skill.
+# Costs count forward passes, so that the cross-validated probes come on top. The cost of a trial run contains its evaluations on the validation texts, which the whole run makes too. A step without skill is not made; the answers that come from the frozen model alone are mostly those of the headroom, which needs no skill.
 #
 # ## How often it is right
 #
@@ -528,7 +528,7 @@ from ntps_utils.exercises import check
 #
 # ````{solution} ex-11-1
 # :class: dropdown
-# An expected gain above the threshold can be right by little more than chance. The ends say how sure the answer is; with an interval of 70%, each side errs in about 15% of the cases by construction; the answers that are given err more often, because the interval is far from the threshold there (see the table of wrong answers).
+# An expected gain above the threshold can be right by little more than chance. The ends say how sure the answer is; with an interval of 70%, each side errs in about 15% of all cases by construction. The answers that are given err more often than that (see the table of wrong answers), because they are not all cases, but those whose interval lies on one side of the threshold.
 #
 # ```python
 # def decide(low, high, threshold):

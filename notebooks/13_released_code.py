@@ -96,7 +96,7 @@ glue("order_bad", float(by_order["smallest first"].iloc[1]), display=False)
 #
 # ### How wide U is
 #
-# U can hold at most as many directions as there are classes. The script gives it the same *share of the whole rank* as V (K_sweep.py 73, 77-79), in the same ascending order. The directions without label information have the eigenvalue zero and come first, so up to a share of one minus classes / rank (at half of the rank, always) $U$ holds no label direction at all. Rounding decides which of the others it holds. Even with the largest eigenvalues first, most of its columns carry no label information. A score should not change when features are rotated. The table shows the largest change over ten rotations, and over ten relative perturbations of all token features by $10^{-6}$.
+# U can hold at most as many directions as there are classes. The script gives it the same *share of the whole rank* as V (K_sweep.py 73, 77-79), in the same ascending order. The directions without label information have the eigenvalue zero and come first, so up to a share of one minus classes / rank $U$ holds no label direction at all: at half of the rank that is so unless there are more classes than half of the rank. Rounding decides which of the others it holds. Even with the largest eigenvalues first, most of its columns carry no label information. A score should not change when features are rotated. The table shows the largest change over ten rotations, and over ten relative perturbations of all token features by $10^{-6}$.
 
 
 # %%

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
@@ -89,9 +90,8 @@ def with_targets(moments: LayerMoments, means: Array, targets: Array) -> LayerMo
     return replace(moments, C=means.T @ targets / n, Y=targets.T @ targets / n, q=targets.mean(0))
 
 
-def moments_of(texts: Array) -> LayerMoments:
-    """Moments of texts without labels."""
-    parts = (texts[i : i + CHUNK] for i in range(0, len(texts), CHUNK))
+def moments_of(parts: Iterable[Array]) -> LayerMoments:
+    """Moments of texts without labels, given in parts (n, tokens, d)."""
     return reduce(Moments.merge, (Moments.from_texts(list(part), np.zeros((len(part), 1))) for part in parts)).layer(0)
 
 
@@ -120,9 +120,7 @@ def planted_rise(
     features = Features.draw(d, rng)
     large = [features.texts(CHUNK, rng) for _ in range(n_large // CHUNK)]
     means = np.concatenate([part.mean(1) for part in large])
-    moments = reduce(Moments.merge, (Moments.from_texts(list(part), np.zeros((len(part), 1))) for part in large)).layer(
-        0
-    )
+    moments = moments_of(large)
     del large
     V = subspaces(with_targets(moments, means, np.ones((len(means), 1)))).V[:, : d // 2]
     Q = np.linalg.qr(V)[0]
@@ -145,7 +143,7 @@ def planted_rise(
     measured = {}
     for n in sizes:
         texts = features.texts(n, rng)
-        own, x, g = moments_of(texts), texts.mean(1), rng.gumbel(size=(n, n_classes))
+        own, x, g = moments_of([texts]), texts.mean(1), rng.gumbel(size=(n, n_classes))
         before, after = (scores(own, x, labels(x, weights(share), g), n_classes) for share in (low, high))
         measured[n] = after - before
     return planted, measured
