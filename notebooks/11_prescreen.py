@@ -367,7 +367,7 @@ for name, value in {
     glue(f"case_{name}", value, display=False)
 
 # %% [markdown]
-# The prescreening took {glue:text}`case_minutes:.0f` minutes. It leaves about {glue:text}`case_headroom:.0f` points to gain, and recommends another layer, a bag of words, and to run LoRA. The truth, from the {doc}`declared experiment </book/declared>`: on test texts a head on frozen features reaches an accuracy of {glue:text}`case_frozen:.3f` and LoRA {glue:text}`case_lora:.3f`, a gain of
+# The prescreening took {glue:text}`case_minutes:.1f` minutes. It leaves about {glue:text}`case_headroom:.0f` points to gain, and recommends another layer, a bag of words, and to run LoRA. The truth, from the {doc}`declared experiment </book/declared>`: on test texts a head on frozen features reaches an accuracy of {glue:text}`case_frozen:.3f` and LoRA {glue:text}`case_lora:.3f`, a gain of
 # {glue:text}`case_gain:.1f` points. That is {glue:text}`case_side` the threshold of {glue:text}`case_threshold:.0f`. The bag of words of the report ({glue:text}`case_words:.3f`) comes close to LoRA, and layer {glue:text}`case_layer` ({glue:text}`case_layer_accuracy:.3f`) is above it; both are cross-validated on the training texts. So compare LoRA with the best of these, and not with the last layer alone. The calibration `real` has runs of much smaller models, so no verdict was given, and the recommendation was a rule, not a forecast. More cases follow when the runs of the declared experiment have ended: until then their gains are not looked at.
 #
 # ## When not to trust it
