@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from ntps_utils.evidence import claims
+from ntps_utils.evidence import claims, declared
 from ntps_utils.evidence.claims import (
     PRINTED_ACCURACY,
     PRINTED_GAIN,
@@ -196,7 +196,7 @@ def test_a_model_that_is_not_planned_enters_no_table(strong):
 def test_only_an_unbroken_start_of_the_order_is_analyzed(strong, monkeypatch):
     gap = tuple(one for one in strong if one.run != Run("lora", FINETUNED_MODELS[1], run_order()[4]))
     assert finished_datasets(gap) == run_order()[:4]
-    monkeypatch.setattr(claims, "EXCLUDED", (run_order()[4],))
+    monkeypatch.setattr(declared, "EXCLUDED", (run_order()[4],))
     assert finished_datasets(gap) == (*run_order()[:4], *run_order()[5:20])
     assert set(finetuned_table(gap)["dataset"]) == {*run_order()[:4], *run_order()[5:20]}
 

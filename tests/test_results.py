@@ -12,7 +12,7 @@ from book.tools import declared
 from book.tools.results import compute
 from ntps_utils.evidence.claims import analyzed_runs, finetuned_table, finished_datasets, judge, share_reached, wide
 from ntps_utils.evidence.declared import FINETUNED_MODELS, Run, run_order
-from ntps_utils.evidence.results import associations, gain_agreement, gain_reliability, landscape, selections
+from ntps_utils.evidence.results import associations, gain_agreement, gain_reliability, landscape, levels, selections
 from ntps_utils.evidence.runs import RecordedRun
 from tests.test_claims import ENDED, experiment
 
@@ -137,6 +137,24 @@ def test_the_share_reached_is_one_for_the_best_half_and_zero_for_random_ones():
     assert np.isnan(share_reached(gain, np.ones_like(gain)))
 
 
+def test_levels_are_paired_differences_over_datasets():
+    rng = np.random.default_rng(3)
+    higher = TABLE.assign(ntps=TABLE["ntps_pca_s"] + 0.1 + rng.normal(scale=0.01, size=len(TABLE)))
+    higher = higher.assign(
+        r2_subspace=0.5, r2_subspace_pca_s=np.where(higher["model"] == FINETUNED_MODELS[0], 0.4, 0.8)
+    )
+    found = levels(higher, n_resamples=500).set_index(["score", "control"])
+    own = found.loc["ntps", "pca_s"]
+    differences = (higher["ntps"] - higher["ntps_pca_s"]).groupby(higher["dataset"]).mean()
+    assert own["difference"] == pytest.approx(differences.mean())
+    assert own["next_token"] - own["other"] == pytest.approx(own["difference"])
+    assert own["share"] == 1.0
+    width = 2 * 1.96 * stats.sem(differences)
+    assert own["high"] - own["low"] == pytest.approx(width, rel=0.5)
+    assert found.loc[("r2_subspace", "pca_s"), ["difference", "share"]].tolist() == pytest.approx([-0.1, 0.5])
+    assert ("r2_subspace", "random") not in found.index
+
+
 @pytest.mark.slow
 def test_the_page_shows_every_estimate():
     runs = with_classes(RUNS)
@@ -149,6 +167,8 @@ def test_the_page_shows_every_estimate():
         "share of the attainable gain, NTPS",
         "net NTPS",
         "without climate_sentiment",
+        "tr B / tr Y",
+        "runs with next-token higher",
         "reliability",
     ):
         assert words in text

@@ -9,7 +9,7 @@ import pandas as pd
 
 from book.tools.visible_rise import DECLARED
 from ntps_utils._utils.files import data_file
-from ntps_utils.evidence.claims import setting_of
+from ntps_utils.evidence.claims import CONTROL_COLUMNS, setting_of
 from ntps_utils.evidence.declared import CLUSTERS, FINETUNED_MODELS, PILOTS, RUNS_ENDED, planned_runs, run_order
 from ntps_utils.evidence.records import load_record
 from ntps_utils.evidence.results import SCORE_LABELS, TARGET_LABELS
@@ -212,6 +212,16 @@ def results(found: Mapping[str, Any]) -> str:
          f"{row['rise'] - row['shuffled']:+.3f}")
         for row in found["rises"]
     ]  # fmt: skip
+    sizes = [
+        (
+            LEVEL_LABELS[row["score"]],
+            CONTROL_LABELS[row["control"]],
+            *(_number(row[name]) for name in ("next_token", "other")),
+            _interval(row, "difference"),
+            f"{row['share']:.0%}",
+        )
+        for row in found["levels"]
+    ]
     reliable = [
         (row["model"], *(f"{100 * row[name]:.1f}" for name in ("sd", "error")), _number(row["reliability"]))
         for row in found["reliability"]
@@ -226,6 +236,9 @@ def results(found: Mapping[str, Any]) -> str:
         "Single models, and the slope of the hierarchical regression": table(
             ("score", "target", *FINETUNED_MODELS, "slope"), slopes
         ),
+        "Scores of next-token directions and of other directions of the same width: means": table(
+            ("score", "other directions", "next-token", "other", "difference", "runs with next-token higher"), sizes
+        ),
         "NTPS on other selections of datasets and seeds": table(("datasets", "target", "n", "correlation"), selected),
         "Rise of NTPS on test texts": table(
             ("model", "dataset", "true labels", "shuffled labels", "difference"), rises
@@ -239,6 +252,15 @@ def results(found: Mapping[str, Any]) -> str:
         ),
     }
     return "\n".join(f"**{title}**\n\n{text}" for title, text in parts.items())
+
+
+LEVEL_LABELS = {
+    "ntps": "NTPS",
+    "ntps_metric": "metric-matched",
+    "ntps_task": "task-weighted",
+    "r2_subspace": "variance of the test targets that a probe on the directions explains",
+}
+CONTROL_LABELS = {column.removeprefix("ntps_"): label for column, label in CONTROL_COLUMNS.items()}
 
 
 def _number(value: float | None) -> str:

@@ -19,7 +19,7 @@ from ntps_utils._utils.files import write_json
 from ntps_utils._utils.provenance import provenance
 from ntps_utils.evidence.claims import N_RESAMPLES, analyzed_runs, finetuned_table, finished_datasets, judge, rises
 from ntps_utils.evidence.declared import RUNS_ENDED
-from ntps_utils.evidence.results import associations, gain_agreement, gain_reliability, landscape, selections
+from ntps_utils.evidence.results import associations, gain_agreement, gain_reliability, landscape, levels, selections
 from ntps_utils.evidence.runs import RecordedRun, recorded_runs
 
 OUT = Path("ntps_utils/data/recorded/results.json")
@@ -70,6 +70,7 @@ def compute(
             for claim in claims
         ],
         "associations": _records(associations(table, n_resamples=n_resamples)),
+        "levels": _records(levels(table, n_resamples=n_resamples)),
         "selections": _records(selections(runs, n_resamples=n_resamples)),
         "landscape": swept,
         "rises": _records(rises(runs)),

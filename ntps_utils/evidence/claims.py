@@ -18,13 +18,13 @@ from scipy import stats
 
 from ntps_utils.evidence.declared import (
     CLUSTERS,
-    EXCLUDED,
     FINETUNED_MODELS,
     MAX_STEPS,
     N_FIRST,
     N_SHUFFLED,
     RUNS_ENDED,
     Run,
+    order,
     run_order,
 )
 from ntps_utils.evidence.experiment import ExperimentResult, ScoreSetting
@@ -149,8 +149,7 @@ def finished_datasets(runs: Iterable[RecordedRun]) -> tuple[str, ...]:
     ()
     """
     done = {one.run for one in runs}
-    order = (name for name in run_order() if name not in EXCLUDED)
-    return tuple(takewhile(lambda name: all(Run("lora", model, name) in done for model in FINETUNED_MODELS), order))
+    return tuple(takewhile(lambda name: all(Run("lora", model, name) in done for model in FINETUNED_MODELS), order()))
 
 
 def setting_of(
@@ -200,9 +199,12 @@ def finetuned_table(runs: Iterable[RecordedRun], *, seed: int = 0) -> pd.DataFra
     DataFrame
         ``model``, ``dataset``, ``cluster``, ``n_classes``; ``ntps``, ``ntps_metric``, ``ntps_task`` (the first with
         second moments, the others with covariances), the same followed by ``_pca_s`` and so on for the
-        controls, and by ``_net``; ``accuracy`` (chance-adjusted, of the probe), ``r2``,
-        ``cross_entropy_skill``; ``headroom``; ``gain`` (fraction), ``gain_errors`` (share of the errors) and
-        ``gain_cross_entropy`` (nats); trial runs under the names of :func:`~ntps_utils.evidence.trials.trial_values`.
+        controls, and by ``_net``; ``explained``, the share tr B / tr Y of the variance of the labels that the
+        features explain; ``r2_subspace``, the share of the variance of the test targets that a linear probe on the
+        directions explains, for controls as well (not the random ones); ``accuracy`` (chance-adjusted, of the
+        probe), ``r2``, ``cross_entropy_skill``; ``headroom``; ``gain`` (fraction), ``gain_errors`` (share of the
+        errors) and ``gain_cross_entropy`` (nats); trial runs under the names of
+        :func:`~ntps_utils.evidence.trials.trial_values`.
     """
     runs = tuple(runs)
     finished = finished_datasets(runs)
@@ -230,6 +232,10 @@ def _row(result: ExperimentResult) -> dict[str, object]:
         for control in CONTROLS:
             row[f"{name}_{control}"] = getattr(setting_of(result.scores, centered=centered, subspace=control), name)
         row[f"{name}_net"] = row[name] - row[f"{name}_random"]  # type: ignore[operator]
+    row["explained"] = setting_of(result.scores, centered=True).explained
+    for subspace in ("next_token", *CONTROLS):
+        if (r2 := setting_of(result.scores, centered=True, subspace=subspace).r2) is not None:
+            row["r2_subspace" if subspace == "next_token" else f"r2_subspace_{subspace}"] = r2
     probe, tuned = result.probes["last"], result.finetuning
     assert tuned is not None
     assert tuned.frozen_cross_entropy is not None
@@ -245,6 +251,21 @@ def _row(result: ExperimentResult) -> dict[str, object]:
         "gain_cross_entropy": tuned.frozen_cross_entropy - tuned.lora_cross_entropy,
         **trial_values(tuned.lora_curve, MAX_STEPS),
     }
+
+
+def datasets_of(table: pd.DataFrame) -> list[str]:
+    """List the datasets of a table, in the declared order.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Result of :func:`finetuned_table`.
+
+    Returns
+    -------
+    list of str
+    """
+    return [name for name in run_order() if name in set(table["dataset"])]
 
 
 def wide(table: pd.DataFrame, column: str) -> Array:
@@ -265,9 +286,8 @@ def wide(table: pd.DataFrame, column: str) -> Array:
     ValueError
         If a value is not finite.
     """
-    datasets = [name for name in run_order() if name in set(table["dataset"])]
     values = table.pivot(index="model", columns="dataset", values=column)
-    array = values.loc[list(FINETUNED_MODELS), datasets].to_numpy(dtype=float)
+    array = values.loc[list(FINETUNED_MODELS), datasets_of(table)].to_numpy(dtype=float)
     if not np.isfinite(array).all():
         raise ValueError(f"{column} is missing or not finite in some cells.")
     return array
@@ -347,7 +367,7 @@ def clusters_of(table: pd.DataFrame) -> list[str]:
     -------
     list of str
     """
-    return [CLUSTERS.get(name, name) for name in run_order() if name in set(table["dataset"])]
+    return [CLUSTERS.get(name, name) for name in datasets_of(table)]
 
 
 CONTROL_COLUMNS = {
@@ -433,7 +453,7 @@ RISE_IS_VISIBLE = False
 
 def _rise_claim(runs: Sequence[RecordedRun]) -> Claim:
     table = rises(runs)
-    declared = [name for name in run_order() if name not in EXCLUDED][:N_SHUFFLED]
+    declared = order()[:N_SHUFFLED]
     estimates = {}
     for model in FINETUNED_MODELS:
         part = table[(table["model"] == model) & table["dataset"].isin(declared)]

@@ -123,6 +123,21 @@ def run_order() -> tuple[str, ...]:
     return tuple(str(name) for name in np.random.default_rng(ORDER_SEED).permutation(np.array(DATASETS)))
 
 
+def order() -> tuple[str, ...]:
+    """Return the analyzed datasets in the order of the LoRA runs, without those that failed twice.
+
+    Returns
+    -------
+    tuple of str
+
+    Examples
+    --------
+    >>> order() == tuple(name for name in run_order() if name not in EXCLUDED)
+    True
+    """
+    return tuple(name for name in run_order() if name not in EXCLUDED)
+
+
 def lora_settings(rate: float, seed: int = 0) -> FinetuneConfig:
     """Return the settings of a LoRA run.
 
@@ -195,14 +210,14 @@ def planned_runs() -> tuple[Run, ...]:
     >>> [str(run) for run in planned_runs()[:2]]  # doctest: +NORMALIZE_WHITESPACE
     ['lora: gemma-3-270m on logical_fallacy, seed 0', 'lora: smollm2-135m-instruct on logical_fallacy, seed 0']
     """
-    order = _order()
+    ordered = order()
     blocks: list[tuple[Kind, tuple[str, ...], tuple[str, ...], int]] = [
-        ("lora", FINETUNED_MODELS, order[:N_FIRST], 0),
-        ("shuffled", FINETUNED_MODELS, order[:N_SHUFFLED], 0),
-        ("lora", FINETUNED_MODELS, order[N_FIRST:], 0),
-        ("lora", FINETUNED_MODELS, order[:N_SEEDED], 1),
-        ("paper", FINETUNED_MODELS[:1], order[:N_PAPER], 0),
-        ("scores", SCORED_MODELS, order, 0),
+        ("lora", FINETUNED_MODELS, ordered[:N_FIRST], 0),
+        ("shuffled", FINETUNED_MODELS, ordered[:N_SHUFFLED], 0),
+        ("lora", FINETUNED_MODELS, ordered[N_FIRST:], 0),
+        ("lora", FINETUNED_MODELS, ordered[:N_SEEDED], 1),
+        ("paper", FINETUNED_MODELS[:1], ordered[:N_PAPER], 0),
+        ("scores", SCORED_MODELS, ordered, 0),
     ]
     return tuple(
         Run(kind, model, dataset, seed)
@@ -210,11 +225,6 @@ def planned_runs() -> tuple[Run, ...]:
         for dataset in datasets
         for model in models
     )
-
-
-def _order() -> tuple[str, ...]:
-    """The order of the datasets, without the excluded ones."""
-    return tuple(name for name in run_order() if name not in EXCLUDED)
 
 
 def run_settings(run: Run, rates: Mapping[str, float]) -> ExperimentConfig:
@@ -258,6 +268,6 @@ def run_settings(run: Run, rates: Mapping[str, float]) -> ExperimentConfig:
         lora=lora_settings(rates[run.model], run.seed),
         frozen=frozen,
         test_last_step=True,
-        score_after=run.dataset in _order()[:N_SHUFFLED],
+        score_after=run.dataset in order()[:N_SHUFFLED],
         shuffle_labels=run.kind == "shuffled",
     )

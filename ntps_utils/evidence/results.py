@@ -15,20 +15,24 @@ from ntps_utils.evidence.claims import (
     N_RESAMPLES,
     SEED,
     clusters_of,
+    datasets_of,
     finetuned_table,
     finished_datasets,
     wide,
 )
-from ntps_utils.evidence.declared import FINETUNED_MODELS, run_order
+from ntps_utils.evidence.declared import FINETUNED_MODELS
 from ntps_utils.evidence.hierarchical import hierarchical_slope
 from ntps_utils.evidence.runs import RecordedRun
 from ntps_utils.evidence.statistics import (
+    Estimate,
     MaxStatisticTest,
+    cluster_counts,
     max_statistic_test,
     pooled_partial_spearman,
     pooled_rank_correlation,
     spearman,
 )
+from ntps_utils.theory.controls import CONTROLS
 from ntps_utils.theory.score import SCORES
 
 SCORE_LABELS = {
@@ -39,6 +43,7 @@ SCORE_LABELS = {
     "ntps_metric_net": "net metric-matched",
     "ntps_task_net": "net task-weighted",
     **{column: f"NTPS of {label}" for column, label in CONTROL_COLUMNS.items()},
+    "explained": "tr B / tr Y",
     "headroom": "headroom",
 }
 """Columns of :func:`~ntps_utils.evidence.claims.finetuned_table` that are correlated with targets, and their names."""
@@ -163,7 +168,7 @@ def landscape(
     """
     runs = tuple(runs)
     table = finetuned_table(runs)
-    datasets = [name for name in run_order() if name in set(table["dataset"])]
+    datasets = datasets_of(table)
     results = {
         (one.run.model, one.run.dataset): one.result for one in runs if one.run.kind == "lora" and one.run.seed == 0
     }
@@ -182,6 +187,38 @@ def landscape(
     names = tuple(values[FINETUNED_MODELS[0]][0])
     sweep = [[[one[name] for one in values[model]] for model in FINETUNED_MODELS] for name in names]
     return names, max_statistic_test(sweep, wide(table, target), n_permutations=n_permutations, seed=seed)
+
+
+def levels(table: pd.DataFrame, *, n_resamples: int = N_RESAMPLES, seed: int = SEED) -> pd.DataFrame:
+    """Compare the sizes of scores: next-token directions against other directions of the same width.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Result of :func:`~ntps_utils.evidence.claims.finetuned_table`.
+    n_resamples, seed : int
+        Bootstrap resamples of clusters, and their random seed.
+
+    Returns
+    -------
+    DataFrame
+        A row for each score and control, and for ``r2_subspace`` where it was recorded: ``score``, ``control``;
+        ``next_token`` and ``other``, means over models and datasets; ``difference`` with ``low`` and ``high``; and
+        ``share`` of the runs in which next-token directions score higher.
+    """
+    counts = cluster_counts(clusters_of(table), table["dataset"].nunique(), n_resamples, np.random.default_rng(seed))
+    rows = []
+    pairs = [(score, control) for score in (*SCORES, "r2_subspace") for control in CONTROLS]
+    for score, control in pairs:
+        if f"{score}_{control}" in table:
+            own, other = wide(table, score), wide(table, f"{score}_{control}")
+            by_dataset = (own - other).mean(axis=0)
+            found = Estimate.from_resamples(by_dataset.mean(), counts @ by_dataset / counts.sum(axis=1))
+            rows.append(
+                {"score": score, "control": control, "next_token": own.mean(), "other": other.mean()}
+                | {"difference": found.value, "low": found.low, "high": found.high, "share": np.mean(own > other)}
+            )
+    return pd.DataFrame(rows)
 
 
 def gain_reliability(runs: Iterable[RecordedRun]) -> pd.DataFrame:
