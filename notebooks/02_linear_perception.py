@@ -411,6 +411,10 @@ axes.set(
     ylabel="tr B / tr Y on noise",
     ylim=(-0.03, None),
 )
+axes.set_xticks(
+    [16, 32, 64, 128, 256, 512, 1024], labels=map(str, 2 ** np.arange(4, 11))
+)
+axes.minorticks_off()
 _ = axes.legend()
 
 # %% tags=["remove-cell"]

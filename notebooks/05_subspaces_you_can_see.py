@@ -117,7 +117,7 @@ _ = figure.legend(handles, names, loc="outside lower center", ncols=4, markersca
 #
 # The next figure shows words in autoregressive coordinates. A word's point is the mean of its features over its occurrences. In the lab the grammar is known, so we know which words may follow which.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Words of the lab in the first two autoregressive coordinates of the last layer, colored by part of speech: function words and punctuation far out, nouns, verbs and adjectives in groups of their own."}, "figure": {"caption": "Words by what may follow them. Mean features of words in the first two autoregressive coordinates of the last layer, colored by their part in the grammar.", "name": "fig-words"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Words of the lab in the first two autoregressive coordinates of the last layer, colored by part of speech: function words and punctuation lie apart, nouns, adjectives, connectives, tags and forms of to be in groups of their own."}, "figure": {"caption": "Words by what may follow them. Mean features of words in the first two autoregressive coordinates of the last layer, colored by their part in the grammar.", "name": "fig-words"}}
 words = word_features(model, data, last)
 topic, polarity = WORLD.factors["topic"].words, WORLD.factors["polarity"].words
 nouns = {w for own in topic["noun"].values() for n in own for w in (n, n + "s")}
@@ -144,7 +144,13 @@ for (name, members), color in zip(groups.items(), colors, strict=True):
 readable = {".": "full stop", ",": "comma", "|": "bar"}
 for word in (".", ",", "the", "not", "near", "a", "code", "|"):
     if word in frame.index:
-        ax.annotate(readable.get(word, word), frame.loc[word], fontsize=9)
+        ax.annotate(
+            readable.get(word, word),
+            frame.loc[word],
+            (4, -12 if word == "near" else 3),  # beside the full stop
+            textcoords="offset points",
+            fontsize=9,
+        )
         ax.plot(*frame.loc[word], "k.", ms=3)
 ax.set(
     xticks=[], yticks=[], xlabel="first autoregressive direction", ylabel="second"

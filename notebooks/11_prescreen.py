@@ -28,22 +28,22 @@
 # :::
 #
 # **The paper suggests** {cite}`cheng2025ntps` NTPS as a light prescreening tool for LoRA. **The code does** what such a tool should: it measures the frozen model, predicts the gain from recorded finetuning
-# runs on *other* datasets, and makes a short trial run where that does not suffice. **We find** that the frozen model rarely decides, that in the lab a trial run of a
-# quarter of the steps decides about half of the cases, and that two simple rules cost less than the tool with a trial run does: always run LoRA, or run it unless the headroom is below the threshold ({doc}`chapter 9 <09_predicting_the_gain>`). So the report ends in a recommendation, which follows the simple rule where the tool has nothing better.
+# runs on *other* datasets, and makes a short trial run where that does not suffice. **We find** that the frozen model rarely decides, that a trial run of a
+# quarter of the steps decides about half of the cases in the lab and a quarter of them in two pretrained models, and that two simple rules cost less than the tool with a trial run does: always run LoRA, or run it unless the headroom is below the threshold ({doc}`chapter 9 <09_predicting_the_gain>`). So the report ends in a recommendation, which follows the simple rule where the tool has nothing better.
 #
 # ```{include} ../book/generated/advice.md
 # ```
 #
 # ## How the tool decides
 #
-# Three steps follow each other. The first that decides ends the prescreening. The calibration `lab` holds runs of the lab's models, `real` those of three tiny models (0.3 to 0.8 million parameters) on eleven real datasets.
+# Three steps follow each other. The first that decides ends the prescreening. The calibration `lab` holds runs of the lab's models, `real` those of the {doc}`declared experiment </book/declared>`: two pretrained models of 135 and 268 million parameters on {glue:text}`pre_real_datasets` real datasets.
 #
 # Before them come two comparisons that need no training of the model: does a bag of words reach more than the probe, and does a probe of another layer? If so, the report recommends that first.
 #
 # 1. **Headroom.** A gain can hardly be larger than what a probe on the frozen features gets wrong. If the 95% limit of that share is below the threshold, the answer is *no*.
 # 2. **The frozen model.** Predictors such as headroom, NTPS or k-NN, and at a higher cost attention over all tokens or gradients, give an expected gain with an interval, but only if they predict the gains of left-out datasets better than the median
 #    gain does. If the whole interval lies on one side of the threshold, the answer is *yes* or *no*. In the calibrations that ship with the library, the predictors of the steps with a skill are: {glue:text}`pre_columns` (in `lab`), and {glue:text}`pre_real_columns` (in `real`); NTPS is {glue:text}`pre_ntps`.
-# 3. **A trial run.** `--trial 10%` or `--trial 5min` allows the beginning of the LoRA run, up to a quarter of its steps. What the validation loss and accuracy have done by then can predict the gain of the whole run. This needs a calibration that holds trial runs: `lab`, or one of your own; `real` {glue:text}`pre_real_trials`.
+# 3. **A trial run.** `--trial 10%` or `--trial 5min` allows the beginning of the LoRA run, up to a quarter of its steps. What the validation loss and accuracy have done by then can predict the gain of the whole run. Both calibrations hold trial runs.
 #
 # If no step decides, the answer is *open*. The report then gives the spread of the recorded gains, and names it so. It recommends the run that the headroom allows, unless a step with a skill would have cost less on the recorded runs. *Never run* is not compared. A trial run is not continued: a later LoRA run starts again.
 #
@@ -169,8 +169,11 @@ for key, name in {"pre_columns": "lab", "pre_real_columns": "real"}.items():
     glue(key, labels or "none", display=False)
 among = any("ntps" in columns for columns in used.values())
 glue("pre_ntps", "among them" if among else "not among them", display=False)
-has_trials = any(step.share for step in shipped["real"].steps(1000))
-glue("pre_real_trials", "holds some" if has_trials else "holds none", display=False)
+glue(
+    "pre_real_datasets",
+    int(shipped["real"].cells["dataset"].nunique()),
+    display=False,
+)
 facts = p.calibration
 recorded = load_calibration(facts.name)
 own = recorded.cells.query("dataset == @p.dataset and model == @p.model")
@@ -247,95 +250,83 @@ pd.DataFrame(
 # of the time.
 
 # %% tags=["hide-input"]
-tested = recorded.without(recorded.cells["dataset"] == "lab/random")
-median = tested.cells["gain"].median()
-advisors = left_out_advisors(tested.cells, tested.steps(1000))
-decided = {
-    label: advise_left_out(tested.cells, advisors, threshold=median, trial=budget)
-    for label, budget in {
-        "frozen model": 0.0,
-        "trial run of at most 10%": 0.1,
-        "trial run of at most 25%": 0.25,
-    }.items()
+BUDGETS = {
+    "frozen model": 0.0,
+    "trial run of at most 10%": 0.1,
+    "trial run of at most 25%": 0.25,
 }
-gains = tested.cells["gain"].to_numpy()
-
-
-def lost(run, cost):
-    """Mean regret of decisions, in points."""
-    return 100 * float(regret(gains, run, cost, median).mean())
-
-
-found = decided["trial run of at most 25%"]
-followed = found["recommended"].to_numpy(bool)
-
-
-pd.DataFrame(
-    {
-        label: {
-            "yes": (found["answer"] == "yes").sum(),
-            "no": (found["answer"] == "no").sum(),
-            "open": (found["answer"] == "open").sum(),
-            "right, of those decided": f"{found['right'].dropna().astype(float).mean():.0%}",
-            "mean cost": f"{found['cost'].mean():.0%}",
-            "regret (points)": round(lost(found["run"], found["cost"]), 2),
-        }
-        for label, found in decided.items()
+SHORT = dict(zip(BUDGETS, ("frozen", "tenth", "trial"), strict=True)) | {
+    "the recommendation": "advice",
+    "always yes": "yes",
+    "always no": "never",
+}
+TITLES = {"lab": "lab", "real": "two pretrained models"}
+tested, decided, tables = {}, {}, {}
+for name, one in shipped.items():
+    tested[name] = one.without(one.cells["dataset"] == "lab/random")
+    cells = tested[name].cells
+    gains = cells["gain"].to_numpy()
+    median = np.median(gains)
+    advisors = left_out_advisors(cells, tested[name].steps(1000))
+    decided[name] = {
+        label: advise_left_out(cells, advisors, threshold=median, trial=budget)
+        for label, budget in BUDGETS.items()
     }
-    | {
-        label: {
-            "yes": len(gains) if run else 0,
-            "no": 0 if run else len(gains),
-            "open": 0,
-        }
-        | {
-            "right, of those decided": f"{np.mean((gains >= median) == run):.0%}",
-            "mean cost": "0%",
-            "regret (points)": round(lost(np.full(len(gains), run), 0.0), 2),
-        }
-        for label, run in {"always yes": True, "always no": False}.items()
+    rules = {
+        label: (answers["answer"], answers["run"], answers["cost"])
+        for label, answers in decided[name].items()
     }
-    | {
-        "the recommendation": {
-            "yes": int(followed.sum()),
-            "no": int((~followed).sum()),
-            "open": 0,
-            "right, of those decided": f"{np.mean((gains >= median) == followed):.0%}",
-            "mean cost": f"{found['recommended_cost'].mean():.0%}",
-            "regret (points)": round(lost(followed, found["recommended_cost"]), 2),
+    longest = decided[name]["trial run of at most 25%"]
+    rules["the recommendation"] = (
+        longest["recommended"].map({True: "yes", False: "no"}),
+        longest["recommended"],
+        longest["recommended_cost"],
+    )
+    for label, run in {"always yes": True, "always no": False}.items():
+        answer = pd.Series("yes" if run else "no", index=longest.index)
+        rules[label] = (answer, answer == "yes", 0.0 * longest["cost"])
+    rows = {}
+    for label, (answer, run, cost) in rules.items():
+        run, cost = run.to_numpy(bool), cost.to_numpy()
+        given = (answer != "open").to_numpy()
+        right = np.mean((run == (gains >= median))[given]) if given.any() else np.nan
+        rows[label] = {
+            **{word: int((answer == word).sum()) for word in ("yes", "no", "open")},
+            "right, of those decided": f"{right:.0%}" if given.any() else "none",
+            "mean cost": f"{cost.mean():.0%}",
+            "regret (points)": 100 * regret(gains, run, cost, median).mean(),
         }
-    }
-).T
+        key = f"pre_{name}_{SHORT[label]}"
+        glue(f"{key}_decided", float(given.mean()), display=False)
+        glue(f"{key}_right", float(right), display=False)
+        glue(f"{key}_regret", float(rows[label]["regret (points)"]), display=False)
+    glue(f"pre_{name}_median", float(100 * median), display=False)
+    tables[TITLES[name]] = pd.DataFrame(rows).T
+pd.concat(tables).round(2)
 
 # %% [markdown]
 # These are the decided cases in which it was wrong, worst first:
 
 # %%
-wrong = found[found["right"].eq(False)].join(tested.cells[["model", "dataset"]])
-wrong = wrong.assign(miss=(wrong["true_gain"] - median).abs())
+wrong = {}
+for name, found in decided.items():
+    answers = found["trial run of at most 25%"]
+    cells = tested[name].cells
+    part = answers[answers["right"].eq(False)].join(cells[["model", "dataset"]])
+    part["miss"] = (part["true_gain"] - cells["gain"].median()).abs()
+    wrong[TITLES[name]] = part.sort_values("miss", ascending=False)
+    glue(f"pre_{name}_wrong", len(part), display=False)
 columns = ["model", "dataset", "answer", "gain", "low", "high", "true_gain"]
-wrong.sort_values("miss", ascending=False)[columns].head(8).round(3)
-
-# %% tags=["remove-cell"]
-for key, label in {
-    "frozen": "frozen model",
-    "trial": "trial run of at most 25%",
-}.items():
-    part = decided[label]
-    answered = part[part["answer"] != "open"]
-    right = answered["right"].astype(float).mean() if len(answered) else float("nan")
-    glue(f"pre_{key}_decided", float(len(answered) / len(part)), display=False)
-    glue(f"pre_{key}_right", float(right), display=False)
-glue("pre_wrong", len(wrong), display=False)
+pd.concat({name: part[columns].head(5) for name, part in wrong.items()}).round(3)
 
 # %% [markdown]
-# Without a trial run the tool decides {glue:text}`pre_frozen_decided:.0%` of the cases. With a trial run of at most a quarter it decides {glue:text}`pre_trial_decided:.0%` and is right in
-# {glue:text}`pre_trial_right:.0%` of these; {glue:text}`pre_wrong` answers are wrong. *Regret* is the cost against knowing all gains: missed gains, runs that fall short of the threshold, and what was spent on the decision. Open cases are decided by the expected gain here. By this number always running LoRA does better here than following the verdicts. *The recommendation* is what the report says to do: in an open case it follows the rule that loses least on the other recorded datasets. So if a LoRA run takes minutes, make it; the verdicts are for runs that are
-# expensive.
+# In the lab the tool decides {glue:text}`pre_lab_frozen_decided:.0%` of the cases without a trial run. With one of at most a quarter it decides {glue:text}`pre_lab_trial_decided:.0%` and is right in {glue:text}`pre_lab_trial_right:.0%` of these; {glue:text}`pre_lab_wrong` answers are wrong. *Regret* is the cost against knowing all gains: missed gains, runs that fall short of the threshold, and what was spent on the decision. Open cases are decided by the expected gain here. *The recommendation* is what the report says to do: in an open case it follows the rule that loses least on the other recorded datasets.
+#
+# In the two pretrained models the median gain is {glue:text}`pre_real_median:.1f` points. There the tool decides {glue:text}`pre_real_frozen_decided:.0%` of the runs without a trial run and {glue:text}`pre_real_trial_decided:.0%` with one of at most a quarter, of which {glue:text}`pre_real_trial_right:.0%` are right ({glue:text}`pre_real_wrong` wrong answers). The regret is {glue:text}`pre_real_trial_regret:.2f` points, that of the recommendation {glue:text}`pre_real_advice_regret:.2f`, of always running LoRA {glue:text}`pre_real_yes_regret:.2f`, of never running it {glue:text}`pre_real_never_regret:.2f`. So if a LoRA run takes minutes, make it; the verdicts are for runs that are expensive.
 #
 # ## A real model
 #
-# Here the tool is asked about {glue:text}`case_model` and {glue:text}`case_texts` texts of the dataset *{glue:text}`case_dataset`*, with the calibration `real`, at a threshold of {glue:text}`case_threshold:.0f` points (recorded: `python -m book.tools.real_cases`):
+# Here the tool is asked about {glue:text}`case_model` and {glue:text}`case_texts` texts of the dataset *{glue:text}`case_dataset`*. The calibration is `real` without this dataset, the threshold {glue:text}`case_threshold:.0f` points, and a trial run of at most 10% is allowed (recorded: `python -m book.tools.real_cases`):
 
 # %% tags=["remove-input"]
 cases = load_record("prescreened")["cases"]
@@ -343,12 +334,12 @@ case = next(c for c in cases if c["dataset"] == "stackoverflow_topics")
 Markdown(words(case) + "".join(f"\n\n*Note: {note}*" for note in case["notes"]))
 
 # %% tags=["remove-cell"]
-tuned = next(
-    one.result.finetuning
+truth = {
+    (one.run.model, one.run.dataset): one.result.finetuning
     for one in recorded_runs()
-    if (one.run.kind, one.run.model, one.run.dataset, one.run.seed)
-    == ("lora", case["model"], case["dataset"], 0)
-)
+    if (one.run.kind, one.run.seed) == ("lora", 0)
+}
+tuned = truth[case["model"], case["dataset"]]
 for name, value in {
     "model": case["model"],
     "texts": case["n_texts"],
@@ -367,8 +358,49 @@ for name, value in {
     glue(f"case_{name}", value, display=False)
 
 # %% [markdown]
-# The prescreening took {glue:text}`case_minutes:.1f` minutes. It leaves about {glue:text}`case_headroom:.0f` points to gain, and recommends another layer, a bag of words, and to run LoRA. The truth, from the {doc}`declared experiment </book/declared>`: on test texts a head on frozen features reaches an accuracy of {glue:text}`case_frozen:.3f` and LoRA {glue:text}`case_lora:.3f`, a gain of
-# {glue:text}`case_gain:.1f` points. That is {glue:text}`case_side` the threshold of {glue:text}`case_threshold:.0f`. The bag of words of the report ({glue:text}`case_words:.3f`) comes close to LoRA, and layer {glue:text}`case_layer` ({glue:text}`case_layer_accuracy:.3f`) is above it; both are cross-validated on the training texts. So compare LoRA with the best of these, and not with the last layer alone. The calibration `real` has runs of much smaller models, so no verdict was given, and the recommendation was a rule, not a forecast. More cases follow when the runs of the declared experiment have ended: until then their gains are not looked at.
+# The prescreening took {glue:text}`case_minutes:.1f` minutes, with the trial run. The truth, from the {doc}`declared experiment </book/declared>`: on test texts a head on frozen features reaches an accuracy of {glue:text}`case_frozen:.3f` and LoRA {glue:text}`case_lora:.3f`, a gain of {glue:text}`case_gain:.1f` points. That is {glue:text}`case_side` the threshold of {glue:text}`case_threshold:.0f`. The bag of words of the report ({glue:text}`case_words:.3f`) and layer {glue:text}`case_layer` ({glue:text}`case_layer_accuracy:.3f`) are cross-validated on the training texts. Compare LoRA with the better one of these, and not with the last layer alone.
+#
+# These are all datasets of which the same was asked. *Expected* and the interval are in points; *others* is the accuracy of the better one of a bag of words and the best layer, cross-validated on the training texts, and *LoRA* its accuracy on the test texts.
+
+# %% tags=["hide-input"]
+pd.DataFrame(
+    {
+        one["dataset"]: {
+            "answer": one["verdict"],
+            "step": one["step"],
+            "expected": round(100 * one["gain"], 1),
+            "from": round(100 * one["gain_low"], 1),
+            "to": round(100 * one["gain_high"], 1),
+            "true gain": round(100 * truth[one["model"], one["dataset"]].gain, 1),
+            "LoRA": round(truth[one["model"], one["dataset"]].lora_accuracy, 3),
+            "others": round(
+                max(
+                    *one["layers"].values(),
+                    1 - one["predictors"]["headroom"] + one["predictors"]["words"],
+                ),
+                3,
+            ),
+            "minutes": round(one["seconds"] / 60, 1),
+        }
+        for one in cases
+    }
+).T
+
+# %% tags=["remove-cell"]
+gains = {d: 100 * truth[c["model"], d].gain for c in cases for d in [c["dataset"]]}
+glue("cases_n", len(cases), display=False)
+glue("cases_decided", sum(c["verdict"] != "open" for c in cases), display=False)
+glue(
+    "cases_inside",
+    sum(
+        100 * c["gain_low"] <= gains[c["dataset"]] <= 100 * c["gain_high"]
+        for c in cases
+    ),
+    display=False,
+)
+
+# %% [markdown]
+# {glue:text}`cases_decided` of the {glue:text}`cases_n` cases are decided, and {glue:text}`cases_inside` of the true gains lie inside their intervals. On most of these datasets a bag of words or another layer comes close to LoRA or passes it, at a fraction of the cost.
 #
 # ## When not to trust it
 #
@@ -393,8 +425,7 @@ for name, value in {
 #
 # For one dataset this is not worth it: six LoRA runs would answer a question that one answers. `ntps datasets split FILE FOLDER` and `ntps benchmark --profile declared --models MODEL --datasets FOLDER` make that run, with the frozen head beside it. Calibrate if you decide about many datasets.
 #
-# For real models the shipped calibration `real` holds older runs of small models without recorded evaluations, until the runs of the {doc}`declared experiment </book/declared>` are finished: the answer is *open* unless little headroom is left.
-# Predictions for your models and your kind of texts come from runs of your own, made with the settings of the declared ones:
+# The shipped calibration `real` holds one setting of LoRA, two small models, and texts of at most 64 tokens. Predictions for your models and your kind of texts come from runs of your own, made with the settings of the declared ones:
 #
 # ```bash
 # ntps benchmark --profile declared --models mine=path/to/model --datasets a=data/a,b=data/b,c=data/c,d=data/d,e=data/e,f=data/f --record runs/mine
@@ -402,7 +433,7 @@ for name, value in {
 # ntps prescreen path/to/model data/new --calibration real,runs/mine_cells.csv
 # ```
 #
-# The first command records LoRA runs with their evaluations; the second is calibrated on them alone, the third on them and on the runs that ship with the library. Together with `real` no trial run is possible, because `real` has none. The tool refuses fewer than five datasets besides the new one. {numref}`fig-gain-size` suggests that five are enough for a trial run in the lab, with four models each; for one model that was not tested.
+# The first command records LoRA runs with their evaluations; the second is calibrated on them alone, the third on them and on the runs that ship with the library. The tool refuses fewer than five datasets besides the new one. {numref}`fig-gain-size` suggests that five are enough for a trial run in the lab, with four models each; for one model that was not tested.
 #
 # ## To use another layer
 #

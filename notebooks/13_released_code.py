@@ -17,17 +17,17 @@
 # :::{admonition} After this page you can
 # :class: tip
 # - say, for each choice in the code released with the paper, what it does to a score, by measurement;
-# - switch each of them on in this library, to find out which choice causes a difference between two results.
+# - switch on each choice about the score in this library, to find out which choice causes a difference between two results.
 #
 # You need chapter 3 for the score. It runs in two minutes.
 # :::
 #
 # The authors released their code (repository Yu-AngCheng/NTPS, MIT license), which made this page possible. We read it at commit 0f877f7
 # and cite file and line. Nothing of it is quoted or copied. {func}`ntps_utils.theory.released.released_ntps` implements its recipe anew, with a switch for each
-# choice, and every effect below is measured here. We do not know which script made the published values, because the score script reads a file that the extraction does not write
+# choice about the score. For the other choices we say whether the effect is measured here, simulated in chapter 10, or only read in the code. We do not know which script made the published values, because the score script reads a file that the extraction does not write
 # (cache.py 23, 303; K_sweep.py 105, 146).
 #
-# **We find** that the order of eigenvectors moves a score about as much as tasks differ, and the width of U about half as much. With both choices U holds no label direction, and the score hardly depends on the labels. Single precision and the pseudo-inverse change scores of a small model little.
+# **We find** that the order of eigenvectors changes a score by {glue:text}`switch_asc:.2f` in the median, where the standard deviation of our score over the tasks is {glue:text}`tasks_sd:.2f`, and the width of U by {glue:text}`switch_fill:.2f`. With both choices U holds no label direction, and the score hardly depends on the labels. Single precision and the pseudo-inverse change scores of a small model little.
 
 # %% tags=["parameters"]
 profile = "default"
@@ -96,7 +96,7 @@ glue("order_bad", float(by_order["smallest first"].iloc[1]), display=False)
 #
 # ### How wide U is
 #
-# U can hold at most as many directions as there are classes. The script gives it the same *share of the whole rank* as V (K_sweep.py 73, 77-79), in the same ascending order. The directions without label information have the eigenvalue zero and come first, so up to a share of one minus classes / rank $U$ holds no label direction at all: at half of the rank that is so unless there are more classes than half of the rank. Rounding decides which of the others it holds. Even with the largest eigenvalues first, most of its columns carry no label information. A score should not change when features are rotated. The table shows the largest change over ten rotations, and over ten relative perturbations of all token features by $10^{-6}$.
+# In the theory, U has at most as many directions as there are classes. The script gives it the same *share of the whole rank* as V (K_sweep.py 73, 77-79), in the same ascending order. There the directions without label information come first, with the eigenvalue zero. There are as many of them as the rank minus the number of classes. If $k$ is not larger, U contains no label direction: at half of the rank this is the case whenever the number of classes is at most half of the rank. The zero eigenvalues are all equal, so that rounding decides which of these directions U contains. Even with the largest eigenvalues first, most of its columns carry no label information. A score should not change when features are rotated. The table shows the largest change over ten rotations, and over ten relative perturbations of all token features by $10^{-6}$.
 
 
 # %%
@@ -135,7 +135,7 @@ glue("shake_filled", float(stability.iloc[1, 1]), display=False)
 #
 # ### Which directions exist
 #
-# Eigenvalues above $10^{-8}$ count, whatever the largest one is, in single precision (K_sweep.py 9-11, 42-45). With 256 features of true rank 128 and one direction of far more variance than all others (a massive activation, chapter 4), as language models have them:
+# Eigenvalues above $10^{-8}$ count, whatever the largest one is, in single precision (K_sweep.py 9-11, 42-45). As an example we take 256 features of rank 128, of which one direction has far more variance than the others (a massive activation, chapter 4), and count the eigenvalues above each cut-off:
 
 # %%
 rng = np.random.default_rng(seed)
@@ -160,8 +160,7 @@ glue(
 )
 
 # %% [markdown]
-# The absolute cut-off keeps {glue:text}`kept_single` directions, and the relative one {glue:text}`kept_double`; the surplus ones are rounding errors. There are two smaller choices. The number $k$ is the integer part of share times
-# rank (K_sweep.py 78), which is 0 for a share of 0.05 at rank 18; the score is then {glue:text}`nan_case`. The projection uses a pseudo-inverse of badly scaled columns (K_sweep.py 56, 81), which
+# The absolute cut-off keeps {glue:text}`kept_single` directions, and the relative one {glue:text}`kept_double`; the surplus ones are rounding errors. Two smaller choices remain. First, $k$ is share times rank, rounded down (K_sweep.py 78): at rank 18 a share of 0.05 gives $k = 0$, and the score is {glue:text}`nan_case`. Second, the projection uses a pseudo-inverse of badly scaled columns (K_sweep.py 56, 81), which
 # agrees with an orthonormal basis as long as no singular value is near the cut-off.
 #
 # ### All at once, on a model
@@ -242,6 +241,7 @@ for key, name in {
         display=False,
     )
 
+glue("tasks_sd", float(compared["ours"].std()), display=False)
 for key, name in {"ours": "ours", "script": "the script's"}.items():
     changes = [
         abs(released_ntps(m, 0.5, **recipes[name]) - compared.loc[t, name])
@@ -250,9 +250,9 @@ for key, name in {"ours": "ours", "script": "the script's"}.items():
     glue(f"permuted_{key}", float(np.median(changes)), display=False)
 
 # %% [markdown]
-# The order of eigenvectors and the width of U raise the scores of some tasks and lower those of others, so they change which tasks score high. With both, U holds no label direction any more, and the score is near ours in height only: if the labels of all texts are permuted, ours changes by {glue:text}`permuted_ours:.2f` in the median and the script's by {glue:text}`permuted_script:.3f`. It describes $S$ and $A_0$, not the task. The other two choices have no visible effect on this model, whose features have no massive direction.
+# The order of eigenvectors and the width of U raise the scores of some tasks and lower those of others, so they change which tasks score high. With both choices U contains no label direction. The script's score then has a similar size to ours but another meaning: if the labels of all texts are permuted, ours changes by {glue:text}`permuted_ours:.2f` in the median and the script's by {glue:text}`permuted_script:.3f`. So the script's score describes $S$ and $A_0$, and not the task. The other two choices have no visible effect on this model, whose features have no massive direction.
 # In the median the order of eigenvectors moves the score by {glue:text}`switch_asc:.2f`, filling U by {glue:text}`switch_fill:.2f`, single precision with the absolute cut-off by
-# {glue:text}`switch_single:.2g`, the pseudo-inverse by {glue:text}`switch_pinv:.1g`, and all together by {glue:text}`switch_all:.2f` (at most {glue:text}`switch_all_max:.2f`). The two recipes' rankings of the eight tasks have a
+# {glue:text}`switch_single:.2g`, the pseudo-inverse by {glue:text}`switch_pinv:.1g`, and all together by {glue:text}`switch_all:.2f` (at most {glue:text}`switch_all_max:.2f`). The effects do not add up: all choices together change the score less than the order alone. The two recipes' rankings of the eight tasks have a
 # rank correlation of {glue:text}`switch_all_rho:.2f`. So two reports that differ in these choices cannot be compared.
 #
 # ## From texts to moments
@@ -320,7 +320,7 @@ glue("slope", float(slope), display=False)
 #
 # ## From texts to labels
 #
-# - **Pairs** (utils.py 72-76, 83-87): the statement that returns a batch stands inside the loop over its rows, so that only the first row of every thousand has its second question joined. Ours are joined row by row, and a
+# - **Pairs** (utils.py 72-76, 83-87): in datasets of pairs of questions, the code should join both questions of each row. It returns after the first row of each batch of 1,000, so that in the other 999 rows the second question is missing. Ours are joined row by row, and a
 #   test looks at every row.
 # - **Splits** (utils.py 147-149): rows are split at random, also where two rows share a question. Ours keep rows that share one together. The effect of both on a task of pairs is simulated in
 #   {doc}`the chapter on the paper's numbers <10_the_papers_numbers>`.
@@ -368,7 +368,7 @@ for s in ("lab", "real"):
         glue(f"{s}_{key}", float(both.get((s, key), np.nan)), display=False)
 
 # %% [markdown]
-# Training accuracy is too high by {glue:text}`gap_min:.0f` to {glue:text}`gap_max:.0f` points here, although there are many times as many texts as features. The mean rank correlation of the Euclidean score with training accuracy is {glue:text}`lab_probe_train_last:.2f` in the
+# Accuracy on the training texts is {glue:text}`gap_min:.0f` to {glue:text}`gap_max:.0f` points above that on test texts here, although there are many times as many texts as features. The mean rank correlation of the Euclidean score with training accuracy is {glue:text}`lab_probe_train_last:.2f` in the
 # lab and {glue:text}`real_probe_train_last:.2f` on real texts; with test accuracy it is {glue:text}`lab_probe_last:.2f` and {glue:text}`real_probe_last:.2f`.
 #
 # - **Seeds** (utils.py 21): the function that sets them is not called, so each cell is one run with an unknown seed. How much does the gain depend on the seed?
@@ -390,13 +390,12 @@ for task in ("agreement", "number"):
 pd.DataFrame(noise, index=[f"seed {s}" for s in range(n_seeds)]).round(1)
 
 # %% tags=["remove-cell"]
-spreads = [float(np.std(v, ddof=1)) for v in noise.values()]
-glue("seed_low", min(spreads), display=False)
-glue("seed_high", max(spreads), display=False)
+for task, gains in noise.items():
+    glue(f"seed_{task}", float(np.std(gains, ddof=1)), display=False)
 glue("n_seeds", n_seeds, display=False)
 
 # %% [markdown]
-# Over {glue:text}`n_seeds` seeds the gain has a standard deviation of {glue:text}`seed_low:.1f` points on one task and {glue:text}`seed_high:.1f` on the other (a small model; the seed moves split, batches, head and adapters).
+# Over {glue:text}`n_seeds` seeds the gain has a standard deviation of {glue:text}`seed_agreement:.1f` points on *agreement* and {glue:text}`seed_number:.1f` on *number* (a small model; the seed moves split, batches, head and adapters).
 #
 # - **LoRA** (lora_finetuning.py 16-27, 76-113): query, key and value, rank 32, alpha 32, dropout 0.05, Adafactor at 1e-4 with cosine decay and 5% warm-up, 5,000 steps of one text, the last step reported. These
 #   settings are {data}`ntps_utils.models.finetuning.PAPER_FINETUNING`. Ours choose learning rate and step on a validation split, and the baseline of the gain comes from the same loop.
@@ -419,7 +418,7 @@ glue("n_seeds", n_seeds, display=False)
 #
 # ## Summary
 #
-# - The order of eigenvectors moves a score about as much as tasks differ, the width of U about half as much. With both choices the score hardly depends on the labels. Single precision and the pseudo-inverse change it little on a small model.
+# - The order of eigenvectors and the width of U change the scores and the order of the tasks. With both choices the score hardly depends on the labels. Single precision and the pseudo-inverse change it little on a small model.
 # - Padding, pairs, splits and class numbers are choices, too, and the effect of each can be measured.
 # - The choices about the score have switches in this library, so that the cause of a difference between two results can be found.
 #

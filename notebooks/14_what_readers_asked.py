@@ -17,7 +17,7 @@
 # :::{admonition} After this page you can
 # :class: tip
 # - answer seven questions that are often asked about the score, each by a computation;
-# - say which of the answers hold for small models only.
+# - say which of the answers were checked on real models, and which in the lab only.
 #
 # You need chapter 3 for the score; each question can be read alone. It runs in three minutes.
 # :::
@@ -73,7 +73,7 @@ KINDS = {
 # %% [markdown]
 # ## How should I read a magnitude?
 #
-# Compare it with the scores of other subspaces of the same width on the same task. These controls must share with V what does not depend on prediction. The first $k$ columns of V are $A_0^{-1/2}$ times an orthonormal
+# Compare it with the scores of other subspaces of the same width on the same task. A good control is built like V in everything except the next token. The first $k$ columns of V are $A_0^{-1/2}$ times an orthonormal
 # matrix, and only this matrix depends on the next token. So the control is the V of a **random next token** (chapter 6): $A_0^{-1/2} Z$ with Z random and orthonormal ({func}`ntps_utils.theory.controls.random_control`). Two other controls are
 # the leading principal components of S, and V computed from the symmetric half of $A_1$, which does not depend on the order of the feature vectors. The table has one row for each task of the lab, at half of the features; *random, low* and *random, high* are the ends of the range of 95% of the
 # subspaces of a random next token, and *net NTPS* is NTPS minus their mean.
@@ -135,8 +135,7 @@ glue("mag_chance", float(magnitude["k / d"].mean()), display=False)
 # %% [markdown]
 # The mean NTPS is {glue:text}`mag_mean:.2f`, far above the {glue:text}`mag_chance:.2f` of a uniformly random half of the features. But {glue:text}`mag_inside` of {glue:text}`mag_all` tasks lie inside the range of
 # subspaces of a random next token, and {glue:text}`mag_below` below it. The net score, NTPS minus the mean of that range, is {glue:text}`mag_net:+.2f` in the mean ({glue:text}`mag_net_low:+.2f` to {glue:text}`mag_net_high:+.2f`). The half with
-# the *largest* variance scores {glue:text}`mag_pca:.2f`. So a high NTPS says that U and V share the directions in which the features vary *little*: $U = S^{-1} C \cdots$ and $V = A_0^{-1/2} \cdots$ both divide by a
-# variance, and divide most where it is small. The symmetric half of $A_1$ scores {glue:text}`mag_symmetric:.2f`, the whole {glue:text}`mag_mean:.2f`. So read the net score, and compare tasks within one model. The task-weighted score has a meaning of its own as a share of the explainable loss: by {eq}`eq-identity`, 0.8 means that keeping only these $k$ directions loses a fifth of what a linear probe could explain. Without centering this includes the class frequencies (chapter 2).
+# the *largest* variance scores {glue:text}`mag_pca:.2f`. So a high NTPS says that U and V share the directions in which the features vary *little*: $U$ contains the factor $S^{-1}$ and $V$ the factor $A_0^{-1/2}$, and both make a direction longer where the features or their prefix sums vary little. The symmetric half of $A_1$, which ignores the order of the tokens, scores {glue:text}`mag_symmetric:.2f`, the whole $A_1$ {glue:text}`mag_mean:.2f`: the order does not raise the score. For these reasons read the net score, and compare tasks within one model only. The task-weighted score has a meaning of its own as a share of the explainable loss: by {eq}`eq-identity`, 0.8 means that keeping only these $k$ directions loses a fifth of what a linear probe could explain. Without centering this includes the class frequencies (chapter 2).
 #
 # The next table is the same for three real models that read movie reviews ({glue:text}`mag_texts` texts of sst2, last layer; recorded).
 
@@ -210,11 +209,11 @@ for label in ("lab", "real"):
 # %% [markdown]
 # For the Euclidean score in the lab, the standard deviation over settings is {glue:text}`lab_e_over_settings:.2f` and that over tasks {glue:text}`lab_e_over_tasks:.2f` (on real texts
 # {glue:text}`real_e_over_settings:.2f` and {glue:text}`real_e_over_tasks:.2f`). The orders of the tasks at two settings have a mean rank correlation of {glue:text}`lab_e_agreement:.2f` ({glue:text}`real_e_agreement:.2f`). So the setting matters more
-# than the task, and must be fixed before scores are looked at. Chapter 6 shows all settings of one model. The primary setting of this book is the last layer and half of the features throughout.
+# than the task, and must be fixed before scores are looked at. Chapter 6 shows all settings of one model. The primary setting of this book is the last layer and half of the features, with second moments for the Euclidean score and covariances for the other two.
 #
 # ## Does it hold on datasets that were not used to choose?
 #
-# The honest form of "it correlates with probe accuracy": predict the chance-adjusted accuracy of each dataset from the others, by its score at a setting fixed in advance, and compare with predicting their median. For the
+# We predict the chance-adjusted accuracy of each dataset by a regression on its score that is fitted to the other datasets, at a setting fixed in advance. The error is compared with that of always predicting the median of the other datasets. For the
 # paper's own cells there is only the chosen setting, and accuracy on the training texts.
 
 # %% tags=["hide-input"]
@@ -260,14 +259,14 @@ for key, at in {
         glue(f"hold_{key}_{part}", float(skills.loc[at, part]), display=False)
 
 # %% [markdown]
-# Skill is one minus the ratio of the two errors. That of the Euclidean score is {glue:text}`hold_lab_e_skill:.2f` ({glue:text}`hold_lab_e_from:.2f` to {glue:text}`hold_lab_e_to:.2f`) in the lab and
-# {glue:text}`hold_real_e_skill:.3f` ({glue:text}`hold_real_e_from:.3f` to {glue:text}`hold_real_e_to:.3f`) on real texts, so it predicts no better than the median; that of the metric-matched score is {glue:text}`hold_lab_m_skill:.2f`
+# Skill is one minus the error of the regression divided by that of the median. The skill of the Euclidean score is {glue:text}`hold_lab_e_skill:.2f` ({glue:text}`hold_lab_e_from:.2f` to {glue:text}`hold_lab_e_to:.2f`) in the lab and
+# {glue:text}`hold_real_e_skill:.3f` ({glue:text}`hold_real_e_from:.3f` to {glue:text}`hold_real_e_to:.3f`) on real texts, so it predicts no better than the median. That of the metric-matched score is {glue:text}`hold_lab_m_skill:.2f`
 # ({glue:text}`hold_lab_m_from:.2f` to {glue:text}`hold_lab_m_to:.2f`) and {glue:text}`hold_real_m_skill:.2f` ({glue:text}`hold_real_m_from:.2f` to {glue:text}`hold_real_m_to:.2f`). In the paper's cells the chosen NTPS has
-# {glue:text}`hold_paper_skill:.3f` ({glue:text}`hold_paper_from:.3f` to {glue:text}`hold_paper_to:.3f`), although its setting was chosen on all of them. This says little, because each model has another layer and width; chapter 9 fits each model by itself. In all rows one regression is fitted to the cells of all models together.
+# {glue:text}`hold_paper_skill:.3f` ({glue:text}`hold_paper_from:.3f` to {glue:text}`hold_paper_to:.3f`), although its setting was chosen on all of them. The row of the paper's cells says little, because each model has another layer and width; chapter 9 fits each model by itself. In all rows one regression is fitted to the cells of all models together.
 #
 # ## Are the bounds' constants small enough to matter?
 #
-# A bound matters if it says more than that the excess loss lies between 0 and tr B. The next figure shows, for each task of the lab at the primary setting, the excess loss as a share of the explainable loss tr B, and the bounds on it by the paper's score and by the
+# A bound matters if it says more than that the excess loss lies between 0 and tr B. The next figure shows, for each task of the lab at the last layer and half of the features, with second moments for both scores, the excess loss as a share of the explainable loss tr B, and the bounds on it by the paper's score and by the
 # metric-matched one.
 
 # %%
@@ -327,8 +326,7 @@ glue(
 
 # %% [markdown]
 # For every task the bounds by the paper's score span orders of magnitude, because they contain the condition number of S, which is {glue:text}`kappa:.0e` in the median. In the median the upper bound by the paper's score is {glue:text}`upper_ratio:.0e` times the excess loss, and below the trivial bound tr B in
-# {glue:text}`upper_useful` of {glue:text}`mag_all` tasks; that by the metric-matched score is {glue:text}`upper_metric_ratio:.1f` times the excess loss, and below tr B in {glue:text}`upper_metric_useful`. On features as
-# ill-conditioned as these, the first bound is true and says nothing. In practice no bound is needed, since the excess loss itself follows from the same moments.
+# {glue:text}`upper_useful` of {glue:text}`mag_all` tasks; that by the metric-matched score is {glue:text}`upper_metric_ratio:.1f` times the excess loss, and below tr B in {glue:text}`upper_metric_useful`. On features with so large a condition number the bound by the paper's score is correct and of no use. In practice no bound is needed, since the excess loss itself follows from the same moments.
 #
 # ## Why LoRA, and not something else?
 #
@@ -363,10 +361,13 @@ apart = (why["LoRA"] - why["all weights"]).abs().sort_values()
 glue("why_task", str(apart.index[-1]), display=False)
 glue("why_apart", float(apart.iloc[-1]), display=False)
 glue("why_same", float(apart.iloc[-2]), display=False)
-glue("why_scratch", float((why["LoRA"] - why["from scratch"]).mean()), display=False)
+over_scratch = why["LoRA"] - why["from scratch"]
+glue("why_scratch", float(over_scratch.mean()), display=False)
+glue("why_scratch_low", float(over_scratch.min()), display=False)
+glue("why_scratch_high", float(over_scratch.max()), display=False)
 
 # %% [markdown]
-# On *{glue:text}`why_task`* LoRA and all weights differ by {glue:text}`why_apart:.2f` in accuracy, on the other tasks by at most {glue:text}`why_same:.2f`; LoRA is better than training from scratch by {glue:text}`why_scratch:.2f` in the mean. So on the other tasks it makes little difference whether LoRA or all weights are trained.
+# On *{glue:text}`why_task`* LoRA and all weights differ by {glue:text}`why_apart:.2f` in accuracy, on the other tasks by at most {glue:text}`why_same:.2f`. LoRA is better than training from scratch by {glue:text}`why_scratch:.2f` in the mean, from {glue:text}`why_scratch_low:+.2f` to {glue:text}`why_scratch_high:+.2f` on the single tasks.
 #
 # ## How much does the first step of LoRA lower the loss?
 #
@@ -385,12 +386,12 @@ glue("why_scratch", float((why["LoRA"] - why["from scratch"]).mean()), display=F
 #
 # :::{prf:proof}
 # The gradient of the mean loss is $g = J^\top \varepsilon / N$, and a step $-\eta\,g$ changes a smooth loss by $-\eta\,|g|^2 + O(\eta^2)$ with $|g|^2 = \varepsilon^\top J J^\top \varepsilon / N^2$. $J$ consists of the columns of the head and those of the adapters, so $K$ is the sum
-# of their kernels. Where one matrix of an adapter is zero, the other has no gradient. ∎
+# of their kernels. ∎
 # :::
 #
-# Once the head is at its optimum, only the part of the adapters is left at first order. If the residuals are orthogonal to $K_{\text{adapters}}$, the first step lowers nothing. LoRA can then learn the task only outside the region where the model is
-# linear in its weights. We compute the drop for every task of a lab model (per unit of step size, in nats; the head starts as the logistic probe, whose penalty keeps it off the optimum of this loss, so that its part is not zero), take one small step to check it ({func}`ntps_utils.models.finetuning.first_order_drop`), and fit the linearized model to two thirds of the texts
-# ({func}`ntps_utils.models.transferability.linearize`, from sketched gradients): how far does it lower the cross-entropy on the others? The last column is the LoRA gain (recorded, chapter 9).
+# At the start one matrix of each adapter is zero, so that only the gradient of that matrix is not zero and enters $K_{\text{adapters}}$. Once the head is at its optimum, only the part of the adapters is left at first order. If $K_{\text{adapters}}\, \varepsilon = 0$ as well, the first step lowers nothing. LoRA can then learn the task only outside the region where the model is
+# linear in its weights. For every task of a lab model we do three things. We compute the first-order drop, in nats per unit of step size ({func}`ntps_utils.models.finetuning.first_order_drop`). We take one small step and compare. We fit the linearized model to two thirds of the texts, from randomly projected gradients, and measure by how much it lowers the cross-entropy on the last third
+# ({func}`ntps_utils.models.transferability.linearize`). The head starts as the logistic probe. The penalty of the probe keeps it off the optimum of this loss, so that the part of the head is not zero. The last column is the LoRA gain (recorded, chapter 9).
 
 # %%
 first = load_model(first_model, dtype="float32")
@@ -438,14 +439,14 @@ rho = spearman(learned["linearized gain, nats"], learned["LoRA gain, points"])
 glue("step_rho", float(rho), display=False)
 
 # %% [markdown]
-# A step of {glue:text}`step_size` lowers the loss by {glue:text}`step_low:.3f` to {glue:text}`step_high:.3f` of the prediction, and the ratio tends to one as the step shrinks (a test). The linearized model lowers the loss by more than 0.01 nats on {glue:text}`step_positive` of {glue:text}`step_all` tasks and
+# After a step of {glue:text}`step_size` the actual drop is {glue:text}`step_low:.3f` to {glue:text}`step_high:.3f` times the predicted one, and the ratio tends to one as the step shrinks (this is tested). The linearized model lowers the loss by more than 0.01 nats on {glue:text}`step_positive` of {glue:text}`step_all` tasks and
 # hardly or not at all on the others ({glue:text}`step_failed`). For these the linearized model predicts no gain. But on some of them (*{glue:text}`step_failed_tasks`*) the LoRA gain was {glue:text}`step_failed_least:.0f` to {glue:text}`step_failed_gain:.0f` points, while the largest gain on the {glue:text}`step_positive` tasks is {glue:text}`step_other_gain:.0f`. So LoRA can learn a task that it cannot learn with weights near
 # their initial values. The rank correlation of the linearized gain with the LoRA gain is {glue:text}`step_rho:.2f`. The first-order theory is exact for small steps; here it does not predict the gain of a whole run.
 #
 # ## Is it the pretraining, or something that comes with it?
 #
 # The lab allows two controls. *Checkpoints* have the same architecture, data and order of data, but training was stopped early or not started. *A shuffled corpus* has the same documents with their words in random order, so that the same words
-# occur together, but the order of words is lost (`ntps lab pretrain S --shuffled`). The table shows means over the fifteen tasks (lab/S, recorded; the gain as a fraction).
+# occur together, but the order of words is lost (`ntps lab pretrain S --shuffled`). The table shows means over the fifteen tasks for lab/S (recorded; the gain as a fraction). These runs are older: LoRA had at most 150 steps and stopped early, against 600 steps in chapter 9, so that its gains are smaller than those of the previous table.
 
 # %%
 control = load_recorded("control")
@@ -510,7 +511,7 @@ for column, key in {"ntps": "e", "ntps_metric": "m", "ntps_task": "t"}.items():
     )
 
 # %% [markdown]
-# Shuffled pretraining makes the probe worse on most of the tasks that the ordered model's probe can read, also on topic, marker and intent, which do not depend on the order of words. We did not find out why. The Euclidean score does not fall with it; it rises.
+# Shuffled pretraining makes the probe worse on most of the tasks that the ordered model's probe can read, also on topic, marker and intent, which do not depend on the order of words. We did not find out why. While the probe gets worse, the Euclidean score rises.
 # Untrained, after 400 and after 4,000 steps the Euclidean score is {glue:text}`stage_e_untrained:.2f`, {glue:text}`stage_e_400:.2f` and {glue:text}`stage_e_4000:.2f`, the metric-matched one {glue:text}`stage_m_untrained:.2f`,
 # {glue:text}`stage_m_400:.2f` and {glue:text}`stage_m_4000:.2f`, the probe {glue:text}`stage_probe_untrained:.2f`, {glue:text}`stage_probe_400:.2f` and {glue:text}`stage_probe_4000:.2f`. Shuffled pretraining gives
 # {glue:text}`stage_e_shuffled:.2f`, {glue:text}`stage_m_shuffled:.2f` and {glue:text}`stage_probe_shuffled:.2f`. The model with the highest Euclidean score is *{glue:text}`stages_highest`*, and the one with the worst probe is *{glue:text}`stages_worst`*. {glue:text}`stages_reading` Task by task, the change of the probe from ordered to shuffled pretraining has a rank correlation of
@@ -522,6 +523,7 @@ for column, key in {"ntps": "e", "ntps_metric": "m", "ntps_task": "t"}.items():
 # - The setting moves a score more than the task does, so it has to be fixed first.
 # - Bounds that contain $\kappa(S)$ are too wide to matter on features of a language model; the exact excess loss costs no more.
 # - Compare a pretrained model with an untrained one and with one that was pretrained on shuffled words.
+# - The first question was checked on real models, the next two on real texts or the paper's cells, the others only on the lab's models of at most 1.3 million parameters.
 #
 # ## Quiz
 #
@@ -620,7 +622,7 @@ from ntps_utils.exercises import check
 #
 # *Difficulty 2 of 5, importance 3 of 5, about 10 minutes.*
 #
-# The upper bound (c) is $\beta_1 r (1 - \mathrm{NTPS}_S)$. For which scores does it say more than $\Delta \le \tr B$? Write the smallest such score as a function of the $\beta_i$. What is a bound good for that is wider than the trivial one?
+# The upper bound (c) is $\beta_1 r (1 - \mathrm{NTPS}_S)$. For which scores does it say more than $\Delta \le \tr B$? Write the smallest such score as a function of the $\beta_i$. What is the use of a bound that is weaker than $\Delta \le \tr B$? (Bound (c) and the $\beta_i$ are those of chapter 3; $\tr B$ is their sum.)
 #
 # ```python
 # def smallest_useful(beta):
@@ -651,7 +653,7 @@ from ntps_utils.exercises import check
 #
 # *Difficulty 4 of 5, importance 4 of 5, about 20 minutes.*
 #
-# The label is the product of two independent fair signs $a$ and $b$, both readable from the features. Which residuals has the best linear head? Suppose that the gradients of the class score with respect to the adapters are, for each text, linear in $1, a, b$. What is $\varepsilon^\top K \varepsilon / N^2$ in the limit of many texts,
+# The label is the product of two independent fair signs $a$ and $b$, both readable from the features. What are the residuals of the best linear head? Suppose that for each text every gradient of the class score with respect to a weight of the adapters is a linear combination of $1$, $a$ and $b$. What is $\varepsilon^\top K \varepsilon / N^2$ in the limit of many texts,
 # and what must change in the model before LoRA can learn the task?
 #
 # ```python
@@ -669,7 +671,7 @@ from ntps_utils.exercises import check
 # ````{solution} ex-14-4
 # :class: dropdown
 # $ab$ is uncorrelated with $1$, $a$ and $b$, so the best head predicts one half for every text and the residuals are $\pm\tfrac12$ with the sign of $-ab$. Their mean product with $1$, $a$ and $b$ is zero: $J^\top \varepsilon / N = 0$ in the limit of many texts, and the first step gains nothing from head or adapters.
-# Features that contain the product $ab$ have to be built first; the gradient becomes non-zero only when both matrices of the adapters differ from zero, through terms of second order; what moves the adapters at first is the noise of single batches, whose gradient is not exactly zero. This is the plateau in a training curve. The first-order drop is 0.
+# Features that contain the product $ab$ have to be built first. The gradient becomes non-zero only when both matrices of the adapters differ from zero, through terms of second order. At first only the noise of single batches moves the adapters, whose gradient is not exactly zero. This is the plateau in a training curve. The first-order drop is 0.
 # ````
 
 # %% tags=["remove-input"]

@@ -387,7 +387,8 @@ def test_the_command_prints_failures_and_exits_with_status_1(one_class, tmp_path
     assert result.exit_code == 1
     output = " ".join(result.output.split())
     assert "failed: lab/XS on bad: ValueError: " in output
-    assert "One cell failed. Run the same command again" in output
+    assert "One cell failed. The tracebacks are in" in output
+    assert "When the cause is mended, run the same command again" in output
     assert "2/2 lab/XS on lab/tense: done" in output
 
 

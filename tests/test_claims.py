@@ -33,7 +33,7 @@ from ntps_utils.evidence.experiment import (
     TransferabilityValue,
 )
 from ntps_utils.evidence.runs import RecordedRun
-from ntps_utils.evidence.statistics import spearman
+from ntps_utils.evidence.statistics import Estimate, spearman
 from ntps_utils.evidence.tables import load_paper_coefficients
 
 ENDED = "2026-12-24T00:00:00+00:00"
@@ -168,6 +168,30 @@ def test_nothing_is_analyzed_before_the_runs_have_ended(strong):
     found = {claim.name: claim for claim in judge(without, ENDED, n_resamples=50)}
     assert (found["(iv)"].verdict, found["(iv)"].p) == ("open", 1.0)
     assert found["(iii)"].verdict != "open"
+    one_model = tuple(one for one in strong if (one.run.kind, one.run.model) != ("shuffled", FINETUNED_MODELS[1]))
+    claim = claims._rise_claim(one_model)
+    assert claim.estimates[FINETUNED_MODELS[0]].low > 0
+    assert (claim.verdict, claim.p, claim.confirmed) == ("open", 1.0, (False, False))
+
+
+def test_remarks_say_what_a_verdict_does_not():
+    small, large = Estimate(0.2, 0.1, 0.3), Estimate(0.6, 0.4, 0.8)
+    control = {"more than principal components": Estimate(0.1, -0.1, 0.3)}
+
+    def claim(name: str, correlation: Estimate, confirmed: tuple[bool, ...], refuted: bool, p: float = 0.001) -> Claim:
+        return Claim(name, "x", {"correlation": correlation, **control}, confirmed, refuted, p, p)
+
+    assert claim("(iii)", Estimate(0.1, -0.2, 0.3), (False, False), True).remark == (
+        "This means smaller than the printed 0.58, not zero."
+    )
+    assert (
+        claim("(iii)", small, (True, False), True).remark == "The correlation is above zero, and smaller than printed."
+    )
+    assert claim("(v)", Estimate(-0.2, -0.3, -0.1), (True, False), True).remark.startswith("The correlation is below")
+    assert claim("(iii)", large, (True, False), False).remark == ""
+    assert claim("(iii)", large, (True, True), False).remark.startswith("The same score of directions without next tok")
+    assert "every second time" in claim("(vi)", small, (False, False), True).remark
+    assert claim("(vi)", small, (False, False), False).remark == ""
 
 
 def test_a_rise_cannot_be_refuted_before_it_is_known_to_be_visible(monkeypatch):
@@ -184,8 +208,22 @@ def test_runs_that_differ_in_more_than_their_labels_are_not_compared(strong):
     with pytest.raises(ValueError, match="have other weights, texts or types"):
         rises((other, *rest))
     nothing = replace(first, result=replace(first.result, scores_after=tuple(scores({"next_token": np.nan}, "test"))))
-    with pytest.raises(ValueError, match="NTPS on the test texts is not finite"):
+    with pytest.raises(ValueError, match="ntps on the test texts is not finite"):
         rises((nothing, *rest))
+
+
+def test_rises_of_other_scores_come_from_covariances(strong):
+    (first, *rest) = strong
+    changed = tuple(
+        replace(score, ntps_metric=score.ntps_metric + (0.25 if score.centered else 0.5))
+        if score.subspace == "next_token"
+        else score
+        for score in first.result.scores_after
+    )
+    other = replace(first, result=replace(first.result, scores_after=changed))
+    before, after = (rises(runs, "ntps_metric").iloc[0] for runs in (strong, (other, *rest)))
+    assert after["rise"] - before["rise"] == pytest.approx(0.25)
+    assert rises((other, *rest)).equals(rises(strong))
 
 
 def test_a_model_that_is_not_planned_enters_no_table(strong):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -22,7 +23,7 @@ import transformers
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
-from transformers import AutoTokenizer
+from transformers import AddedToken, AutoTokenizer
 from typer.testing import CliRunner
 
 from ntps_utils._utils.files import check_writable, write_text
@@ -105,6 +106,15 @@ def test_json_on_the_standard_output_is_alone_there(name):
     assert outcome.exit_code == 0, outcome.output
     assert json.loads(outcome.stdout)["rows"]
     assert "NTPS" in outcome.stderr
+
+
+@pytest.mark.slow
+def test_a_closed_standard_output_ends_quietly(tmp_path):
+    target = tmp_path / "scores.json"
+    command = f"{Path(sys.executable).with_name('ntps')} {' '.join(SCORE)} --json {target} >&-"
+    done = subprocess.run(["bash", "-c", command], check=False, capture_output=True)
+    assert b"Traceback" not in done.stderr
+    assert json.loads(target.read_text())["rows"]
 
 
 @pytest.mark.slow
@@ -220,6 +230,36 @@ def test_folders_of_all_kinds_hold_the_same_splits(tmp_path, make):
         load_texts(tmp_path, "dev")
 
 
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["train-00000-of-00001-0a1b2c3d4e5f6a7b.parquet", "test-00000-of-00001-0a1b.parquet"], None),
+        (["train-00000-of-00002.parquet"], "has 1 of the 2 files of the split 'train'"),
+    ],
+)
+def test_parts_of_a_split_are_complete_and_may_have_a_hash(tmp_path, names, message):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "dataset_infos.json").write_text("{}")
+    for name in names:
+        frame().to_parquet(tmp_path / "data" / name)
+    if message is None:
+        assert load_texts(tmp_path, "test").texts == EXPECTED[0]
+    else:
+        with pytest.raises(HubError, match=message):
+            load_texts(tmp_path)
+
+
+def test_a_pointer_of_git_lfs_is_named(tmp_path, tiny_model):
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+    (tmp_path / "d.parquet").write_text(pointer)
+    with pytest.raises(HubError, match="is a pointer of Git LFS"):
+        load_texts(tmp_path / "d.parquet")
+    model = shutil.copytree(tiny_model, tmp_path / "model")
+    next(model.glob("*.safetensors")).write_text(pointer)
+    with pytest.raises(HubError, match=r"safetensors is a pointer of Git LFS.*git lfs pull"):
+        load_model(model)
+
+
 def test_two_files_of_one_split_are_refused(tmp_path):
     for name in ("train.csv", "train.tsv"):
         (tmp_path / name).write_text(csv_text(","))
@@ -227,21 +267,34 @@ def test_two_files_of_one_split_are_refused(tmp_path):
         load_texts(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["broken.csv.gz", "broken.json", "broken.parquet", "broken.jsonl"])
+DAMAGED = {
+    "broken.csv.gz": b'{"text": [1, 2',
+    "cut.csv.gz": gzip.compress(b"text,label\n" * 5000)[:40] + b"x" * 40,
+    "broken.csv.xz": b"\xfd7zXZ\x00broken",
+    "broken.csv.zst": b"(\xb5/\xfdbroken",
+    "broken.json": b'{"text": [1, 2',
+    "broken.parquet": b'{"text": [1, 2',
+    "broken.jsonl": b'{"text": [1, 2',
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
 def test_damaged_files_are_refused_in_one_line(tmp_path, name):
-    (tmp_path / name).write_bytes(b'{"text": [1, 2')
+    (tmp_path / name).write_bytes(DAMAGED[name])
     with pytest.raises(HubError, match=r"could not be read|is not UTF-8") as error:
         load_texts(tmp_path / name)
     assert "\n" not in str(error.value)
 
 
-def test_text_pairs_are_joined(tmp_path):
+def test_text_pairs_are_joined(tmp_path, tiny_model):
     path = tmp_path / "pairs.csv"
-    path.write_text("premise,hypothesis,label\nIt rains.,It is wet.,1\nIt rains.,It is dry.,0\n")
+    path.write_text("premise,hypothesis,label\nw1 w2,w3 w4,1\nw1 w2,w5,0\n")
     data = load_texts(path, text_column="premise,hypothesis")
-    assert data.texts == ("It rains. It is wet.", "It rains. It is dry.")
+    assert data.texts == ("w1 w2 w3 w4", "w1 w2 w5")
     with pytest.raises(HubError, match="has no column 'conclusion'; it has premise, hypothesis, label"):
         load_texts(path, text_column="premise,conclusion")
+    report = score_model(tiny_model, path, layers="last", text_column="premise,hypothesis")
+    assert report.provenance["text_column"] == "premise,hypothesis, joined by a space"
 
 
 def test_a_quotation_mark_that_is_not_closed_is_refused(tmp_path):
@@ -253,6 +306,22 @@ def test_a_quotation_mark_that_is_not_closed_is_refused(tmp_path):
         load_texts(tmp_path / "quotes.csv")
     (tmp_path / "lines.csv").write_text('text,label\n"two\nlines",1\n"one, two",0\n')
     assert load_texts(tmp_path / "lines.csv").texts == ("two\nlines", "one, two")
+
+
+@pytest.mark.parametrize("columns", [("label", "text"), ("text", "label", "id"), ("id", "label", "text")])
+def test_a_quotation_mark_that_is_not_closed_is_refused_in_any_order_of_columns(tmp_path, columns):
+    values = [{"text": f"a good day number {i}", "label": str(i % 2), "id": f"r{i}"} for i in range(60)]
+    for i in (10, 40):
+        values[i]["text"] = '"' + values[i]["text"]
+    rows = [",".join(value[name] for name in columns) for value in values]
+    (tmp_path / "quotes.csv").write_text("\n".join([",".join(columns), *rows]) + "\n")
+    with pytest.raises(HubError, match=r"look like rows of their own|more fields than the header|could not be read"):
+        load_texts(tmp_path / "quotes.csv")
+    lines = {"text": '"1 of two\nlines, and more"', "label": "1", "id": "a"}
+    other = {"text": "one", "label": "0", "id": "b"}
+    rows = [",".join(value[name] for name in columns) for value in (lines, other)]
+    (tmp_path / "lines.csv").write_text("\n".join([",".join(columns), *rows]) + "\n")
+    assert load_texts(tmp_path / "lines.csv").texts == ("1 of two\nlines, and more", "one")
 
 
 # -- labels ------------------------------------------------------------------------
@@ -290,6 +359,7 @@ def test_labels_have_the_same_numbers_in_all_files(tmp_path, kind, labels, numbe
         ([1, 2, 0.25], "row 3: the label is the number 0.25, not a class"),
         ([[0, 2], [1, 3], [0, 1]], "row 1: the label .* holds several values"),
         (["0,1", "2", "0,2"], "row 1: the label '0,1' holds several values"),
+        (["?", *map(str, np.arange(20) / 8)], "row 3: the label is the number 0.125, not a class"),
     ],
 )
 def test_labels_that_are_no_classes_are_refused_in_all_files(tmp_path, kind, labels, message):
@@ -307,6 +377,40 @@ def test_all_splits_have_the_same_classes(tmp_path, train, test):
     assert (one.labels.tolist(), two.labels.tolist()) == (train, test)
 
 
+@pytest.mark.parametrize("stored", [False, True])
+@pytest.mark.parametrize(
+    ("train", "test", "names", "numbers"),
+    [
+        (["1", "2"], ["1", "2", "x"], ("1", "2", "x"), ([0, 1], [0, 1, 2])),
+        (["a", "c"], ["b", "c"], ("a", "b", "c"), ([0, 2], [1, 2])),
+        (["True", "True"], ["True", "False"], ("False", "True"), ([1, 1], [1, 0])),
+    ],
+)
+def test_class_names_have_one_numbering_in_all_splits(tmp_path, stored, train, test, names, numbers):
+    tables = {
+        split: pd.DataFrame({"text": [f"text {i}" for i in range(len(labels))], "label": labels})
+        for split, labels in (("train", train), ("test", test))
+    }
+    if stored:
+        parts = {name: datasets.Dataset.from_pandas(table, preserve_index=False) for name, table in tables.items()}
+        datasets.DatasetDict(parts).save_to_disk(str(tmp_path))
+    else:
+        for name, table in tables.items():
+            table.to_csv(tmp_path / f"{name}.csv", index=False)
+        (tmp_path / "notes.csv").write_text("label,remark\n0.5,a table of something else\n")
+    found = [load_texts(tmp_path, split) for split in ("train", "test")]
+    assert [data.label_names for data in found] == [names, names]
+    assert [data.labels.tolist() for data in found] == list(numbers)
+
+
+def test_labels_that_hold_several_names_are_noted(tmp_path):
+    with pytest.warns(DatasetWarning, match="the label 'angry,sad' looks like several labels"):
+        load_texts(labeled(tmp_path, "csv", ["sad", "angry", "angry,sad", "sad"]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_texts(labeled(tmp_path, "csv", ["Paris, France", "Rome, Italy"] * 2))
+
+
 def test_a_split_without_labels_does_not_matter_for_the_others(tmp_path):
     frame().to_csv(tmp_path / "train.csv", index=False)
     frame()[["text"]].to_csv(tmp_path / "test.csv", index=False)
@@ -321,11 +425,15 @@ def test_classes_of_one_text_each_are_noted(tmp_path):
 
 def test_a_single_file_has_no_texts_to_test_on(tmp_path):
     path = labeled(tmp_path, "csv", [0, 1] * 20)
-    with pytest.raises(HubError, match=r"d\.csv is a single file.*folder with train\.csv and test\.csv"):
+    with pytest.raises(HubError, match=r"d\.csv is a single table.*folder with train\.csv and test\.csv"):
         ExperimentConfig().texts(str(path))
+    datasets.Dataset.from_pandas(frame()).save_to_disk(str(tmp_path / "stored"))
+    assert load_texts(tmp_path / "stored").split == "all"
+    with pytest.raises(HubError, match="stored is a single table"):
+        ExperimentConfig().texts(str(tmp_path / "stored"))
     outcome = CliRunner().invoke(app, ["benchmark", "--models", "lab/XS", "--datasets", str(path)])
     assert outcome.exit_code == 2
-    assert "is a single file" in outcome.output
+    assert "is a single table" in outcome.output
 
 
 def test_paths_may_contain_separators(tmp_path):
@@ -381,6 +489,15 @@ def test_control_tokens_in_texts_are_noted(tiny_model):
         tokenize(load_model(tiny_model), data)
 
 
+def test_control_tokens_that_were_added_to_a_tokenizer_are_noted(tiny_model, tmp_path):
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens([AddedToken("w10", special=True)])
+    model = replace(load_model(tiny_model), tokenizer=tokenizer)
+    with pytest.warns(ExtractionWarning, match="1 texts of texts contain w10, which"):
+        tokenize(model, as_dataset((["w1 w2", "w1 w10"], [0, 1])))
+
+
 def sorted_file(folder: Path) -> Path:
     path = folder / "sorted.csv"
     rows = [f"{word} day number {i},{label}" for label, word in enumerate("abcd") for i in range(30)]
@@ -397,6 +514,20 @@ def as_words(path: Path) -> TextDataset:
     """The same rows in words that the tokenizer of the tiny model knows."""
     data = load_texts(path)
     return replace(data, texts=tuple(f"w{i % 40} w{label}" for i, label in enumerate(data.labels)))
+
+
+def test_classes_that_the_first_texts_of_a_split_lack_are_noted(tmp_path):
+    for split in ("train", "test"):
+        sorted_file(tmp_path).rename(tmp_path / f"{split}.csv")
+    with pytest.warns(DatasetWarning, match="The first 70 texts of .* have none of the class '3'"):
+        ExperimentConfig(n_train=70, n_test=None).texts(str(tmp_path))
+
+
+def test_absent_classes_are_not_counted(tiny_model):
+    report = score_model(
+        tiny_model, TextDataset("x", "all", ["w1 w2", "w3"] * 8, [1, 2] * 8, list("abc")), layers="last"
+    )
+    assert report.provenance["n_classes"] == 2
 
 
 def test_repeated_texts_are_noted(tiny_model):

@@ -153,6 +153,19 @@ def test_hub_datasets_are_loaded_by_the_datasets_library(monkeypatch):
     assert load_texts("owner/name", text_column="sentence").labels.tolist() == [1, 0]
 
 
+def test_class_names_of_a_hub_dataset_have_one_numbering_in_all_splits(monkeypatch):
+    splits = {"train": ["a", "c"], "test": ["b", "c"]}
+    parts = {name: datasets.Dataset.from_dict({"text": ["x", "y"], "label": own}) for name, own in splits.items()}
+
+    def load_dataset(path, split, revision):
+        return datasets.DatasetDict(parts) if split is None else parts[split]
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    for split, numbers in (("train", [0, 2]), ("test", [1, 2])):
+        data = load_texts("owner/name", split)
+        assert (data.labels.tolist(), data.label_names) == (numbers, ("a", "b", "c"))
+
+
 def test_failed_download_is_one_sentence():
     with pytest.raises(HubError, match="could not be loaded from the Hub") as error:
         load_texts("sst2")
@@ -282,7 +295,7 @@ NAMED = datasets.Features({"text": datasets.Value("string"), "label": datasets.C
         ([tuple(TEXTS), np.array([1, 0, 1])], ("0", "1")),
         ((pd.Series(TEXTS), torch.tensor([1, 0, 1])), ("0", "1")),
         ((TEXTS, ["positive", "negative", "positive"]), NAMES),
-        ((np.array(TEXTS), [True, False, True]), ("0", "1")),
+        ((np.array(TEXTS), [True, False, True]), ("False", "True")),
         (FRAME, ("0", "1")),
         (FRAME.replace({"label": {0: "negative", 1: "positive"}}), NAMES),
         (datasets.Dataset.from_pandas(FRAME), ("0", "1")),

@@ -161,15 +161,16 @@ def test_the_page_shows_every_estimate():
     found = compute(runs, ENDED, n_resamples=100)
     assert found["datasets"] == run_order()[:20]
     text = declared.results(found)
-    assert "**Verdicts, from 20 datasets**" in text
+    assert "**Verdicts, from 20 datasets (p-values of both conditions together)**" in text
     for words in (
-        "(vi): ",
+        "| (vi) | ",
         "share of the attainable gain, NTPS",
         "net NTPS",
         "without climate_sentiment",
         "tr B / tr Y",
         "runs with next-token higher",
         "reliability",
+        "regret of random halves (points, mean and 95% range)",
     ):
         assert words in text
     assert not any(word in text for word in ("None", "nan", "inf"))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import pytest
 
 from book.tools import refresh, verdicts
+from ntps_utils.evidence.claims import judge
+from ntps_utils.evidence.declared import RUNS_ENDED
 from ntps_utils.evidence.records import load_record
-from ntps_utils.evidence.statistics import Estimate
+from ntps_utils.evidence.runs import recorded_runs
 from tests.conftest import ROOT
 
 GLUED = refresh.glued_values()
@@ -49,23 +52,34 @@ def test_verdicts_follow_the_executed_chapters(number, chapter, values, expected
     assert row(changed(chapter, **values), number).lab == expected
 
 
-def test_real_models_are_open_until_the_runs_end_and_then_judged(monkeypatch):
-    if verdicts.RUNS_ENDED is None:
-        assert row(GLUED, "(iii)").real == "open"
-        assert "its runs are not finished" in verdicts.tables(GLUED)["verdicts"]
-
-    class Claim:
-        def __init__(self, name: str, verdict: str) -> None:
-            self.name, self.verdict = name, verdict
-            self.estimates = dict.fromkeys(verdicts.SHOWN[name], Estimate(0.123, -0.25, 0.5))
-
+def test_verdicts_on_real_models_are_those_of_the_declared_experiment():
+    some = {"value": 0.123, "low": -0.25, "high": 0.5, "p": 0.1}
+    nothing = dict.fromkeys(some)
     judged = {"(iii)": "held", "(iv)": "partly held", "(v)": "not held", "(vi)": "open"}
-    monkeypatch.setattr(verdicts, "RUNS_ENDED", "2026-12-24T00:00:00+00:00")
-    monkeypatch.setattr(verdicts, "judge", lambda _: [Claim(*pair) for pair in judged.items()])
+    record = {
+        "claims": [
+            {"name": name, "verdict": verdict, "estimates": dict.fromkeys(verdicts.SHOWN[name], some)}
+            for name, verdict in judged.items()
+        ]
+    }
+    rows = {one.number: one for one in verdicts.verdicts(GLUED, record)}
     for number, verdict in judged.items():
-        assert row(GLUED, number).real == verdict
-        assert row(GLUED, number).finding.count(" 0.12 (-0.25 to 0.50)") == (2 if number == "(iv)" else 1)
-    assert "its runs are not finished" not in verdicts.tables(GLUED)["verdicts"]
+        assert rows[number].real == verdict
+        assert rows[number].finding.count(" 0.12 (-0.25 to 0.50)") == (2 if number == "(iv)" else 1)
+    record["claims"][1]["estimates"] = dict.fromkeys(verdicts.SHOWN["(iv)"], nothing)
+    assert "Real models:" not in {one.number: one for one in verdicts.verdicts(GLUED, record)}["(iv)"].finding
+
+
+def test_the_recorded_verdicts_follow_from_the_recorded_runs():
+    found = load_record("results")
+    assert found["ended"] == RUNS_ENDED
+    claims = judge(recorded_runs())
+    assert [claim.verdict for claim in claims] == [claim["verdict"] for claim in found["claims"]]
+    for claim, recorded in zip(claims, found["claims"], strict=True):
+        assert claim.p_adjusted == pytest.approx(recorded["p_adjusted"], abs=1e-6)
+        for name, estimate in claim.estimates.items():
+            value = recorded["estimates"][name]["value"]
+            assert (math.nan if value is None else value) == pytest.approx(estimate.value, abs=1e-9, nan_ok=True)
 
 
 def test_badges_have_the_color_of_their_verdict():
@@ -88,7 +102,7 @@ def test_the_advice_has_the_regrets_of_the_chapter_and_the_durations_of_the_reco
     values = changed("09_predicting_the_gain", rule_advice_regret=0.123, rule_never_regret=45.67)
     text = verdicts.advice(values)
     assert "0.12 for what the tool recommends, " in text
-    assert "45.67 for never running LoRA. On real texts" in text
+    assert "45.67 for never running LoRA. On the" in text
     for name, words in (("lora_seconds", " minutes on two cores"), ("seconds", ".)")):
         minutes = sorted(case[name] / 60 for case in load_record("prescreened")["cases"])
         assert f"{minutes[0]:.0f} to {minutes[-1]:.0f}{words}" in text

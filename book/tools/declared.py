@@ -10,7 +10,7 @@ import pandas as pd
 from book.tools.visible_rise import DECLARED
 from ntps_utils._utils.files import data_file
 from ntps_utils.evidence.claims import CONTROL_COLUMNS, setting_of
-from ntps_utils.evidence.declared import CLUSTERS, FINETUNED_MODELS, PILOTS, RUNS_ENDED, planned_runs, run_order
+from ntps_utils.evidence.declared import CLUSTERS, FINETUNED_MODELS, PILOTS, planned_runs, run_order
 from ntps_utils.evidence.records import load_record
 from ntps_utils.evidence.results import SCORE_LABELS, TARGET_LABELS
 from ntps_utils.evidence.runs import chosen_rates, recorded_runs
@@ -34,7 +34,7 @@ def tables() -> dict[str, str]:
         "power_of_skips": power_of_skips(),
         "few_test_texts": few_test_texts(),
         "visible_rise": visible_rise(),
-        "results": "No run has been analyzed.\n" if RUNS_ENDED is None else results(load_record("results")),
+        "results": results(load_record("results")),
     }
 
 
@@ -184,14 +184,24 @@ def power_of_skips() -> str:
 
 def results(found: Mapping[str, Any]) -> str:
     """Return what the runs show, from the record of ``book.tools.results``."""
+    verdicts = [
+        (claim["name"], claim["verdict"], f"{claim['p']:.3f}", f"{claim['p_adjusted']:.3f}", claim["remark"])
+        for claim in found["claims"]
+    ]
     claims = [
-        (f"{claim['name']}: {claim['verdict']}" if i == 0 else "", name, _interval(values, "value"))
+        (claim["name"] if i == 0 else "", *_estimate(name, values))
         for claim in found["claims"]
         for i, (name, values) in enumerate(claim["estimates"].items())
     ]
     cells = {(row["score"], row["target"]): row for row in found["associations"]}
     correlations = [
-        (SCORE_LABELS[score], *(_interval(cells[score, target], "rho") for target in TARGET_LABELS))
+        (
+            SCORE_LABELS[score],
+            *(
+                "" if (score, target) == ("headroom", "accuracy") else _interval(cells[score, target], "rho")
+                for target in TARGET_LABELS
+            ),
+        )
         for score in SCORE_LABELS
     ]
     slopes = [
@@ -231,10 +241,13 @@ def results(found: Mapping[str, Any]) -> str:
         for target, row in found["landscape"].items()
     ]
     parts = {
-        f"Verdicts, from {len(found['datasets'])} datasets": table(("claim", "estimate", "value"), claims),
+        f"Verdicts, from {len(found['datasets'])} datasets (p-values of both conditions together)": table(
+            ("claim", "verdict", "p", "corrected p", "remark"), verdicts
+        ),
+        "What the verdicts are computed from": table(("claim", "estimate", "value"), claims),
         "Every score with every target: mean rank correlation": table(("", *TARGET_LABELS.values()), correlations),
         "Single models, and the slope of the hierarchical regression": table(
-            ("score", "target", *FINETUNED_MODELS, "slope"), slopes
+            ("score", "target", *FINETUNED_MODELS, "slope (95% credible interval)"), slopes
         ),
         "Scores of next-token directions and of other directions of the same width: means": table(
             ("score", "other directions", "next-token", "other", "difference", "runs with next-token higher"), sizes
@@ -247,7 +260,12 @@ def results(found: Mapping[str, Any]) -> str:
             ("target", "settings", "best setting", "correlation", "95% point if unrelated"), swept
         ),
         f"Noise of the gain, in points (correlation of the gains of both models: {found['agreement']:.2f})": table(
-            ("model", "standard deviation over datasets", "error from test texts, at most", "reliability, at least"),
+            (
+                "model",
+                "standard deviation over datasets",
+                "error from test texts, at most",
+                "reliability, without noise of the seed",
+            ),
             reliable,
         ),
     }
@@ -263,15 +281,25 @@ LEVEL_LABELS = {
 CONTROL_LABELS = {column.removeprefix("ntps_"): label for column, label in CONTROL_COLUMNS.items()}
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}"
+def _number(value: float | None, digits: int = 2) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
 
 
-def _interval(row: Mapping[str, Any], name: str, prefix: str = "") -> str:
+def _estimate(name: str, values: Mapping[str, Any]) -> tuple[str, str]:
+    """Name and value of an estimate of a claim; regrets in points."""
+    if "regret" in name:
+        points = {key: None if value is None else 100 * value for key, value in values.items()}
+        words = ", mean and 95% range" if name == "regret of random halves" else ""
+        return f"{name} (points{words})", _interval(points, "value")
+    digits = 3 if name in FINETUNED_MODELS else 2
+    return (f"rise in {name}" if digits == 3 else name), _interval(values, "value", digits=digits)
+
+
+def _interval(row: Mapping[str, Any], name: str, prefix: str = "", digits: int = 2) -> str:
     """A value with its interval, if it has one."""
     low, high = (row.get(f"{prefix}{end}") for end in ("low", "high"))
-    ends = "" if low is None or high is None else f" ({low:.2f} to {high:.2f})"
-    return f"{_number(row[name])}{ends}"
+    ends = "" if low is None or high is None else f" ({_number(low, digits)} to {_number(high, digits)})"
+    return f"{_number(row[name], digits)}{ends}"
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

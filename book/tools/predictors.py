@@ -19,7 +19,7 @@ from ntps_utils import lab
 from ntps_utils._utils.files import write_text
 from ntps_utils._utils.provenance import provenance
 from ntps_utils.evidence.benchmark import made_by
-from ntps_utils.evidence.declared import FINETUNED_MODELS, MAX_LENGTH, N_TRAIN, PILOTS, run_order
+from ntps_utils.evidence.declared import FINETUNED_MODELS, MAX_LENGTH, N_TRAIN, PILOTS, order
 from ntps_utils.evidence.experiment import limited_threads
 from ntps_utils.evidence.predictors import PREDICTORS, Case
 from ntps_utils.evidence.runs import load_declared_model
@@ -34,6 +34,9 @@ def main(
     data: Annotated[
         Path | None, typer.Option(help="Folder with a folder for each dataset.", show_default="the tasks of the lab")
     ] = None,
+    models: Annotated[str, typer.Option(help="Names of the models for --data, separated by commas.")] = ",".join(
+        FINETUNED_MODELS
+    ),
     limit: Annotated[int, typer.Option(min=1, help="Largest number of cases.")] = 1000,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "auto",
     out: Annotated[
@@ -47,13 +50,14 @@ def main(
     if data is None:
         names = [f"lab/{size}" for size in lab.MODELS]
         cases = [(model, f"lab/{task}") for task in TASKS for model in names]
-        models = {name: load_model(name, device=device, dtype="float32") for name in names}
+        loaded = {name: load_model(name, device=device, dtype="float32") for name in names}
     else:
-        cases = [(model, dataset) for dataset in (*PILOTS, *run_order()) for model in FINETUNED_MODELS]
-        models = {name: load_declared_model(name, device=device) for name in FINETUNED_MODELS}
+        names = models.split(",")
+        cases = [(model, dataset) for dataset in (*order(), *PILOTS) for model in names]
+        loaded = {name: load_declared_model(name, device=device) for name in names}
     for name, dataset in [case for case in cases if case not in done][:limit]:
         typer.echo(f"{name} on {dataset}", err=True)
-        model = models[name]
+        model = loaded[name]
         if data is None:
             texts, max_length = load_texts(dataset, "train"), None
         else:

@@ -21,6 +21,7 @@ from ntps_utils.evidence.runs import recorded_runs
 OUT = Path("ntps_utils/data/recorded/prescreened.json")
 MODEL = "smollm2-135m-instruct"
 THRESHOLD = 0.03
+TRIAL = "10%"
 
 
 def main(
@@ -42,6 +43,7 @@ def main(
             str(data / dataset),
             calibration="real",
             threshold=THRESHOLD,
+            trial=TRIAL,
             max_texts=N_TRAIN,
             max_length=MAX_LENGTH,
             dtype="float32",

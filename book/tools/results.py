@@ -64,6 +64,8 @@ def compute(
             {
                 "name": claim.name,
                 "verdict": claim.verdict,
+                "remark": claim.remark,
+                "p": claim.p,
                 "p_adjusted": claim.p_adjusted,
                 "estimates": {name: _plain(asdict(estimate)) for name, estimate in claim.estimates.items()},
             }

@@ -1,7 +1,7 @@
 """Verdicts on the claims of the paper, for the front page and the README: computed, from one place.
 
 The lab's verdicts are values of the executed chapters. Those on real language models follow the rules of the declared
-experiment (:mod:`ntps_utils.evidence.claims`), and are open until its runs end.
+experiment (:mod:`ntps_utils.evidence.claims`), and come from the record of ``book.tools.results``.
 """
 
 from __future__ import annotations
@@ -11,10 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from book.tools.declared import table
-from ntps_utils.evidence.claims import Claim, judge
-from ntps_utils.evidence.declared import FINETUNED_MODELS, RUNS_ENDED
+from ntps_utils.evidence.declared import FINETUNED_MODELS
 from ntps_utils.evidence.records import load_record
-from ntps_utils.evidence.runs import RecordedRun, recorded_runs
 
 COLORS = {"held": "success", "partly held": "warning", "not held": "danger", "open": "info"}
 """Color of the badge of each verdict, by its name in sphinx-design."""
@@ -57,15 +55,15 @@ class Row:
     finding: str
 
 
-def verdicts(glued: Mapping[str, Mapping[str, Any]], runs: tuple[RecordedRun, ...] | None = None) -> tuple[Row, ...]:
+def verdicts(glued: Mapping[str, Mapping[str, Any]], found: Mapping[str, Any] | None = None) -> tuple[Row, ...]:
     """Compute the verdicts.
 
     Parameters
     ----------
     glued : mapping of str to mapping
         Values of the executed chapters, by the name of the chapter.
-    runs : tuple of RecordedRun, optional
-        Runs of the declared experiment; by default the recorded ones.
+    found : mapping, optional
+        What the declared experiment shows; by default the record of ``book.tools.results``.
 
     Returns
     -------
@@ -75,10 +73,7 @@ def verdicts(glued: Mapping[str, Mapping[str, Any]], runs: tuple[RecordedRun, ..
     probes, after, gain = (
         glued[name] for name in ("07_scores_against_probes", "08_after_lora", "09_predicting_the_gain")
     )
-    claims: dict[str, Claim] = {}
-    if RUNS_ENDED is not None:
-        claims = {claim.name: claim for claim in judge(recorded_runs() if runs is None else runs)}
-    declared = {name: claim.verdict for name, claim in claims.items()}
+    claims = {claim["name"]: claim for claim in (load_record("results") if found is None else found)["claims"]}
     holds = "held" if bounds["violations"] == 0 else "not held"
     cheap = "held" if cost["bench_forward"] <= CHEAP else "partly held"
     real_shown, real_outside = (
@@ -119,20 +114,20 @@ def verdicts(glued: Mapping[str, Mapping[str, Any]], runs: tuple[RecordedRun, ..
             "It correlates with the accuracy of linear probes",
             ("07_scores_against_probes", "10_the_papers_numbers"),
             _plain(probes["verdict_accuracy"]),
-            declared.get("(iii)", "open"),
+            claims["(iii)"]["verdict"],
             f"Rank correlation in the lab {_interval(probes, 'euclid_rho', 'euclid')}; of the metric-matched score "
-            f"{_interval(probes, 'metric_rho', 'metric')}.{_measured(claims.get('(iii)'))}",
+            f"{_interval(probes, 'metric_rho', 'metric')}.{_measured(claims['(iii)'])}",
         ),
         Row(
             "(iv)",
             "It rises after LoRA, more so in large models",
             ("08_after_lora",),
             _plain(after["rise_lab"]),
-            declared.get("(iv)", "open"),
+            claims["(iv)"]["verdict"],
             f"Mean change on test texts of the lab {after['tasks_test_ntps']:+.2f}; of the metric-matched score "
             f"{after['tasks_test_ntps_metric']:+.2f}, and {after['coin_test_ntps_metric']:+.2f} on a coin toss. With "
             f"so few texts a rise of {after['planted']:.1f} would hardly show."
-            f"{_measured(claims.get('(iv)'))}",
+            f"{_measured(claims['(iv)'])}",
         ),
         Row(
             "",
@@ -148,21 +143,21 @@ def verdicts(glued: Mapping[str, Mapping[str, Any]], runs: tuple[RecordedRun, ..
             "It predicts the gain from LoRA (a high NTPS, a small gain)",
             ("09_predicting_the_gain", "10_the_papers_numbers"),
             _plain(gain["skill_lab"]),
-            declared.get("(v)", "open"),
+            claims["(v)"]["verdict"],
             f"On left-out tasks of the lab its error is {_relative(gain['lab_e_skill'])} that of the median gain; that "
             f"of a trial run of a quarter of the steps is {_relative(gain['step_lab_t25_value'])} it."
-            f"{_measured(claims.get('(v)'))}",
+            f"{_measured(claims['(v)'])}",
         ),
         Row(
             "(vi)",
             "So it can prescreen LoRA",
             ("09_predicting_the_gain", "11_prescreen"),
             _plain(gain["rule_lab"]),
-            declared.get("(vi)", "open"),
+            claims["(vi)"]["verdict"],
             f"In the lab the half of the runs that the scores choose gains {gain['behind_lab_scores']:.1f} points less "
             f"than the best half, and a random half {gain['behind_lab_chance']:.1f} less. In the paper's own cells, "
             f"with settings chosen for the gain: {gain['paper_ntps_regret']:.1f} and {gain['paper_ntps_chance']:.1f}."
-            f"{_measured(claims.get('(vi)'))}",
+            f"{_measured(claims['(vi)'])}",
         ),
     )
 
@@ -180,13 +175,15 @@ SHOWN = {
 """Estimates of the declared experiment that stand in the table, and their names there."""
 
 
-def _measured(claim: Claim | None) -> str:
-    """What the declared experiment has measured; empty before its runs end."""
-    if claim is None:
-        return ""
-    found = ((label, claim.estimates[name]) for name, label in SHOWN[claim.name].items())
-    parts = [f"{label} {one.value:.2f} ({one.low:.2f} to {one.high:.2f})" for label, one in found]
-    return f" Real models: {', '.join(parts)}."
+def _measured(claim: Mapping[str, Any]) -> str:
+    """What the declared experiment has measured; empty if runs are missing."""
+    found = {label: claim["estimates"][name] for name, label in SHOWN[claim["name"]].items()}
+    parts = [
+        f"{label} {one['value']:.2f} ({one['low']:.2f} to {one['high']:.2f})"
+        for label, one in found.items()
+        if one["value"] is not None
+    ]
+    return f" Real models: {', '.join(parts)}." if parts else ""
 
 
 def _relative(skill: float) -> str:
@@ -220,13 +217,6 @@ def tables(glued: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
     }
 
 
-NO_REAL_RUNS = (
-    " Whether LoRA pays it mostly cannot say, because the recorded runs of real models are of small ones, and hold no "
-    "trial runs."
-)
-"""Part of the advice until the runs of the declared experiment end."""
-
-
 def advice(glued: Mapping[str, Mapping[str, Any]]) -> str:
     """Say when LoRA pays, and what simple rules have lost on the recorded runs.
 
@@ -248,17 +238,17 @@ def advice(glued: Mapping[str, Mapping[str, Any]]) -> str:
         "run takes minutes. (The report estimates it: for a model of 135 million parameters and 2,000 short texts, "
         f"{min(lora):.0f} to {max(lora):.0f} minutes on two cores. The prescreening itself took {min(own):.0f} to "
         f"{max(own):.0f}.) For a real model the report measures three things about your case: the errors of the probe, "
-        f"a better layer, and a bag of words.{'' if RUNS_ENDED else NO_REAL_RUNS}\n\n"
+        "a better layer, and a bag of words.\n\n"
         "Each rule below has a cost against knowing all gains beforehand, in points of accuracy: a gain that is missed "
         "counts what it exceeds the threshold by, and a run that was not worth it what it falls short of the "
         f"threshold. On the recorded runs of the lab, at a threshold of {gain['rule_threshold']:.1f} points (their "
         f"median gain), the mean cost is {gain['rule_advice_regret']:.2f} for what the tool recommends, "
         f"{gain['rule_yes_regret']:.2f} for always running LoRA, {gain['rule_trial_regret']:.2f} for a trial run of up "
-        f"to 25% before each decision, and {gain['rule_never_regret']:.2f} for never running LoRA. On real texts "
-        f"({gain['rule_real_n']:.0f} runs of models below a million parameters, threshold "
-        f"{gain['rule_real_threshold']:.1f} points) it is {gain['rule_real_advice_regret']:.2f}, "
-        f"{gain['rule_real_yes_regret']:.2f} for always and {gain['rule_real_never_regret']:.2f} for never running "
-        "LoRA. Differences as small as these rest on few runs.\n"
+        f"to 25% before each decision, and {gain['rule_never_regret']:.2f} for never running LoRA. On the "
+        f"{gain['rule_real_n']:.0f} runs of two pretrained models (threshold {gain['rule_real_threshold']:.1f} points) "
+        f"it is {gain['rule_real_advice_regret']:.2f}, {gain['rule_real_yes_regret']:.2f} for always, "
+        f"{gain['rule_real_trial_regret']:.2f} for a trial run, and {gain['rule_real_never_regret']:.2f} for never "
+        "running LoRA. Differences as small as these rest on few runs.\n"
     )
 
 
@@ -275,8 +265,7 @@ def _table(glued: Mapping[str, Mapping[str, Any]], show: Callable[[str], str], l
         )
         for row in verdicts(glued)
     ]
-    note = "\nClaims (iii) to (vi) on real models: the declared experiment decides, and its runs are not finished.\n"
-    return table(HEADINGS, rows) + ("" if RUNS_ENDED is not None else note)
+    return table(HEADINGS, rows)
 
 
 def _badge(verdict: str) -> str:

@@ -294,7 +294,8 @@ def _print_failures(failures: Sequence[Failure], n_cells: int, store: Path) -> N
     if failures:
         n = f"{len(failures)} of {n_cells} cells failed" if len(failures) > 1 else "One cell failed"
         err.print(
-            f"{n}. Run the same command again to repeat them. The tracebacks are in {store}/failed.",
+            f"{n}. The tracebacks are in {store}/failed. When the cause is mended, run the same command again; "
+            "finished cells are kept.",
             highlight=False,
             markup=False,
         )

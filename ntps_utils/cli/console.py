@@ -21,7 +21,8 @@ from rich.table import Table
 from ntps_utils import EXTRAS
 from ntps_utils._utils.files import check_writable, write_text
 
-out = Console(width=None if sys.stdout.isatty() else max(100, Console().width))  # a pipe has no width of its own
+_is_terminal = sys.stdout is not None and sys.stdout.isatty()  # None if the shell has closed it
+out = Console(width=None if _is_terminal else max(100, Console().width))  # a pipe has no width of its own
 err = Console(stderr=True)
 
 INSTALL_MODELS = "pip install 'ntps-utils[models]'"

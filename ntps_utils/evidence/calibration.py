@@ -15,7 +15,7 @@ from ntps_utils._utils.files import data_file
 from ntps_utils.evidence.advice import Source, Step
 from ntps_utils.evidence.claims import analyzed_runs, finished_datasets
 from ntps_utils.evidence.cost import finetuning_cost
-from ntps_utils.evidence.declared import CLUSTERS, MAX_LENGTH, RUNS_ENDED, lora_settings
+from ntps_utils.evidence.declared import CLUSTERS, MAX_LENGTH, lora_settings
 from ntps_utils.evidence.experiment import PROFILES
 from ntps_utils.evidence.predictors import PREDICTORS
 from ntps_utils.evidence.runs import chosen_rates, recorded_runs
@@ -172,15 +172,12 @@ def load_calibration(name: str | Path) -> Calibration:
 
 
 def _load(name: str) -> Calibration:
-    if name == "real" and RUNS_ENDED is not None:
+    if name == "real":
         lora = lora_settings(max(chosen_rates().values()))
         return Calibration(name, _normalized(_declared_cells(), name), lora, MAX_LENGTH)
-    if name in SHIPPED:
-        file = data_file(f"recorded/{name}_cells.json")
-        cells = load_recorded(name)
-        if name == "lab":
-            cells = _with_predictors(cells, "lab_predictors")
-        return Calibration(name, _normalized(cells, name), *_settings_of(file))
+    if name == "lab":
+        cells = _with_predictors(load_recorded(name), "lab_predictors")
+        return Calibration(name, _normalized(cells, name), *_settings_of(data_file("recorded/lab_cells.json")))
     path = Path(name)
     if not path.is_file():
         raise ValueError(

@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -23,7 +22,7 @@ from threadpoolctl import threadpool_limits
 
 from ntps_utils._utils.validation import check_choice, check_flag, check_integer, check_name, check_number
 from ntps_utils.models._hub import HubError
-from ntps_utils.models.datasets import TextDataset, load_texts
+from ntps_utils.models.datasets import TextDataset, first_texts, has_splits, load_texts
 from ntps_utils.models.extraction import Extraction, ExtractionWarning, Tokens, extract, tokenize
 from ntps_utils.models.finetuning import CurvePoint, FinetuneConfig, FinetuneWarning, ProjectionError, finetune
 from ntps_utils.models.loading import AUTO_FLOAT64_PARAMETERS, CausalModel
@@ -163,19 +162,16 @@ class ExperimentConfig:
         >>> len(train), len(test)
         (100, 50)
         """
-        if Path(dataset).is_file():
+        if not has_splits(dataset):
             raise HubError(
-                f"{dataset} is a single file, but an experiment needs texts to train on and others to test on; give a "
+                f"{dataset} is a single table, but an experiment needs texts to train on and others to test on; give a "
                 "folder with train.csv and test.csv."
             )
         train, test = (
             load_texts(dataset, split, text_column=self.text_column, label_column=self.label_column)
             for split in ("train", "test")
         )
-        return (
-            train if self.n_train is None else train.head(self.n_train),
-            test if self.n_test is None else test.head(self.n_test),
-        )
+        return first_texts(train, self.n_train), first_texts(test, self.n_test)
 
 
 def _check_finetuning(name: str, value: Any, method: str, *, optional: bool = False) -> None:

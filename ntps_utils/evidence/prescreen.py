@@ -49,6 +49,7 @@ from ntps_utils.evidence.cost import finetuning_cost
 from ntps_utils.evidence.experiment import limited_threads
 from ntps_utils.evidence.predictors import PREDICTORS, Case
 from ntps_utils.evidence.trials import TRIALS, trial_cost, trial_step, trial_values
+from ntps_utils.models._tables import describe_text_column
 from ntps_utils.models.datasets import TextDataset, as_dataset, first_texts
 from ntps_utils.models.extraction import batch_overhead, hidden_states, length_batches
 from ntps_utils.models.finetuning import (
@@ -532,6 +533,8 @@ def prescreen(
     used, left_out = _other_runs(recorded, data, leave_out)
     lm = as_model(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
     modules = None if target_modules is None else tuple(target_modules)
+    if modules is not None:
+        projection_modules(lm.model, modules)  # refuses unknown names before the texts are read
     lora = replace(recorded.lora, target_modules=modules)
     settings = [lm.fingerprint, data.fingerprint, max_length, seed, modules, repr(lora)]
     kept = Measurements(
@@ -651,6 +654,8 @@ def prescreen(
             model_origin=lm.origin,
             dataset=data.name,
             dataset_fingerprint=data.fingerprint,
+            text_column=describe_text_column(text_column),
+            label_column=label_column,
             max_texts=max_texts,
             max_length=case.extraction.max_length,
             n_truncated=case.extraction.n_truncated,

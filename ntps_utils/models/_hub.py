@@ -8,6 +8,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from ntps_utils._utils.files import data_file
@@ -71,3 +72,9 @@ def _hub_answers(endpoint: str) -> bool:
         _failed_at = time.monotonic()
         return False
     return True
+
+
+def is_lfs_pointer(path: Path) -> bool:
+    """Whether a file is the small text that Git LFS leaves in place of a large one."""
+    with path.open("rb") as file:
+        return file.read(64).startswith(b"version https://git-lfs")

@@ -15,6 +15,7 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from ntps_utils.models._tables import (
     PAIR,
     TABLES,
     column,
+    column_names,
     read_tables,
     split_files,
     table_stem,
@@ -333,24 +335,28 @@ def as_dataset(
         return dataset
     if isinstance(dataset, (str, os.PathLike)):
         return load_texts(os.fspath(dataset), split, text_column=text_column, label_column=label_column)
+    coding = _Coding()
     if isinstance(dataset, Mapping) and all(hasattr(part, "column_names") for part in dataset.values()):
         if split not in dataset:
             raise HubError(f"The {type(dataset).__name__} has no split {split!r}; it has {', '.join(dataset)}.")
+        parts = [part for part in dataset.values() if label_column in part.column_names]
+        coding = _common_coding([list(part[label_column]) for part in parts])
         dataset = dataset[split]
     if hasattr(dataset, "column_names") and hasattr(dataset, "features"):  # datasets.Dataset
         features: Any = dataset.features
-        names = getattr(features.get(label_column), "names", None)
+        if (names := getattr(features.get(label_column), "names", None)) is not None:
+            coding = _Coding(names)
         frame = dataset.to_pandas()  # type: ignore[attr-defined]
         return _from_frame(
-            frame, "dataset", str(getattr(dataset, "split", None) or split), names, text_column, label_column
+            frame, "dataset", str(getattr(dataset, "split", None) or split), coding, text_column, label_column
         )
     if isinstance(dataset, pd.DataFrame):
-        return _from_frame(dataset, "DataFrame", split, None, text_column, label_column)
+        return _from_frame(dataset, "DataFrame", split, coding, text_column, label_column)
     if isinstance(dataset, (tuple, list)) and len(dataset) == 2 and not isinstance(dataset[0], str):
         texts, labels = (list(part) for part in dataset)
         if len(texts) != len(labels):
             raise HubError(f"{len(texts)} texts need as many labels; got {len(labels)} labels.")
-        numbers, label_names = _encode(labels, None, "texts")
+        numbers, label_names = _encode(labels, _Coding(), "texts")
         return _dataset("texts", split, texts, numbers, label_names)
     raise TypeError(
         "A dataset must be a name, a file or folder, a pair (texts, labels), a DataFrame, a datasets.Dataset or a "
@@ -359,10 +365,10 @@ def as_dataset(
 
 
 def _from_frame(
-    frame: pd.DataFrame, name: str, split: str, names: Sequence[str] | None, text_column: str, label_column: str
+    frame: pd.DataFrame, name: str, split: str, coding: _Coding, text_column: str, label_column: str
 ) -> TextDataset:
     raw = column(frame, label_column, f"The {name}")
-    labels, label_names = _encode(raw, names, f"The {name}")
+    labels, label_names = _encode(raw, coding, f"The {name}")
     return _dataset(name, split, column(frame, text_column, f"The {name}"), labels, label_names)
 
 
@@ -408,7 +414,7 @@ def load_texts(
         return _from_folder(path, split, text_column, label_column)
     if path.is_file():
         texts, raw = texts_and_labels([path], text_column, label_column)
-        labels, names = _encode(raw, None, str(path))
+        labels, names = _encode(raw, _Coding(), str(path))
         return _dataset(table_stem(path), "all", texts, labels, names)
     name = str(dataset)
     if name.startswith(LAB):
@@ -447,14 +453,13 @@ def _from_folder(folder: Path, split: str, text_column: str, label_column: str) 
     where = str(files[split][0])
     texts, raw = texts_and_labels(files[split], text_column, label_column)
     names_file = folder / "label_names.json"
-    names: list[str] | None
     if names_file.is_file():
-        names = _names_in(names_file)
+        coding: _Coding = _Coding(_names_in(names_file))
     else:  # all splits share one numbering of the classes
         others = [read_tables(paths, [label_column]) for name, paths in files.items() if name != split]
-        labels_of_others = [frame[label_column].tolist() for frame in others if label_column in frame.columns]
-        names = _common_names([raw, *labels_of_others])
-    labels, label_names = _encode(raw, names, where)
+        needed = {label_column, *column_names(text_column)}
+        coding = _common_coding([raw, *(t[label_column].tolist() for t in others if needed <= set(t.columns))])
+    labels, label_names = _encode(raw, coding, where)
     return _dataset(folder.name, split, texts, labels, label_names)
 
 
@@ -467,7 +472,27 @@ def _from_disk(folder: Path, split: str, text_column: str, label_column: str) ->
     except Exception as error:  # damaged files raise many kinds
         raise HubError(f"{folder} could not be read: {first_line(error)}.") from None
     data = as_dataset(stored, split, text_column=text_column, label_column=label_column)
-    return replace(data, name=folder.name)
+    return replace(data, name=folder.name, split=data.split if isinstance(stored, Mapping) else "all")
+
+
+def has_splits(path: str | Path) -> bool:
+    """Whether a dataset can hold texts to train on and others to test on: not a single file or stored table.
+
+    Parameters
+    ----------
+    path : str or Path
+        See :func:`load_texts`.
+
+    Returns
+    -------
+    bool
+
+    Examples
+    --------
+    >>> has_splits("lab/topic")
+    True
+    """
+    return not (Path(path).is_file() or (Path(path) / "state.json").is_file())
 
 
 def _names_in(file: Path) -> list[str]:
@@ -480,16 +505,39 @@ def _names_in(file: Path) -> list[str]:
     return names
 
 
-def _common_names(columns: Sequence[Sequence[Any]]) -> list[str] | None:
-    """Class names of several splits; None for labels that are refused anyway."""
+@dataclass(frozen=True)
+class _Coding:
+    """How labels become numbers.
+
+    Attributes
+    ----------
+    names : sequence of str, optional
+        Names of the classes; by default those of the labels.
+    by_name : bool
+        Integers are names, too, because other splits have labels that are none.
+    """
+
+    names: Sequence[str] | None = None
+    by_name: bool = False
+
+
+def _common_coding(columns: Sequence[Sequence[Any]]) -> _Coding:
+    """Coding of the labels of several splits; the default for labels that are refused anyway."""
     labels = [_plain(label) for part in columns for label in part]
     numbers = [_as_integer(label) for label in labels]
     whole = [number for number in numbers if number is not None]
     if len(whole) < len(labels):
-        return None if any(_is_missing(x) or _is_list(x) for x in labels) else sorted({str(x) for x in labels})
+        if any(_is_missing(label) or _is_list(label) for label in labels):
+            return _Coding()
+        return _Coding(sorted({_as_name(label) for label in labels}), by_name=True)
     if _are_codes(whole):
-        return None
-    return [str(i) for i in range(max(whole, default=0) + 1)]
+        return _Coding()
+    return _Coding([str(i) for i in range(max(whole, default=0) + 1)])
+
+
+def _as_name(label: Any) -> str:
+    """Name of a class; 1.0 is 1, as tables with missing values store integers."""
+    return str(int(label)) if isinstance(label, float) and label.is_integer() else str(label)
 
 
 def _from_hub(name: str, split: str, entry: Mapping[str, Any]) -> TextDataset:
@@ -507,8 +555,7 @@ def _from_hub(name: str, split: str, entry: Mapping[str, Any]) -> TextDataset:
     columns = set(data.column_names)
     if label not in columns:
         raise HubError(f"{name} has no column {label!r}; it has {', '.join(sorted(columns))}.")
-    feature = data.features[label]
-    names = feature.names if hasattr(feature, "names") else None
+    names = getattr(data.features[label], "names", None)
     try:
         rows = [row for row in data if not hold_out or _is_held_out(name, row, hold_out) == (split == "test")]
         texts = [entry["text"].format(**row) for row in rows]
@@ -516,10 +563,12 @@ def _from_hub(name: str, split: str, entry: Mapping[str, Any]) -> TextDataset:
         raise HubError(
             f"{name}: the text template {entry['text']!r} needs {error}; the columns are {sorted(columns)}."
         ) from None
-    if names is None and not _are_integers(data[label]):
-        names = sorted({str(value) for value in data[label]})  # training and held-out rows share one numbering
-    labels, names = _encode([row[label] for row in rows], names, name)
-    return _dataset(name, split, texts, labels, names)
+    coding = _Coding(names)
+    if names is None and any(_as_integer(value) is None for value in data[label]):  # all splits share one numbering
+        parts = _load_dataset(entry["hub"], None, entry.get("revision")).values()
+        coding = _common_coding([list(part[label]) for part in parts if label in part.column_names])
+    labels, label_names = _encode([row[label] for row in rows], coding, name)
+    return _dataset(name, split, texts, labels, label_names)
 
 
 def _is_held_out(name: str, row: Mapping[str, Any], hold_out: Mapping[str, Any]) -> bool:
@@ -529,8 +578,8 @@ def _is_held_out(name: str, row: Mapping[str, Any], hold_out: Mapping[str, Any])
     return bool(number / 2**64 < hold_out["share"])
 
 
-def _load_dataset(hub_id: str, split: str, revision: str | None) -> Any:
-    """One split from the Hub or its cache; script-based datasets through their Parquet conversion."""
+def _load_dataset(hub_id: str, split: str | None, revision: str | None) -> Any:
+    """One split, or all, from the Hub or its cache; script-based datasets through their Parquet conversion."""
     import datasets  # slow to import
 
     try:
@@ -548,18 +597,20 @@ def _load_dataset(hub_id: str, split: str, revision: str | None) -> Any:
         ) from None
 
 
+MOSTLY = 0.9
+"""Share of numbers from which on decimals among labels are no class names."""
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 SEVERAL = re.compile(r"[\[(]?\s*-?\d+(\s*[,;|]\s*-?\d+)+\s*[\])]?|\[.*\]")
 
 
-def _are_integers(labels: Sequence[Any]) -> bool:
-    return all(_as_integer(label) is not None for label in labels)
-
-
 def _as_integer(label: Any) -> int | None:
-    """A label as a class number: an integer, or a number or string with the value of one."""
-    if isinstance(label, (bool, np.bool_, int, np.integer)):
+    """A label as a class number: an integer, or a number or string with the value of one; truth values are names."""
+    if isinstance(label, (bool, np.bool_)):
+        return None
+    if isinstance(label, (int, np.integer)):
         return int(label)
+    if isinstance(label, Decimal):
+        label = float(label)
     if isinstance(label, str) and NUMBER.fullmatch(label.strip()):
         label = float(label)
     if isinstance(label, (float, np.floating)) and float(label).is_integer():
@@ -578,7 +629,7 @@ def _is_list(label: Any) -> bool:
 
 
 def _is_decimal(label: Any) -> bool:
-    is_number = isinstance(label, (float, np.floating)) or (
+    is_number = isinstance(label, (float, np.floating, Decimal)) or (
         isinstance(label, str) and NUMBER.fullmatch(label.strip()) is not None
     )
     return is_number and _as_integer(label) is None
@@ -601,7 +652,8 @@ def _check_labels(raw: Sequence[Any], where: str) -> None:
             f"{where}, row {several}: the label {raw[several - 1]!r} holds several values. A text has one class here; "
             "give each label a column of 0 and 1, and score one column at a time."
         )
-    if all(_as_integer(label) is not None or _is_decimal(label) for label in raw):
+    n_numbers = sum(_as_integer(label) is not None or _is_decimal(label) for label in raw)
+    if n_numbers >= MOSTLY * len(raw):  # the others may stand for missing ones, such as "?"
         decimal = next((row for row, label in enumerate(raw, 1) if _is_decimal(label)), None)
         if decimal is not None:
             raise HubError(
@@ -610,23 +662,26 @@ def _check_labels(raw: Sequence[Any], where: str) -> None:
             )
 
 
-def _encode(given: Sequence[Any], names: Sequence[str] | None, where: str) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+def _encode(given: Sequence[Any], coding: _Coding, where: str) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     """Class numbers and class names. Integers are class numbers; anything else is a class name."""
     raw = [_plain(label) for label in given]
     _check_labels(raw, where)
     numbers = [number for label in raw if (number := _as_integer(label)) is not None]
-    if len(numbers) == len(raw):
+    names = coding.names
+    if len(numbers) == len(raw) and not coding.by_name:
         labels, names = _encode_numbers(numbers, names, where)
     else:
-        names = sorted({str(label) for label in raw}) if names is None else names
+        own = [_as_name(label) for label in raw]
+        names = sorted(set(own)) if names is None else names
         index_of = {str(name): i for i, name in enumerate(names)}
-        unknown = sorted({str(label) for label in raw} - set(index_of))
+        unknown = sorted(set(own) - set(index_of))
         if unknown:
             raise HubError(
                 f"{where} has labels that are not among the class names: {', '.join(unknown[:5])}; the names are "
                 f"{', '.join(names)}."
             )
-        labels = np.array([index_of[str(label)] for label in raw], dtype=np.int64)
+        labels = np.array([index_of[name] for name in own], dtype=np.int64)
+        _warn_of_joined_names(set(own), where)
     counts = np.bincount(labels)
     n_present, n_single = int(np.sum(counts > 0)), int(np.sum(counts == 1))
     if n_present > 10 and n_single > n_present / 2:
@@ -636,6 +691,22 @@ def _encode(given: Sequence[Any], names: Sequence[str] | None, where: str) -> tu
             stacklevel=2,
         )
     return labels, tuple(map(str, names))
+
+
+def _warn_of_joined_names(names: set[str], where: str) -> None:
+    """Warn of labels such as "sad,angry" beside "sad" and "angry"."""
+    joined = sorted(
+        name
+        for name in names
+        if len(parts := re.split("[,;|]", name)) > 1 and {part.strip() for part in parts} <= names
+    )
+    if joined:
+        warnings.warn(
+            f"{where}: the label {joined[0]!r} looks like several labels. It is a class of its own here, because a "
+            "text has one class.",
+            DatasetWarning,
+            stacklevel=3,
+        )
 
 
 def _are_codes(numbers: Sequence[int]) -> bool:

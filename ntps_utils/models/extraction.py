@@ -253,7 +253,9 @@ def _check_tokens(model: CausalModel, data: TextDataset, ids: Sequence[Sequence[
                 ExtractionWarning,
                 stacklevel=3,
             )
-    for token in getattr(tokenizer, "all_special_tokens", ()):
+    added = getattr(tokenizer, "added_tokens_decoder", {}).values()
+    control = {*getattr(tokenizer, "all_special_tokens", ()), *(str(token) for token in added if token.special)}
+    for token in sorted(control):
         n_texts = sum(token in text for text in data.texts)
         if n_texts and len(token) > 2:
             warnings.warn(

@@ -25,7 +25,7 @@ from ntps_utils._utils.files import sha256
 from ntps_utils._utils.names import suggestion
 from ntps_utils._utils.validation import check_choice
 from ntps_utils.models import gguf
-from ntps_utils.models._hub import HubError, first_line, hub_connection, looks_like_hub_id, registry
+from ntps_utils.models._hub import HubError, first_line, hub_connection, is_lfs_pointer, looks_like_hub_id, registry
 from ntps_utils.models.fetch import fetched_file
 
 AUTO_FLOAT64_PARAMETERS = 50_000_000
@@ -351,11 +351,13 @@ class LoadingWarning(UserWarning):
 def _in_float64(model: Any, name: str) -> Any:
     """The model in float64 if it runs in it, otherwise in float32, with a warning."""
     n_embeddings = model.get_input_embeddings().num_embeddings
-    ids = torch.arange(1, 25)[None] % n_embeddings
+    ids = torch.arange(1, 25).repeat(2, 1) % n_embeddings
+    mask = torch.ones_like(ids)
+    mask[1, 12:] = 0  # a shorter text, as in a batch
     model = model.double()
     try:
         with torch.inference_mode():
-            features = backbone(model)(input_ids=ids, use_cache=False).last_hidden_state
+            features = backbone(model)(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
         if bool((features.abs() < LARGEST).all()):
             return model
         reason = "features overflow"
@@ -622,6 +624,9 @@ def _locate(name: str | Path, trust_remote_code: bool) -> _ModelLocation:
                 f"{name} holds a whole model and an adapter, which may be merged into it already. Move one of them "
                 "away: adapter_config.json and its weights, or config.json and the weights of the model."
             )
+        for part in path.iterdir():
+            if part.is_file() and is_lfs_pointer(part):
+                raise HubError(f"{part} is a pointer of Git LFS, not the file itself; run `git lfs pull` in {name}.")
         if not list(path.glob("*.safetensors")):
             raise HubError(
                 f"{name} has no safetensors weights; pickled checkpoints are not loaded. Convert them first."

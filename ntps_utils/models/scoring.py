@@ -12,6 +12,7 @@ import numpy as np
 from ntps_utils._utils.layers import Layers, resolve_layers
 from ntps_utils._utils.provenance import provenance
 from ntps_utils._utils.validation import check_integer
+from ntps_utils.models._tables import describe_text_column
 from ntps_utils.models.datasets import TextDataset, as_dataset, first_texts, warn_of_repeated_texts
 from ntps_utils.models.extraction import extract, random_groups
 from ntps_utils.models.loading import CausalModel, as_model
@@ -159,9 +160,11 @@ def score_model(
             dataset=data.name,
             dataset_fingerprint=data.fingerprint,
             split=data.split,
+            text_column=describe_text_column(text_column),
+            label_column=label_column,
             n_texts=sum(part.n_texts for part in extraction.parts),
             n_tokens=sum(part.n_tokens for part in extraction.parts),
-            n_classes=data.n_classes,
+            n_classes=len(present),
             n_features=lm.dimension,
             n_truncated=extraction.n_truncated,
             n_single_token=extraction.n_single,

@@ -23,7 +23,7 @@ from sklearn.neighbors import NearestNeighbors
 from torch.nn.functional import cross_entropy
 
 from ntps_utils._utils.validation import check_integer
-from ntps_utils.models.extraction import mean_pool, pad_batch
+from ntps_utils.models.extraction import batch_overhead, length_batches, mean_pool, pad_batch
 from ntps_utils.models.finetuning import projection_modules
 from ntps_utils.models.loading import CausalModel, evaluation_mode
 from ntps_utils.models.probes import LogisticProbe, logistic_probe
@@ -594,12 +594,12 @@ def _adapter_gradients(
         return torch.einsum("bts,btr->bsr", output_gradient, adapter_inputs).flatten(1)
 
     device = model.model.device
-    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+    rows = length_batches(ids, range(len(ids)), batch_size, overhead=batch_overhead(model))
     batches: list[torch.Tensor] = []
     projections = _recorded_projections(model.model, data.target_modules)
     with evaluation_mode(model.model), projections as records, torch.enable_grad():
-        for start in range(0, len(order), batch_size):
-            tokens, mask = pad_batch([ids[i] for i in order[start : start + batch_size]], device)
+        for batch in rows:
+            tokens, mask = pad_batch([ids[i] for i in batch], device)
             hidden = model.backbone(input_ids=tokens, attention_mask=mask, use_cache=False).last_hidden_state
             values = mean_pool(hidden, mask).float() @ torch.as_tensor(directions.T, dtype=torch.float32, device=device)
             outputs = [output for _, output in records.values()]
@@ -615,7 +615,7 @@ def _adapter_gradients(
             batches.append(torch.stack(gradients, 1).cpu().double())
     ordered = torch.cat(batches)
     result = torch.empty_like(ordered)
-    result[order] = ordered
+    result[[i for batch in rows for i in batch]] = ordered
     return result
 
 
