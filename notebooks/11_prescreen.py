@@ -294,7 +294,9 @@ for name, one in shipped.items():
             **{word: int((answer == word).sum()) for word in ("yes", "no", "open")},
             "right, of those decided": f"{right:.0%}" if given.any() else "none",
             "mean cost": f"{cost.mean():.0%}",
-            "regret (points)": 100 * regret(gains, run, cost, median).mean(),
+            "regret (points)": round(
+                100 * float(regret(gains, run, cost, median).mean()), 2
+            ),
         }
         key = f"pre_{name}_{SHORT[label]}"
         glue(f"{key}_decided", float(given.mean()), display=False)
@@ -302,7 +304,7 @@ for name, one in shipped.items():
         glue(f"{key}_regret", float(rows[label]["regret (points)"]), display=False)
     glue(f"pre_{name}_median", float(100 * median), display=False)
     tables[TITLES[name]] = pd.DataFrame(rows).T
-pd.concat(tables).round(2)
+pd.concat(tables)
 
 # %% [markdown]
 # These are the decided cases in which it was wrong, worst first:
