@@ -360,7 +360,7 @@ for name, value in {
     glue(f"case_{name}", value, display=False)
 
 # %% [markdown]
-# The prescreening took {glue:text}`case_minutes:.1f` minutes, with the trial run. The truth, from the {doc}`declared experiment </book/declared>`: on test texts a head on frozen features reaches an accuracy of {glue:text}`case_frozen:.3f` and LoRA {glue:text}`case_lora:.3f`, a gain of {glue:text}`case_gain:.1f` points. That is {glue:text}`case_side` the threshold of {glue:text}`case_threshold:.0f`. The bag of words of the report ({glue:text}`case_words:.3f`) and layer {glue:text}`case_layer` ({glue:text}`case_layer_accuracy:.3f`) are cross-validated on the training texts. Compare LoRA with the better one of these, and not with the last layer alone.
+# The prescreening took {glue:text}`case_minutes:.1f` minutes. The truth, from the {doc}`declared experiment </book/declared>`: on test texts a head on frozen features reaches an accuracy of {glue:text}`case_frozen:.3f` and LoRA {glue:text}`case_lora:.3f`, a gain of {glue:text}`case_gain:.1f` points. That is {glue:text}`case_side` the threshold of {glue:text}`case_threshold:.0f`. The bag of words of the report ({glue:text}`case_words:.3f`) and layer {glue:text}`case_layer` ({glue:text}`case_layer_accuracy:.3f`) are cross-validated on the training texts. Compare LoRA with the better one of these, and not with the last layer alone.
 #
 # These are all datasets of which the same was asked. *Expected* and the interval are in points; *others* is the accuracy of the better one of a bag of words and the best layer, cross-validated on the training texts, and *LoRA* its accuracy on the test texts.
 

@@ -166,14 +166,13 @@ def test_passes_are_those_that_are_made(model, monkeypatch):
 
 @pytest.mark.slow
 def test_the_tool_records_each_case_once_and_continues(lab_data, tmp_path, monkeypatch):
-    monkeypatch.setattr(tool, "FINETUNED_MODELS", ("lab/XS",))
     monkeypatch.setattr(tool, "PILOTS", ())
-    monkeypatch.setattr(tool, "run_order", lambda: ("one", "two"))
+    monkeypatch.setattr(tool, "order", lambda: ("one", "two"))
     for name in ("one", "two"):
         (tmp_path / name).symlink_to(lab_data)
     command_line, out = typer.Typer(), tmp_path / "out.jsonl"
     command_line.command()(tool.main)
-    command = ["--data", str(tmp_path), "--out", str(out), "--device", "cpu"]
+    command = ["--data", str(tmp_path), "--models", "lab/XS", "--out", str(out), "--device", "cpu"]
     assert CliRunner().invoke(command_line, [*command, "--limit", "1"]).exit_code == 0
     first = out.read_text()
     outcome = CliRunner().invoke(command_line, command)
