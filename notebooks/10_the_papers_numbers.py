@@ -522,7 +522,7 @@ glue("shared", float(shared), display=False)
 # :class: note
 # **Reproduced as printed; open as claims.** The printed coefficients follow from the released cells (the first table of this chapter). The relation with the gain is negative in all eight models ({numref}`fig-paper-gain`).
 # But the setting was chosen with the targets in view, which alone would make the signs agree; probe accuracy was measured on the training texts, the intervals are wide ({numref}`fig-paper-intervals`), and headroom does as well without one odd dataset
-# for most models. Whether NTPS at a setting fixed in advance predicts anything on new data, these numbers cannot say.
+# for most models. Whether NTPS at a setting fixed in advance predicts anything on new data, these numbers cannot say. The {doc}`declared experiment </book/declared>` asks this with two models ({doc}`chapter 7 <07_scores_against_probes>` and {doc}`chapter 9 <09_predicting_the_gain>`).
 # :::
 #
 # ## Summary
