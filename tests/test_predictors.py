@@ -189,9 +189,17 @@ def test_the_predictors_of_the_lab_join_its_calibration(tmp_path, monkeypatch):
     command_line, out = typer.Typer(), tmp_path / "out.jsonl"
     command_line.command()(tool.main)
     monkeypatch.setattr(tool, "TASKS", ("tense",))
-    outcome = CliRunner().invoke(command_line, ["--out", str(out), "--device", "cpu", "--limit", "1"])
-    assert outcome.exit_code == 0, outcome.output
-    (row,) = map(json.loads, out.read_text().splitlines())
+    rows = []
+    for sources in ("features", "features,gradients"):
+        options = ["--out", str(out), "--device", "cpu", "--limit", "1", "--sources", sources]
+        outcome = CliRunner().invoke(command_line, options)
+        assert outcome.exit_code == 0, outcome.output
+        rows += map(json.loads, out.read_text().splitlines())
+    first, row = rows
+    assert "alignment" in row["predictors"]
+    assert "attention" not in row["predictors"]
+    assert first["predictors"].items() <= row["predictors"].items()
+    assert first["seconds"].items() <= row["seconds"].items()
     recorded = load_calibration("lab").cells.set_index(["model", "dataset"]).loc[(row["model"], row["dataset"])]
     assert recorded["texts"] == row["texts"]
     for name in ("headroom", "ntps", "h_score", "knn"):

@@ -3,7 +3,8 @@
     python -m book.tools.predictors --data FOLDER
     python -m book.tools.predictors
 
-Each finished case is recorded at once, in the declared order; a case that is recorded is not repeated.
+Each finished case is recorded at once, in the declared order. A predictor that is recorded is not computed again;
+``--sources features`` leaves out those that need more than one pass over the texts, and a later call adds them.
 """
 
 from __future__ import annotations
@@ -37,6 +38,9 @@ def main(
     models: Annotated[str, typer.Option(help="Names of the models for --data, separated by commas.")] = ",".join(
         FINETUNED_MODELS
     ),
+    sources: Annotated[
+        str, typer.Option(help="What the predictors may need: features, tokens, gradients, separated by commas.")
+    ] = "features,tokens,gradients",
     limit: Annotated[int, typer.Option(min=1, help="Largest number of cases.")] = 1000,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "auto",
     out: Annotated[
@@ -46,7 +50,10 @@ def main(
     """Compute what is missing."""
     out = out or RECORDED / ("lab_predictors.jsonl" if data is None else "predictors.jsonl")
     lines = out.read_text("utf-8").splitlines() if out.is_file() else []
-    done = {(row["model"], row["dataset"]) for row in map(json.loads, lines)}
+    rows: dict[tuple[str, str], dict[str, Any]] = {
+        (row["model"], row["dataset"]): row for row in map(json.loads, lines)
+    }
+    wanted = [name for name, entry in PREDICTORS.items() if entry.source in sources.split(",")]
     if data is None:
         names = [f"lab/{size}" for size in lab.MODELS]
         cases = [(model, f"lab/{task}") for task in TASKS for model in names]
@@ -55,7 +62,12 @@ def main(
         names = models.split(",")
         cases = [(model, dataset) for dataset in (*order(), *PILOTS) for model in names]
         loaded = {name: load_declared_model(name, device=device) for name in names}
-    for name, dataset in [case for case in cases if case not in done][:limit]:
+
+    def missing(case: tuple[str, str]) -> list[str]:
+        recorded = rows[case]["predictors"] if case in rows else {}
+        return [predictor for predictor in wanted if predictor not in recorded]
+
+    for name, dataset in [case for case in cases if missing(case)][:limit]:
         typer.echo(f"{name} on {dataset}", err=True)
         model = loaded[name]
         if data is None:
@@ -65,22 +77,22 @@ def main(
             max_length = min(MAX_LENGTH, model.max_length or MAX_LENGTH)
         case, values, seconds = Case(model, texts, max_length=max_length), {}, {}
         with limited_threads(model.model.num_parameters()):
-            for predictor, entry in PREDICTORS.items():
+            for predictor in missing((name, dataset)):
                 started = time.perf_counter()
-                values[predictor] = entry.function(case)
+                values[predictor] = PREDICTORS[predictor].function(case)
                 seconds[predictor] = time.perf_counter() - started  # what others have computed costs nothing
-        row: dict[str, Any] = {
+        recorded = rows.get((name, dataset), {"predictors": {}, "seconds": {}})
+        rows[name, dataset] = {
             "model": name,
             "dataset": dataset,
             "weights": model.fingerprint,
             "texts": texts.fingerprint,
             "n_texts": len(texts),
-            "predictors": values,
-            "seconds": seconds,
+            "predictors": recorded["predictors"] | values,
+            "seconds": recorded["seconds"] | seconds,
             "provenance": provenance(device=str(model.model.device), code=made_by()["code"]),
         }
-        lines.append(json.dumps(row, allow_nan=False))
-        write_text(out, "\n".join((*lines, "")))
+        write_text(out, "".join(f"{json.dumps(row, allow_nan=False)}\n" for row in rows.values()))
         typer.echo(f"  {sum(seconds.values()):.0f} s", err=True)
 
 
