@@ -88,8 +88,7 @@ warnings.simplefilter(
 # L(U) = \tr Y - \tr\Big[ (U^\top S U)^{-1}\, U^\top C C^\top U \Big] .
 # $$ (eq-perception-profile)
 #
-# **Step 3: white coordinates.** Only the span of $U$ counts, so normalize $U^\top S U = I$ and set $\tilde U = S^{1/2} U$, whose
-# columns are orthonormal. The **whitened task matrix**
+# **Step 3: white coordinates.** Only the span of $U$ counts, so normalize $U^\top S U = I$ and set $\tilde U = S^{1/2} U$, whose columns are orthonormal. Let $S$ be invertible; otherwise everything happens on its range, as for $A_0$ in chapter 1. The **whitened task matrix**
 #
 # $$
 # B = S^{-1/2}\, C\, C^\top S^{-1/2}
@@ -98,7 +97,7 @@ warnings.simplefilter(
 # is the only matrix that remains: $L(U) = \tr Y - \tr(\tilde U^\top B\, \tilde U)$.
 #
 # **Step 4: leading eigenvectors.** Let $B = \sum_i \beta_i \tilde u_i \tilde u_i^\top$, $\beta_1 \ge \beta_2 \ge \dots$, orthonormal
-# $\tilde u_i$. For any orthonormal $\tilde U$ the trace is $\sum_i \beta_i c_i$ with weights $0 \le c_i \le 1$ that add up to $k$;
+# $\tilde u_i$. For any orthonormal $\tilde U$ the trace is $\sum_i \beta_i c_i$ with weights $0 \le w_i = \|\tilde U^\top \tilde u_i\|^2 \le 1$ that add up to $k$;
 # it is largest when the $k$ largest $\beta_i$ get weight one.
 #
 # **Step 5: how many.** The rank of $B$ is that of $C$, at most $c$. Call it $r$. Beyond $r$ directions all $\beta_i$ are zero.
@@ -114,8 +113,7 @@ warnings.simplefilter(
 # L^* = \tr Y - \tr B , \qquad \tr B = \beta_1 + \dots + \beta_r .
 # $$
 #
-# **$\tr B$ is the ceiling**: no linear probe without an intercept removes more of this loss from these features. For probes with an intercept the same holds with
-# centered moments (below). On centered features and one-hot targets $\tr B$ is known as the H-score {cite}`bao2019hscore`, up to the scaling of the classes.
+# **$\tr B$ is the ceiling**: no linear probe without an intercept removes more of this loss from these features. A probe with an intercept removes what it explains of centered targets, $\tr B$ of the centered moments (below), and $\|q\|^2$, the loss that predicting the class frequencies $q$ removes. On centered features and one-hot targets $\tr B$ is known as the H-score {cite}`bao2019hscore`, up to the scaling of the classes.
 # :::
 #
 # **In practice** no $d \times d$ eigenproblem in $B$ is needed. Whiten $S$ once, and take the singular value decomposition of the thin
@@ -123,7 +121,7 @@ warnings.simplefilter(
 #
 # ## What whitening does
 #
-# Features differ in scale and are correlated. In the plane below one direction $u$, whose output varies little, separates the two classes well. The class means differ along
+# Features differ in scale and are correlated. In the plane below the mean of all texts is subtracted first, so that two classes have one direction. Along this direction $u$ the features vary little, and it separates the two classes well. The class means differ along
 # another direction, which varies more and separates them worse. White coordinates $z = S^{-1/2} \xbar$ make all directions equal. A direction $u$ is a weight vector and not a point: it becomes $\tilde u = S^{1/2} u$, so that $\tilde u^\top z = u^\top \xbar$ stays the same. Then the output of every unit vector has the same variance, and how much of the labels a direction explains depends on its *angle* to $\tilde u$ alone. Chapter 3
 # measures the overlap of two subspaces in both kinds of coordinates, and gets two different answers.
 
@@ -197,10 +195,10 @@ glue("cosine_white", cosines["white coordinates"], display=False)
 glue("gap_share", gap_share, display=False)
 
 # %% [markdown]
-# On the left $u$ points along a direction in which the features hardly vary. It does not point from one class mean to the other, because $u \propto S^{-1}$ times their difference (exercise 2.1). On the right the cloud is round, and $\tilde u$ points from the mean of one class to that of the other.
+# On the left $u$ points along a direction in which the features hardly vary. It does not point from one class mean to the other, because $u \propto S^{-1}$ times their difference (exercise 2.1). On the right the cloud of all texts is round (each class alone is flattened along $\tilde u$), and $\tilde u$ points from the mean of one class to that of the other.
 #
 # On the right, a direction at the angle $\theta$ to $\tilde u$ explains the share $\cos^2\theta$ of what $\tilde u$ explains (with two classes; with more, each $\tilde u_i$ has its part). On the left the angle does not tell this. Take the difference of the class means on the left, $m_1 - m_0$, as a direction. The squared cosine of its angle to $u$ is {glue:text}`cosine_feature:.2f`.
-# In white coordinates it becomes $S^{1/2} (m_1 - m_0)$, as every direction does, and the squared cosine of its angle to $\tilde u$ is {glue:text}`cosine_white:.2f`. It explains {glue:text}`gap_share:.0%` of what $u$ explains, as the angle on the right says. So the overlap of a subspace with $U$ tells its loss if it is measured in white coordinates. They are fixed only up to a rotation, which changes no angle; the figure uses the symmetric root.
+# In white coordinates it becomes $S^{1/2} (m_1 - m_0)$, as every direction does, and the squared cosine of its angle to $\tilde u$ is {glue:text}`cosine_white:.2f`. It explains {glue:text}`gap_share:.0%` of what $u$ explains, as the angle on the right says. So for two classes the overlap of a subspace with $U$ tells its loss if it is measured in white coordinates; with more classes each $\tilde u_i$ counts with its $\beta_i$. They are fixed only up to a rotation, which changes no angle; the figure uses the symmetric root.
 #
 # ## Does it hold?
 #
@@ -219,7 +217,7 @@ beaten = (others < checks["measured"] - 1e-9).sum()
 shown = ["d", "n_texts", "rank", "k", "condition", "closed", "measured"]
 checks[shown].describe().loc[["min", "50%", "max"]].map("{:.3g}".format)
 
-# %% mystnb={"image": {"alt": "Left: closed-form loss against measured loss on the diagonal. Right: how much worse random and nearby encoders are; never better."}, "figure": {"caption": "The closed form of perception is exact, and nothing beats it. Left: each point is a random problem (those fitted exactly are left out). Right: excess of other encoders of the same width, as a share of the loss of predicting zero; values below $10^{-12}$ are drawn there (the bar at the left: problems whose width equals the rank, where every encoder is best).", "name": "fig-perception-check"}}
+# %% mystnb={"image": {"alt": "Left: closed-form loss against measured loss on the diagonal. Right: how much worse random and nearby encoders are; never better."}, "figure": {"caption": "The closed form of perception is exact, and nothing beats it. Left: each point is a random problem (those fitted exactly are left out). Right: excess of other encoders of the same width, as a share of the loss of predicting zero; values below $10^{-12}$ are drawn there (the bar at the left: nearly all of them problems whose width equals the rank of $S$, where every encoder is best).", "name": "fig-perception-check"}}
 _ = closed_form_figure(checks, COLORS["perception"])
 
 # %% [markdown]
@@ -250,7 +248,7 @@ glue("beaten", int(beaten), display=False)
 glue("final_gap", float(final_gap), display=False)
 
 # %% [markdown]
-# All four widths reach the loss of the closed form; the largest width takes most steps. A linear probe without an intercept that is trained by gradient descent therefore ends where the theorem says. In numbers: over {glue:text}`n_problems` problems closed form and measurement differ by at most {glue:text}`worst:.0e` of the loss of predicting
+# All four widths reach the loss of the closed form; the largest width takes most steps. On this problem a linear probe without an intercept that is trained by gradient descent ends where the theorem says. In numbers: over {glue:text}`n_problems` problems closed form and measurement differ by at most {glue:text}`worst:.0e` of the loss of predicting
 # zero, {glue:text}`beaten` encoders did better, and gradient descent ends within {glue:text}`final_gap:.0e`.
 #
 # ## To center, or not
@@ -303,7 +301,7 @@ glue("d_planted", planted.d, display=False)
 # {glue:text}`spread:.1%` around its mean, and its eigenvalue {glue:text}`beta_1:.3f` is nearly
 # $\|q\|^2 =$ {glue:text}`q_square:.3f`, the loss that predicting the class frequencies removes. Without centering $\tr B$ is {glue:text}`trace_b_raw:.3f` in place of {glue:text}`trace_b_centered:.3f`, although the additional direction tells nothing about a single text.
 #
-# That $u_1$ is nearly the constant holds for classes of equal size and features that come close to a constant. If they contain an exact constant, it is an eigenvector of $B$ by itself, with the eigenvalue $1/c$, which no other exceeds. With classes of unequal size the span of $U$ still contains the constant, but $u_1$ mixes it with differences between the classes.
+# That $u_1$ is nearly the constant holds for classes of equal size and features that come close to a constant. For classes of equal size and features that contain an exact constant, the constant direction alone is an eigenvector of $B$, with the eigenvalue $1/c$, which no other exceeds. With classes of unequal size the span of $U$ still contains the constant, but $u_1$ mixes it with differences between the classes.
 #
 # By default this library uses second moments, as the paper does, and each result says so. `center=True` uses covariances.
 # We recommend it when tasks are to be compared.
@@ -357,8 +355,7 @@ glue("n_coins", len(coins), display=False)
 #
 # ## The ceiling is too optimistic on few texts
 #
-# $\tr B$ is measured on the same texts that $U$ is fitted on. Center the moments, and let the targets be pure noise, independent of the features. The truth is
-# $\tr B = 0$, and yet least squares with $d$ free directions explains, on average, a share of
+# $\tr B$ is measured on the same texts that $U$ is fitted on. Center the moments, and let the targets be pure noise, independent of the features. The truth is $\tr B = 0$, and yet least squares with $d$ free directions explains, on average, a share of
 #
 # $$
 # \frac{\tr B}{\tr Y} = \frac{d}{N - 1} \approx \frac{d}{N}
@@ -550,8 +547,7 @@ from ntps_utils.exercises import check
 #
 # *Difficulty 2 of 5, importance 5 of 5, about 10 minutes.*
 #
-# Somebody keeps $k_u = 20$ perception directions for a task with two classes. What do the last eighteen contain? What happens to them when
-# the features are rotated, or one text is added? With $d = 256$ features, uncentered moments and $r = 2$: in a space of which dimension may the last eighteen lie?
+# Somebody keeps 20 perception directions for a task with two classes. What do the last eighteen contain? Does the task determine them, or would another solver, or the same solver on rotated features or with one more text, pick others? With $d = 256$ features, an invertible $S$, uncentered moments and $r = 2$: what is the dimension of the space of all directions with the eigenvalue zero, from which the last eighteen are picked?
 #
 # ```python
 # dimension = ...
@@ -567,7 +563,7 @@ from ntps_utils.exercises import check
 #
 # ```{solution} ex-2-3
 # :class: dropdown
-# They contain nothing about the labels: a direction $u$ with the eigenvalue zero has $C^\top u = 0$, so on these texts its output is not correlated with any label. They lie in the null space of $B$, which has the dimension $d - r$. Any orthonormal choice in it is as good as any other, and the choice of a numerical solver
+# They contain nothing about the labels: a direction $u$ with the eigenvalue zero has $C^\top u = 0$, so on these texts its output is not correlated with any label. In white coordinates they lie in the null space of $B$, which has the dimension $d - r$ if $S$ is invertible. Any orthonormal choice in it is as good as any other, and the choice of a numerical solver
 # depends on its algorithm and on the coordinates: another solver or a rotation of the features gives other directions, although nothing about the task has changed. One more text moves the null space a little, but the solver may choose altogether different directions in it. A score averaged over these directions mostly
 # describes that choice. {func}`ntps_utils.theory.score.subspaces` stops at $r$, unless `fill_u=True` asks for the choice of the released script. Here the dimension is $256 - 2 = 254$.
 # ```
@@ -577,7 +573,7 @@ from ntps_utils.exercises import check
 #
 # *Difficulty 2 of 5, importance 4 of 5, about 10 minutes.*
 #
-# Let half of the label variance be a linear function of the features, and the other half pure noise. What does $\tr B / \tr Y$ become with centered moments, on average, at $N > d + 1$ texts? Compute before you simulate. Write your answer as a function.
+# Let the label be a linear function of the features plus independent noise of the same variance. What does $\tr B / \tr Y$ become with centered moments, on average, at $N > d + 1$ texts? Compute before you simulate. Write your answer as a function.
 #
 # ```python
 # def share(d, N):

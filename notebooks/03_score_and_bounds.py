@@ -95,7 +95,7 @@ warnings.simplefilter(
 # is the share of $U$ that lies in the span of $V$. It is 1 if $V$ contains all perception directions and 0 if it is orthogonal to all.
 #
 # Unlike the loss, NTPS does not follow from the two spans: it also depends on the lengths of the columns of $U$, and a basis of the same span with other lengths gives another value. With $U^\top S U = I$ a direction in which
-# the mean tokens have the mean square $v$ gets the length $1/\sqrt v$ (exercise 8.1). So directions in which features vary little count most.
+# the mean tokens have the mean square $v$ gets the length $1/\sqrt v$, because $u^\top S u = 1$ means $\|u\|^2 v = 1$. So directions in which features vary little count most.
 #
 # It depends on two widths, $k_u$ and $k_v$, and there is no need to compute it for each pair. Factor $V = QR$ with $Q$ orthonormal; because the
 # spans are nested, the first $k_v$ columns of $Q$ span the same as those of $V$, for every $k_v$ at once. With $H_{ij} = (q_i^\top u_j)^2$,
@@ -524,7 +524,7 @@ glue("room_real", float(worst_real), display=False)
 # F = \frac{\Delta / (r_S - k)}{L^* / (N - 1 - r_S)} .
 # $$ (eq-f)
 #
-# If $V$ loses nothing, F has the F distribution with $r_S - k$ and $N - 1 - r_S$ degrees of freedom, exactly for a single target with normal errors. The labels of two classes amount to a single target, but their errors are not normal, so that this is an approximation for many texts. With more classes the degrees of freedom are approximate, too.
+# With centered moments (as here), if $V$ loses nothing, F has the F distribution with $r_S - k$ and $N - 1 - r_S$ degrees of freedom, exactly for a single target with normal errors. The labels of two classes amount to a single target, but their errors are not normal, so that this is an approximation for many texts. With more classes the degrees of freedom are approximate, too.
 # The noncentral F distribution gives an interval for the excess loss that would remain without noise, and from $\Delta - (r_S - k)\,
 # L^* / (N - 1 - r_S)$ the mean of the noise has been subtracted ({func}`ntps_utils.theory.uncertainty.excess_loss_test`). Another way is to compute the loss on texts that the encoders have not seen ({func}`ntps_utils.theory.uncertainty.held_out_loss`). It needs only the moments of five groups of texts, each left out in turn. For the three models (recorded):
 
@@ -698,7 +698,7 @@ glue("bias_five", float(five.loc["ntps uncentered", "bias"]), display=False)
 glue("n_simulated", int(simulated["n"].max()), display=False)
 
 # %% [markdown]
-# The interval of the excess loss contains the true value in at least {glue:text}`cover_excess:.0%` of the problems. The intervals of the scores are too narrow: at five texts for each feature, the worst of the three contains the true score in {glue:text}`cover_five:.0%`. For the paper's score the right panel shows one reason: few texts raise it ({glue:text}`bias_five:+.2f` at five texts for each feature). Noise in the labels is noise in $U$, whose columns span those of $S^{-1} C$, mainly along directions of small variance; and $V = A_0^{-1/2} W$ leans towards them too ({numref}`fig-net-landscape`). The other two scores are hardly biased; their intervals are too narrow although the score is about right. `ntps score` therefore gives intervals of scores only from fifty texts for each feature on, where they are still somewhat too narrow ({glue:text}`cover_fifty:.0%` in place of 95%). With fewer texts it says why there are none. The figure begins at two texts for each feature: with no more texts than features $S$ is singular or nearly so, and intervals mean nothing.
+# The interval of the excess loss contains the true value in at least {glue:text}`cover_excess:.0%` of the problems. The intervals of the scores are too narrow: at five texts for each feature, the worst of the three contains the true score in {glue:text}`cover_five:.0%`. For the paper's score the right panel shows one reason: few texts raise it ({glue:text}`bias_five:+.2f` at five texts for each feature). $U$ spans the columns of $S^{-1} C$, and the factor $S^{-1}$ enlarges label noise along directions of small variance; $V$ leans towards them too, by the factor $A_0^{-1/2}$ ({numref}`fig-net-landscape`). The other two scores are hardly biased; their intervals are too narrow although the score is about right. `ntps score` therefore gives intervals of scores only from fifty texts for each feature on, where they are still somewhat too narrow ({glue:text}`cover_fifty:.0%` in place of 95%). With fewer texts it says why there are none. The figure begins at two texts for each feature: with no more texts than features $S$ is singular or nearly so, and intervals mean nothing.
 #
 # ## See it: turn the subspace
 #
@@ -816,7 +816,7 @@ agreement = {
     for name, g in checks.groupby(groups, observed=True)
 }
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Three scatter plots of NTPS against the share of explained loss kept; points gather near the diagonal for small condition numbers and scatter widely for large ones."}, "figure": {"caption": "For badly conditioned features NTPS says less about the loss. Each point is a random problem at a random width; ρ is the rank correlation of each score with the share of the explainable loss that V keeps.", "name": "fig-agreement"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Three scatter plots of NTPS against the share of explained loss kept; points scatter around the diagonal for small condition numbers and far from it for large ones."}, "figure": {"caption": "For badly conditioned features NTPS says less about the loss. Each point is a random problem at a random width; ρ is the rank correlation of each score with the share of the explainable loss that V keeps.", "name": "fig-agreement"}}
 figure, axes = panels(3, height=2.9, sharey=True)
 for ax, (name, g) in zip(axes, checks.groupby(groups, observed=True), strict=True):
     ax.scatter(
@@ -854,7 +854,7 @@ glue(
 # is a rotation, so (a), (b), (c) and $\tr B$ do not change. The Euclidean score stays the same for every pair of subspaces only if $M$ is a rotation times a scale.
 #
 # The best subspace for *next-token prediction*, however, does not move along in this way, because its loss measures the error in feature units
-# (exercise 1.2). If the next-token problem is solved anew after a skew change of features, $V$ is another subspace, and every score may change. We measure three cases: a rotation with V solved anew, and a skew map with V carried along or solved anew.
+# (exercise 1.2). If the next-token problem is solved anew after a change of features that stretches them along rotated axes, $V$ is another subspace, and every score may change. We measure three cases: a rotation with V solved anew, and such a stretch with V carried along or solved anew.
 
 
 # %%
@@ -1178,7 +1178,7 @@ from ntps_utils.exercises import check
 # ```{solution} ex-3-6
 # :class: dropdown
 # $r(1 - \mathrm{NTPS}_S) = 0.6$, so (c) says $0.6 \le \Delta \le 1.8$. (f) says $3 \cdot 0.1 + 1 \cdot 0.5 = 0.8 \le \Delta \le 3 \cdot 0.5 + 1 \cdot 0.1 = 1.6$. For the upper end, $V$ misses half of $\tilde u_1$ and a tenth of
-# $\tilde u_2$: with $e_1, e_2$ orthogonal to both, $\tilde v_1 = \sqrt{0.5}\, \tilde u_1 + \sqrt{0.5}\, e_1$ and $\tilde v_2 = \sqrt{0.9}\, \tilde u_2 + \sqrt{0.1}\, e_2$.
+# $\tilde u_2$: with $e_1, e_2$ orthonormal, and orthogonal to $\tilde u_1$ and $\tilde u_2$, $\tilde v_1 = \sqrt{0.5}\, \tilde u_1 + \sqrt{0.5}\, e_1$ and $\tilde v_2 = \sqrt{0.9}\, \tilde u_2 + \sqrt{0.1}\, e_2$.
 #
 # The two pairs of bounds are `((0.6, 1.8), (0.8, 1.6))`.
 # ```
@@ -1213,7 +1213,7 @@ from ntps_utils.exercises import check
 #
 # *Difficulty 3 of 5, importance 5 of 5, about 15 minutes.*
 #
-# 600 texts in two balanced classes ($\tr Y = 0.5$ after centering), 400 features, labels by tossing a coin, V with 200 directions. What excess loss do you expect on these texts, and what after debiasing? What would you conclude from an excess loss of 0.17? Give the excess loss that you expect.
+# 600 texts in two balanced classes ($\tr Y = 0.5$ after centering), 400 features, labels by tossing a coin, V with 200 directions. What excess loss do you expect on these texts, and what is left after the mean of the noise has been subtracted? What would you conclude from an excess loss of 0.17? Give the excess loss that you expect.
 #
 # ```python
 # excess = ...

@@ -25,7 +25,7 @@
 #
 # **The paper says** {cite}`cheng2025ntps` in its Figure 1 that features look different in the two subspaces: texts that are far apart in the directions of next-token prediction can be close in those of a
 # task. **The code does** project features on the leading directions of each subspace ({mod}`ntps_utils.models.projection`). **We find** that in the lab, where the
-# causes are known, words lie together if the same words may follow them, and that two autoregressive directions show almost nothing of any label.
+# causes are known, words of one part of speech lie together, which mostly means that the same words may follow them, and that two autoregressive directions show almost nothing of any label.
 
 # %% tags=["parameters"]
 profile = "default"
@@ -117,7 +117,7 @@ _ = figure.legend(handles, names, loc="outside lower center", ncols=4, markersca
 #
 # The next figure shows words in autoregressive coordinates. A word's point is the mean of its features over its occurrences. In the lab the grammar is known, so we know which words may follow which.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Words of the lab in the first two autoregressive coordinates of the last layer, colored by part of speech: function words and punctuation lie apart, nouns, adjectives, connectives, tags and forms of to be in groups of their own."}, "figure": {"caption": "Words by what may follow them. Mean features of words in the first two autoregressive coordinates of the last layer, colored by their part in the grammar.", "name": "fig-words"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Words of the lab in the first two autoregressive coordinates of the last layer, colored by part of speech: function words and punctuation lie apart, nouns, adjectives, connectives, tags and forms of to be in groups of their own."}, "figure": {"caption": "Words by what may follow them. Mean features of words in the first two autoregressive coordinates of the last layer, colored by part of speech. Black points: single words and punctuation, with their names.", "name": "fig-words"}}
 words = word_features(model, data, last)
 topic, polarity = WORLD.factors["topic"].words, WORLD.factors["polarity"].words
 nouns = {w for own in topic["noun"].values() for n in own for w in (n, n + "s")}
@@ -158,7 +158,7 @@ ax.set(
 _ = ax.legend(fontsize=8)
 
 # %% [markdown]
-# Nouns, adjectives, connectives, tags and forms of *to be* form groups of their own, although the model was not told any of them. Words of one group may be followed by the same words: a connective by a comma, a tag by a full stop. Nouns of all topics lie together. So the first autoregressive directions show what may follow a word, and little of its meaning.
+# Nouns, adjectives, connectives, tags and forms of *to be* form groups of their own, although the model was not told any of them. Words of one group may mostly be followed by the same words: a connective by a comma, a tag by a full stop. There are exceptions: nouns in the singular and in the plural lie together although other forms of *to be* follow them, and *near* lies beside the full stop. Nouns of all topics lie together. So the first autoregressive directions show the part of speech, and with it much of what may follow a word, and little of its meaning.
 #
 # ## How much of a label a picture shows
 #
@@ -235,7 +235,7 @@ glue("n_view_texts", len(data), display=False)
 #
 # The next figure shows words of two real language models that read movie reviews (recorded, see {doc}`chapter 4 <04_extraction>`). Here the grammar is not given by us. The groups are parts of speech, and words of praise and of blame.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Words in the first two autoregressive coordinates of the last layer of smollm2 on the left and gemma on the right, colored by group: function words and punctuation lie apart from nouns; words of praise and of blame are mixed."}, "figure": {"caption": "Words of real models by what may follow them. Mean features of words in the first two autoregressive coordinates of the last layer, colored by group.", "name": "fig-real-words"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Words in the first two autoregressive coordinates of the last layer of smollm2 on the left and gemma on the right, colored by group: in gemma determiners, prepositions and conjunctions lie apart from nouns; in both models words of praise and of blame are mixed."}, "figure": {"caption": "Words of real models by what may follow them. Mean features of words in the first two autoregressive coordinates of the last layer, colored by group.", "name": "fig-real-words"}}
 real = load_record("real_models")["models"]
 shown = ("smollm2-135m-instruct", "gemma-3-270m")
 figure, axes = panels(2, height=3.8)
@@ -290,7 +290,7 @@ glue("d_real", real[shown[0]]["dimension"], display=False)
 # ## Summary
 #
 # - Features can be drawn in perception coordinates and in autoregressive coordinates; the two pictures show different properties of a text.
-# - In the lab, autoregressive directions sort words by what may follow them.
+# - In the lab, the first autoregressive directions sort words by part of speech, and so mostly by what may follow them.
 # - Report the share of the label that a picture shows, on texts that were not used for it.
 #
 # ## Quiz
@@ -377,7 +377,7 @@ from ntps_utils.exercises import check
 #
 # *Difficulty 2 of 5, importance 4 of 5, about 15 minutes.*
 #
-# Without centering, one direction in the span of U is the same for every task on the same texts (with classes of equal size it is the first one). Write a function of the features `x` (n, d) that returns it, up to its length.
+# Without centering, one direction in the span of U is the same for every task on the same texts (with classes of equal size and features with a large mean it is the first one). Write a function of the features `x` (n, d) that returns it, up to its length.
 #
 # ```python
 # def constant(x):
@@ -394,7 +394,7 @@ from ntps_utils.exercises import check
 #
 # ````{solution} ex-5-2
 # :class: dropdown
-# Least squares of the constant 1 gives $S^{-1} \E\,\xbar$ with second moments $S$. With one-hot targets the columns of $C$ add up to $\E\,\xbar$, so this direction is in the span of $U$. Its coordinate is nearly the same for all texts, and does not separate the classes.
+# Least squares of the constant 1 gives $S^{-1} \E\,\xbar$ with second moments $S$. With one-hot targets the columns of $C$ add up to $\E\,\xbar$, so this direction is in the span of $U$. If the mean of the features is large, its coordinate is nearly the same for all texts, and does not separate the classes.
 #
 # ```python
 # def constant(x):

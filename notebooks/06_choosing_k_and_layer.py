@@ -390,7 +390,7 @@ axes[0].set_ylabel("layer")
 _ = figure.colorbar(image, ax=axes, label="coefficient")
 
 # %% [markdown]
-# Neighboring settings have similar colors, because they give nearly the same order of tasks; the sweep therefore counts as far fewer than {glue:text}`n_settings` independent settings (exercise 6.2). The coefficients of the Euclidean score are near zero or negative at most settings. Those of the other two scores are positive at nearly all widths but the smallest. Here these two are computed from covariances. From second moments, the coefficients of the task-weighted score are negative, and the sign of the metric-matched one depends on the setting (chapter 7).
+# Neighboring settings have similar colors, because they give nearly the same order of tasks; the sweep therefore counts as fewer than {glue:text}`n_settings` independent settings (exercise 6.2). The coefficients of the Euclidean score are near zero or negative at most settings. Those of the other two scores are positive at nearly all widths but the smallest. Here these two are computed from covariances. From second moments, the coefficients of the task-weighted score are negative, and the sign of the metric-matched one depends on the setting (chapter 7).
 #
 # ## Summary
 #
@@ -490,7 +490,7 @@ from ntps_utils.exercises import check
 # ````{solution} ex-6-2
 # :class: dropdown
 # Solve $\Phi(q \sqrt{n-1}) = 0.95^{1/\nu}$: $\nu = \log 0.95 / \log \Phi(q \sqrt{n-1})$. For the Euclidean score, with $q$ = {glue:text}`null_edge_euclid:.2f` and n = {glue:text}`n_tasks`,
-# that is {glue:text}`independent:.0f` independent settings in place of {glue:text}`n_settings`: neighboring fractions and layers give nearly the same order of tasks.
+# that is {glue:text}`independent:.0f` independent settings in place of {glue:text}`n_settings`: neighboring fractions and layers give nearly the same order of tasks. The normal approximation has too heavy a tail for so few tasks, so that the true number is larger, but still below {glue:text}`n_settings`.
 #
 # ```python
 # def independent(q, n):

@@ -428,6 +428,50 @@ for name in ("lab", "real"):
 # ({glue:text}`step_lab_t25_low:.2f` to {glue:text}`step_lab_t25_high:.2f`). Short trial runs fail there because the loss of several tasks first stays on a plateau: what is learned later does not show yet ({doc}`14_what_readers_asked` shows
 # such a task). In the two pretrained models the frozen model has a skill of {glue:text}`step_real_frozen_value:.2f` ({glue:text}`step_real_frozen_low:.2f` to {glue:text}`step_real_frozen_high:.2f`), a trial run of 10% {glue:text}`step_real_t10_value:.2f` ({glue:text}`step_real_t10_low:.2f` to {glue:text}`step_real_t10_high:.2f`), and one of 25% {glue:text}`step_real_t25_value:.2f` ({glue:text}`step_real_t25_low:.2f` to {glue:text}`step_real_t25_high:.2f`).
 #
+# Some predictors of these steps are not among the nine above. The next table has their mean rank correlations with the gain within models, with intervals from resampled datasets.
+
+# %% tags=["hide-input"]
+MORE = (
+    "words",
+    "layers",
+    "attention",
+    "attention_loss",
+    "linearized_loss",
+    "alignment",
+)
+further = {}
+for name, table in tables.items():
+    for column in (c for c in MORE if c in table):
+        both = table.pivot(index="model", columns="dataset")[[column, "gain"]]
+        found = pooled_rank_correlation(
+            both[column].to_numpy(),
+            both["gain"].to_numpy(),
+            seed=seed,
+            n_resamples=n_resamples,
+        )
+        further[TITLES[name], column] = found
+pd.DataFrame(
+    [
+        {
+            "cells": title,
+            "predictor": ALL_LABELS[column],
+            "correlation": f"{found.rho:.2f}",
+            "95% interval": f"{found.low:.2f} to {found.high:.2f}",
+        }
+        for (title, column), found in further.items()
+    ]
+).set_index(["cells", "predictor"])
+
+# %% tags=["remove-cell"]
+for name, title in TITLES.items():
+    for column in ("layers", "words", "linearized_loss", "alignment"):
+        for part in ("rho", "low", "high"):
+            value = getattr(further.get((title, column)), part, np.nan)
+            glue(f"more_{name}_{column}_{part}", float(value), display=False)
+
+# %% [markdown]
+# The gain goes most with what four layers have over the last one: in the lab the correlation is {glue:text}`more_lab_layers_rho:.2f` ({glue:text}`more_lab_layers_low:.2f` to {glue:text}`more_lab_layers_high:.2f`), in the two pretrained models {glue:text}`more_real_layers_rho:.2f` ({glue:text}`more_real_layers_low:.2f` to {glue:text}`more_real_layers_high:.2f`, which contains zero). So LoRA tends to gain where the label can be read in the model, but not in its last layer; the tool recommends such a layer first. The alignment of the residuals with the tangent kernel, which predicts the first steps of LoRA ({doc}`14_what_readers_asked`), has a correlation of {glue:text}`more_real_alignment_rho:.2f` ({glue:text}`more_real_alignment_low:.2f` to {glue:text}`more_real_alignment_high:.2f`). Of several correlations the largest is too large by chance, and a correlation is no prediction in points: as a step of the tool, the frozen model has no skill whose interval lies above zero. Attention over tokens was not computed for the pretrained models.
+#
 # How many recorded datasets does it take? The next figure fits the predictors of some steps to fewer datasets, chosen at random among the others.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Skill on a left-out dataset against the number of datasets in the calibration, from three to all others, for the frozen model and two trial runs in the lab."}, "figure": {"caption": "Skill against the size of the calibration. Share of the error of the median of the same datasets that is saved on a left-out dataset of the lab, from random choices of the others.", "name": "fig-gain-size"}}
@@ -908,6 +952,7 @@ for label, end in (("all 12 datasets", ""), ("without medical pairs", "_11")):
 # - Judge a predictor by its error in points on datasets that were left out, beside the error of predicting the median.
 # - Intervals from left-out datasets hold about as often as they say on average, and not where LoRA gains most.
 # - In the lab no regression on what is measured before LoRA predicts its gain better than the median does by more than its uncertainty, although the rivals help to choose the half of the runs to skip. Of the LoRA run itself a tenth is too short. Where the loss falls late, only a longer trial run helps.
+# - What four layers have over the last one has the highest rank correlation with the gain among what the tool measures before LoRA, in the lab and in two pretrained models. It does not predict the size of a gain.
 # - In two pretrained models NTPS adds nothing to headroom as a predictor of the gain, and skipping by NTPS does no better than skipping at random. A trial run of a quarter of the steps does better.
 #
 # ## Quiz

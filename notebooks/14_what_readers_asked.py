@@ -208,8 +208,7 @@ for label in ("lab", "real"):
 
 # %% [markdown]
 # For the Euclidean score in the lab, the standard deviation over settings is {glue:text}`lab_e_over_settings:.2f` and that over tasks {glue:text}`lab_e_over_tasks:.2f` (on real texts
-# {glue:text}`real_e_over_settings:.2f` and {glue:text}`real_e_over_tasks:.2f`). The orders of the tasks at two settings have a mean rank correlation of {glue:text}`lab_e_agreement:.2f` ({glue:text}`real_e_agreement:.2f`). So the setting matters more
-# than the task, and must be fixed before scores are looked at. Chapter 6 shows all settings of one model. The primary setting of this book is the last layer and half of the features, with second moments for the Euclidean score and covariances for the other two.
+# {glue:text}`real_e_over_settings:.2f` and {glue:text}`real_e_over_tasks:.2f`). The orders of the tasks at two settings have a mean rank correlation of {glue:text}`lab_e_agreement:.2f` ({glue:text}`real_e_agreement:.2f`). So the setting matters more than the task, and must be fixed before scores are looked at. For the Euclidean score this is mostly the width, since scores rise with the number of directions by construction ({doc}`06_choosing_k_and_layer`). Chapter 6 shows all settings of one model. The primary setting of this book is the last layer and half of the features, with second moments for the Euclidean score and covariances for the other two.
 #
 # ## Does it hold on datasets that were not used to choose?
 #
@@ -520,10 +519,10 @@ for column, key in {"ntps": "e", "ntps_metric": "m", "ntps_task": "t"}.items():
 # ## Summary
 #
 # - Compare the paper's score with that of a random next token (the net score), or use the excess loss itself.
-# - The setting moves a score more than the task does, so it has to be fixed first.
+# - The setting, above all the width, moves a score more than the task does, so it has to be fixed first.
 # - Bounds that contain $\kappa(S)$ are too wide to matter on features of a language model; the exact excess loss costs no more.
 # - Compare a pretrained model with an untrained one and with one that was pretrained on shuffled words.
-# - The first question was checked on real models, the next two on real texts or the paper's cells, the others only on the lab's models of at most 1.3 million parameters.
+# - The first question was checked on real models, the next two on real texts or the paper's cells, the others here only on the lab's models of at most 1.3 million parameters; chapter 3 has the bounds for real models.
 #
 # ## Quiz
 #
@@ -614,7 +613,7 @@ from ntps_utils.exercises import check
 #
 # ````{solution} ex-14-2
 # :class: dropdown
-# Agreement and order depend on the order, which was destroyed. Words of one topic occur together whatever their order, and so do the words that an author prefers. A model trained on such documents need not show them to a linear probe: here the probe of *topic* falls to chance after shuffled pretraining. The answer is `{"topic", "author"}`.
+# Order was destroyed, and agreement, which relates a verb to its subject, with it: the numbers of nouns and verb forms say a little about agreement, but no longer which belongs to which. Words of one topic occur together whatever their order, and so do the words that an author prefers. A model trained on such documents need not show them to a linear probe: here the probe of *topic* falls to chance after shuffled pretraining. The answer is `{"topic", "author"}`.
 # ````
 #
 # ````{exercise} When is a bound useful?

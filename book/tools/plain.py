@@ -126,7 +126,8 @@ BOX = '<div style="border-left: 4px solid #999; padding-left: 1em">'
 NOTE = (
     "> A copy for Jupyter, Colab and code hosts of a chapter of the NTPS companion. Numbers in the text are those of "
     "the recorded run; if you run the cells with other parameters, tables and figures change, and the text does not. "
-    "The code needs the library `ntps_utils`: run `pip install .` in a clone of the repository."
+    "The code needs the library `ntps_utils`: install the file that you were given (`pip install 'FILE[book]'`), or "
+    "run `pip install '.[book]'` in a clone of the repository."
 )
 
 
