@@ -422,3 +422,23 @@ def test_doctor_sends_one_request_to_the_hub(monkeypatch, answer, expected):
     monkeypatch.setattr("urllib.request.urlopen", urlopen)
     assert doctor.hub_status() == expected
     assert requests == [("HEAD", 5.0)]
+
+
+@pytest.mark.parametrize("command", ["score", "prescreen"])
+def test_an_output_does_not_replace_the_data_or_another_output(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data = tmp_path / "own.csv"
+    data.write_text("text,label\na b,0\nc d,1\n")
+    before = data.read_bytes()
+    link = tmp_path / "link.json"
+    link.symlink_to(data)
+    for output in ("own.csv", "./own.csv", str(link)):
+        outcome = runner.invoke(app, [command, "lab/XS", str(data), "--json", output])
+        assert outcome.exit_code == 2
+        assert "give the output another name" in " ".join(outcome.output.split())
+    kept = "--checkpoint" if command == "score" else "--resume"
+    outcome = runner.invoke(app, [command, "lab/XS", str(data), "--json", "a", kept, str(tmp_path / "a")])
+    assert outcome.exit_code == 2
+    assert "Two outputs have the same name" in " ".join(outcome.output.split())
+    assert data.read_bytes() == before
+    assert not (tmp_path / "a").exists()

@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NoReturn
@@ -171,23 +171,31 @@ STANDARD_OUTPUT = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 
 
 @contextmanager
-def output_files(*paths: Path | None) -> Iterator[None]:
+def output_files(*paths: Path | None, inputs: Iterable[str | None] = ()) -> Iterator[None]:
     """Check that files can be written later; if one is the standard output, tables go to the error stream.
 
     Parameters
     ----------
     *paths : Path or None
         Files that :func:`save` writes in the block; None is ignored.
+    inputs : iterable of str or None
+        Files that are read, which no output may replace; names that are no files are ignored.
 
     Raises
     ------
     ValueError
-        If a file cannot be written, or two of them are the standard output.
+        If a file cannot be written, two of them are the same, or one of them is an input.
     """
     given = [path for path in paths if path is not None]
     to_standard_output = [path for path in given if str(path) in STANDARD_OUTPUT]
     if len(to_standard_output) > 1:
         raise ValueError("Only one file can be written to the standard output; give names to the others.")
+    files = [path.resolve() for path in given if path not in to_standard_output]
+    if len(set(files)) < len(files):
+        raise ValueError("Two outputs have the same name; give each a name of its own.")
+    for name in inputs:
+        if name and Path(name).is_file() and Path(name).resolve() in files:
+            raise ValueError(f"The output {name} is the file that is read; give the output another name.")
     for path in given:
         if path not in to_standard_output:
             check_writable(path, make_folders=False)

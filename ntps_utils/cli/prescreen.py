@@ -89,7 +89,7 @@ def prescreen_command(
     run takes minutes, make it. A trial run needs a calibration that holds trial runs.
     """
     kept = "nothing was written" if resume is None else f"what was measured is in {resume}; run the same command again"
-    with guarded(f"interrupted; {kept}.", models=True), output_files(json_file, html_file):
+    with guarded(f"interrupted; {kept}.", models=True), output_files(json_file, html_file, resume, inputs=(dataset,)):
         if threshold is not None:
             check_number("--threshold", threshold, 0.0, 100.0, open_high=True)
             if 0.0 < threshold < SMALL_THRESHOLD:
