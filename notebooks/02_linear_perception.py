@@ -88,7 +88,7 @@ warnings.simplefilter(
 # L(U) = \tr Y - \tr\Big[ (U^\top S U)^{-1}\, U^\top C C^\top U \Big] .
 # $$ (eq-perception-profile)
 #
-# **Step 3: white coordinates.** Only the span of $U$ counts, so normalize $U^\top S U = I$ and set $\tilde U = S^{1/2} U$, whose columns are orthonormal. Let $S$ be invertible; otherwise everything happens on its range, as for $A_0$ in chapter 1. The **whitened task matrix**
+# **Step 3: white coordinates.** Only the span of $U$ counts, so normalize $U^\top S U = I$ and set $\tilde U = S^{1/2} U$, whose columns are orthonormal. Let $S$ be invertible; otherwise restrict everything to its range, as for $A_0$ in chapter 1. The **whitened task matrix**
 #
 # $$
 # B = S^{-1/2}\, C\, C^\top S^{-1/2}
@@ -97,7 +97,7 @@ warnings.simplefilter(
 # is the only matrix that remains: $L(U) = \tr Y - \tr(\tilde U^\top B\, \tilde U)$.
 #
 # **Step 4: leading eigenvectors.** Let $B = \sum_i \beta_i \tilde u_i \tilde u_i^\top$, $\beta_1 \ge \beta_2 \ge \dots$, orthonormal
-# $\tilde u_i$. For any orthonormal $\tilde U$ the trace is $\sum_i \beta_i c_i$ with weights $0 \le w_i = \|\tilde U^\top \tilde u_i\|^2 \le 1$ that add up to $k$;
+# $\tilde u_i$. For any orthonormal $\tilde U$ the trace is $\sum_i \beta_i w_i$ with weights $0 \le w_i = \|\tilde U^\top \tilde u_i\|^2 \le 1$ that add up to $k$;
 # it is largest when the $k$ largest $\beta_i$ get weight one.
 #
 # **Step 5: how many.** The rank of $B$ is that of $C$, at most $c$. Call it $r$. Beyond $r$ directions all $\beta_i$ are zero.
@@ -113,7 +113,7 @@ warnings.simplefilter(
 # L^* = \tr Y - \tr B , \qquad \tr B = \beta_1 + \dots + \beta_r .
 # $$
 #
-# **$\tr B$ is the ceiling**: no linear probe without an intercept removes more of this loss from these features. A probe with an intercept removes what it explains of centered targets, $\tr B$ of the centered moments (below), and $\|q\|^2$, the loss that predicting the class frequencies $q$ removes. On centered features and one-hot targets $\tr B$ is known as the H-score {cite}`bao2019hscore`, up to the scaling of the classes.
+# **$\tr B$ is the ceiling**: no linear probe without an intercept removes more of this loss from these features. A probe with an intercept removes at most $\|q\|^2$, which predicting the class frequencies $q = \E\, y$ removes, plus $\tr B$ of the centered moments (below). On centered features and one-hot targets $\tr B$ is known as the H-score {cite}`bao2019hscore`, up to the scaling of the classes.
 # :::
 #
 # **In practice** no $d \times d$ eigenproblem in $B$ is needed. Whiten $S$ once, and take the singular value decomposition of the thin
@@ -121,7 +121,7 @@ warnings.simplefilter(
 #
 # ## What whitening does
 #
-# Features differ in scale and are correlated. In the plane below the mean of all texts is subtracted first, so that two classes have one direction. Along this direction $u$ the features vary little, and it separates the two classes well. The class means differ along
+# Features differ in scale and are correlated. In the plane below, the mean of all texts has been subtracted, so that two classes have one perception direction $u$. Along $u$ the features vary little, and it separates the two classes well. The class means differ along
 # another direction, which varies more and separates them worse. White coordinates $z = S^{-1/2} \xbar$ make all directions equal. A direction $u$ is a weight vector and not a point: it becomes $\tilde u = S^{1/2} u$, so that $\tilde u^\top z = u^\top \xbar$ stays the same. Then the output of every unit vector has the same variance, and how much of the labels a direction explains depends on its *angle* to $\tilde u$ alone. Chapter 3
 # measures the overlap of two subspaces in both kinds of coordinates, and gets two different answers.
 

@@ -37,6 +37,7 @@ n_texts = 1000
 # %% tags=["hide-input"]
 import warnings
 
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from IPython.display import Markdown
@@ -157,8 +158,26 @@ ax.set(
 )
 _ = ax.legend(fontsize=8)
 
+# %% tags=["remove-cell"]
+singular = {n for own in topic["noun"].values() for n in own}
+means = {
+    name: frame[frame.index.isin(members)].mean()
+    for name, members in {
+        "singular": singular,
+        "plural": nouns - singular,
+        "noun": nouns,
+        "adjective": groups["adjective"],
+    }.items()
+}
+gap = float(np.linalg.norm(means["noun"] - means["adjective"]))
+for key, (one, two) in {
+    "number": (means["singular"], means["plural"]),
+    "near": (frame.loc["near"], frame.loc["."]),
+}.items():
+    glue(f"apart_{key}", float(np.linalg.norm(one - two)) / gap, display=False)
+
 # %% [markdown]
-# Nouns, adjectives, connectives, tags and forms of *to be* form groups of their own, although the model was not told any of them. Words of one group may mostly be followed by the same words: a connective by a comma, a tag by a full stop. There are exceptions: nouns in the singular and in the plural lie together although other forms of *to be* follow them, and *near* lies beside the full stop. Nouns of all topics lie together. So the first autoregressive directions show the part of speech, and with it much of what may follow a word, and little of its meaning.
+# Nouns, adjectives, connectives, tags and forms of *to be* form groups of their own, although the model was not told any of them. Words of one group may mostly be followed by the same words: a connective by a comma, a tag by a full stop. There are exceptions. Different forms of *to be* follow nouns in the singular and in the plural, but the means of the two are only {glue:text}`apart_number:.0%` as far apart as those of nouns and adjectives. And *near* lies beside the full stop ({glue:text}`apart_near:.0%`), which other words follow. Nouns of all topics lie together. So the first autoregressive directions show the part of speech, and with it much of what may follow a word, and little of its meaning.
 #
 # ## How much of a label a picture shows
 #

@@ -329,6 +329,11 @@ for key, column in {
 edge = float(np.quantile(nulls["ntps"], 0.95))
 independent = np.log(0.95) / norm.logcdf(edge * (len(names) - 1) ** 0.5)
 glue("independent", float(independent), display=False)
+# The same with the tail of permuted ranks in place of the normal one.
+ranks = np.arange(len(names)) - (len(names) - 1) / 2
+drawn = np.random.default_rng(seed).permuted(np.tile(ranks, (200_000, 1)), axis=1)
+above = np.mean(drawn @ ranks / (ranks @ ranks) >= edge)
+glue("independent_exact", float(np.log(0.95) / np.log1p(-above)), display=False)
 glue("n_settings", len(found["ntps"]), display=False)
 glue("n_tasks", len(names), display=False)
 
@@ -490,7 +495,7 @@ from ntps_utils.exercises import check
 # ````{solution} ex-6-2
 # :class: dropdown
 # Solve $\Phi(q \sqrt{n-1}) = 0.95^{1/\nu}$: $\nu = \log 0.95 / \log \Phi(q \sqrt{n-1})$. For the Euclidean score, with $q$ = {glue:text}`null_edge_euclid:.2f` and n = {glue:text}`n_tasks`,
-# that is {glue:text}`independent:.0f` independent settings in place of {glue:text}`n_settings`: neighboring fractions and layers give nearly the same order of tasks. The normal approximation has too heavy a tail for so few tasks, so that the true number is larger, but still below {glue:text}`n_settings`.
+# that is {glue:text}`independent:.0f` independent settings in place of {glue:text}`n_settings`: neighboring fractions and layers give nearly the same order of tasks. With so few tasks the tail of the normal approximation is too heavy: with that of permuted ranks the number is {glue:text}`independent_exact:.0f`.
 #
 # ```python
 # def independent(q, n):

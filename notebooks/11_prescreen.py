@@ -402,7 +402,7 @@ glue(
 )
 
 # %% [markdown]
-# {glue:text}`cases_decided` of the {glue:text}`cases_n` cases are decided, and {glue:text}`cases_inside` of the true gains lie inside their intervals. The cases were prescreened before bag of words, other layers and gradients had been recorded for the runs of the calibration; with them the tool decides the same share of the runs, in which each dataset is left out in turn ({doc}`09_predicting_the_gain`). Compare the columns *LoRA* and *others* before you pay for a run: a bag of words or another layer costs a fraction of it.
+# {glue:text}`cases_decided` of the {glue:text}`cases_n` cases are decided, and {glue:text}`cases_inside` of the true gains lie inside their intervals. The cases were prescreened before bags of words, other layers and gradients had been recorded for the runs of the calibration; the decisions in {doc}`chapter 9 <09_predicting_the_gain>` use them. Compare the columns *LoRA* and *others* before you pay for a run: a bag of words or another layer costs a fraction of it.
 #
 # ## When not to trust it
 #

@@ -12,17 +12,18 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 
 from ntps_utils import lab
 from ntps_utils._utils.files import write_text
 from ntps_utils._utils.provenance import provenance
+from ntps_utils._utils.validation import check_choice
 from ntps_utils.evidence.benchmark import made_by
 from ntps_utils.evidence.declared import FINETUNED_MODELS, MAX_LENGTH, N_TRAIN, PILOTS, order
 from ntps_utils.evidence.experiment import limited_threads
-from ntps_utils.evidence.predictors import PREDICTORS, Case
+from ntps_utils.evidence.predictors import PREDICTORS, Case, Source
 from ntps_utils.evidence.runs import load_declared_model
 from ntps_utils.lab.tasks import TASKS
 from ntps_utils.models.datasets import load_texts
@@ -53,6 +54,8 @@ def main(
     rows: dict[tuple[str, str], dict[str, Any]] = {
         (row["model"], row["dataset"]): row for row in map(json.loads, lines)
     }
+    for source in sources.split(","):
+        check_choice("--sources", source, get_args(Source))
     wanted = [name for name, entry in PREDICTORS.items() if entry.source in sources.split(",")]
     if data is None:
         names = [f"lab/{size}" for size in lab.MODELS]
