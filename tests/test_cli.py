@@ -17,7 +17,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ntps_utils.cli import doctor
-from ntps_utils.cli.console import QUIET_LOGGERS, guarded
+from ntps_utils.cli.console import QUIET_LOGGERS, guarded, output_files
 from ntps_utils.cli.main import app
 from ntps_utils.cli.score import parse_widths
 from ntps_utils.theory.report import ScoreReport
@@ -435,10 +435,22 @@ def test_an_output_does_not_replace_the_data_or_another_output(command, tmp_path
     for output in ("own.csv", "./own.csv", str(link)):
         outcome = runner.invoke(app, [command, "lab/XS", str(data), "--json", output])
         assert outcome.exit_code == 2
-        assert "give the output another name" in " ".join(outcome.output.split())
+        assert "is already read or written by this command; give it another name" in " ".join(outcome.output.split())
     kept = "--checkpoint" if command == "score" else "--resume"
     outcome = runner.invoke(app, [command, "lab/XS", str(data), "--json", "a", kept, str(tmp_path / "a")])
     assert outcome.exit_code == 2
-    assert "Two outputs have the same name" in " ".join(outcome.output.split())
+    assert "is already read or written by this command; give it another name" in " ".join(outcome.output.split())
+    outcome = runner.invoke(app, [command, "lab/XS", str(data), kept, str(link)])
+    assert outcome.exit_code == 2
     assert data.read_bytes() == before
     assert not (tmp_path / "a").exists()
+
+
+def test_a_checkpoint_makes_its_folder_and_a_device_may_be_given_twice(tmp_path):
+    checkpoint = tmp_path / "new" / "state"
+    outcome = runner.invoke(
+        app, ["score", "lab/XS", "lab/topic", "--max-texts", "20", "--no-controls", "--checkpoint", str(checkpoint)]
+    )
+    assert outcome.exit_code == 0, outcome.output
+    with output_files(Path("/dev/null"), Path("/dev/null")):
+        pass

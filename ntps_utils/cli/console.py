@@ -171,34 +171,36 @@ STANDARD_OUTPUT = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 
 
 @contextmanager
-def output_files(*paths: Path | None, inputs: Iterable[str | None] = ()) -> Iterator[None]:
+def output_files(*paths: Path | None, state: Path | None = None, inputs: Iterable[str] = ()) -> Iterator[None]:
     """Check that files can be written later; if one is the standard output, tables go to the error stream.
 
     Parameters
     ----------
     *paths : Path or None
         Files that :func:`save` writes in the block; None is ignored.
-    inputs : iterable of str or None
-        Files that are read, which no output may replace; names that are no files are ignored.
+    state : Path, optional
+        File in which an interrupted command keeps what it has measured.
+    inputs : iterable of str
+        Models and datasets; those that are files may not be replaced.
 
     Raises
     ------
     ValueError
-        If a file cannot be written, two of them are the same, or one of them is an input.
+        If a file cannot be written, would replace another one or an input, or two of them are the standard output.
     """
     given = [path for path in paths if path is not None]
     to_standard_output = [path for path in given if str(path) in STANDARD_OUTPUT]
     if len(to_standard_output) > 1:
         raise ValueError("Only one file can be written to the standard output; give names to the others.")
-    files = [path.resolve() for path in given if path not in to_standard_output]
-    if len(set(files)) < len(files):
-        raise ValueError("Two outputs have the same name; give each a name of its own.")
-    for name in inputs:
-        if name and Path(name).is_file() and Path(name).resolve() in files:
-            raise ValueError(f"The output {name} is the file that is read; give the output another name.")
-    for path in given:
-        if path not in to_standard_output:
-            check_writable(path, make_folders=False)
+    files = [path for path in given if path not in to_standard_output]
+    taken = {os.path.realpath(name) for name in inputs if Path(name).is_file()}
+    for path in (*files, *([] if state is None else [state])):
+        if (target := os.path.realpath(path)) in taken:
+            raise ValueError(f"{path} is already read or written by this command; give it another name.")
+        if not path.exists() or path.is_file():  # a device may be given twice
+            taken.add(target)
+    for path in files:
+        check_writable(path, make_folders=False)
     if not to_standard_output:
         yield
         return

@@ -50,7 +50,7 @@ def prescreen_command(
         str,
         typer.Option(
             help="Longest trial run that may be made: a share of the steps such as 10%, at most 25%, or a time such as "
-            "5min. It needs a calibration that holds trial runs, such as lab or one of your own."
+            "5min. It needs a calibration that holds trial runs: lab, real or one of your own."
         ),
     ] = "0%",
     compare_model: Annotated[
@@ -89,7 +89,11 @@ def prescreen_command(
     run takes minutes, make it. A trial run needs a calibration that holds trial runs.
     """
     kept = "nothing was written" if resume is None else f"what was measured is in {resume}; run the same command again"
-    with guarded(f"interrupted; {kept}.", models=True), output_files(json_file, html_file, resume, inputs=(dataset,)):
+    inputs = (model, dataset, calibration, *(compare_model or ()), *(compare_dataset or ()))
+    with (
+        guarded(f"interrupted; {kept}.", models=True),
+        output_files(json_file, html_file, state=resume, inputs=inputs),
+    ):
         if threshold is not None:
             check_number("--threshold", threshold, 0.0, 100.0, open_high=True)
             if 0.0 < threshold < SMALL_THRESHOLD:

@@ -163,7 +163,7 @@ def score_command(
     explain (tr B), and the excess loss of a linear predictor that uses only the
     next-token subspace, with a 95% interval. A second table scores control subspaces.
     """
-    with guarded(models=True), output_files(json_file, checkpoint, inputs=(dataset,)):
+    with guarded(models=True), output_files(json_file, state=checkpoint, inputs=(model, dataset)):
         if centre is not None:
             note("--centre and --no-centre are now --center and --no-center.")
             center = centre
