@@ -177,7 +177,7 @@ for key, (one, two) in {
     glue(f"apart_{key}", float(np.linalg.norm(one - two)) / gap, display=False)
 
 # %% [markdown]
-# Nouns, adjectives, connectives, tags and forms of *to be* form groups of their own, although the model was not told any of them. Words of one group may mostly be followed by the same words: a connective by a comma, a tag by a full stop. There are exceptions. Different forms of *to be* follow nouns in the singular and in the plural, but the means of the two are only {glue:text}`apart_number:.0%` as far apart as those of nouns and adjectives. And *near* lies beside the full stop ({glue:text}`apart_near:.0%`), which other words follow. Nouns of all topics lie together. So the first autoregressive directions show the part of speech, and with it much of what may follow a word, and little of its meaning.
+# Nouns, adjectives, connectives, tags and forms of *to be* form groups of their own, although the model was not told any of them. Words of one group may mostly be followed by the same words: a connective by a comma, a tag by a full stop. There are exceptions. Different forms of *to be* follow nouns in the singular and in the plural, but the means of the two are only {glue:text}`apart_number:.0%` as far apart as those of nouns and adjectives. And *near* lies beside the full stop ({glue:text}`apart_near:.0%`), although other words follow it. Nouns of all topics lie together. So the first autoregressive directions show the part of speech, and with it much of what may follow a word, and little of its meaning.
 #
 # ## How much of a label a picture shows
 #
