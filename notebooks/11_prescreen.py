@@ -486,7 +486,7 @@ print(
 # ## Summary
 #
 # - First try what costs nothing: a bag of words, another layer. If the probe leaves enough to gain and a LoRA run takes minutes, make it.
-# - The tool says *yes* or *no* only from a step that has predicted the gains of other datasets, and otherwise *open*.
+# - The tool says *no* where the headroom is below the threshold. Beyond that it says *yes* or *no* only from a step that has predicted the gains of other datasets, and otherwise *open*.
 # - A trial run sees what the frozen model does not show, if the loss begins to fall early enough.
 # - The case's own dataset never enters its calibration.
 
