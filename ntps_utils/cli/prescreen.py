@@ -39,7 +39,9 @@ def prescreen_command(
     threshold: Annotated[
         float | None,
         typer.Option(
-            help="Smallest gain that makes LoRA worthwhile, in percentage points of accuracy.", show_default="1"
+            help="Smallest gain over the best classifier without finetuning that makes LoRA worthwhile, in points of "
+            "accuracy.",
+            show_default="1",
         ),
     ] = None,
     worth: Annotated[
@@ -85,8 +87,8 @@ def prescreen_command(
     predictors from the frozen model, if they predict the gains of other datasets in recorded finetuning
     runs; and a trial run, if --trial allows one. If none decides, the verdict is "open".
 
-    In short: if the probe leaves less than a gain that is worth something to you, stop. Otherwise, if a LoRA
-    run takes minutes, make it. A trial run needs a calibration that holds trial runs.
+    LoRA is compared with the best classifier without finetuning: a linear probe of the last layer, of another
+    layer or of several layers at once, or a bag of words.
     """
     kept = "nothing was written" if resume is None else f"what was measured is in {resume}; run the same command again"
     inputs = (model, dataset, calibration, *(compare_model or ()), *(compare_dataset or ()))
@@ -191,10 +193,10 @@ def print_prescreen(result: PrescreenReport, *, verbose: bool = False) -> None:
         line(f"Note: {text}")
     table = new_table(f"{result.model} on {result.dataset}", show_header=False)
     best = max(result.layers, key=lambda layer: result.layers[layer])
-    words = result.probe_accuracy + result.predictors["words"]
     table.add_row("accuracy of a probe of the last layer, cross-validated", f"{result.probe_accuracy:.3f}")
     table.add_row(f"of a probe of the best layer ({best} of {', '.join(result.layers)})", f"{result.layers[best]:.3f}")
-    table.add_row("of a bag of words", f"{words:.3f}")
+    table.add_row("of a probe of these layers at once", f"{result.alternatives['layers']:.3f}")
+    table.add_row("of a bag of words", f"{result.alternatives['words']:.3f}")
     table.add_row("share of the most frequent class", f"{result.majority:.3f}")
     out.print(table)
     facts = result.calibration

@@ -28,14 +28,14 @@ SIZES = {
 }
 """Sizes of a case that are compared with those of the recorded runs."""
 
-EASY = 0.02
-"""How much more accurate than the probe a bag of words, or a probe of another layer, must be to be recommended."""
-
 MIN_TEXTS = 100
 """Labeled texts below which more texts are recommended before anything else."""
 
 MIN_CLASS = 10
 """Texts of a class below which the class is named."""
+
+IMBALANCED = 0.9
+"""Share of the most frequent class from which on it is named."""
 
 MIN_VALIDATION = 50
 """Validation texts that a trial run needs."""
@@ -48,13 +48,25 @@ def points(value: float) -> str:
     return f"{100 * value:.1f}"
 
 
-def reason(advice: Advice, threshold: float, headroom: float, n_texts: int) -> str:
-    """One sentence that explains a verdict."""
+def classifier(name: str, last: int) -> str:
+    """A classifier without finetuning in words; ``name`` as in :func:`ntps_utils.evidence.predictors.best_alternative`."""
+    if name == f"layer {last}":
+        return "a probe of the last layer"
+    return {"words": "a bag of words", "layers": "a probe of several layers at once"}.get(name, f"a probe of {name}")
+
+
+def reason(advice: Advice, threshold: float, accuracy: float, n_texts: int, best: str, lead: float) -> str:
+    """One sentence that explains a verdict; ``accuracy`` is that of the ``best`` classifier without finetuning."""
     if advice.step == "headroom":
-        limit = points(headroom_limit(headroom, n_texts))
+        limit = points(headroom_limit(1.0 - accuracy, n_texts))
         return (
-            f"The probe gets {points(headroom)}% of the texts wrong (at most {limit}%, by a 95% limit), which leaves "
-            f"less to gain than the threshold of {points(threshold)} points."
+            f"{best.capitalize()} gets {points(1.0 - accuracy)}% of the texts wrong (at most {limit}%, by a 95% "
+            f"limit), which leaves less to gain than the threshold of {points(threshold)} points."
+        )
+    if not advice.has_skill and advice.answer == "no":
+        return (
+            f"{best.capitalize()} is {points(lead)} points better than a probe of the last layer. Most recorded runs "
+            "gained less than that and the threshold together."
         )
     if not advice.has_skill:
         return (
@@ -68,6 +80,10 @@ def reason(advice: Advice, threshold: float, headroom: float, n_texts: int) -> s
         "no": "lies below the threshold",
         "open": "contains the threshold",
     }[advice.answer]
+    if advice.answer == "open" and advice.low >= threshold:
+        place = "lies above the threshold, but the validation loss is not lower at the end of the trial run than at its "
+        place += "start; the threshold is"
+        return f"The interval from the {advice.step} ({predictors}), {interval}, {place} {points(threshold)} points."
     return f"The interval from the {advice.step} ({predictors}), {interval}, {place} of {points(threshold)} points."
 
 
@@ -109,8 +125,14 @@ def about_texts(
     if small := [data.label_names[i] for i in np.flatnonzero((counts > 0) & (counts < MIN_CLASS))]:
         names = ", ".join(small[:5]) + (", ..." if len(small) > 5 else "")
         yield f"Fewer than {MIN_CLASS} texts in {len(small)} of {np.count_nonzero(counts)} classes: {names}."
-    if probe_accuracy <= counts.max() / counts.sum():
+    majority = counts.max() / counts.sum()
+    if probe_accuracy <= majority:
         yield "The probe is not more accurate than always answering with the most frequent class."
+    if majority >= IMBALANCED:
+        yield (
+            f"{100 * majority:.0f}% of the texts have one class. Accuracy says little about the other classes there, "
+            "and neither does a gain in accuracy."
+        )
     if n_validation:
         yield (
             f"The trial run is judged on {n_validation} validation texts: one of them is "
@@ -118,13 +140,13 @@ def about_texts(
         )
 
 
-def headline(advice: Advice, threshold: float) -> str:
+def headline(advice: Advice, best: str) -> str:
     """The verdict in words."""
     if advice.answer != "open":
-        return {"yes": "LoRA pays.", "no": "LoRA does not pay."}[advice.answer]
+        return {"yes": f"LoRA pays, compared with {best}.", "no": f"LoRA does not pay: use {best}."}[advice.answer]
     if not advice.has_skill:
         return "Open: no step of the tool predicts the gain."
-    return f"Open, probably {'yes' if advice.gain >= threshold else 'no'}: the interval contains the threshold."
+    return "Open: the expected gain is too uncertain for a decision."
 
 
 def why_no_trial(advisor: Advisor, share: float, n_texts: int, lora: FinetuneConfig) -> str:
@@ -148,26 +170,19 @@ Todo = Literal["stop", "run", "trial", "label"]
 """What is recommended: no LoRA, the LoRA run, a trial run, or more labeled texts."""
 
 
-def cheaper(measured: Mapping[str, float], layers: Mapping[str, float]) -> Iterator[str]:
-    """What to try before LoRA because it costs nothing: a bag of words, or another layer."""
-    probe = 1.0 - measured["headroom"]
-    if measured["words"] > EASY:
-        yield (
-            "Try a bag of words first: logistic regression on it reaches an accuracy of "
-            f"{probe + measured['words']:.3f}, the probe of the frozen model {probe:.3f}."
-        )
-    best, last = max(layers, key=lambda layer: layers[layer]), list(layers)[-1]
-    if layers[best] > layers[last] + EASY:
-        yield (
-            f"Read layer {best} (layer 0 is the embeddings): a probe reaches an accuracy of {layers[best]:.3f} there, "
-            f"and of {layers[last]:.3f} in the last layer, {last}."
-        )
-    more = max(measured["words"], layers[best] - probe)
-    if more > EASY:
-        yield (
-            "Gain and headroom are counted from the probe of the last layer. LoRA is better than the above only if it "
-            f"gains more than {points(more)} points."
-        )
+HOW = {
+    "words": "ntps_utils.models.richer_probes.bag_of_words() is one, with the methods of scikit-learn",
+    "layers": "concatenate the mean tokens of these layers",
+}
+"""How to fit classifiers without finetuning; probes of single layers are standard."""
+
+
+def without_finetuning(best: str, name: str, accuracy: float, lead: float) -> str:
+    """What to do without finetuning: ``name`` is the classifier, ``best`` its name in words."""
+    text = f"Without finetuning, take {best}: accuracy {accuracy:.3f}, cross-validated"
+    if lead > 0.0:
+        text += f"; a probe of the last layer has {accuracy - lead:.3f}"
+    return f"{text} ({HOW[name]})." if name in HOW else f"{text}."
 
 
 def about_lora(
@@ -182,21 +197,27 @@ def about_lora(
 ) -> str:
     """What to do about LoRA, and in an open case why."""
     if todo == "stop":
-        return "Do not run LoRA: train a linear classifier on the frozen features."
+        return "Do not run LoRA." if decided else f"Do not run LoRA. {_why(regrets)}."
     if todo == "label":
         return f"Label more texts: {n_texts} do not tell gains of a few points apart. At least {n_needed} are needed."
+    if todo == "trial":
+        return f"Make a trial run of {100 * share:g}% of the steps. {_why(regrets)}."
+    run = f"Run LoRA. The run alone takes about {duration(seconds)} here."
+    return run if decided else f"{run} {_why(regrets)}."
+
+
+def _why(regrets: Mapping[str, float]) -> str:
+    """What rules would have lost on the recorded runs."""
     trials = {name: value for name, value in regrets.items() if name.startswith("trial")}
     why = (
-        f"Among the recorded runs, making every run that the headroom allows costs {points(regrets['run'])} points on "
-        "average against knowing the gains: gains that are missed, and runs that fall short of the threshold"
+        f"On the recorded runs, always running LoRA costs {points(regrets['run'])} points of accuracy on average "
+        f"against knowing the gains, and never running it {points(regrets['stop'])}: gains that are missed, and runs "
+        "that fall short of the threshold"
     )
     if trials:
         name = min(trials, key=lambda name: trials[name])
         why += f". Deciding by a {name} costs {points(trials[name])}, with the computing time of the trial"
-    if todo == "trial":
-        return f"Make a trial run of {100 * share:g}% of the steps. {why}."
-    run = f"Run LoRA. The run alone takes about {duration(seconds)} here."
-    return run if decided else f"{run} {why}."
+    return why
 
 
 SPLIT_SHARE = 0.2

@@ -2,6 +2,10 @@
 
 An :class:`Advisor` is fitted to recorded runs. It asks for the predictors of one step after another, and stops at the
 first step that decides. The tool ``ntps prescreen`` and the evaluation on left-out datasets use the same advisor.
+
+Two gains are told apart. The *recorded gain* is the accuracy of LoRA minus that of a head on the last layer: steps
+predict it. The gain that a decision needs is the one over the best classifier without finetuning, of which the *lead*
+is known before LoRA: what it has over the probe of the last layer.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ntps_utils._utils.validation import check_number
 from ntps_utils.evidence.statistics import Estimate, GainRegressor, cluster_skill, left_out_medians
+from ntps_utils.evidence.trials import trial_column
 from ntps_utils.theory.linear import Array
 
 Answer = Literal["yes", "no", "open"]
@@ -67,7 +72,7 @@ class Advice:
     Attributes
     ----------
     answer : {"yes", "no", "open"}
-        Whether the gain exceeds the threshold; "open" if no step decides.
+        Whether the gain over the best classifier without finetuning exceeds the threshold; "open" if no step decides.
     step : str
         Name of the step that gave the expected gain; "headroom" if the rule for the headroom decided, and
         "recorded runs" if no step has a skill.
@@ -76,9 +81,10 @@ class Advice:
     cost : float
         Cost of all steps that were made, as a share of a LoRA run.
     gain, low, high : float
-        Expected gain and its interval, by the last step with a skill. Without such a step, they are the median and
-        the range that holds most of the recorded gains. Expected gain and lower end are at most the headroom, the
-        upper end is at most its 95% limit.
+        Expected gain over the best classifier without finetuning, and its interval, by the last step with a skill.
+        Without such a step, they are the median and the range that holds most of the recorded gains, minus the lead.
+        Expected gain and lower end are at most the share of texts that this classifier gets wrong, the upper end is
+        at most the 95% limit of this share.
     outside : tuple of str
         Predictors outside the range of the recorded runs; their steps were left out.
     """
@@ -181,8 +187,10 @@ class Advisor:
     Parameters
     ----------
     cells : DataFrame
-        One row for each recorded run: ``gain``, ``headroom``, ``n_texts``, the columns of all steps, and
-        ``group``, the datasets that are left out together.
+        One row for each recorded run: ``gain``; ``headroom`` of the probe of the last layer; ``lead``, what the best
+        classifier without finetuning has over this probe, by cross-validation; ``advantage``, the accuracy of LoRA
+        minus that of this classifier, on test texts; ``n_texts``; the columns of all steps; and ``group``, the
+        datasets that are left out together.
     steps : sequence of Step
         In the order in which they are made.
     level : float
@@ -206,17 +214,21 @@ class Advisor:
     >>> rng = np.random.default_rng(0)
     >>> headroom = rng.uniform(0, 0.5, 40)
     >>> cells = pd.DataFrame({"headroom": headroom, "gain": 0.6 * headroom, "group": np.arange(40) // 2})
-    >>> cells["n_texts"] = 999
+    >>> cells = cells.assign(n_texts=999, lead=0.0, advantage=cells["gain"])
     >>> advisor = Advisor(cells, [Step("frozen model", (("headroom",),), 0.1)])
-    >>> values = [{"headroom": h, "n_texts": 999} for h in (0.01, 0.05, 0.4)]
+    >>> values = [{"headroom": h, "lead": 0.0, "n_texts": 999} for h in (0.01, 0.05, 0.4)]
     >>> [advisor.advise(one.__getitem__, threshold=0.1).answer for one in values]
     ['no', 'no', 'yes']
+    >>> better_layer = {"headroom": 0.4, "lead": 0.2, "n_texts": 999}  # LoRA would have to gain 0.3
+    >>> advisor.advise(better_layer.__getitem__, threshold=0.1).answer
+    'no'
     """
 
     def __init__(self, cells: pd.DataFrame, steps: Sequence[Step], *, level: float = LEVEL, seed: int = 0) -> None:
         check_number("level", level, 0.0, 1.0, open_low=True, open_high=True)
-        needed = {"gain", "headroom", "group", "n_texts"}
+        needed = {"gain", "headroom", "lead", "advantage", "group", "n_texts"}
         needed |= {column for step in steps for choice in step.choices for column in choice}
+        needed |= {trial_column("end", step.share) for step in steps if step.share}
         if missing := sorted(needed - set(cells)):
             raise ValueError(f"The recorded runs lack the columns {', '.join(missing)}.")
         self.level = level
@@ -225,8 +237,8 @@ class Advisor:
         self.mean = float(cells["gain"].mean())
         self.median, self.low, self.high = (float(q) for q in quantiles)
         self.steps = [FittedStep.fit(step, cells, seed) for step in steps]
-        self._gains = cells["gain"].to_numpy(float)
-        pairs = zip(cells["headroom"], cells["n_texts"], strict=True)
+        self._advantages, self._leads = (cells[name].to_numpy(float) for name in ("advantage", "lead"))
+        pairs = zip((cells["headroom"] - cells["lead"]).clip(lower=0.0), cells["n_texts"], strict=True)
         self._limits = np.array([headroom_limit(headroom, n_texts) for headroom, n_texts in pairs])
 
     def advise(self, value: Callable[[str], float], *, threshold: float, trial: float = 0.0) -> Advice:
@@ -235,24 +247,35 @@ class Advisor:
         Parameters
         ----------
         value : callable
-            Returns a predictor by its name, NaN if it cannot be had, and the number of texts as ``n_texts``.
-            It is asked for the predictors of a step only if the steps before it did not decide.
+            Returns a predictor by its name, NaN if it cannot be had, and ``lead`` and ``n_texts``. It is asked for
+            the predictors of a step only if the steps before it did not decide.
         threshold : float
-            Smallest gain that makes LoRA worthwhile.
+            Smallest gain over the best classifier without finetuning that makes LoRA worthwhile.
         trial : float
             Length of the longest trial run that may be made, as a share of the steps.
 
         Returns
         -------
         Advice
+
+        Notes
+        -----
+        Without a step with a skill, "no" is still possible: if the lead is so large that most recorded gains would
+        not make up for it. A trial run whose validation loss is not lower at its end than at its start never gives
+        "yes".
         """
         check_number("threshold", threshold, 0.0, 1.0)
         check_number("trial", trial, 0.0, 1.0)
         spent: dict[str, float] = {"features": self.steps[0].step.cost if self.steps else 0.0}
-        headroom = value("headroom")
+        lead = value("lead")
+        headroom = max(0.0, value("headroom") - lead)
         limit = headroom_limit(headroom, value("n_texts"))
         bounds = (headroom, headroom, limit)
-        gain, low, high = map(min, (self.median, self.low, self.high), bounds)
+
+        def over_the_best(*gains: float) -> tuple[float, ...]:
+            return tuple(min(gain - lead, bound) for gain, bound in zip(gains, bounds, strict=True))
+
+        gain, low, high = over_the_best(self.median, self.low, self.high)
         advice = Advice("open", "recorded runs", (), spent["features"], gain, low, high)
         if limit < threshold:
             return replace(advice, answer="no", step="headroom")
@@ -267,13 +290,17 @@ class Advisor:
             if outside := fitted.outside(values):
                 advice = replace(advice, outside=tuple(dict.fromkeys(advice.outside + outside)))
                 continue
-            gain, low, high = map(min, fitted.predict(values, self.level), bounds)
+            gain, low, high = over_the_best(*fitted.predict(values, self.level))
             answer: Answer = "yes" if low >= threshold else "no" if high < threshold else "open"
+            if answer == "yes" and fitted.step.share and value(trial_column("end", fitted.step.share)) <= 0.0:
+                answer = "open"
             advice = replace(
                 advice, answer=answer, step=fitted.step.name, columns=fitted.columns, gain=gain, low=low, high=high
             )
             if answer != "open":
                 break
+        if not advice.has_skill and self.high >= threshold > advice.high:
+            return replace(advice, answer="no")  # because of the lead
         return advice
 
     def regrets(self, threshold: float) -> dict[str, float]:
@@ -287,21 +314,22 @@ class Advisor:
         Returns
         -------
         dict of str to float
-            Mean :func:`regret` by rule. "run" makes every run whose headroom allows a worthwhile gain. Of the steps
-            with a skill, by their names, each makes those of these runs whose expected gain is worthwhile; it
-            predicts from the runs of other groups, and its cost is included.
+            Mean :func:`regret` by rule. "stop" makes no run and takes the best classifier without finetuning. "run"
+            makes every run for which this classifier leaves a worthwhile gain. Of the steps with a skill, by their
+            names, each makes those of these runs whose expected gain is worthwhile; it predicts from the runs of
+            other groups, and its cost is included.
         """
         possible = self._limits >= threshold
         features = self.steps[0].step.cost if self.steps else 0.0
 
         def loss(run: NDArray[np.bool_], cost: float) -> float:
-            return float(regret(self._gains, run, features + cost * possible, threshold).mean())
+            return float(regret(self._advantages, run, features + cost * possible, threshold).mean())
 
-        found = {"run": loss(possible, 0.0)}
+        found = {"stop": loss(np.zeros_like(possible), 0.0), "run": loss(possible, 0.0)}
         for fitted in self.steps:
             if fitted.has_skill:
                 more = 0.0 if fitted.step.source == "features" else fitted.step.cost
-                found[fitted.step.name] = loss(possible & (fitted.left_out >= threshold), more)
+                found[fitted.step.name] = loss(possible & (fitted.left_out - self._leads >= threshold), more)
         return found
 
     def recommend(self, advice: Advice, *, threshold: float, made: float = 0.0) -> tuple[Action, float]:
@@ -330,7 +358,9 @@ class Advisor:
         share = {fitted.step.name: fitted.step.share for fitted in self.steps}.get(best, 0.0)
         if share > made:
             return "trial", share
-        return ("stop" if best != "run" and advice.has_skill and advice.gain < threshold else "run"), 0.0
+        if best not in ("run", "stop") and advice.has_skill:
+            return ("run" if advice.gain >= threshold else "stop"), 0.0
+        return ("run" if lost["run"] < lost["stop"] else "stop"), 0.0
 
 
 def left_out_advisors(cells: pd.DataFrame, steps: Sequence[Step], *, level: float = LEVEL) -> dict[str, Advisor]:
@@ -368,9 +398,10 @@ def advise_left_out(
     Returns
     -------
     DataFrame
-        Fields of :class:`Advice`, ``has_skill``, ``true_gain``, ``right``: whether a "yes" or "no" is right, and
-        ``run``: whether to run LoRA. Open cases are run if their expected gain, or without a step with a skill
-        the mean recorded gain, reaches the threshold. ``recommended`` is whether LoRA is run by
+        Fields of :class:`Advice`, ``has_skill``, ``true_gain``, which is the recorded advantage over the best
+        classifier without finetuning, ``right``: whether a "yes" or "no" is right, and ``run``: whether to run LoRA.
+        Open cases are run if their expected gain, or without a step with a skill the mean recorded gain minus the
+        lead, reaches the threshold. ``recommended`` is whether LoRA is run by
         :meth:`Advisor.recommend`, at the cost ``recommended_cost``: a trial run is made if it is recommended and
         not longer than ``trial``.
     """
@@ -378,8 +409,8 @@ def advise_left_out(
     for index, cell in cells.iterrows():
         advisor = advisors[cell["group"]]
         advice = advisor.advise(cell.to_dict().__getitem__, threshold=threshold, trial=trial)
-        is_worth = cell["gain"] >= threshold
-        expected = advice.gain if advice.has_skill else advisor.mean
+        is_worth = cell["advantage"] >= threshold
+        expected = advice.gain if advice.has_skill else advisor.mean - cell["lead"]
         value = cell.to_dict().__getitem__
         followed = advisor.advise(value, threshold=threshold)
         action, share = advisor.recommend(followed, threshold=threshold)
@@ -391,7 +422,7 @@ def advise_left_out(
                 "cell": index,
                 **vars(advice),
                 "has_skill": advice.has_skill,
-                "true_gain": cell["gain"],
+                "true_gain": cell["advantage"],
                 "right": None if advice.answer == "open" else (advice.answer == "yes") == is_worth,
                 "run": expected >= threshold if advice.answer == "open" else advice.answer == "yes",
                 "recommended": action != "stop",

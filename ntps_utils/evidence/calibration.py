@@ -17,7 +17,7 @@ from ntps_utils.evidence.claims import analyzed_runs, finished_datasets
 from ntps_utils.evidence.cost import finetuning_cost
 from ntps_utils.evidence.declared import CLUSTERS, MAX_LENGTH, lora_settings
 from ntps_utils.evidence.experiment import PROFILES
-from ntps_utils.evidence.predictors import PREDICTORS
+from ntps_utils.evidence.predictors import PREDICTORS, best_alternative
 from ntps_utils.evidence.runs import chosen_rates, recorded_runs
 from ntps_utils.evidence.tables import cell_table, load_recorded
 from ntps_utils.evidence.trials import TRIALS, trial_column, trial_cost, trial_values
@@ -26,7 +26,11 @@ from ntps_utils.models.finetuning import CurvePoint, FinetuneConfig
 LABELS = {name: predictor.label for name, predictor in PREDICTORS.items()} | {
     f"trial_{kind}_{100 * share:g}": f"{label} in a trial run of {100 * share:g}%"
     for share in TRIALS
-    for kind, label in (("loss", "largest fall of the loss"), ("accuracy", "largest rise of the accuracy"))
+    for kind, label in (
+        ("loss", "largest fall of the loss"),
+        ("accuracy", "largest rise of the accuracy"),
+        ("end", "fall of the loss at the end"),
+    )
 }
 """Names of the predictors for tables and figures."""
 
@@ -54,9 +58,10 @@ class Calibration:
         Names of the tables, separated by commas.
     cells : DataFrame
         One row for each run: ``model``, ``dataset``, ``group`` (datasets that are left out together), ``gain``,
-        sizes, the predictors that were recorded, under their names in
-        :data:`~ntps_utils.evidence.predictors.PREDICTORS`, and those of trial runs
-        (:func:`~ntps_utils.evidence.trials.trial_values`).
+        ``lead`` and ``advantage`` (see :class:`~ntps_utils.evidence.advice.Advisor`), sizes, the predictors that were
+        recorded, under their names in :data:`~ntps_utils.evidence.predictors.PREDICTORS`, and those of trial runs
+        (:func:`~ntps_utils.evidence.trials.trial_values`). Where only the probe of the last layer was recorded, the
+        lead is 0 and the advantage is the gain.
     lora : FinetuneConfig
         Settings of the runs.
     max_length : int or None
@@ -176,7 +181,7 @@ def _load(name: str) -> Calibration:
         lora = lora_settings(max(chosen_rates().values()))
         return Calibration(name, _normalized(_declared_cells(), name), lora, MAX_LENGTH)
     if name == "lab":
-        cells = _with_predictors(load_recorded(name), "lab_predictors")
+        cells = _with_alternatives(_with_predictors(load_recorded(name), "lab_predictors"))
         return Calibration(name, _normalized(cells, name), *_settings_of(data_file("recorded/lab_cells.json")))
     path = Path(name)
     if not path.is_file():
@@ -192,7 +197,7 @@ def _declared_cells() -> pd.DataFrame:
     runs = analyzed_runs(recorded_runs())
     datasets = finished_datasets(runs)
     used = (one for one in runs if one.run.kind == "lora" and one.run.seed == 0 and one.run.dataset in datasets)
-    cells = _with_predictors(cell_table(one.result for one in used), "predictors")
+    cells = _with_alternatives(_with_predictors(cell_table(one.result for one in used), "predictors"))
     return cells.assign(group=[CLUSTERS.get(dataset, dataset) for dataset in cells["dataset"]])
 
 
@@ -205,6 +210,19 @@ def _with_predictors(cells: pd.DataFrame, name: str) -> pd.DataFrame:
     more = pd.DataFrame(rows)
     keep = [c for c in more if c not in cells and c not in _RENAMED.values() and c not in ("model", "dataset")]
     return cells.merge(more[["model", "dataset", *keep]], on=["model", "dataset"], how="left").dropna(axis=1)
+
+
+def _with_alternatives(cells: pd.DataFrame) -> pd.DataFrame:
+    """A table of runs with the best classifier without finetuning: its name, lead, and the advantage of LoRA."""
+    lines = data_file("recorded/alternatives.jsonl").read_text("utf-8").splitlines()
+    known = {(row["model"], row["dataset"]): row["accuracy"] for row in map(json.loads, lines)}
+    rows = []
+    for model, dataset, lora in zip(cells["model"], cells["dataset"], cells["lora"], strict=True):
+        accuracy = known[model, dataset]
+        validated = {name: values["cv"] for name, values in accuracy.items()}
+        best, lead = best_alternative(validated)
+        rows.append({"alternative": best, "lead": lead, "advantage": lora - accuracy[best]["test"]})
+    return cells.join(pd.DataFrame(rows, index=cells.index))
 
 
 def _normalized(cells: pd.DataFrame, name: str) -> pd.DataFrame:
@@ -220,6 +238,8 @@ def _normalized(cells: pd.DataFrame, name: str) -> pd.DataFrame:
         more["net_ntps"] = cells["ntps"] - cells["ntps_random"]
     if "group" not in cells:
         more["group"] = cells["dataset"]
+    if "lead" not in cells:
+        more["lead"], more["advantage"] = 0.0, cells["gain"]
     return pd.concat([cells, more], axis=1)
 
 

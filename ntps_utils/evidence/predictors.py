@@ -169,6 +169,12 @@ class Case:
         return bag_of_words_accuracy([self.data.texts[i] for i in rows], self.data.labels[rows], seed=self.seed)
 
     @cached_property
+    def alternatives(self) -> dict[str, float]:
+        """Cross-validated accuracies of classifiers without finetuning; see :func:`best_alternative`."""
+        single = {f"layer {layer}": accuracy for layer, accuracy in self.layer_accuracy.items()}
+        return single | {"layers": self.layers_accuracy, "words": self.words_accuracy}
+
+    @cached_property
     def token_features(self) -> TokenFeatures:
         """Features of every token; takes a pass."""
         data = self.common
@@ -195,6 +201,32 @@ class Case:
                 self._progress(step, n_done, len(self.data))
 
         return count
+
+
+def best_alternative(accuracy: Mapping[str, float]) -> tuple[str, float]:
+    """Choose the best classifier without finetuning, by cross-validated accuracy.
+
+    Parameters
+    ----------
+    accuracy : mapping of str to float
+        By classifier: "layer 3" and the like for logistic probes of single layers, the last layer last among them;
+        "layers" for a probe of several layers at once; "words" for a bag of words.
+
+    Returns
+    -------
+    name : str
+        At equal accuracies the probe of the last layer comes first.
+    lead : float
+        What it has over the probe of the last layer, at least 0.
+
+    Examples
+    --------
+    >>> best_alternative({"layer 4": 0.75, "layer 8": 0.5, "layers": 0.625, "words": 0.25})
+    ('layer 4', 0.25)
+    """
+    last = [name for name in accuracy if name.startswith("layer ")][-1]
+    best = max(accuracy, key=lambda name: (accuracy[name], name == last))
+    return best, accuracy[best] - accuracy[last]
 
 
 @dataclass(frozen=True)

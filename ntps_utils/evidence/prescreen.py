@@ -9,6 +9,7 @@ import json
 import math
 import re
 import time
+import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -28,7 +29,7 @@ from ntps_utils.evidence._wording import (
     Todo,
     about_lora,
     about_texts,
-    cheaper,
+    classifier,
     command,
     differences,
     headline,
@@ -36,6 +37,7 @@ from ntps_utils.evidence._wording import (
     points,
     reason,
     why_no_trial,
+    without_finetuning,
 )
 from ntps_utils.evidence.advice import Advice, Advisor, Answer, FittedStep, Step
 from ntps_utils.evidence.calibration import (
@@ -47,7 +49,7 @@ from ntps_utils.evidence.calibration import (
 from ntps_utils.evidence.cost import duration as duration
 from ntps_utils.evidence.cost import finetuning_cost
 from ntps_utils.evidence.experiment import limited_threads
-from ntps_utils.evidence.predictors import PREDICTORS, Case
+from ntps_utils.evidence.predictors import PREDICTORS, Case, best_alternative
 from ntps_utils.evidence.trials import TRIALS, trial_cost, trial_step, trial_values
 from ntps_utils.models._tables import describe_text_column
 from ntps_utils.models.datasets import TextDataset, as_dataset, first_texts
@@ -61,7 +63,7 @@ from ntps_utils.models.finetuning import (
     trial_run,
 )
 from ntps_utils.models.loading import CausalModel, as_model, evaluation_mode
-from ntps_utils.models.probes import warn_of_shared_texts
+from ntps_utils.models.probes import ProbeWarning, warn_of_shared_texts
 
 DEFAULT_THRESHOLD = 0.01
 """Smallest gain in accuracy that makes LoRA worthwhile, if the user names none."""
@@ -154,12 +156,13 @@ class PrescreenReport:
     headline, reason : str
         The verdict in words, and one sentence that explains it.
     recommendations : tuple of str
-        What to do, the cheapest first; the last one is about LoRA.
+        What to do without finetuning, and about LoRA.
     gain, gain_low, gain_high : float
-        Expected gain in accuracy over a head on frozen features, and its interval.
+        Expected gain in accuracy over the best classifier without finetuning, and its interval.
     interval : {"calibrated", "spread"}
-        "calibrated" if a step with a skill gave them. "spread" for the median of the recorded gains and the
-        range of most of them, cut at the headroom: they say nothing else about this case.
+        "calibrated" if a step with a skill gave them. "spread" for the median of the recorded gains and the range of
+        most of them, minus ``lead``, cut at what the best classifier gets wrong: they say nothing else about this
+        case.
     level : float
         Nominal coverage of the interval.
     threshold : float
@@ -180,7 +183,13 @@ class PrescreenReport:
     majority : float
         Share of the most frequent class.
     probe_accuracy : float
-        Cross-validated accuracy of a logistic probe on the frozen features.
+        Cross-validated accuracy of a logistic probe of the last layer.
+    alternative : str
+        The best classifier without finetuning, see :func:`~ntps_utils.evidence.predictors.best_alternative`.
+    alternatives : dict of str to float
+        Cross-validated accuracies of all such classifiers.
+    lead : float
+        What the best one has over the probe of the last layer.
     layers : dict of str to float
         The same for several layers, by index.
     predictors : dict of str to float
@@ -196,7 +205,8 @@ class PrescreenReport:
         Duration of the LoRA run on this machine, estimated from the trial run if one was made, otherwise from
         forward passes.
     trial_share, trial_seconds : float
-        Share of the steps of the recommended trial run, or without one a tenth; and its estimated duration.
+        Share of the steps of the recommended trial run, of the one that was made, or a tenth; and its duration, which
+        is estimated if it was not made.
     provenance : dict
         Settings, versions and date.
     """
@@ -223,6 +233,9 @@ class PrescreenReport:
     n_parameters: int
     majority: float
     probe_accuracy: float
+    alternative: str
+    alternatives: dict[str, float]
+    lead: float
     layers: dict[str, float]
     predictors: dict[str, float]
     percentiles: dict[str, float]
@@ -241,13 +254,37 @@ class PrescreenReport:
         cost = f"LoRA takes about {duration(self.lora_seconds)} here and is worthwhile from {threshold} points on."
         if self.interval == "calibrated":
             ends = f"{points(self.gain_low)} to {points(self.gain_high)}"
-            return f"Expected gain: {points(self.gain)} points of accuracy ({level} interval: {ends}). {cost}"
+            return (
+                f"Expected gain over {self.best}: {points(self.gain)} points of accuracy ({level} interval: {ends}). "
+                f"{cost}"
+            )
         runs = self.calibration
         return (
-            f"Not about this case: the recorded runs gained {points(runs.gain)} points of accuracy in the median, and "
-            f"{level} of them {points(runs.gain_low)} to {points(runs.gain_high)}. About this case: the probe gets "
-            f"{points(1.0 - self.probe_accuracy)}% of the texts wrong, and a gain can hardly be larger. {cost}"
+            f"Not about this case: the recorded runs gained {points(runs.gain)} points of accuracy over the last layer "
+            f"in the median, and {level} of them {points(runs.gain_low)} to {points(runs.gain_high)}. About this case: "
+            f"{self.best} is {points(self.lead)} points better than a probe of the last layer, and gets "
+            f"{points(1.0 - self.alternatives[self.alternative])}% of the texts wrong; a gain can hardly be larger. "
+            f"{cost}"
         )
+
+    @property
+    def best(self) -> str:
+        """The best classifier without finetuning, in words."""
+        return self.named(self.alternative)
+
+    def named(self, alternative: str) -> str:
+        """Describe a classifier without finetuning.
+
+        Parameters
+        ----------
+        alternative : str
+            A key of ``alternatives``.
+
+        Returns
+        -------
+        str
+        """
+        return classifier(alternative, int(list(self.layers)[-1]))
 
     def to_json(self) -> str:
         """Convert all fields to JSON.
@@ -256,7 +293,7 @@ class PrescreenReport:
         -------
         str
         """
-        return json.dumps({"format": 3, **asdict(self)}, indent=1, allow_nan=False)
+        return json.dumps({"format": 4, **asdict(self)}, indent=1, allow_nan=False)
 
     def to_html(self) -> str:
         """Render a page that needs no script and no network; all text in it is escaped.
@@ -337,6 +374,8 @@ class _Values:
     def __call__(self, name: str) -> float:
         if name == "n_texts":
             return float(len(self._case.features))
+        if name == "lead":
+            return best_alternative(self._case.alternatives)[1]
         if name.startswith("trial_"):
             return self._trial(name)
         if name not in self._kept.values:
@@ -459,7 +498,8 @@ def prescreen(
     leave_out : sequence of str
         Datasets of the calibration to exclude, besides ``dataset``.
     threshold : float, optional
-        Smallest gain in accuracy that makes LoRA worthwhile, in [0, 1); by default 0.01.
+        Smallest gain in accuracy over the best classifier without finetuning that makes LoRA worthwhile, in [0, 1);
+        by default 0.01.
     worth : float, optional
         In place of ``threshold``: the gain in accuracy that an hour of computing must bring.
     trial : str or float
@@ -529,7 +569,9 @@ def prescreen(
     data = as_dataset(dataset, "train", text_column=text_column, label_column=label_column)
     data = first_texts(data, max_texts)
     _check_classes(data)
-    warn_of_shared_texts(data.texts)
+    with warnings.catch_warnings(record=True) as shared:
+        warnings.simplefilter("always", ProbeWarning)
+        warn_of_shared_texts(data.texts)
     used, left_out = _other_runs(recorded, data, leave_out)
     lm = as_model(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
     modules = None if target_modules is None else tuple(target_modules)
@@ -582,12 +624,15 @@ def prescreen(
         lora_seconds = kept.values["trial_seconds"] / parts
     counts = np.bincount(labels, minlength=data.n_classes)
     layers = {str(layer): accuracy for layer, accuracy in case.layer_accuracy.items()}
+    alternative, lead = best_alternative(case.alternatives)
+    best, accuracy = classifier(alternative, case.layers[-1]), case.alternatives[alternative]
     sizes = {
         "n_parameters": lm.model.num_parameters(),
         "n_features": lm.dimension,
         "n_texts": n_texts,
         "n_classes": len(np.unique(labels)),
     }
+    notes += [str(one.message) for one in shared]
     notes += about_texts(data, counts, 1.0 - measured["headroom"], 0 if not made else round(lora.validation * n_texts))
     notes += outside(sizes | {"texts_per_feature": n_texts / lm.dimension}, used.cells, advice.outside)
     notes += differences(used, lm, max(map(len, case.tokens.ids)))
@@ -598,12 +643,14 @@ def prescreen(
     todo, next_share = advisor.recommend(advice, threshold=least, made=made)
     if advice.answer == "open" and n_texts < MIN_TEXTS:
         todo, next_share = "label", 0.0
+    shown_share = next_share or made or 0.1
+    is_made = made > 0.0 and shown_share == made
     return PrescreenReport(
         verdict=advice.answer,
-        headline=headline(advice, least),
-        reason=reason(advice, least, measured["headroom"], n_texts),
+        headline=headline(advice, best),
+        reason=reason(advice, least, accuracy, n_texts, best, lead),
         recommendations=(
-            *cheaper(measured, layers),
+            without_finetuning(best, alternative, accuracy, lead),
             about_lora(
                 todo,
                 next_share,
@@ -628,6 +675,9 @@ def prescreen(
         dataset=data.name,
         majority=float(counts.max() / n_texts),
         probe_accuracy=1.0 - measured["headroom"],
+        alternative=alternative,
+        alternatives=case.alternatives,
+        lead=lead,
         layers=layers,
         predictors=measured,
         percentiles={c: float((used.cells[c] < v).mean()) for c, v in measured.items() if c in used.cells},
@@ -646,8 +696,8 @@ def prescreen(
         ),
         seconds=time.perf_counter() - started,
         lora_seconds=lora_seconds,
-        trial_share=next_share or 0.1,
-        trial_seconds=trial_cost(lora, next_share or 0.1, n_texts) * second,
+        trial_share=shown_share,
+        trial_seconds=kept.values["trial_seconds"] if is_made else trial_cost(lora, shown_share, n_texts) * second,
         provenance=provenance(
             model=lm.name,
             model_fingerprint=lm.fingerprint,

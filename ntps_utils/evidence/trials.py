@@ -16,7 +16,7 @@ def trial_column(kind: str, share: float) -> str:
 
     Parameters
     ----------
-    kind : {"loss", "accuracy"}
+    kind : {"loss", "accuracy", "end"}
     share : float
         Length of the trial run, as a share of the steps of a LoRA run.
 
@@ -98,13 +98,13 @@ def trial_values(curve: Sequence[CurvePoint], max_steps: int) -> dict[str, float
     -------
     dict of str to float
         For each length of ``TRIALS`` whose last step was evaluated: the largest rise of the validation accuracy up
-        to there, and the largest fall of the validation loss in nats.
+        to there, the largest fall of the validation loss in nats, and its fall at the end.
 
     Examples
     --------
-    >>> points = [CurvePoint(step, 0.5 + step / 100, 1.0 - step / 100, None, None, 0.0) for step in (0, 8, 15)]
+    >>> points = [CurvePoint(step, 0.5 + step / 100, 1.0 - step / 100, None, None, 0.0) for step in (0, 8)]
     >>> {name: round(value, 2) for name, value in trial_values(points, 300).items()}
-    {'trial_accuracy_2.5': 0.08, 'trial_loss_2.5': 0.08, 'trial_accuracy_5': 0.15, 'trial_loss_5': 0.15}
+    {'trial_accuracy_2.5': 0.08, 'trial_loss_2.5': 0.08, 'trial_end_2.5': 0.08}
     """
     values: dict[str, float] = {}
     if not curve or curve[0].step != 0 or curve[0].accuracy is None or curve[0].cross_entropy is None:
@@ -114,6 +114,7 @@ def trial_values(curve: Sequence[CurvePoint], max_steps: int) -> dict[str, float
         points = [point for point in curve if point.step <= last]
         if points[-1].step == last:
             values[trial_column("accuracy", share)] = max(p.accuracy or 0.0 for p in points) - curve[0].accuracy
-            lowest = min(p.cross_entropy for p in points if p.cross_entropy is not None)
-            values[trial_column("loss", share)] = curve[0].cross_entropy - lowest
+            losses = [p.cross_entropy for p in points if p.cross_entropy is not None]
+            values[trial_column("loss", share)] = curve[0].cross_entropy - min(losses)
+            values[trial_column("end", share)] = curve[0].cross_entropy - losses[-1]
     return values
