@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import io
+import json
 import warnings
+import zipfile
 from decimal import Decimal
 from pathlib import Path
 
 import datasets
 import numpy as np
 import pandas as pd
+import pyarrow
+import pyarrow.parquet
 import pytest
 import torch
 
 from ntps_utils.models._hub import HubError
-from ntps_utils.models.datasets import DatasetWarning, as_dataset, load_texts
+from ntps_utils.models.datasets import DatasetWarning, TextDataset, as_dataset, load_texts, split_texts
 
 # -- labels ------------------------------------------------------------------------
 
@@ -215,3 +220,420 @@ def test_class_names_that_are_numbers_are_names(tmp_path):
     (tmp_path / "label_names.json").write_text('["1", "2", "3", "4", "5"]')
     data = load_texts(tmp_path)
     assert (data.labels.tolist(), data.label_names) == ([4, 0], ("1", "2", "3", "4", "5"))
+
+
+# -- files -------------------------------------------------------------------------
+
+ROWS = [("the cat sat", 0), ("a dog ran", 1), ("one bird flew", 0), ("two fish swam", 1)]
+TEXTS, NUMBERS = (list(part) for part in zip(*ROWS, strict=True))
+CSV = "text,label\n" + "".join(f"{text},{label}\n" for text, label in ROWS)
+RECORDS = [{"text": text, "label": label} for text, label in ROWS]
+
+
+def quoted(columns: tuple[str, ...], column: str, first: int, last: int) -> str:
+    """A CSV file with a quotation mark that opens in one row and closes in another."""
+    rows = [{"text": f"t {i}", "label": str(i % 2), "note": f"n{i}", "id": f"r{i}"} for i in range(40)]
+    rows[first][column] = '"' + rows[first][column]
+    rows[last][column] += '"'
+    return "\n".join([",".join(columns), *(",".join(row[name] for name in columns) for row in rows)]) + "\n"
+
+
+COLUMN_ORDERS = [
+    ("text", "label"),
+    ("label", "text"),
+    ("text", "label", "note"),
+    ("note", "text", "label"),
+    ("text", "note", "label"),
+    ("label", "note", "text"),
+    ("id", "text", "label", "note"),
+]
+
+
+@pytest.mark.parametrize("last", [11, 12, 30])
+@pytest.mark.parametrize(("columns", "column"), [(columns, name) for columns in COLUMN_ORDERS for name in columns])
+def test_a_stray_quotation_mark_is_found_in_every_column(tmp_path, columns, column, last):
+    path = tmp_path / "d.csv"
+    path.write_text(quoted(columns, column, 10, last))
+    with pytest.raises(HubError, match=r"d\.csv, row 11: the .* look like rows of their own"):
+        load_texts(path)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_stray_quotation_mark_is_found_with_all_line_ends(tmp_path, end):
+    (tmp_path / "d.csv").write_bytes(quoted(("text", "label", "note"), "note", 10, 30).replace("\n", end).encode())
+    with pytest.raises(HubError, match="the column 'note' has 21 lines"):
+        load_texts(tmp_path / "d.csv")
+
+
+def test_a_stray_quotation_mark_in_another_split_is_found(tmp_path):
+    (tmp_path / "train.csv").write_text(CSV)
+    (tmp_path / "test.csv").write_text(quoted(("label", "text"), "label", 10, 30))
+    with pytest.raises(HubError, match=r"test\.csv, row 11: the column 'label' has 21 lines"):
+        load_texts(tmp_path)
+
+
+def test_lines_in_other_columns_are_no_rows(tmp_path):
+    table = pd.DataFrame({"text": TEXTS, "label": NUMBERS, "note": ["one\ntwo, three", "a, b, c\nd, e, f", "\n", ""]})
+    table.to_csv(tmp_path / "d.csv", index=False)
+    assert load_texts(tmp_path / "d.csv").texts == tuple(TEXTS)
+
+
+def twice(column: str) -> pd.DataFrame:
+    table = pd.DataFrame(RECORDS)
+    table["other"] = table[column]
+    return table.rename(columns={"other": column})
+
+
+@pytest.mark.parametrize("column", ["text", "label"])
+@pytest.mark.parametrize("form", ["DataFrame", "d.csv", "d.tsv", "d.jsonl", "d.json", "d.parquet"])
+def test_a_column_that_occurs_twice_is_refused(tmp_path, form, column):
+    table: object = twice(column)
+    if form in ("d.csv", "d.tsv"):
+        twice(column).to_csv(tmp_path / form, index=False, sep="," if form == "d.csv" else "\t")
+    elif form == "d.parquet":
+        pa_table = pyarrow.table([TEXTS, NUMBERS, TEXTS if column == "text" else NUMBERS], ["text", "label", column])
+        pyarrow.parquet.write_table(pa_table, tmp_path / form)
+    elif form != "DataFrame":
+        rows = [f'{{"text": "{text}", "label": {label}, "{column}": "x"}}' for text, label in ROWS]
+        (tmp_path / form).write_text("\n".join(rows) if form == "d.jsonl" else f"[{','.join(rows)}]")
+    with pytest.raises(HubError, match=rf"2 columns '{column}'|'{column}' twice|[Dd]uplicate"):
+        as_dataset(table if form == "DataFrame" else tmp_path / form)
+
+
+def test_other_columns_may_occur_twice(tmp_path):
+    (tmp_path / "d.csv").write_text("text,id,label,id\na,1,0,2\nb,3,1,4\n")
+    assert load_texts(tmp_path / "d.csv").texts == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["train-00000-of-00002.csv", "train-00000-of-00002.tsv"], "part 0 of the split 'train' twice"),
+        (["train-00000-of-00002.csv", "train-00000-of-00002-0a1b.csv"], "part 0 of the split 'train' twice"),
+        (["train-00001-of-00002.csv", "train-00002-of-00002.csv"], r"numbered 0 \.\.\. 1"),
+        (["train-00000-of-00001.csv", "train-00001-of-00002.csv"], "different versions of the split 'train'"),
+        (["train-00000-of-00003.csv", "train-00002-of-00003.csv"], "has 2 of the 3 files"),
+        (["train-00001-of-00001.csv"], r"numbered 0 \.\.\. 0"),
+        (["train-00000-of-00001.csv", "train.csv"], "several files of the split 'train'"),
+    ],
+)
+def test_parts_of_a_split_are_numbered_from_zero(tmp_path, names, message):
+    for name in names:
+        (tmp_path / name).write_text(CSV)
+    with pytest.raises(HubError, match=message):
+        load_texts(tmp_path)
+
+
+def test_parts_of_a_split_have_the_same_columns(tmp_path):
+    (tmp_path / "train-00000-of-00002.csv").write_text(CSV)
+    (tmp_path / "train-00001-of-00002.csv").write_text(CSV.replace("text", "sentence"))
+    with pytest.raises(HubError, match=r"train-00001-of-00002\.csv has no column 'text'; it has sentence, label"):
+        load_texts(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name", ["._train.csv", ".DS_Store", "~$train.csv", ".~lock.train.csv#", "._train-00000-of-00009.csv"]
+)
+def test_leftovers_in_a_folder_are_ignored(tmp_path, name):
+    (tmp_path / "train.csv").write_text(CSV)
+    (tmp_path / name).write_bytes(b"\0\5\x16\7\xff")
+    assert load_texts(tmp_path).texts == tuple(TEXTS)
+    with pytest.raises(HubError, match=r"no split 'test'; it has train\.csv\."):
+        load_texts(tmp_path, "test")
+
+
+def zipped(members: dict[str, str]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+SHAPES: dict[str, tuple[str, str | bytes]] = {
+    "ZIP": ("d.zip", zipped({"d.csv": CSV})),
+    "ZIP with the suffix of the table": ("d.csv.zip", zipped({"d.csv": CSV})),
+    "ZIP made by macOS": (
+        "d.zip",
+        zipped({"folder/d.csv": CSV, "__MACOSX/folder/._d.csv": "x", "note.txt": "x"}),
+    ),
+    "ZIP of JSON": ("d.zip", zipped({"d.json": json.dumps(RECORDS)})),
+    "rows in an object": ("d.json", json.dumps({"version": 1, "data": RECORDS})),
+    "only rows in an object": ("d.json", json.dumps({"rows": RECORDS})),
+    "several lists, one of rows": ("d.json", json.dumps({"data": RECORDS, "names": ["a", "b", "c", "d"]})),
+    "a list in JSON lines": ("d.jsonl", json.dumps(RECORDS)),
+    "a separator for Excel": ("d.csv", "sep=;\n" + CSV.replace(",", ";")),
+    "a separator and a byte order mark": ("d.csv", "\ufeffsep=;\r\n" + CSV.replace(",", ";").replace("\n", "\r\n")),
+    "a quoted separator": ("d.csv", '"sep=;"\r\n' + CSV.replace(",", ";")),
+    "a separator that is a comma": ("d.csv", "sep=,\n" + CSV),
+    "a separator that is a tab": ("d.csv", "sep=\t\n" + CSV.replace(",", "\t")),
+    "an unusual separator": ("d.csv", "sep=^\n" + CSV.replace(",", "^")),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_tables_in_other_shapes_are_read(tmp_path, shape):
+    name, content = SHAPES[shape]
+    (tmp_path / name).write_bytes(content.encode() if isinstance(content, str) else content)
+    data = load_texts(tmp_path / name)
+    assert (data.texts, data.labels.tolist(), data.name) == (tuple(TEXTS), NUMBERS, "d")
+
+
+def test_zip_archives_are_splits_of_a_folder(tmp_path):
+    for name in ("train.zip", "test.csv.zip"):
+        (tmp_path / name).write_bytes(zipped({"d.csv": CSV}))
+    assert load_texts(tmp_path, "train").texts == load_texts(tmp_path, "test").texts == tuple(TEXTS)
+
+
+BAD_SHAPES: dict[str, tuple[str, str | bytes, str]] = {
+    "ZIP of two tables": ("d.zip", zipped({"a.csv": CSV, "b.csv": CSV}), "a ZIP archive must contain one of them"),
+    "ZIP without a table": ("d.zip", zipped({"a.txt": "x"}), "a ZIP archive must contain one of them"),
+    "no ZIP archive": ("d.zip", "PK", "a ZIP archive must contain one of them"),
+    "empty JSON": ("d.json", "", "is empty"),
+    "JSON of white space": ("d.json", " \n", "is empty"),
+    "empty JSON lines": ("d.jsonl", "", "is empty"),
+    "several tables": ("d.json", json.dumps({"train": RECORDS, "test": RECORDS}), "has several tables: train, test"),
+    "many columns": (
+        "d.json",
+        json.dumps({f"id{i}": {"a": 1} for i in range(999)}),
+        "it has id0, .*and 979 others",
+    ),
+    "no table": ("d.json", "[]", "it has none"),
+    "a number": ("d.json", "5", "has no columns"),
+    "another separator than told": ("d.csv", "sep=;\n" + CSV, "has no columns"),
+}
+
+
+@pytest.mark.parametrize("shape", BAD_SHAPES)
+def test_files_without_a_table_are_refused(tmp_path, shape):
+    name, content, message = BAD_SHAPES[shape]
+    (tmp_path / name).write_bytes(content.encode() if isinstance(content, str) else content)
+    with pytest.raises(HubError, match=message) as error:
+        load_texts(tmp_path / name)
+    assert len(str(error.value)) < 600
+
+
+# -- columns -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"label_column": "text"}, "'text' is given as the column of labels and of texts"),
+        ({"text_column": "text,label"}, "'label' is given as the column of labels and of texts"),
+        ({"text_column": "label"}, "'label' is given as the column of labels and of texts"),
+        ({"text_column": "text, text"}, "has the same name twice"),
+        (
+            {"label_column": "kind"},
+            r"no column 'kind'; it has text, label\. .* --label-column \(label_column in Python",
+        ),
+        ({"text_column": "body"}, r"no column 'body'; it has text, label\. .* --text-column \(text_column in Python"),
+        (
+            {"text_column": "body", "label_column": "kind"},
+            "no columns 'body' and 'kind'.*--text-column and --label-col",
+        ),
+        ({"text_column": ["text"]}, r"text_column must be the name of a column, got \['text'\]; several text columns"),
+        ({"text_column": None}, "text_column must be the name of a column, got None"),
+        ({"label_column": None}, "label_column must be the name of a column, got None"),
+        ({"split": None}, "split must be a name, got None"),
+        ({"split": 0}, "split must be a name, got 0"),
+    ],
+)
+@pytest.mark.parametrize("form", ["csv", "DataFrame", "Dataset"])
+def test_wrong_columns_are_named(tmp_path, form, columns, message):
+    (tmp_path / "d.csv").write_text(CSV)
+    table = pd.DataFrame(RECORDS)
+    dataset = {"csv": tmp_path / "d.csv", "DataFrame": table, "Dataset": datasets.Dataset.from_pandas(table)}[form]
+    with pytest.raises((HubError, TypeError, ValueError), match=message):
+        as_dataset(dataset, **columns)
+
+
+def test_columns_of_a_table_may_be_numbers_but_have_one_level():
+    data = as_dataset(pd.DataFrame({0: TEXTS, 1: NUMBERS}), text_column=0, label_column=1)
+    assert data.texts == tuple(TEXTS)
+    with pytest.raises(HubError, match="names of columns with 2 levels"):
+        as_dataset(pd.DataFrame({("text", "a"): TEXTS, ("label", "a"): NUMBERS}))
+
+
+# -- objects -----------------------------------------------------------------------
+
+BAD_TEXTS = {
+    "None": (None, "missing"),
+    "NA": (pd.NA, "missing"),
+    "NaN": (float("nan"), "missing"),
+    "NaT": (pd.NaT, "missing"),
+    "a list": (["a", "b"], "list"),
+    "an array": (np.array(["a", "b"]), "ndarray"),
+    "bytes": (b"a", "bytes"),
+    "a dictionary": ({"en": "a"}, "dict"),
+    "a number": (5, "int"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_TEXTS)
+@pytest.mark.parametrize("form", ["pair", "DataFrame"])
+def test_texts_that_are_no_strings_are_refused(name, form):
+    value, message = BAD_TEXTS[name]
+    texts = ["a", value, "b"]
+    table = pd.DataFrame({"text": pd.Series(texts, dtype=object), "label": [0, 1, 0]})
+    with pytest.raises(HubError, match=f"row 2: the text is {message}"):
+        as_dataset((texts, [0, 1, 0]) if form == "pair" else table)
+    if form == "DataFrame":
+        with pytest.raises(HubError, match="row 2: the text of the column 'text' is missing or not a string"):
+            as_dataset(table.assign(other="x"), text_column="text,other")
+
+
+GOOD_PAIRS = {
+    "lists": (TEXTS, NUMBERS),
+    "generators": (iter(TEXTS), iter(NUMBERS)),
+    "arrays": (np.array(TEXTS), np.array(NUMBERS)),
+    "series": (pd.Series(TEXTS, index=[3, 2, 1, 0]), pd.Series(NUMBERS)),
+    "a tensor": (TEXTS, torch.tensor(NUMBERS)),
+    "a tensor with gradients": (TEXTS, torch.tensor(NUMBERS, dtype=torch.float64, requires_grad=True)),
+    "scalars of tensors": (TEXTS, list(torch.tensor(NUMBERS))),
+}
+
+
+@pytest.mark.parametrize("name", GOOD_PAIRS)
+def test_pairs_of_all_kinds_are_read(name):
+    texts, labels = GOOD_PAIRS[name]
+    data = as_dataset((texts, labels))
+    assert (data.texts, data.labels.tolist()) == (tuple(TEXTS), NUMBERS)
+
+
+ONE_HOT = np.eye(2, dtype=int)[NUMBERS]
+NO_DATASETS: dict[str, tuple[object, str]] = {
+    "None": (None, "got NoneType"),
+    "a number": (3, "got int"),
+    "bytes": (b"d.csv", "got bytes"),
+    "a set": ({"a", "b"}, "got set"),
+    "a generator": (iter(ROWS), "got list_iterator|got .*iterator"),
+    "three parts": ((TEXTS, NUMBERS, ["a", "b"]), "got tuple of 3 items"),
+    "rows": (ROWS, "got list of 4 items.*DataFrame"),
+    "two rows": (ROWS[:2], "the text is int"),
+    "records": (RECORDS, "got list of 4 items.*DataFrame"),
+    "columns": ({"text": TEXTS, "label": NUMBERS}, "got dict.*DataFrame"),
+    "an empty dictionary": ({}, "got dict"),
+    "two texts": (["a b", "c d"], "texts must be a list, an array or another sequence, got str"),
+    "texts in a string": (("abcd", NUMBERS), "texts must be .* got str"),
+    "labels in a string": ((TEXTS, "0101"), "labels must be .* got str"),
+    "labels in bytes": ((TEXTS, b"0101"), "labels must be .* got bytes"),
+    "texts in a set": ((set(TEXTS), NUMBERS), "texts must be .* got set"),
+    "labels in a set": ((TEXTS[:2], {0, 1}), "labels must be .* got set"),
+    "texts in a dictionary": ((dict.fromkeys(TEXTS), NUMBERS), "texts must be .* got dict"),
+    "no texts": ((None, NUMBERS), "texts must be .* got NoneType"),
+    "no labels": ((TEXTS, None), "labels must be .* got NoneType"),
+    "one label": ((TEXTS, 1), "labels must be .* got int"),
+    "a scalar tensor": ((TEXTS, torch.tensor(1)), r"labels must have one dimension, got shape \(\)"),
+    "another number of labels": ((TEXTS, [0, 1]), "4 texts need as many labels; got 2"),
+    "nothing": (([], []), "has no rows"),
+    "one-hot array": ((TEXTS, ONE_HOT), r"one dimension, got shape \(4, 2\).*argmax"),
+    "one-hot tensor": ((TEXTS, torch.tensor(ONE_HOT)), r"one dimension, got shape \(4, 2\).*argmax"),
+    "one-hot table": ((TEXTS, pd.DataFrame(ONE_HOT)), r"one dimension, got shape \(4, 2\).*argmax"),
+    "one-hot lists": ((TEXTS, ONE_HOT.tolist()), r"row 1: the label \[1, 0\] holds several values.*argmax"),
+    "rows of a tensor": ((TEXTS, list(torch.tensor(ONE_HOT))), "row 1: the label tensor.* holds several values"),
+    "a column of an array": ((TEXTS, np.array(NUMBERS)[:, None]), r"got shape \(4, 1\).*reshape"),
+    "a column of a tensor": ((TEXTS, torch.tensor(NUMBERS)[:, None]), r"got shape \(4, 1\).*reshape"),
+    "a list among names": ((TEXTS, ["a", ["b"], "c", "a"]), r"row 2: the label \['b'\] holds several values"),
+    "bytes as labels": ((TEXTS, [b"a", b"b"] * 2), "row 1: the label b'a' is bytes"),
+    "a path without a name": ("", "must be a name or a path, got ''"),
+}
+
+
+@pytest.mark.parametrize("name", NO_DATASETS)
+def test_objects_that_are_no_datasets_are_refused(name):
+    dataset, message = NO_DATASETS[name]
+    with pytest.raises((TypeError, ValueError), match=message):
+        as_dataset(dataset)
+
+
+@pytest.mark.parametrize("dataset", [None, 3, b"d.csv", pd.DataFrame(RECORDS), (TEXTS, NUMBERS), ""])
+def test_load_texts_takes_names_and_paths_only(dataset):
+    with pytest.raises(TypeError, match=r"dataset must be a name or a path, got .* as_dataset\(\.\.\.\) takes texts"):
+        load_texts(dataset)
+
+
+@pytest.mark.parametrize("data", [None, 3, TEXTS, (TEXTS, NUMBERS), "lab/topic"])
+def test_split_texts_takes_a_dataset_only(data):
+    with pytest.raises(TypeError, match=r"data must be a TextDataset, got .*as_dataset"):
+        split_texts(data)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 2**64, 1.0, "1", None, True])
+def test_seeds_are_in_the_range_of_numpy(seed):
+    with pytest.raises(ValueError, match="seed must be an integer from 0 to 4294967295, got"):
+        split_texts(as_dataset((TEXTS * 3, NUMBERS * 3)), seed=seed)
+
+
+def test_the_largest_seed_divides_texts():
+    data = as_dataset(([f"t {i}" for i in range(20)], [0, 1] * 10))
+    assert len(split_texts(data, seed=2**32 - 1)[1]) == len(split_texts(data, seed=np.int64(3))[1]) == 4
+
+
+NAMES = ["negative", "positive"]
+BAD_TEXT_DATASETS: dict[str, tuple[tuple[object, object, object], str]] = {
+    "texts in a string": (("ab", [0, 1], NAMES), "texts must be a list"),
+    "texts in a set": (({"a", "b"}, [0, 1], NAMES), "texts must be a list"),
+    "no texts": ((None, [0, 1], NAMES), "texts must be a list"),
+    "a text is a number": ((["a", 1], [0, 1], NAMES), "row 2: texts must be strings, got int"),
+    "no labels": ((["a", "b"], None, NAMES), "labels must be a list"),
+    "labels in a string": ((["a", "b"], "01", NAMES), "labels must be a list"),
+    "labels in a set": ((["a", "b"], {0, 1}, NAMES), "labels must be a list"),
+    "lists as labels": ((["a", "b"], [[0], [0, 1]], NAMES), "one for each text; got lists"),
+    "one-hot": ((["a", "b"], np.eye(2), NAMES), r"labels of shape \(2, 2\)"),
+    "a column of a tensor": ((["a", "b"], torch.tensor([[0], [1]]), NAMES), r"labels of shape \(2, 1\)"),
+    "names as labels": ((["a", "b"], NAMES, NAMES), "labels must be class numbers"),
+    "truth values": ((["a", "b"], [True, False], NAMES), "labels must be class numbers"),
+    "decimals": ((["a", "b"], [0.0, 1.0], NAMES), "labels must be class numbers"),
+    "a missing label": ((["a", "b"], [0, None], NAMES), "labels must be class numbers"),
+    "no names": ((["a", "b"], [0, 1], None), "label_names must be a list"),
+    "names that repeat": ((["a", "b"], [0, 1], ["a", "a"]), "names of the classes must differ"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_TEXT_DATASETS)
+def test_wrong_parts_of_a_dataset_are_refused(name):
+    parts, message = BAD_TEXT_DATASETS[name]
+    with pytest.raises((TypeError, ValueError), match=message):
+        TextDataset("reviews", "train", *parts)
+
+
+@pytest.mark.parametrize("labels", [torch.tensor([0, 1]), iter([0, 1]), pd.Series([0, 1]), np.array([0, 1], np.uint8)])
+def test_labels_of_a_dataset_may_be_any_sequence(labels):
+    data = TextDataset("reviews", "train", iter(["a", "b"]), labels, NAMES)
+    assert (data.texts, data.labels.tolist(), data.labels.dtype) == (("a", "b"), [0, 1], np.int64)
+
+
+@pytest.mark.parametrize(
+    ("rows", "texts"),
+    [
+        ([2, 0], [2, 0]),
+        ([-1], [3]),
+        (np.array([True, False, False, True]), [0, 3]),
+        ([False, True, False, False], [1]),
+        (pd.Series([True, False, True, False]), [0, 2]),
+        (torch.tensor([True, False, True, False]), [0, 2]),
+        (torch.tensor([3]), [3]),
+        (range(2), [0, 1]),
+        ([], []),
+        ([False] * 4, []),
+    ],
+)
+def test_rows_are_selected_by_index_or_truth_value(rows, texts):
+    selected = as_dataset((TEXTS, NUMBERS)).select(rows)
+    assert selected.texts == tuple(TEXTS[i] for i in texts)
+    assert selected.labels.tolist() == [NUMBERS[i] for i in texts]
+
+
+@pytest.mark.parametrize(
+    "rows", [[True, False], [True] * 5, [0.0, 1.0], [[0], [1]], np.eye(4, dtype=bool), ["a"], [4], [-5], [None]]
+)
+def test_rows_that_are_neither_indices_nor_truth_values_are_refused(rows):
+    with pytest.raises(ValueError, match="rows must be indices below 4, or 4 truth values; got"):
+        as_dataset((TEXTS, NUMBERS)).select(rows)
+
+
+@pytest.mark.parametrize("rows", [None, 1, "0", {0, 1}])
+def test_rows_are_a_sequence(rows):
+    with pytest.raises(TypeError, match="rows must be a list"):
+        as_dataset((TEXTS, NUMBERS)).select(rows)

@@ -27,15 +27,17 @@ from sklearn.model_selection import train_test_split
 
 from ntps_utils import lab
 from ntps_utils._utils.names import suggestion
-from ntps_utils._utils.validation import check_integer, check_number
+from ntps_utils._utils.validation import check_integer, check_name, check_number, check_seed
 from ntps_utils.models._hub import HubError, first_line, hub_connection, registry
 from ntps_utils.models._tables import (
     KINDS,
     PAIR,
     TABLES,
+    check_column_names,
+    check_columns,
     column,
     column_names,
-    read_tables,
+    labels_in,
     split_files,
     table_stem,
     texts_and_labels,
@@ -82,9 +84,15 @@ class TextDataset:
     label_names: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        texts, names, labels = tuple(self.texts), tuple(map(str, self.label_names)), np.asarray(self.labels)
-        if isinstance(self.texts, str) or not all(isinstance(text, str) for text in texts):
-            raise ValueError(f"{self.name}: texts must be strings.")
+        texts = tuple(_items(self.texts, f"{self.name}: texts"))
+        letters = isinstance(self.label_names, str)  # one name for each letter
+        names = tuple(map(str, self.label_names if letters else _items(self.label_names, f"{self.name}: label_names")))
+        labels = _array(self.labels, self.name)
+        wrong = next((row for row, text in enumerate(texts) if not isinstance(text, str)), None)
+        if wrong is not None:
+            raise ValueError(f"{self.name}, row {wrong + 1}: texts must be strings, got {type(texts[wrong]).__name__}.")
+        if len(set(names)) < len(names):
+            raise ValueError(f"{self.name}: the names of the classes must differ, got {', '.join(names)}.")
         if labels.shape != (len(texts),):
             raise ValueError(
                 f"{self.name}: {len(texts)} texts need as many labels; got labels of shape {labels.shape}."
@@ -148,25 +156,61 @@ class TextDataset:
         check_integer("the number of texts", n, 1)
         return replace(self, texts=self.texts[:n], labels=self.labels[:n])
 
-    def select(self, rows: Sequence[int]) -> TextDataset:
+    def select(self, rows: Sequence[int] | Sequence[bool] | NDArray[Any]) -> TextDataset:
         """Select rows.
 
         Parameters
         ----------
-        rows : sequence of int
-            Indices of rows, from 0.
+        rows : sequence of int, or (n,) sequence of bool
+            Indices of rows, from 0 (negative ones count from the end), or whether to keep each row.
 
         Returns
         -------
         TextDataset
+
+        Raises
+        ------
+        ValueError
+            If an index is out of range, there are not as many truth values as texts, or rows is something else.
 
         Examples
         --------
         >>> TextDataset("reviews", "train", ["good", "bad"], [1, 0], ["negative", "positive"]).select([1]).texts
         ('bad',)
         """
-        index = np.asarray(rows, dtype=np.intp)
+        index = self._indices(rows)
         return replace(self, texts=tuple(self.texts[i] for i in index), labels=self.labels[index])
+
+    def _indices(self, rows: Any) -> NDArray[np.intp]:
+        """Indices of rows from indices or truth values."""
+        valid = f"rows must be indices below {len(self)}, or {len(self)} truth values"
+        given = np.asarray(rows if hasattr(rows, "ndim") else list(_items(rows, "rows")))
+        if given.ndim != 1 or (len(given) and given.dtype.kind not in "biu"):
+            raise ValueError(f"{valid}; got shape {given.shape} and dtype {given.dtype}.")
+        if given.dtype.kind == "b":
+            if len(given) != len(self):
+                raise ValueError(f"{valid}; got {len(given)} truth values.")
+            return np.flatnonzero(given)
+        outside = given[(given < -len(self)) | (given >= len(self))]
+        if len(outside):
+            raise ValueError(f"{valid}; got {outside[0]}.")
+        return given.astype(np.intp)
+
+
+def _items(values: Any, name: str) -> Sequence[Any]:
+    """The items of a list, an array or another ordered collection."""
+    if isinstance(values, (str, bytes, set, frozenset, Mapping)) or not hasattr(values, "__iter__"):
+        raise TypeError(f"{name} must be a list, an array or another sequence, got {type(values).__name__}.")
+    return list(values)
+
+
+def _array(labels: Any, name: str) -> NDArray[Any]:
+    """Class numbers as an array; a tensor may need gradients or be on another device."""
+    values = labels.detach().cpu() if hasattr(labels, "detach") else labels
+    try:
+        return np.asarray(values if hasattr(values, "ndim") else list(_items(values, f"{name}: labels")))
+    except ValueError:  # rows that differ in length
+        raise ValueError(f"{name}: labels must be class numbers, one for each text; got lists of several.") from None
 
 
 def first_texts(data: TextDataset, n: int | None) -> TextDataset:
@@ -219,7 +263,7 @@ def split_texts(data: TextDataset, test_share: float = 0.2, seed: int = 0) -> tu
     test_share : float
         Share of the distinct texts to test on, in (0, 1).
     seed : int
-        Random seed.
+        Random seed, from 0 to 4294967295.
 
     Returns
     -------
@@ -227,8 +271,10 @@ def split_texts(data: TextDataset, test_share: float = 0.2, seed: int = 0) -> tu
 
     Raises
     ------
+    TypeError
+        If ``data`` is no TextDataset.
     ValueError
-        If a class has fewer than two distinct texts, or a part would lack a class.
+        If a setting is out of range, a class has fewer than two distinct texts, or a part would lack a class.
 
     Examples
     --------
@@ -236,8 +282,10 @@ def split_texts(data: TextDataset, test_share: float = 0.2, seed: int = 0) -> tu
     >>> len(train), len(test)
     (80, 20)
     """
+    if not isinstance(data, TextDataset):
+        raise TypeError(f"data must be a TextDataset, got {type(data).__name__}; as_dataset(...) makes one.")
     check_number("test_share", test_share, 0.0, 1.0, open_low=True, open_high=True)
-    check_integer("seed", seed, 0)
+    check_seed("seed", seed)
     first = dict(zip(reversed(data.texts), reversed(data.labels.tolist()), strict=True))
     texts, labels = list(first), list(first.values())
     try:
@@ -336,6 +384,8 @@ def as_dataset(
         return dataset
     if isinstance(dataset, (str, os.PathLike)):
         return load_texts(os.fspath(dataset), split, text_column=text_column, label_column=label_column)
+    check_name("split", split)
+    check_column_names(text_column, label_column)
     if isinstance(dataset, Mapping) and dataset and all(hasattr(part, "column_names") for part in dataset.values()):
         if split not in dataset:
             raise HubError(f"The {type(dataset).__name__} has no split {split!r}; it has {', '.join(dataset)}.")
@@ -345,16 +395,27 @@ def as_dataset(
         return _from_stored(dataset, split, _Coding(names), text_column, label_column)
     if isinstance(dataset, pd.DataFrame):
         return _from_frame(dataset, "DataFrame", split, _Coding(), text_column, label_column)
-    if isinstance(dataset, (tuple, list)) and len(dataset) == 2 and not isinstance(dataset[0], str):
-        texts, labels = (list(part) for part in dataset)
-        if len(texts) != len(labels):
-            raise HubError(f"{len(texts)} texts need as many labels; got {len(labels)} labels.")
-        numbers, label_names = _encode(labels, _Coding(), "texts")
-        return _dataset("texts", split, texts, numbers, label_names)
+    if isinstance(dataset, (tuple, list)) and len(dataset) == 2:
+        return _from_pair(dataset[0], dataset[1], split)
+    size = f" of {len(dataset)} items" if isinstance(dataset, (tuple, list)) else ""
     raise TypeError(
         "A dataset must be a name, a file or folder, a pair (texts, labels), a DataFrame, a datasets.Dataset or a "
-        f"TextDataset; got {type(dataset).__name__}."
+        f"TextDataset; got {type(dataset).__name__}{size}. pandas.DataFrame(...) makes a DataFrame of columns or rows."
     )
+
+
+def _from_pair(given_texts: Any, given_labels: Any, split: str) -> TextDataset:
+    texts = _items(given_texts, "In a pair (texts, labels), texts")
+    if getattr(given_labels, "ndim", 1) != 1:
+        raise HubError(
+            f"In a pair (texts, labels), labels must have one dimension, got shape {tuple(given_labels.shape)}; give "
+            "labels.argmax(1) of one-hot rows, and labels.reshape(-1) of one column."
+        )
+    labels = _items(given_labels, "In a pair (texts, labels), labels")
+    if len(texts) != len(labels):
+        raise HubError(f"{len(texts)} texts need as many labels; got {len(labels)} labels.")
+    numbers, label_names = _encode(labels, _Coding(), "texts")
+    return _dataset("texts", split, texts, numbers, label_names)
 
 
 def _from_splits(splits: Mapping[str, Any], split: str, text_column: str, label_column: str) -> TextDataset:
@@ -388,9 +449,14 @@ def _from_stored(dataset: Any, split: str, coding: _Coding, text_column: str, la
 def _from_frame(
     frame: pd.DataFrame, name: str, split: str, coding: _Coding, text_column: str, label_column: str
 ) -> TextDataset:
-    raw = column(frame, label_column, f"The {name}")
-    labels, label_names = _encode(raw, coding, f"The {name}")
-    return _dataset(name, split, column(frame, text_column, f"The {name}"), labels, label_names)
+    where = f"The {name}"
+    if frame.columns.nlevels > 1:
+        raise HubError(f"{where} has names of columns with {frame.columns.nlevels} levels; give it one level.")
+    # A column may have commas in its name.
+    parts = [text_column] if text_column in frame.columns else column_names(text_column)
+    check_columns(frame, where, text=parts, label=[label_column])
+    labels, label_names = _encode(frame[label_column].tolist(), coding, where)
+    return _dataset(name, split, column(frame, text_column, where), labels, label_names)
 
 
 def _plain(label: Any) -> Any:
@@ -431,6 +497,13 @@ def load_texts(
     >>> len(data), data.n_classes
     (500, 8)
     """
+    if not isinstance(dataset, (str, Path)) or not str(dataset):
+        given = repr(dataset) if isinstance(dataset, str) else type(dataset).__name__
+        raise TypeError(
+            f"dataset must be a name or a path, got {given}; as_dataset(...) takes texts and labels in memory."
+        )
+    check_name("split", split)
+    check_column_names(text_column, label_column)
     path = Path(dataset)
     if path.is_dir():
         return _from_folder(path, split, text_column, label_column)
@@ -445,7 +518,7 @@ def load_texts(
     if name in entries:
         return _from_hub(name, split, entries[name])
     if name.count("/") == 1 and not name.startswith((".", "/")) and path.suffix not in KINDS:
-        template = PAIR.join(f"{{{part.strip()}}}" for part in text_column.split(","))
+        template = PAIR.join(f"{{{part}}}" for part in column_names(text_column))
         entry = {"hub": name, "text": template, "label": label_column, "splits": {split: split}}
         return _from_hub(name, split, entry)
     hint = suggestion(name, entries)
@@ -479,10 +552,8 @@ def _from_folder(folder: Path, split: str, text_column: str, label_column: str) 
         names = _names_in(names_file)
         coding = _Coding(names, by_name={_as_name(_plain(label)) for label in raw} <= set(names))
     else:  # all splits share one numbering of the classes
-        needed = [*column_names(text_column), label_column]
-        others = {name: read_tables(paths, needed) for name, paths in files.items() if name != split}
-        tables = {name: table for name, table in others.items() if set(needed) <= set(table.columns)}
-        coding = _common_coding({split: raw, **{name: list(table[label_column]) for name, table in tables.items()}})
+        others = {name: labels_in(paths, text_column, label_column) for name, paths in files.items() if name != split}
+        coding = _common_coding({split: raw, **others})
     labels, label_names = _encode(raw, coding, where)
     return _dataset(folder.name, split, texts, labels, label_names)
 
@@ -729,10 +800,10 @@ def _check_labels(raw: Sequence[Any], where: str) -> None:
     only_lists = all(_is_list(label) or _as_integer(label) is not None for label in raw)
     several = several if only_lists else next((row for row, label in enumerate(raw, 1) if _holds_several(label)), None)
     if several is not None:
+        one_hot = " The classes of one-hot rows are rows.argmax(1)." if _holds_several(raw[several - 1]) else ""
         raise HubError(
             f"{where}, row {several}: the label {raw[several - 1]!r} holds several values. A text has one class here; "
-            "give each label a column of 0 and 1, and score one column at a time. The classes of one-hot rows are "
-            "rows.argmax(1)."
+            f"give each label a column of 0 and 1, and score one column at a time.{one_hot}"
         )
     coded = next((row for row, label in enumerate(raw, 1) if isinstance(label, bytes)), None)
     if coded is not None:
@@ -843,10 +914,11 @@ def _encode_numbers(
     if lowest < 0:
         raise HubError(f"{where}, row {numbers.index(lowest) + 1}: the label is {lowest}; class numbers start at 0.")
     if _are_codes(numbers):
+        shown = str(highest)[:40]
         raise HubError(
-            f"{where}, row {numbers.index(highest) + 1}: the label is {highest}, but there are only {len(numbers)} "
+            f"{where}, row {numbers.index(highest) + 1}: the label is {shown}, but there are only {len(numbers)} "
             "rows; class numbers count from 0. To use codes as class names, write a letter in front of them, "
-            f"such as 'c{highest}'."
+            f"such as 'c{shown}'."
         )
     if names is None:
         names = [str(i) for i in range(highest + 1)]
@@ -862,10 +934,9 @@ def _dataset(
     name: str, split: str, texts: Sequence[Any], labels: NDArray[np.int64], names: Sequence[str]
 ) -> TextDataset:
     for row, text in enumerate(texts):
-        if text is None or text != text:
-            raise HubError(f"{name}, row {row + 1}: the text is missing.")
         if not isinstance(text, str):
-            raise HubError(f"{name}, row {row + 1}: the text is {type(text).__name__}, not a string.")
+            what = "missing" if _is_missing(text) else f"{type(text).__name__}, not a string"
+            raise HubError(f"{name}, row {row + 1}: the text is {what}.")
         if "\0" in text:
             raise HubError(
                 f"{name}, row {row + 1}: the text contains a NUL character; the file may be UTF-16. Save it as UTF-8."
