@@ -16,7 +16,9 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from ntps_utils.cli.main import app
 from ntps_utils.models._hub import HubError
 from ntps_utils.models.datasets import DatasetWarning, TextDataset, as_dataset, load_texts, split_texts
 
@@ -637,3 +639,58 @@ def test_rows_that_are_neither_indices_nor_truth_values_are_refused(rows):
 def test_rows_are_a_sequence(rows):
     with pytest.raises(TypeError, match="rows must be a list"):
         as_dataset((TEXTS, NUMBERS)).select(rows)
+
+
+# -- division of a file ------------------------------------------------------------
+
+NASTY = {
+    "quotation marks": ['say "hi"', '"', '""', '"quoted"', 'open "', "it's"],
+    "carriage returns": ["a\rb", "\ra", "a\r"],
+    "line feeds": ["a\nb", "\n", "a\n\nb"],
+    "both": ["a\r\nb", "\r\n", "a\n\rb"],
+    "other line ends": ["a\u2028b", "a\x85b", "a\x0bb\x0cc"],
+    "separators": ["a, b", "a; b", "a\tb", "a|b", ",", ",,,"],
+    "rows": ["a,yes\nb,no", 'a",yes\n"b', "yes,a\nno,b", "a;yes\nb;no", "text,label"],
+    "byte order marks": ["\ufeffa", "a\ufeff", "\ufeff"],
+    "formulas": ["=1+1", "+1", "-1", "@x", "sep=;"],
+    "spaces": [" a", "a ", "\u00a0a", "\ta", "  "],
+    "words for missing": ["NA", "nan", "null", "None", ""],
+    "escapes": ["a\\nb", "\\", "\\\\", "a\\", "&amp;", "\x1b[0m", "\u0001"],
+    "other scripts": ["\u6f22\u5b57", "\U0001f600", "e\u0301", "\u200f\u05d0"],
+}
+
+
+@pytest.mark.parametrize("name", NASTY)
+@pytest.mark.parametrize(
+    "classes", [("yes", "no"), (" yes", "a,b"), ("None", "ok"), ("01", "1E1"), ("0", "1"), ('"a', "b\nc")]
+)
+def test_a_divided_file_is_read_as_it_was(tmp_path, name, classes):
+    texts = [*NASTY[name], *(f"text {i}" for i in range(30))]
+    rows = [{"text": text, "label": classes[i % 2]} for i, text in enumerate(texts)]
+    (tmp_path / "d.json").write_text(json.dumps(rows))
+    result = CliRunner().invoke(app, ["datasets", "split", str(tmp_path / "d.json"), str(tmp_path / "parts")])
+    assert result.exit_code == 0, result.output
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DatasetWarning)
+        parts = [load_texts(tmp_path / "parts", split) for split in ("train", "test")]
+    found = sorted(
+        (text, part.label_names[i]) for part in parts for text, i in zip(part.texts, part.labels, strict=True)
+    )
+    assert found == sorted((row["text"], row["label"]) for row in rows)
+
+
+def test_a_divided_file_is_csv_where_that_is_safe(tmp_path):
+    (tmp_path / "d.csv").write_text("text,label\n" + "".join(f'"text {i}\n, and more",{i % 2}\n' for i in range(20)))
+    CliRunner().invoke(app, ["datasets", "split", str(tmp_path / "d.csv"), str(tmp_path / "parts")])
+    assert sorted(path.name for path in (tmp_path / "parts").iterdir()) == ["test.csv", "train.csv"]
+    again = CliRunner().invoke(app, ["datasets", "split", str(tmp_path / "d.csv"), str(tmp_path / "parts")])
+    assert (again.exit_code, "exists already" in " ".join(again.output.split())) == (2, True)
+
+
+@pytest.mark.parametrize("seed", ["-1", "4294967296", "x"])
+def test_seeds_of_the_division_are_checked(tmp_path, seed):
+    (tmp_path / "d.csv").write_text(CSV)
+    command = ["datasets", "split", str(tmp_path / "d.csv"), str(tmp_path / "parts"), f"--seed={seed}"]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 2
+    assert not (tmp_path / "parts").exists()

@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import re
+import tempfile
 import unicodedata
 import warnings
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,7 @@ from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 
 from ntps_utils import lab
+from ntps_utils._utils.files import write_text
 from ntps_utils._utils.names import suggestion
 from ntps_utils._utils.validation import check_integer, check_name, check_number, check_seed
 from ntps_utils.models._hub import HubError, first_line, hub_connection, registry
@@ -303,6 +305,69 @@ def split_texts(data: TextDataset, test_share: float = 0.2, seed: int = 0) -> tu
     )
     train, test = (replace(data.select(rows), split=name) for rows, name in zip(parts, ("train", "test"), strict=True))
     return train, test
+
+
+SAVED_AS = (".csv", ".jsonl")
+
+
+def save_texts(data: TextDataset, folder: Path) -> Path:
+    """Write texts and the names of their classes to ``train.csv``, or as the split is called.
+
+    Texts that could be misread in a CSV file, for example because of their line breaks, make it a JSONL file.
+
+    Parameters
+    ----------
+    data : TextDataset
+    folder : Path
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    HubError
+        If the folder has such a file, or the texts cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> data = TextDataset("reviews", "train", ["good", "bad"], [1, 0], ["negative", "positive"])
+    >>> save_texts(data, Path(tempfile.mkdtemp())).name
+    'train.csv'
+    """
+    targets = [folder / f"{data.split}{kind}" for kind in SAVED_AS]
+    if present := [path for path in targets if path.exists()]:
+        raise HubError(f"{present[0]} exists already; give a new folder.")
+    table = pd.DataFrame({"text": data.texts, "label": [data.label_names[i] for i in data.labels]}, dtype=object)
+    for path in targets:
+        try:
+            content = _as_csv(table) if path.suffix == ".csv" else _as_json_lines(table)
+            is_same = _is_read_as(content, path.name, table)
+        except (HubError, UnicodeEncodeError):
+            continue
+        if is_same:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_text(path, content)
+            return path
+    raise HubError(f"The texts of {data.name} cannot be written such that they are read as they are.")
+
+
+def _as_csv(table: pd.DataFrame) -> str:
+    return str(table.to_csv(index=False, lineterminator="\n"))
+
+
+def _as_json_lines(table: pd.DataFrame) -> str:
+    return "".join(json.dumps(row) + "\n" for row in table.to_dict("records"))
+
+
+def _is_read_as(content: str, name: str, table: pd.DataFrame) -> bool:
+    """Whether a file with this content has the texts and labels of a table."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / name
+        write_text(path, content)
+        return texts_and_labels([path], "text", "label") == (list(table["text"]), list(table["label"]))
 
 
 def warn_of_repeated_texts(data: TextDataset, share: float = 0.05) -> None:
