@@ -569,6 +569,7 @@ def test_seeds_are_in_the_range_of_numpy(seed):
 
 def test_the_largest_seed_divides_texts():
     data = as_dataset(([f"t {i}" for i in range(20)], [0, 1] * 10))
+    assert len(split_texts(data, np.float32(0.25))[1]) == 5
     assert len(split_texts(data, seed=2**32 - 1)[1]) == len(split_texts(data, seed=np.int64(3))[1]) == 4
 
 
@@ -600,7 +601,9 @@ def test_wrong_parts_of_a_dataset_are_refused(name):
         TextDataset("reviews", "train", *parts)
 
 
-@pytest.mark.parametrize("labels", [torch.tensor([0, 1]), iter([0, 1]), pd.Series([0, 1]), np.array([0, 1], np.uint8)])
+@pytest.mark.parametrize(
+    "labels", [torch.tensor([0, 1]), iter([0, 1]), pd.Series([0, 1], dtype="Int64"), np.array([0, 1], np.uint8)]
+)
 def test_labels_of_a_dataset_may_be_any_sequence(labels):
     data = TextDataset("reviews", "train", iter(["a", "b"]), labels, NAMES)
     assert (data.texts, data.labels.tolist(), data.labels.dtype) == (("a", "b"), [0, 1], np.int64)
@@ -615,6 +618,8 @@ def test_labels_of_a_dataset_may_be_any_sequence(labels):
         ([False, True, False, False], [1]),
         (pd.Series([True, False, True, False]), [0, 2]),
         (torch.tensor([True, False, True, False]), [0, 2]),
+        (pd.array([True, False, True, False], dtype="boolean"), [0, 2]),
+        (pd.Series([2, 0], dtype="Int64"), [2, 0]),
         (torch.tensor([3]), [3]),
         (range(2), [0, 1]),
         ([], []),

@@ -186,7 +186,7 @@ class TextDataset:
     def _indices(self, rows: Any) -> NDArray[np.intp]:
         """Indices of rows from indices or truth values."""
         valid = f"rows must be indices below {len(self)}, or {len(self)} truth values"
-        given = np.asarray(rows if hasattr(rows, "ndim") else list(_items(rows, "rows")))
+        given = np.asarray(rows.tolist() if hasattr(rows, "tolist") else _items(rows, "rows"))
         if given.ndim != 1 or (len(given) and given.dtype.kind not in "biu"):
             raise ValueError(f"{valid}; got shape {given.shape} and dtype {given.dtype}.")
         if given.dtype.kind == "b":
@@ -208,9 +208,9 @@ def _items(values: Any, name: str) -> Sequence[Any]:
 
 def _array(labels: Any, name: str) -> NDArray[Any]:
     """Class numbers as an array; a tensor may need gradients or be on another device."""
-    values = labels.detach().cpu() if hasattr(labels, "detach") else labels
+    values = labels.detach().cpu().numpy() if hasattr(labels, "detach") else labels
     try:
-        return np.asarray(values if hasattr(values, "ndim") else list(_items(values, f"{name}: labels")))
+        return np.asarray(values if isinstance(values, np.ndarray) else _items(values, f"{name}: labels"))
     except ValueError:  # rows that differ in length
         raise ValueError(f"{name}: labels must be class numbers, one for each text; got lists of several.") from None
 
@@ -265,7 +265,7 @@ def split_texts(data: TextDataset, test_share: float = 0.2, seed: int = 0) -> tu
     test_share : float
         Share of the distinct texts to test on, in (0, 1).
     seed : int
-        Random seed, from 0 to 4294967295.
+        Random seed, at most 4294967295.
 
     Returns
     -------
@@ -291,7 +291,7 @@ def split_texts(data: TextDataset, test_share: float = 0.2, seed: int = 0) -> tu
     first = dict(zip(reversed(data.texts), reversed(data.labels.tolist()), strict=True))
     texts, labels = list(first), list(first.values())
     try:
-        _, test_texts = train_test_split(texts, test_size=test_share, random_state=seed, stratify=labels)
+        _, test_texts = train_test_split(texts, test_size=float(test_share), random_state=seed, stratify=labels)
     except ValueError as error:
         smallest = min(np.bincount(labels)[np.unique(labels)])
         raise ValueError(
