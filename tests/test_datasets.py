@@ -96,6 +96,12 @@ def test_words_for_missing_labels_are_refused_beside_numbers(tmp_path, word, kin
     assert load_texts(tmp_path).label_names == ("0", "1")
 
 
+def test_labels_that_are_all_words_for_missing_are_refused(tmp_path):
+    with pytest.raises(HubError, match=r"row 1: the label is 'nan'.*Remove the 3 rows"):
+        load_texts(labeled(tmp_path, "csv", ["nan", "NA", "null"]))
+    assert load_texts(labeled(tmp_path, "csv", ["?", ".", "?"])).label_names == (".", "?")
+
+
 @pytest.mark.parametrize(("word", "noted"), [("None", True), ("null", True), ("NA", True), ("none", False)])
 def test_words_for_missing_labels_are_classes_beside_names(tmp_path, word, noted):
     path = labeled(tmp_path, "csv", ["person", word, "place", word])
@@ -402,6 +408,8 @@ BAD_SHAPES: dict[str, tuple[str, str | bytes, str]] = {
     ),
     "no table": ("d.json", "[]", "it has none"),
     "a number": ("d.json", "5", "has no columns"),
+    "a quotation mark in the header": ("d.csv", '"text,label\na,0\nb",1\n', r"it has 'text,label\\na,0\\nb', 1\."),
+    "a quotation mark at the end": ("d.csv", 'text,label,note\na,0,"x\nb,1,y\n', "A quotation mark is not closed"),
     "another separator than told": ("d.csv", "sep=;\n" + CSV, "has no columns"),
 }
 
@@ -491,6 +499,7 @@ GOOD_PAIRS = {
     "arrays": (np.array(TEXTS), np.array(NUMBERS)),
     "series": (pd.Series(TEXTS, index=[3, 2, 1, 0]), pd.Series(NUMBERS)),
     "a tensor": (TEXTS, torch.tensor(NUMBERS)),
+    "a masked array": (TEXTS, np.ma.array(NUMBERS)),
     "a tensor with gradients": (TEXTS, torch.tensor(NUMBERS, dtype=torch.float64, requires_grad=True)),
     "scalars of tensors": (TEXTS, list(torch.tensor(NUMBERS))),
 }
@@ -529,6 +538,11 @@ NO_DATASETS: dict[str, tuple[object, str]] = {
     "a scalar tensor": ((TEXTS, torch.tensor(1)), r"labels must have one dimension, got shape \(\)"),
     "another number of labels": ((TEXTS, [0, 1]), "4 texts need as many labels; got 2"),
     "nothing": (([], []), "has no rows"),
+    "a masked label": ((TEXTS, np.ma.array(NUMBERS, mask=[0, 1, 0, 0])), "row 2: the label is None"),
+    "a table of texts": (
+        (pd.DataFrame({"text": TEXTS}), NUMBERS),
+        r"texts must have one dimension, got shape \(4, 1\)",
+    ),
     "one-hot array": ((TEXTS, ONE_HOT), r"one dimension, got shape \(4, 2\).*argmax"),
     "one-hot tensor": ((TEXTS, torch.tensor(ONE_HOT)), r"one dimension, got shape \(4, 2\).*argmax"),
     "one-hot table": ((TEXTS, pd.DataFrame(ONE_HOT)), r"one dimension, got shape \(4, 2\).*argmax"),
@@ -589,6 +603,7 @@ BAD_TEXT_DATASETS: dict[str, tuple[tuple[object, object, object], str]] = {
     "truth values": ((["a", "b"], [True, False], NAMES), "labels must be class numbers"),
     "decimals": ((["a", "b"], [0.0, 1.0], NAMES), "labels must be class numbers"),
     "a missing label": ((["a", "b"], [0, None], NAMES), "labels must be class numbers"),
+    "a masked label": ((["a", "b"], np.ma.array([0, 1], mask=[0, 1]), NAMES), "some are masked"),
     "no names": ((["a", "b"], [0, 1], None), "label_names must be a list"),
     "names that repeat": ((["a", "b"], [0, 1], ["a", "a"]), "names of the classes must differ"),
 }

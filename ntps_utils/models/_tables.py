@@ -19,6 +19,7 @@ from ntps_utils.models._hub import HubError, first_line, is_lfs_pointer
 
 KINDS = {".csv": "CSV", ".tsv": "CSV", ".parquet": "Parquet", ".jsonl": "JSON lines", ".json": "JSON"}
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
+SUFFIXES = (*KINDS, *COMPRESSIONS, ".zip")
 SEPARATORS = (",", ";", "\t", "|")
 TABLES = "CSV, TSV, Parquet, JSON or JSONL"
 SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})(-[0-9a-f]+)?")
@@ -65,7 +66,11 @@ def is_leftover(name: str) -> bool:
 
 def table_stem(path: Path) -> str:
     """Return the name of a table without its suffixes."""
-    name = path.name.removesuffix(path.suffix) if path.suffix.lower() in (*COMPRESSIONS, ".zip") else path.name
+    name = (
+        path.name.removesuffix(path.suffix)
+        if path.suffix.lower() in SUFFIXES and path.suffix.lower() not in KINDS
+        else path.name
+    )
     return name.removesuffix(Path(name).suffix) if Path(name).suffix.lower() in KINDS else path.stem
 
 
@@ -168,7 +173,8 @@ def read_table(path: Path, text_column: str, label_column: str) -> pd.DataFrame:
         zipfile.BadZipFile,
         ImportError,
     ) as error:
-        raise HubError(f"{path} could not be read: {first_line(error)}.") from None
+        hint = " A quotation mark is not closed." if "EOF inside string" in str(error) else ""
+        raise HubError(f"{path} could not be read: {first_line(error)}.{hint}") from None
     _check_once(frame.columns, str(path), [*names, label_column])
     if table_kind(path) in (".csv", ".tsv") and {*names, label_column} <= set(frame.columns):
         check_quotes(frame, str(path), names, label_column)
@@ -365,7 +371,8 @@ def _check_once(columns: Iterable[Any], where: str, names: Sequence[str]) -> Non
 
 def _listed(names: Sequence[Any]) -> str:
     """The first names, and the number of others."""
-    shown = ", ".join(map(str, names[:SHOWN])) or "none"
+    texts = map(str, names[:SHOWN])
+    shown = ", ".join(text if text.isprintable() else repr(text) for text in texts) or "none"
     return shown if len(names) <= SHOWN else f"{shown} and {len(names) - SHOWN} others"
 
 

@@ -32,8 +32,8 @@ from ntps_utils._utils.names import suggestion
 from ntps_utils._utils.validation import check_integer, check_name, check_number, check_seed
 from ntps_utils.models._hub import HubError, first_line, hub_connection, registry
 from ntps_utils.models._tables import (
-    KINDS,
     PAIR,
+    SUFFIXES,
     TABLES,
     check_column_names,
     check_columns,
@@ -208,6 +208,8 @@ def _items(values: Any, name: str) -> Sequence[Any]:
 
 def _array(labels: Any, name: str) -> NDArray[Any]:
     """Class numbers as an array; a tensor may need gradients or be on another device."""
+    if np.ma.is_masked(labels):
+        raise ValueError(f"{name}: labels must be class numbers, but some are masked; leave out these texts.")
     values = labels.detach().cpu().numpy() if hasattr(labels, "detach") else labels
     try:
         return np.asarray(values if isinstance(values, np.ndarray) else _items(values, f"{name}: labels"))
@@ -470,6 +472,10 @@ def as_dataset(
 
 
 def _from_pair(given_texts: Any, given_labels: Any, split: str) -> TextDataset:
+    if getattr(given_texts, "ndim", 1) != 1:
+        raise HubError(
+            f"In a pair (texts, labels), texts must have one dimension, got shape {tuple(given_texts.shape)}."
+        )
     texts = _items(given_texts, "In a pair (texts, labels), texts")
     if getattr(given_labels, "ndim", 1) != 1:
         raise HubError(
@@ -526,6 +532,8 @@ def _from_frame(
 
 def _plain(label: Any) -> Any:
     """A label as a Python object, from a numpy or torch scalar; dates stay dates."""
+    if label is np.ma.masked:
+        return None
     is_date = isinstance(label, (np.datetime64, np.timedelta64))
     return label.item() if getattr(label, "ndim", None) == 0 and not is_date else label
 
@@ -582,7 +590,7 @@ def load_texts(
     entries = registered_datasets()
     if name in entries:
         return _from_hub(name, split, entries[name])
-    if name.count("/") == 1 and not name.startswith((".", "/")) and path.suffix not in KINDS:
+    if name.count("/") == 1 and not name.startswith((".", "/")) and path.suffix not in SUFFIXES:
         template = PAIR.join(f"{{{part}}}" for part in column_names(text_column))
         entry = {"hub": name, "text": template, "label": label_column, "splits": {split: split}}
         return _from_hub(name, split, entry)
@@ -830,11 +838,13 @@ def _is_missing(value: Any) -> bool:
 
 
 def _missing_rows(labels: Sequence[Any]) -> set[int]:
-    """Rows without a label. Words such as "nan" count if all other labels are numbers or truth values."""
+    """Rows without a label. Words such as "nan" count if all other labels are numbers or truth values, or such words."""
     missing = {row for row, label in enumerate(labels) if _is_missing(label)}
     words = {row for row, label in enumerate(labels) if str(label).strip().lower() in MISSING_WORDS}
     others = [label for row, label in enumerate(labels) if row not in missing and row not in words]
-    return missing | words if others and all(map(_is_number_or_truth, others)) else missing
+    if not others:
+        return missing | words if {str(labels[row]) for row in words} <= WRITTEN_FOR_MISSING else missing
+    return missing | words if all(map(_is_number_or_truth, others)) else missing
 
 
 def _is_number_or_truth(label: Any) -> bool:
