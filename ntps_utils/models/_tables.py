@@ -19,7 +19,8 @@ from ntps_utils.models._hub import HubError, first_line, is_lfs_pointer
 
 KINDS = {".csv": "CSV", ".tsv": "CSV", ".parquet": "Parquet", ".jsonl": "JSON lines", ".json": "JSON"}
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
-SUFFIXES = (*KINDS, *COMPRESSIONS, ".zip")
+COMPRESSED = (*COMPRESSIONS, ".zip")
+SUFFIXES = (*KINDS, *COMPRESSED)
 SEPARATORS = (",", ";", "\t", "|")
 TABLES = "CSV, TSV, Parquet, JSON or JSONL"
 SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})(-[0-9a-f]+)?")
@@ -28,8 +29,6 @@ METADATA = ("dataset_infos", "dataset_info", "dataset_dict", "label_names", "sta
 """Names of JSON files that are no tables."""
 PAIR = " "
 """What joins the texts of several columns."""
-
-
 SEPARATOR_LINE = re.compile(r"\ufeff?\"?sep=(.)\"?\r?\n?")
 """First line of a CSV file that tells Excel the separator."""
 LINE_BREAK = re.compile(r"\r\n?|\n")
@@ -56,21 +55,17 @@ def _tables_in(archive: Path) -> list[str]:
     except (zipfile.BadZipFile, OSError):
         return []
     paths = [PurePosixPath(name) for name in names if not name.endswith("/")]
-    return [str(path) for path in paths if path.suffix.lower() in KINDS and not is_leftover(path.name)]
+    return [str(path) for path in paths if path.suffix.lower() in KINDS and not _is_leftover(path.name)]
 
 
-def is_leftover(name: str) -> bool:
+def _is_leftover(name: str) -> bool:
     """Whether a file is what macOS (``._train.csv``), an editor or Excel (``~$train.csv``) left behind."""
     return name.startswith((".", "~"))
 
 
 def table_stem(path: Path) -> str:
     """Return the name of a table without its suffixes."""
-    name = (
-        path.name.removesuffix(path.suffix)
-        if path.suffix.lower() in SUFFIXES and path.suffix.lower() not in KINDS
-        else path.name
-    )
+    name = path.name.removesuffix(path.suffix) if path.suffix.lower() in COMPRESSED else path.name
     return name.removesuffix(Path(name).suffix) if Path(name).suffix.lower() in KINDS else path.stem
 
 
@@ -85,7 +80,7 @@ def split_files(folder: Path) -> dict[str, list[Path]]:
     files: dict[str, list[Path]] = {}
     for path in sorted(folder.iterdir()):
         stem = table_stem(path)
-        is_table = path.is_file() and not is_leftover(path.name) and table_kind(path) is not None
+        is_table = path.is_file() and not _is_leftover(path.name) and table_kind(path) is not None
         if is_table and stem not in METADATA:
             shard = SHARD.fullmatch(stem)
             files.setdefault(shard[1] if shard else stem, []).append(path)

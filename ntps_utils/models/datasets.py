@@ -838,7 +838,7 @@ def _is_missing(value: Any) -> bool:
 
 
 def _missing_rows(labels: Sequence[Any]) -> set[int]:
-    """Rows without a label. Words such as "nan" count if all other labels are numbers or truth values, or such words."""
+    """Rows without a label. Words such as "nan" count if all others are numbers, truth values or such words."""
     missing = {row for row, label in enumerate(labels) if _is_missing(label)}
     words = {row for row, label in enumerate(labels) if str(label).strip().lower() in MISSING_WORDS}
     others = [label for row, label in enumerate(labels) if row not in missing and row not in words]
