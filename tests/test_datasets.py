@@ -407,6 +407,8 @@ BAD_SHAPES: dict[str, tuple[str, str | bytes, str]] = {
         "it has id0, .*and 979 others",
     ),
     "no table": ("d.json", "[]", "it has none"),
+    "deep JSON": ("d.json", "[" * 5000 + "{" + "]" * 5000, "could not be read"),
+    "deep objects": ("d.json", '{"a":' * 5000, "could not be read"),
     "a number": ("d.json", "5", "has no columns"),
     "a quotation mark in the header": ("d.csv", '"text,label\na,0\nb",1\n', r"it has 'text,label\\na,0\\nb', 1\."),
     "a quotation mark at the end": ("d.csv", 'text,label,note\na,0,"x\nb,1,y\n', "A quotation mark is not closed"),

@@ -264,7 +264,7 @@ def _check_keys(text: str, columns: Sequence[str], where: str) -> None:
 
     try:
         json.JSONDecoder(object_pairs_hook=note).raw_decode(text, max(0, text.find("{")))
-    except ValueError:
+    except (ValueError, RecursionError):
         return  # pandas says what is wrong
     if repeated:
         raise HubError(f"{where} has {repeated[0]!r} twice in one object. Rename or remove one of them.")
