@@ -305,3 +305,52 @@ def test_representations_are_short(texts):
     metric.update(X, labels=y)
     assert repr(metric) == "NTPS(layers=-1, k_v=[0.5], n_texts=90)"
     assert "ntps" in repr(score(X, y))
+
+
+@pytest.mark.parametrize("jackknife", [0, 3])
+@pytest.mark.parametrize(
+    ("value", "what"), [(np.nan, r"not finite \(NaN\)"), (-np.inf, r"not finite \(infinite\)"), (1e200, "too large")]
+)
+def test_errors_name_the_text_and_what_is_wrong(value, what, jackknife):
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(150, 5, 4)), np.arange(150) % 2
+    X[130, 2, 1] = value
+    with pytest.raises(ValueError, match=f"features on text 130 that are {what}"):
+        score(X, y, jackknife=jackknife)
+    metric = NTPS(jackknife=jackknife)
+    metric.update(X[:100], None, y[:100])
+    lengths = np.ones((50, 5), int)
+    lengths[7] = 0  # a text without tokens does not move the others
+    with (
+        pytest.warns(NumericalWarning, match="have no token"),
+        pytest.raises(ValueError, match=f"features on text 30 of the batch that are {what}"),
+    ):
+        metric.update(X[100:], lengths, y[100:])
+    assert metric.n_texts == 100
+
+
+@pytest.mark.parametrize("jackknife", [0, 3])
+def test_a_target_that_is_not_finite_adds_nothing(jackknife):
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(20, 5, 4)), rng.normal(size=(20, 2))
+    metric = NTPS(jackknife=jackknife)
+    metric.update(X, None, y)
+    y[13, 1] = np.nan
+    with pytest.raises(ValueError, match="target of text 13 of the batch is NaN or infinite"):
+        metric.update(X, None, y)
+    assert metric.n_texts == 20
+
+
+@pytest.mark.parametrize("labels", [[0] * 30, [2] * 30, np.ones((30, 1)), np.full((30, 2), [0.5, -3.0])])
+@pytest.mark.parametrize("options", [{}, {"n_classes": 5}, {"center": True}, {"jackknife": 3}])
+def test_one_class_is_refused(labels, options):
+    X = np.random.default_rng(0).normal(size=(30, 5, 4))
+    metric = NTPS(controls=False, **options)
+    metric.update(X, None, labels)
+    with pytest.raises(ValueError, match=r"All 30 texts have the same class or target; .* at least two classes"):
+        metric.compute()
+    if np.ndim(labels) == 2:
+        with pytest.raises(ValueError, match="All 30 texts have the same class or target"):
+            score(X, labels)
+    metric.update(X, None, [1] * 30 if np.ndim(labels) == 1 else np.zeros(np.shape(labels)))
+    assert len(metric.compute().rows) == 1

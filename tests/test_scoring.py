@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import scipy.linalg
 import torch
 from threadpoolctl import threadpool_limits
 
-from ntps_utils.models.datasets import load_texts
+from ntps_utils.models.datasets import as_dataset, load_texts
 from ntps_utils.models.loading import load_model
 from ntps_utils.models.scoring import score_model
 
@@ -174,3 +176,15 @@ def test_scores_do_not_depend_on_threads_and_batches(lab_scores, dtype, toleranc
 @pytest.mark.slow
 def test_scores_in_single_precision_are_those_in_double_precision(lab_scores):
     np.testing.assert_allclose(lab_scores("float32"), lab_scores("float64"), atol=1e-4)
+
+
+@pytest.mark.parametrize("jackknife", [0, 3])
+def test_one_class_is_refused_after_texts_without_tokens(tiny_model, jackknife):
+    data = as_dataset((["w1 w2", "", "w3 w4", "w5 w1", ""], ["a", "b", "a", "a", "c"]))
+    with pytest.raises(ValueError, match="All 3 texts of texts/train that have a token have the label 'a'"):
+        score_model(tiny_model, data, bos=False, jackknife=jackknife)
+    mixed = as_dataset((["w1 w2 w3", "", "w3 w4 w6", "w5 w1 w2"] * 5, ["a", "b", "a", "c"] * 5))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        report = score_model(tiny_model, mixed, bos=False, layers="last", controls=False)
+    assert report.provenance["n_classes"] == 2

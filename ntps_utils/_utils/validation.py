@@ -67,6 +67,30 @@ def check_integer(name: str, value: Any, minimum: int, *, optional: bool = False
         raise ValueError(f"{name} must be an integer of at least {minimum}{none}, got {value!r}.")
 
 
+LARGEST_SEED = 2**32 - 1
+"""Largest seed that NumPy and scikit-learn take."""
+
+
+def check_seed(name: str, value: Any) -> None:
+    """Raise unless a setting is an integer that NumPy and scikit-learn take as a seed.
+
+    Raises
+    ------
+    ValueError
+        If ``value`` is not an integer from 0 to :data:`LARGEST_SEED`.
+
+    Examples
+    --------
+    >>> check_seed("seed", -1)
+    Traceback (most recent call last):
+    ...
+    ValueError: seed must be an integer from 0 to 4294967295, got -1.
+    """
+    is_integer = hasattr(value, "__index__") and not isinstance(value, bool)
+    if not is_integer or not 0 <= value <= LARGEST_SEED:
+        raise ValueError(f"{name} must be an integer from 0 to {LARGEST_SEED}, got {value!r}.")
+
+
 def check_number(
     name: str, value: Any, low: float, high: float = math.inf, *, open_low: bool = False, open_high: bool = False
 ) -> None:

@@ -44,25 +44,17 @@ def split_file(
 ) -> None:
     """Divide a file into texts to train on and texts to test on.
 
-    Classes keep their shares, and a text that occurs several times stays in one part. `ntps benchmark`
-    takes the folder.
+    Classes keep their shares, and a text that occurs several times stays in one part. The files are JSONL if a text
+    could be misread in a CSV file. `ntps benchmark` takes the folder.
     """
     with guarded():
-        import pandas as pd
-
-        from ntps_utils._utils.files import write_text
-        from ntps_utils.models.datasets import load_texts, split_texts
+        from ntps_utils.models.datasets import SAVED_AS, load_texts, save_texts, split_texts
 
         if not file.is_file():
             raise ValueError(f"{file} is no file; give a file of labeled texts.")
-        targets = [folder / f"{name}.csv" for name in ("train", "test")]
+        targets = [folder / f"{name}{kind}" for name in ("train", "test") for kind in SAVED_AS]
         if present := [str(path) for path in targets if path.exists()]:
             raise ValueError(f"{present[0]} exists already; give a new folder.")
         parts = split_texts(load_texts(file, text_column=text_column, label_column=label_column), test_share, seed)
-        folder.mkdir(parents=True, exist_ok=True)
-        for path, part in zip(targets, parts, strict=True):
-            labels = [part.label_names[i] for i in part.labels]
-            write_text(path, pd.DataFrame({"text": part.texts, "label": labels}).to_csv(index=False))
-        out.print(
-            f"{len(parts[0])} texts in {targets[0]}, {len(parts[1])} in {targets[1]}", highlight=False, markup=False
-        )
+        paths = [save_texts(part, folder) for part in parts]
+        out.print(f"{len(parts[0])} texts in {paths[0]}, {len(parts[1])} in {paths[1]}", highlight=False, markup=False)

@@ -12,6 +12,8 @@ import hashlib
 import json
 import os
 import re
+import tempfile
+import unicodedata
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,16 +27,19 @@ from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 
 from ntps_utils import lab
+from ntps_utils._utils.files import write_text
 from ntps_utils._utils.names import suggestion
-from ntps_utils._utils.validation import check_integer, check_number
+from ntps_utils._utils.validation import check_integer, check_name, check_number, check_seed
 from ntps_utils.models._hub import HubError, first_line, hub_connection, registry
 from ntps_utils.models._tables import (
-    KINDS,
     PAIR,
+    SUFFIXES,
     TABLES,
+    check_column_names,
+    check_columns,
     column,
     column_names,
-    read_tables,
+    labels_in,
     split_files,
     table_stem,
     texts_and_labels,
@@ -81,9 +86,15 @@ class TextDataset:
     label_names: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        texts, names, labels = tuple(self.texts), tuple(map(str, self.label_names)), np.asarray(self.labels)
-        if isinstance(self.texts, str) or not all(isinstance(text, str) for text in texts):
-            raise ValueError(f"{self.name}: texts must be strings.")
+        texts = tuple(_items(self.texts, f"{self.name}: texts"))
+        letters = isinstance(self.label_names, str)  # one name for each letter
+        names = tuple(map(str, self.label_names if letters else _items(self.label_names, f"{self.name}: label_names")))
+        labels = _array(self.labels, self.name)
+        wrong = next((row for row, text in enumerate(texts) if not isinstance(text, str)), None)
+        if wrong is not None:
+            raise ValueError(f"{self.name}, row {wrong + 1}: texts must be strings, got {type(texts[wrong]).__name__}.")
+        if len(set(names)) < len(names):
+            raise ValueError(f"{self.name}: the names of the classes must differ, got {', '.join(names)}.")
         if labels.shape != (len(texts),):
             raise ValueError(
                 f"{self.name}: {len(texts)} texts need as many labels; got labels of shape {labels.shape}."
@@ -147,25 +158,63 @@ class TextDataset:
         check_integer("the number of texts", n, 1)
         return replace(self, texts=self.texts[:n], labels=self.labels[:n])
 
-    def select(self, rows: Sequence[int]) -> TextDataset:
+    def select(self, rows: Sequence[int] | Sequence[bool] | NDArray[Any]) -> TextDataset:
         """Select rows.
 
         Parameters
         ----------
-        rows : sequence of int
-            Indices of rows, from 0.
+        rows : sequence of int, or (n,) sequence of bool
+            Indices of rows, from 0 (negative ones count from the end), or whether to keep each row.
 
         Returns
         -------
         TextDataset
+
+        Raises
+        ------
+        ValueError
+            If an index is out of range, there are not as many truth values as texts, or rows is something else.
 
         Examples
         --------
         >>> TextDataset("reviews", "train", ["good", "bad"], [1, 0], ["negative", "positive"]).select([1]).texts
         ('bad',)
         """
-        index = np.asarray(rows, dtype=np.intp)
+        index = self._indices(rows)
         return replace(self, texts=tuple(self.texts[i] for i in index), labels=self.labels[index])
+
+    def _indices(self, rows: Any) -> NDArray[np.intp]:
+        """Indices of rows from indices or truth values."""
+        valid = f"rows must be indices below {len(self)}, or {len(self)} truth values"
+        given = np.asarray(rows.tolist() if hasattr(rows, "tolist") else _items(rows, "rows"))
+        if given.ndim != 1 or (len(given) and given.dtype.kind not in "biu"):
+            raise ValueError(f"{valid}; got shape {given.shape} and dtype {given.dtype}.")
+        if given.dtype.kind == "b":
+            if len(given) != len(self):
+                raise ValueError(f"{valid}; got {len(given)} truth values.")
+            return np.flatnonzero(given)
+        outside = given[(given < -len(self)) | (given >= len(self))]
+        if len(outside):
+            raise ValueError(f"{valid}; got {outside[0]}.")
+        return given.astype(np.intp)
+
+
+def _items(values: Any, name: str) -> Sequence[Any]:
+    """The items of a list, an array or another ordered collection."""
+    if isinstance(values, (str, bytes, set, frozenset, Mapping)) or not hasattr(values, "__iter__"):
+        raise TypeError(f"{name} must be a list, an array or another sequence, got {type(values).__name__}.")
+    return list(values)
+
+
+def _array(labels: Any, name: str) -> NDArray[Any]:
+    """Class numbers as an array; a tensor may need gradients or be on another device."""
+    if np.ma.is_masked(labels):
+        raise ValueError(f"{name}: labels must be class numbers, but some are masked; leave out these texts.")
+    values = labels.detach().cpu().numpy() if hasattr(labels, "detach") else labels
+    try:
+        return np.asarray(values if isinstance(values, np.ndarray) else _items(values, f"{name}: labels"))
+    except ValueError:  # rows that differ in length
+        raise ValueError(f"{name}: labels must be class numbers, one for each text; got lists of several.") from None
 
 
 def first_texts(data: TextDataset, n: int | None) -> TextDataset:
@@ -218,7 +267,7 @@ def split_texts(data: TextDataset, test_share: float = 0.2, seed: int = 0) -> tu
     test_share : float
         Share of the distinct texts to test on, in (0, 1).
     seed : int
-        Random seed.
+        Random seed, at most 4294967295.
 
     Returns
     -------
@@ -226,8 +275,10 @@ def split_texts(data: TextDataset, test_share: float = 0.2, seed: int = 0) -> tu
 
     Raises
     ------
+    TypeError
+        If ``data`` is no TextDataset.
     ValueError
-        If a class has fewer than two distinct texts, or a part would lack a class.
+        If a setting is out of range, a class has fewer than two distinct texts, or a part would lack a class.
 
     Examples
     --------
@@ -235,12 +286,14 @@ def split_texts(data: TextDataset, test_share: float = 0.2, seed: int = 0) -> tu
     >>> len(train), len(test)
     (80, 20)
     """
+    if not isinstance(data, TextDataset):
+        raise TypeError(f"data must be a TextDataset, got {type(data).__name__}; as_dataset(...) makes one.")
     check_number("test_share", test_share, 0.0, 1.0, open_low=True, open_high=True)
-    check_integer("seed", seed, 0)
+    check_seed("seed", seed)
     first = dict(zip(reversed(data.texts), reversed(data.labels.tolist()), strict=True))
     texts, labels = list(first), list(first.values())
     try:
-        _, test_texts = train_test_split(texts, test_size=test_share, random_state=seed, stratify=labels)
+        _, test_texts = train_test_split(texts, test_size=float(test_share), random_state=seed, stratify=labels)
     except ValueError as error:
         smallest = min(np.bincount(labels)[np.unique(labels)])
         raise ValueError(
@@ -254,6 +307,69 @@ def split_texts(data: TextDataset, test_share: float = 0.2, seed: int = 0) -> tu
     )
     train, test = (replace(data.select(rows), split=name) for rows, name in zip(parts, ("train", "test"), strict=True))
     return train, test
+
+
+SAVED_AS = (".csv", ".jsonl")
+
+
+def save_texts(data: TextDataset, folder: Path) -> Path:
+    """Write texts and the names of their classes to ``train.csv``, or as the split is called.
+
+    Texts that could be misread in a CSV file, for example because of their line breaks, make it a JSONL file.
+
+    Parameters
+    ----------
+    data : TextDataset
+    folder : Path
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    HubError
+        If the folder has such a file, or the texts cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> data = TextDataset("reviews", "train", ["good", "bad"], [1, 0], ["negative", "positive"])
+    >>> save_texts(data, Path(tempfile.mkdtemp())).name
+    'train.csv'
+    """
+    targets = [folder / f"{data.split}{kind}" for kind in SAVED_AS]
+    if present := [path for path in targets if path.exists()]:
+        raise HubError(f"{present[0]} exists already; give a new folder.")
+    table = pd.DataFrame({"text": data.texts, "label": [data.label_names[i] for i in data.labels]}, dtype=object)
+    for path in targets:
+        try:
+            content = _as_csv(table) if path.suffix == ".csv" else _as_json_lines(table)
+            is_same = _is_read_as(content, path.name, table)
+        except (HubError, UnicodeEncodeError):
+            continue
+        if is_same:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_text(path, content)
+            return path
+    raise HubError(f"The texts of {data.name} cannot be written such that they are read as they are.")
+
+
+def _as_csv(table: pd.DataFrame) -> str:
+    return str(table.to_csv(index=False, lineterminator="\n"))
+
+
+def _as_json_lines(table: pd.DataFrame) -> str:
+    return "".join(json.dumps(row) + "\n" for row in table.to_dict("records"))
+
+
+def _is_read_as(content: str, name: str, table: pd.DataFrame) -> bool:
+    """Whether a file with this content has the texts and labels of a table."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / name
+        write_text(path, content)
+        return texts_and_labels([path], "text", "label") == (list(table["text"]), list(table["label"]))
 
 
 def warn_of_repeated_texts(data: TextDataset, share: float = 0.05) -> None:
@@ -335,46 +451,91 @@ def as_dataset(
         return dataset
     if isinstance(dataset, (str, os.PathLike)):
         return load_texts(os.fspath(dataset), split, text_column=text_column, label_column=label_column)
-    coding = _Coding()
-    if isinstance(dataset, Mapping) and all(hasattr(part, "column_names") for part in dataset.values()):
+    check_name("split", split)
+    check_column_names(text_column, label_column)
+    if isinstance(dataset, Mapping) and dataset and all(hasattr(part, "column_names") for part in dataset.values()):
         if split not in dataset:
             raise HubError(f"The {type(dataset).__name__} has no split {split!r}; it has {', '.join(dataset)}.")
-        parts = [part for part in dataset.values() if label_column in part.column_names]
-        coding = _common_coding([list(part[label_column]) for part in parts])
-        dataset = dataset[split]
+        return _from_splits(dataset, split, text_column, label_column)
     if hasattr(dataset, "column_names") and hasattr(dataset, "features"):  # datasets.Dataset
-        features: Any = dataset.features
-        if (names := getattr(features.get(label_column), "names", None)) is not None:
-            coding = _Coding(names)
-        frame = dataset.to_pandas()  # type: ignore[attr-defined]
-        return _from_frame(
-            frame, "dataset", str(getattr(dataset, "split", None) or split), coding, text_column, label_column
-        )
+        names = _stored_names(dataset, label_column)
+        return _from_stored(dataset, split, _Coding(names), text_column, label_column)
     if isinstance(dataset, pd.DataFrame):
-        return _from_frame(dataset, "DataFrame", split, coding, text_column, label_column)
-    if isinstance(dataset, (tuple, list)) and len(dataset) == 2 and not isinstance(dataset[0], str):
-        texts, labels = (list(part) for part in dataset)
-        if len(texts) != len(labels):
-            raise HubError(f"{len(texts)} texts need as many labels; got {len(labels)} labels.")
-        numbers, label_names = _encode(labels, _Coding(), "texts")
-        return _dataset("texts", split, texts, numbers, label_names)
+        return _from_frame(dataset, "DataFrame", split, _Coding(), text_column, label_column)
+    if isinstance(dataset, (tuple, list)) and len(dataset) == 2:
+        return _from_pair(dataset[0], dataset[1], split)
+    size = f" of {len(dataset)} items" if isinstance(dataset, (tuple, list)) else ""
     raise TypeError(
         "A dataset must be a name, a file or folder, a pair (texts, labels), a DataFrame, a datasets.Dataset or a "
-        f"TextDataset; got {type(dataset).__name__}."
+        f"TextDataset; got {type(dataset).__name__}{size}. pandas.DataFrame(...) makes a DataFrame of columns or rows."
     )
+
+
+def _from_pair(given_texts: Any, given_labels: Any, split: str) -> TextDataset:
+    if getattr(given_texts, "ndim", 1) != 1:
+        raise HubError(
+            f"In a pair (texts, labels), texts must have one dimension, got shape {tuple(given_texts.shape)}."
+        )
+    texts = _items(given_texts, "In a pair (texts, labels), texts")
+    if getattr(given_labels, "ndim", 1) != 1:
+        raise HubError(
+            f"In a pair (texts, labels), labels must have one dimension, got shape {tuple(given_labels.shape)}; give "
+            "labels.argmax(1) of one-hot rows, and labels.reshape(-1) of one column."
+        )
+    labels = _items(given_labels, "In a pair (texts, labels), labels")
+    if len(texts) != len(labels):
+        raise HubError(f"{len(texts)} texts need as many labels; got {len(labels)} labels.")
+    numbers, label_names = _encode(labels, _Coding(), "texts")
+    return _dataset("texts", split, texts, numbers, label_names)
+
+
+def _from_splits(splits: Mapping[str, Any], split: str, text_column: str, label_column: str) -> TextDataset:
+    """One split of a ``datasets.DatasetDict``; all splits share one numbering of the classes."""
+    labeled = {name: part for name, part in splits.items() if label_column in (part.column_names or ())}
+    stored = {name: _stored_names(part, label_column) for name, part in labeled.items()}
+    named = [tuple(names) for names in stored.values() if names is not None]
+    if not named:
+        coding = _common_coding({name: list(part[label_column]) for name, part in labeled.items()})
+    elif len({*stored.values()}) == 1:
+        coding = _Coding(named[0])
+    else:
+        raise HubError(
+            f"The splits {' and '.join(labeled)} have different class names in the column {label_column!r}: "
+            f"{'; '.join(str(names) for names in {*stored.values()})}. Give all splits the same ClassLabel."
+        )
+    return _from_stored(splits[split], split, coding, text_column, label_column)
+
+
+def _stored_names(dataset: Any, label_column: str) -> tuple[str, ...] | None:
+    """Class names that a ``datasets.Dataset`` has for its labels."""
+    names = getattr((dataset.features or {}).get(label_column), "names", None)
+    return None if names is None else tuple(names)
+
+
+def _from_stored(dataset: Any, split: str, coding: _Coding, text_column: str, label_column: str) -> TextDataset:
+    name = str(getattr(dataset, "split", None) or split)
+    return _from_frame(dataset.to_pandas(), "dataset", name, coding, text_column, label_column)
 
 
 def _from_frame(
     frame: pd.DataFrame, name: str, split: str, coding: _Coding, text_column: str, label_column: str
 ) -> TextDataset:
-    raw = column(frame, label_column, f"The {name}")
-    labels, label_names = _encode(raw, coding, f"The {name}")
-    return _dataset(name, split, column(frame, text_column, f"The {name}"), labels, label_names)
+    where = f"The {name}"
+    if frame.columns.nlevels > 1:
+        raise HubError(f"{where} has names of columns with {frame.columns.nlevels} levels; give it one level.")
+    # A column may have commas in its name.
+    parts = [text_column] if text_column in frame.columns else column_names(text_column)
+    check_columns(frame, where, text=parts, label=[label_column])
+    labels, label_names = _encode(frame[label_column].tolist(), coding, where)
+    return _dataset(name, split, column(frame, text_column, where), labels, label_names)
 
 
 def _plain(label: Any) -> Any:
-    """A label as a Python object, from a numpy or torch scalar."""
-    return label.item() if getattr(label, "ndim", None) == 0 else label
+    """A label as a Python object, from a numpy or torch scalar; dates stay dates."""
+    if label is np.ma.masked:
+        return None
+    is_date = isinstance(label, (np.datetime64, np.timedelta64))
+    return label.item() if getattr(label, "ndim", None) == 0 and not is_date else label
 
 
 def load_texts(
@@ -409,6 +570,13 @@ def load_texts(
     >>> len(data), data.n_classes
     (500, 8)
     """
+    if not isinstance(dataset, (str, Path)) or not str(dataset):
+        given = repr(dataset) if isinstance(dataset, str) else type(dataset).__name__
+        raise TypeError(
+            f"dataset must be a name or a path, got {given}; as_dataset(...) takes texts and labels in memory."
+        )
+    check_name("split", split)
+    check_column_names(text_column, label_column)
     path = Path(dataset)
     if path.is_dir():
         return _from_folder(path, split, text_column, label_column)
@@ -422,8 +590,8 @@ def load_texts(
     entries = registered_datasets()
     if name in entries:
         return _from_hub(name, split, entries[name])
-    if name.count("/") == 1 and not name.startswith((".", "/")) and path.suffix not in KINDS:
-        template = PAIR.join(f"{{{part.strip()}}}" for part in text_column.split(","))
+    if name.count("/") == 1 and not name.startswith((".", "/")) and path.suffix not in SUFFIXES:
+        template = PAIR.join(f"{{{part}}}" for part in column_names(text_column))
         entry = {"hub": name, "text": template, "label": label_column, "splits": {split: split}}
         return _from_hub(name, split, entry)
     hint = suggestion(name, entries)
@@ -454,11 +622,11 @@ def _from_folder(folder: Path, split: str, text_column: str, label_column: str) 
     texts, raw = texts_and_labels(files[split], text_column, label_column)
     names_file = folder / "label_names.json"
     if names_file.is_file():
-        coding: _Coding = _Coding(_names_in(names_file))
+        names = _names_in(names_file)
+        coding = _Coding(names, by_name={_as_name(_plain(label)) for label in raw} <= set(names))
     else:  # all splits share one numbering of the classes
-        others = [read_tables(paths, [label_column]) for name, paths in files.items() if name != split]
-        needed = {label_column, *column_names(text_column)}
-        coding = _common_coding([raw, *(t[label_column].tolist() for t in others if needed <= set(t.columns))])
+        others = {name: labels_in(paths, text_column, label_column) for name, paths in files.items() if name != split}
+        coding = _common_coding({split: raw, **others})
     labels, label_names = _encode(raw, coding, where)
     return _dataset(folder.name, split, texts, labels, label_names)
 
@@ -500,9 +668,13 @@ def _names_in(file: Path) -> list[str]:
         names = json.loads(file.read_text("utf-8-sig"))
     except ValueError:
         names = None
-    if not isinstance(names, list):
-        raise HubError(f"{file} must contain a JSON list of class names in label order.")
-    return names
+    is_list = isinstance(names, list) and names and all(isinstance(name, str) and name.strip() for name in names)
+    if not is_list or len(set(names)) < len(names):
+        raise HubError(
+            f"{file} must contain a JSON list of class names in label order: strings that differ, such as "
+            '["negative", "positive"].'
+        )
+    return list(names)
 
 
 @dataclass(frozen=True)
@@ -521,23 +693,52 @@ class _Coding:
     by_name: bool = False
 
 
-def _common_coding(columns: Sequence[Sequence[Any]]) -> _Coding:
-    """Coding of the labels of several splits; the default for labels that are refused anyway."""
-    labels = [_plain(label) for part in columns for label in part]
+def _common_coding(parts: Mapping[str, Sequence[Any]]) -> _Coding:
+    """Coding of the labels of several splits, by the name of the split; missing labels do not count.
+
+    Raises
+    ------
+    HubError
+        If the labels of one split are numbers and those of another are names.
+    """
+    columns = {name: [_plain(label) for label in part] for name, part in parts.items()}
+    if any(_holds_several(label) for part in columns.values() for label in part):
+        return _Coding()  # such labels are refused
+    missing = _missing_rows([label for part in columns.values() for label in part])
+    start = 0
+    for name, part in columns.items():
+        columns[name] = [label for row, label in enumerate(part, start) if row not in missing]
+        start += len(part)
+    columns = {name: part for name, part in columns.items() if part}
+    labels = [label for part in columns.values() for label in part]
     numbers = [_as_integer(label) for label in labels]
     whole = [number for number in numbers if number is not None]
     if len(whole) < len(labels):
-        if any(_is_missing(label) or _is_list(label) for label in labels):
-            return _Coding()
+        _check_kinds(columns)
         return _Coding(sorted({_as_name(label) for label in labels}), by_name=True)
     if _are_codes(whole):
         return _Coding()
     return _Coding([str(i) for i in range(max(whole, default=0) + 1)])
 
 
+def _check_kinds(columns: Mapping[str, Sequence[Any]]) -> None:
+    """Raise if all labels of one split are numbers, and those of another are names."""
+    shares = {name: np.mean([_as_integer(label) is not None for label in part]) for name, part in columns.items()}
+    numbers = next((name for name, share in shares.items() if share == 1.0), None)
+    names = next((name for name, share in shares.items() if share == 0.0), None)
+    if numbers is not None and names is not None:
+        raise HubError(
+            f"The labels of {numbers} are numbers (such as {_as_name(columns[numbers][0])}), but those of {names} are "
+            f"names (such as {_as_name(columns[names][0])!r}). Give all splits labels of one kind, or write the names "
+            "in the order of the numbers into label_names.json."
+        )
+
+
 def _as_name(label: Any) -> str:
     """Name of a class; 1.0 is 1, as tables with missing values store integers."""
-    return str(int(label)) if isinstance(label, float) and label.is_integer() else str(label)
+    if isinstance(label, float) and label.is_integer():
+        return str(int(label))
+    return label.strip() if isinstance(label, str) and _as_integer(label) is not None else str(label)
 
 
 def _from_hub(name: str, split: str, entry: Mapping[str, Any]) -> TextDataset:
@@ -565,8 +766,8 @@ def _from_hub(name: str, split: str, entry: Mapping[str, Any]) -> TextDataset:
         ) from None
     coding = _Coding(names)
     if names is None and any(_as_integer(value) is None for value in data[label]):  # all splits share one numbering
-        parts = _load_dataset(entry["hub"], None, entry.get("revision")).values()
-        coding = _common_coding([list(part[label]) for part in parts if label in part.column_names])
+        parts = _load_dataset(entry["hub"], None, entry.get("revision"))
+        coding = _common_coding({key: list(part[label]) for key, part in parts.items() if label in part.column_names})
     labels, label_names = _encode([row[label] for row in rows], coding, name)
     return _dataset(name, split, texts, labels, label_names)
 
@@ -599,8 +800,16 @@ def _load_dataset(hub_id: str, split: str | None, revision: str | None) -> Any:
 
 MOSTLY = 0.9
 """Share of numbers from which on decimals among labels are no class names."""
-NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", re.ASCII)
+CLASS_NUMBER = re.compile(r"[-+]?(0|[1-9]\d*)(\.\d*([eE][-+]\d+)?)?", re.ASCII)
+"""A string that may be a class number: 1, 1.0 or 1.0e+00, but not the codes 01 and 1E1."""
 SEVERAL = re.compile(r"[\[(]?\s*-?\d+(\s*[,;|]\s*-?\d+)+\s*[\])]?|\[.*\]")
+MISSING_WORDS = frozenset(
+    ("nan", "-nan", "na", "n/a", "<na>", "nat", "null", "none", "nil", "#n/a", "#na", "missing", "?", "-", "--", ".")
+)
+"""What stands for a missing label among labels that are numbers, in lower case."""
+WRITTEN_FOR_MISSING = frozenset(("nan", "NaN", "NA", "N/A", "<NA>", "NaT", "NULL", "null", "None", "#N/A"))
+"""What programs write for a missing value. Among names it may be the name of a class."""
 
 
 def _as_integer(label: Any) -> int | None:
@@ -609,48 +818,72 @@ def _as_integer(label: Any) -> int | None:
         return None
     if isinstance(label, (int, np.integer)):
         return int(label)
-    if isinstance(label, Decimal):
+    if isinstance(label, str):
+        label = label.strip()
+        if CLASS_NUMBER.fullmatch(label) is None:
+            return None
+        if "." not in label:
+            return int(label)
         label = float(label)
-    if isinstance(label, str) and NUMBER.fullmatch(label.strip()):
-        label = float(label)
-    if isinstance(label, (float, np.floating)) and float(label).is_integer():
+    if isinstance(label, (float, np.floating, Decimal)) and float(label).is_integer():
         return int(label)
     return None
 
 
-def _is_missing(label: Any) -> bool:
-    return label is None or (isinstance(label, str) and label == "") or (isinstance(label, float) and label != label)
+def _is_missing(value: Any) -> bool:
+    """Whether a value stands for a missing one: None, NA, NaT, a NaN of any type, or a string of white space."""
+    if isinstance(value, str):
+        return not value.strip()
+    return bool(pd.api.types.is_scalar(value) and pd.isna(value))
+
+
+def _missing_rows(labels: Sequence[Any]) -> set[int]:
+    """Rows without a label. Words such as "nan" count if all others are numbers, truth values or such words."""
+    missing = {row for row, label in enumerate(labels) if _is_missing(label)}
+    words = {row for row, label in enumerate(labels) if str(label).strip().lower() in MISSING_WORDS}
+    others = [label for row, label in enumerate(labels) if row not in missing and row not in words]
+    if not others:
+        return missing | words if {str(labels[row]) for row in words} <= WRITTEN_FOR_MISSING else missing
+    return missing | words if all(map(_is_number_or_truth, others)) else missing
+
+
+def _is_number_or_truth(label: Any) -> bool:
+    return _as_integer(label) is not None or _is_decimal(label) or str(label).strip().lower() in ("true", "false")
+
+
+def _holds_several(label: Any) -> bool:
+    """Whether a label is a list, an array, a dictionary or the like."""
+    return hasattr(label, "__iter__") and not isinstance(label, (str, bytes))
 
 
 def _is_list(label: Any) -> bool:
-    return isinstance(label, (list, tuple, set, dict, np.ndarray)) or (
-        isinstance(label, str) and SEVERAL.fullmatch(label.strip()) is not None
-    )
+    return _holds_several(label) or (isinstance(label, str) and SEVERAL.fullmatch(label.strip()) is not None)
 
 
 def _is_decimal(label: Any) -> bool:
-    is_number = isinstance(label, (float, np.floating, Decimal)) or (
-        isinstance(label, str) and NUMBER.fullmatch(label.strip()) is not None
-    )
-    return is_number and _as_integer(label) is None
+    if isinstance(label, str):
+        return NUMBER.fullmatch(label.strip()) is not None and not float(label).is_integer()
+    return isinstance(label, (float, np.floating, Decimal)) and not float(label).is_integer()
 
 
 def _check_labels(raw: Sequence[Any], where: str) -> None:
     """Raise for labels that are missing, or no classes."""
     if not len(raw):
         raise HubError(f"{where} has no rows.")
-    for row, label in enumerate(raw, 1):
-        if _is_missing(label):
-            n_missing = sum(map(_is_missing, raw))
-            rows = "this row" if n_missing == 1 else f"the {n_missing} rows without a label"
-            raise HubError(
-                f"{where}, row {row}: the label is {label!r}; expected a class number or a class name. Remove {rows}."
-            )
+    _refuse_missing(raw, {row for row, label in enumerate(raw) if _is_missing(label)}, where)
     several = next((row for row, label in enumerate(raw, 1) if _is_list(label)), None)
-    if several is not None and all(_is_list(label) or _as_integer(label) is not None for label in raw):
+    only_lists = all(_is_list(label) or _as_integer(label) is not None for label in raw)
+    several = several if only_lists else next((row for row, label in enumerate(raw, 1) if _holds_several(label)), None)
+    if several is not None:
+        one_hot = " The classes of one-hot rows are rows.argmax(1)." if _holds_several(raw[several - 1]) else ""
         raise HubError(
             f"{where}, row {several}: the label {raw[several - 1]!r} holds several values. A text has one class here; "
-            "give each label a column of 0 and 1, and score one column at a time."
+            f"give each label a column of 0 and 1, and score one column at a time.{one_hot}"
+        )
+    coded = next((row for row, label in enumerate(raw, 1) if isinstance(label, bytes)), None)
+    if coded is not None:
+        raise HubError(
+            f"{where}, row {coded}: the label {raw[coded - 1]!r} is bytes, not a string; decode the labels first."
         )
     n_numbers = sum(_as_integer(label) is not None or _is_decimal(label) for label in raw)
     if n_numbers >= MOSTLY * len(raw):  # the others may stand for missing ones, such as "?"
@@ -660,6 +893,17 @@ def _check_labels(raw: Sequence[Any], where: str) -> None:
                 f"{where}, row {decimal}: the label is the number {raw[decimal - 1]}, not a class. Cut the numbers "
                 "into classes first, for example below and above the median."
             )
+    _refuse_missing(raw, _missing_rows(raw), where)
+
+
+def _refuse_missing(raw: Sequence[Any], missing: set[int], where: str) -> None:
+    if missing:
+        first = min(missing)
+        rows = "this row" if len(missing) == 1 else f"the {len(missing)} rows without a label"
+        raise HubError(
+            f"{where}, row {first + 1}: the label is {raw[first]!r}; expected a class number or a class name. "
+            f"Remove {rows}."
+        )
 
 
 def _encode(given: Sequence[Any], coding: _Coding, where: str) -> tuple[NDArray[np.int64], tuple[str, ...]]:
@@ -678,10 +922,10 @@ def _encode(given: Sequence[Any], coding: _Coding, where: str) -> tuple[NDArray[
         if unknown:
             raise HubError(
                 f"{where} has labels that are not among the class names: {', '.join(unknown[:5])}; the names are "
-                f"{', '.join(names)}."
+                f"{', '.join(index_of)}."
             )
         labels = np.array([index_of[name] for name in own], dtype=np.int64)
-        _warn_of_joined_names(set(own), where)
+        _warn_of_names(set(own), set(index_of), where)
     counts = np.bincount(labels)
     n_present, n_single = int(np.sum(counts > 0)), int(np.sum(counts == 1))
     if n_present > 10 and n_single > n_present / 2:
@@ -693,20 +937,44 @@ def _encode(given: Sequence[Any], coding: _Coding, where: str) -> tuple[NDArray[
     return labels, tuple(map(str, names))
 
 
-def _warn_of_joined_names(names: set[str], where: str) -> None:
-    """Warn of labels such as "sad,angry" beside "sad" and "angry"."""
+def _warn_of_names(own: set[str], names: set[str], where: str) -> None:
+    """Warn of names of classes that are probably meant otherwise."""
     joined = sorted(
-        name
-        for name in names
-        if len(parts := re.split("[,;|]", name)) > 1 and {part.strip() for part in parts} <= names
+        name for name in own if len(parts := re.split("[,;|]", name)) > 1 and {part.strip() for part in parts} <= own
     )
     if joined:
-        warnings.warn(
+        _warn(
             f"{where}: the label {joined[0]!r} looks like several labels. It is a class of its own here, because a "
-            "text has one class.",
-            DatasetWarning,
-            stacklevel=3,
+            "text has one class."
         )
+    if words := sorted(WRITTEN_FOR_MISSING & own):
+        _warn(
+            f"{where}: the label {words[0]!r} is what programs write for a missing value. It is a class of its own "
+            "here; remove these rows if they have no label."
+        )
+    alike: dict[str, list[str]] = {}
+    for name in sorted(names):
+        alike.setdefault(_letters(name), []).append(name)
+    pairs = [same for same in alike.values() if len(same) > 1]
+    if pairs:
+        shown = "; ".join(" and ".join(map(ascii, same)) for same in pairs[:5])
+        more = f"; and {len(pairs) - 5} others" if len(pairs) > 5 else ""
+        _warn(
+            f"{where}: labels differ only in spaces, in upper and lower case, or in how a character is stored, and are "
+            f"classes of their own: {shown}{more}. Write them alike if they mean the same class."
+        )
+
+
+def _letters(name: str) -> str:
+    """A name without what is hardly seen: case, spaces, invisible characters, and forms of one character."""
+    plain = unicodedata.normalize("NFKC", name).casefold()
+    return "".join(
+        c for c in unicodedata.normalize("NFKC", plain) if not c.isspace() and unicodedata.category(c) != "Cf"
+    )
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, DatasetWarning, stacklevel=5)
 
 
 def _are_codes(numbers: Sequence[int]) -> bool:
@@ -721,9 +989,11 @@ def _encode_numbers(
     if lowest < 0:
         raise HubError(f"{where}, row {numbers.index(lowest) + 1}: the label is {lowest}; class numbers start at 0.")
     if _are_codes(numbers):
+        shown = str(highest)[:40]
         raise HubError(
-            f"{where}, row {numbers.index(highest) + 1}: the label is {highest}, but there are only {len(numbers)} "
-            "rows; class numbers count from 0. Convert codes to strings to use them as class names."
+            f"{where}, row {numbers.index(highest) + 1}: the label is {shown}, but there are only {len(numbers)} "
+            "rows; class numbers count from 0. To use codes as class names, write a letter in front of them, "
+            f"such as 'c{shown}'."
         )
     if names is None:
         names = [str(i) for i in range(highest + 1)]
@@ -739,10 +1009,9 @@ def _dataset(
     name: str, split: str, texts: Sequence[Any], labels: NDArray[np.int64], names: Sequence[str]
 ) -> TextDataset:
     for row, text in enumerate(texts):
-        if text is None or text != text:
-            raise HubError(f"{name}, row {row + 1}: the text is missing.")
         if not isinstance(text, str):
-            raise HubError(f"{name}, row {row + 1}: the text is {type(text).__name__}, not a string.")
+            what = "missing" if _is_missing(text) else f"{type(text).__name__}, not a string"
+            raise HubError(f"{name}, row {row + 1}: the text is {what}.")
         if "\0" in text:
             raise HubError(
                 f"{name}, row {row + 1}: the text contains a NUL character; the file may be UTF-16. Save it as UTF-8."

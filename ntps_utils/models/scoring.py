@@ -14,7 +14,7 @@ from ntps_utils._utils.provenance import provenance
 from ntps_utils._utils.validation import check_integer
 from ntps_utils.models._tables import describe_text_column
 from ntps_utils.models.datasets import TextDataset, as_dataset, first_texts, warn_of_repeated_texts
-from ntps_utils.models.extraction import extract, random_groups
+from ntps_utils.models.extraction import extract, random_groups, tokenize
 from ntps_utils.models.loading import CausalModel, as_model
 from ntps_utils.theory.estimator import as_widths, check_score_settings, score_layers
 from ntps_utils.theory.linear import Order
@@ -109,17 +109,15 @@ def score_model(
     data = as_dataset(dataset, split, text_column=text_column, label_column=label_column)
     data = first_texts(data, max_texts)
     warn_of_repeated_texts(data)
-    present = np.unique(data.labels)
-    if len(present) < 2:
-        raise ValueError(
-            f"All {len(data)} texts of {data.name}/{data.split} have the label {data.label_names[present[0]]!r}; "
-            "a score needs at least two classes. Raise the number of texts, or shuffle the rows."
-        )
+    _check_classes(data, range(len(data)), "")
     lm = as_model(model, device=device, dtype=dtype, base_model=base_model, trust_remote_code=trust_remote_code)
     chosen = resolve_layers(layers, lm.n_layers)
     for width in widths:
         resolve_width(width, lm.dimension, lm.dimension)  # refuse an invalid width before the extraction
 
+    tokens = tokenize(lm, data, max_length, bos)
+    with_tokens = [row for row, ids in enumerate(tokens.ids) if ids]
+    _check_classes(data, with_tokens, " that have a token")
     n_extracted = 0
 
     def count(n: int) -> None:
@@ -133,6 +131,7 @@ def score_model(
         data,
         layers=chosen,
         groups=random_groups(len(data), jackknife, seed) if jackknife else None,
+        tokens=tokens,
         max_length=max_length,
         bos=bos,
         batch_size=batch_size,
@@ -164,7 +163,7 @@ def score_model(
             label_column=label_column,
             n_texts=sum(part.n_texts for part in extraction.parts),
             n_tokens=sum(part.n_tokens for part in extraction.parts),
-            n_classes=len(present),
+            n_classes=len(np.unique(data.labels[with_tokens])),
             n_features=lm.dimension,
             n_truncated=extraction.n_truncated,
             n_single_token=extraction.n_single,
@@ -188,3 +187,14 @@ def score_model(
         ),
         tuple(grids),
     )
+
+
+def _check_classes(data: TextDataset, rows: Sequence[int], which: str) -> None:
+    """Raise if the rows have one class."""
+    present = np.unique(data.labels[rows])
+    if len(present) == 1:
+        raise ValueError(
+            f"All {len(rows)} texts of {data.name}/{data.split}{which} have the label "
+            f"{data.label_names[present[0]]!r}; a score needs at least two classes. Raise the number of texts, or "
+            "shuffle the rows."
+        )

@@ -19,7 +19,7 @@ from ntps_utils._utils.provenance import provenance
 from ntps_utils._utils.validation import check_choice, check_flag, check_integer, check_number
 from ntps_utils.theory.layer_moments import as_targets
 from ntps_utils.theory.linear import Order
-from ntps_utils.theory.moments import Moments
+from ntps_utils.theory.moments import Moments, check_features, check_targets
 from ntps_utils.theory.report import ScoreGrid, ScoreReport, score_layer
 from ntps_utils.theory.score import NumericalWarning, ScoreRow, Shrinkage, Width, resolve_width
 
@@ -113,7 +113,8 @@ def score(
     )
     for start in range(0, n, BATCH):
         rows = slice(start, start + BATCH)
-        metric._add([_padded(states, rows)], valid[rows], torch.as_tensor(targets[rows]), layers=(0,))
+        names = [f"text {i}" for i in range(n)[rows]]
+        metric._add([_padded(states, rows)], valid[rows], torch.as_tensor(targets[rows]), (0,), names)
     return metric.compute()
 
 
@@ -259,14 +260,16 @@ class NTPS:
                 front = (~mask).to(torch.int8).argsort(dim=1, stable=True)[:, :, None]
                 batch = [one.gather(1, front.to(one.device).expand(-1, -1, one.shape[2])) for one in batch]
         targets = self._targets(labels, n)
+        names = [f"text {i} of the batch" for i in range(n)]
         nonempty = lengths.cpu() > 0
         if not bool(nonempty.all()):
             n_empty = int((~nonempty).sum())
             warnings.warn(f"{n_empty} texts have no token and were excluded.", NumericalWarning, stacklevel=2)
             batch = [one[nonempty.to(one.device)] for one in batch]
             lengths, targets = lengths[nonempty.to(lengths.device)], targets[nonempty]
+            names = [name for name, kept in zip(names, nonempty.tolist(), strict=True) if kept]
         if len(targets):
-            self._add(batch, lengths, targets, layers)
+            self._add(batch, lengths, targets, layers, names)
             self._n_layers = n_layers
 
     def compute(self, progress: Callable[[str, int, int], None] | None = None) -> ScoreReport:
@@ -384,7 +387,9 @@ class NTPS:
         c = self.n_classes or max(largest, present)
         return torch.nn.functional.one_hot(given, c).double()
 
-    def _add(self, batch: list[Tensor], lengths: Tensor, targets: Tensor, layers: tuple[int, ...]) -> None:
+    def _add(
+        self, batch: list[Tensor], lengths: Tensor, targets: Tensor, layers: tuple[int, ...], names: Sequence[str]
+    ) -> None:
         """Add right-padded texts to the moments of their jackknife groups."""
         device, d, c = batch[0].device, batch[0].shape[-1], targets.shape[1]
         parts = self._parts
@@ -395,10 +400,12 @@ class NTPS:
         elif c > parts[0].C.shape[-1]:
             parts = [_widened(part, c) for part in parts]
         if len(parts) > 1:  # else a group might be added before the error in another
-            _check_finite(batch, lengths)
+            for layer, one in zip(layers, batch, strict=True):
+                check_features(one, lengths, parts[0].precision, names, layer)
+            check_targets(targets, names)
         group_of = self._next_groups(len(targets))
         for g, part in enumerate(parts):
-            _add_rows(part, batch, lengths, targets, np.flatnonzero(group_of == g))
+            _add_rows(part, batch, lengths, targets, np.flatnonzero(group_of == g), names)
         self._parts = parts
         self._n_added += len(targets)
 
@@ -478,7 +485,13 @@ def score_layers(
         One for each (layer, k_v).
     grids : list of ScoreGrid
         One for each layer.
+
+    Raises
+    ------
+    ValueError
+        If all texts have the same class or target.
     """
+    _check_targets_vary(parts)
     rows: list[ScoreRow] = []
     grids: list[ScoreGrid] = []
     layers = parts[0].layers
@@ -492,6 +505,17 @@ def score_layers(
     if progress is not None:
         progress("scoring layers", len(layers), len(layers))
     return rows, grids
+
+
+def _check_targets_vary(parts: Sequence[Moments]) -> None:
+    """Raise if all texts have the same target."""
+    n = sum(part.n_texts for part in parts)
+    squares = n * torch.stack([part.Y.diagonal() for part in parts]).sum(0)
+    spread = squares - torch.stack([part.q for part in parts]).sum(0) ** 2
+    if not bool((spread > 1e-12 * squares).any()):
+        raise ValueError(
+            f"All {n} texts have the same class or target; a score needs at least two classes, or targets that vary."
+        )
 
 
 @contextmanager
@@ -535,7 +559,14 @@ def _widened(moments: Moments, c: int) -> Moments:
     )
 
 
-def _add_rows(moments: Moments, batch: list[Tensor], lengths: Tensor, targets: Tensor, rows: NDArray[np.intp]) -> None:
+def _add_rows(
+    moments: Moments,
+    batch: list[Tensor],
+    lengths: Tensor,
+    targets: Tensor,
+    rows: NDArray[np.intp],
+    names: Sequence[str],
+) -> None:
     """Add the given rows of a batch."""
     if not len(rows):
         return
@@ -544,17 +575,7 @@ def _add_rows(moments: Moments, batch: list[Tensor], lengths: Tensor, targets: T
         index = torch.as_tensor(rows)
         batch = [one[index.to(one.device)] for one in batch]
         lengths, y = lengths[index.to(lengths.device)], y[index]
-    moments.update(batch, lengths, y)
-
-
-def _check_finite(batch: list[Tensor], lengths: Tensor) -> None:
-    """Raise if a token has a feature that is NaN or infinite."""
-    for one in batch:
-        tokens = torch.arange(one.shape[1], device=one.device) < lengths.to(one.device)[:, None]
-        if not bool(torch.isfinite(one[tokens]).all()):
-            raise ValueError(
-                "The hidden states of a token are NaN or infinite; check the weights, or use a wider type."
-            )
+    moments.update(batch, lengths, y, names=[names[row] for row in rows])
 
 
 def _single_layer(X: Any, lengths: ArrayLike | None) -> tuple[Any, Tensor]:

@@ -7,6 +7,7 @@ be accumulated batch by batch and merged across processes, without storing any f
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -262,10 +263,7 @@ class Moments:
                 f"The length of {names[int(lengths.argmax())]} is {int(lengths.max())} tokens, but the hidden states "
                 f"have {n_steps} positions."
             )
-        if not torch.isfinite(y).all():
-            row = int((~torch.isfinite(y)).any(1).nonzero()[0])
-            raise ValueError(f"The target of {names[row]} is NaN or infinite.")
-
+        check_targets(y, names)
         for layer, hidden in zip(self.layers, hidden_states, strict=True):
             check_features(hidden, lengths, self.precision, names, layer)
         accumulator = Accumulator(self)
@@ -696,6 +694,25 @@ class _Products:
         self.A0.add_(self.A0.triu(1).mT)
 
 
+def check_targets(targets: Tensor, names: Sequence[str]) -> None:
+    """Raise if a target is NaN or infinite.
+
+    Parameters
+    ----------
+    targets : (batch, c) tensor
+    names : sequence of str
+        Name of each text in the message.
+
+    Raises
+    ------
+    ValueError
+        Naming the text.
+    """
+    invalid = (~torch.isfinite(targets)).any(1).nonzero()
+    if len(invalid):
+        raise ValueError(f"The target of {names[int(invalid[0])]} is NaN or infinite.")
+
+
 def check_features(hidden: Tensor, lengths: Tensor, precision: str, names: Sequence[str], layer: int) -> None:
     """Raise if a feature is NaN, infinite, or so large that a moment could overflow.
 
@@ -725,11 +742,14 @@ def check_features(hidden: Tensor, lengths: Tensor, precision: str, names: Seque
         return
     steps = torch.arange(n_steps, device=hidden.device)
     inside = (steps < lengths.to(hidden.device)[:, None])[:, :, None]
-    largest = torch.where(inside, hidden.abs(), 0.0).amax((1, 2)).nan_to_num(nan=torch.inf, posinf=torch.inf)
-    row = int(largest.argmax())
-    if float(largest[row]) > limit:
+    largest = torch.where(inside, hidden.abs(), 0.0).amax((1, 2))
+    row = int(largest.nan_to_num(nan=torch.inf, posinf=torch.inf).argmax())
+    size = float(largest[row])
+    if not size <= limit:
+        what = f"too large to square in {precision} (largest magnitude {size:.3g})"
+        if not math.isfinite(size):
+            what = f"not finite ({'NaN' if math.isnan(size) else 'infinite'})"
         message = (
-            f"Layer {layer} has features on {names[row]} that are NaN, infinite, or too large to square in "
-            f"{precision} (largest magnitude {float(largest[row]):.3g}). Use a wider dtype, or check the weights."
+            f"Layer {layer} has features on {names[row]} that are {what}. Use a wider dtype, or check the weights."
         )
         raise ValueError(with_reference("overflow", message))
