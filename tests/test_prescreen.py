@@ -19,12 +19,12 @@ from typer.testing import CliRunner
 
 from ntps_utils.cli.main import app
 from ntps_utils.evidence import prescreen as module
-from ntps_utils.evidence._wording import cheaper, headline
+from ntps_utils.evidence._wording import classifier, headline, without_finetuning
 from ntps_utils.evidence.advice import Advice, Advisor, Step, advise_left_out, headroom_limit, left_out_advisors
 from ntps_utils.evidence.calibration import load_calibration
 from ntps_utils.evidence.cost import finetuning_cost
 from ntps_utils.evidence.experiment import ExperimentConfig, limited_threads, n_threads
-from ntps_utils.evidence.predictors import PREDICTORS, Case, Predictor
+from ntps_utils.evidence.predictors import PREDICTORS, Case, Predictor, best_alternative
 from ntps_utils.evidence.prescreen import compare, parse_trial, prescreen
 from ntps_utils.evidence.trials import trial_cost, trial_values
 from ntps_utils.models.datasets import TextDataset, load_texts
@@ -99,7 +99,7 @@ def test_predictions_come_from_the_other_datasets(case, tmp_path):
     calibration = load_calibration(file)
     rest = calibration.cells[calibration.cells["dataset"] != "d3"]
     expected = Advisor(rest, calibration.steps(260)).advise(
-        lambda name: {"n_texts": 260.0, **p.predictors}[name], threshold=0.01
+        lambda name: {"n_texts": 260.0, "lead": p.lead, **p.predictors}[name], threshold=0.01
     )
     assert (p.verdict, p.gain, p.gain_low, p.gain_high) == (
         expected.answer,
@@ -168,7 +168,7 @@ def test_the_trial_run_is_the_beginning_of_the_whole_run(case, tmp_path):
 def test_a_trial_run_ends_where_it_decides(case, tmp_path):
     p = prescreen(*case, calibration=recorded(tmp_path, "trial"), trial="25%", threshold=0.05)
     assert p.verdict != "open"
-    assert "Among the recorded runs" not in p.recommendations[-1]  # explains open cases
+    assert "On the recorded runs" not in p.recommendations[-1]  # explains open cases
     shares = {"trial run of 2.5%": 1, "trial run of 5%": 2, "trial run of 10%": 4, "trial run of 25%": 10}
     assert p.trial[-1].step == shares[p.step]
 
@@ -258,8 +258,9 @@ def test_an_interrupted_prescreening_goes_on_where_it_was(case, tmp_path, monkey
         patch.setattr(module, "trial_run", interrupt)
         with pytest.raises(KeyboardInterrupt):
             prescreen(model, data, calibration=file, trial="10%", threshold=0.1, resume=kept)
-    values = json.loads(kept.read_text())["values"]
+    (values,) = (one["values"] for one in json.loads(kept.read_text())["cases"].values())
     assert {"text_seconds", "headroom"} <= set(values)
+    assert len(list(tmp_path.glob("*.pass"))) == 1
     n_forward = 0
 
     def count(*_: object, **__: object) -> None:
@@ -276,6 +277,10 @@ def test_an_interrupted_prescreening_goes_on_where_it_was(case, tmp_path, monkey
     monkeypatch.undo()
     other = prescreen(model, data.head(250), calibration=file, threshold=0.1, resume=kept)
     assert other.n_texts == 250
+    cases = json.loads(kept.read_text())["cases"]
+    assert len(cases) == 2  # the other settings have not replaced what was measured
+    assert values.items() <= next(iter(cases.values()))["values"].items()
+    assert list(tmp_path.glob("*.pass")) == []
     kept.write_text("{}")
     with pytest.raises(ValueError, match=r"kept\.json does not hold measurements of a prescreening"):
         prescreen(model, data, calibration=file, resume=kept)
@@ -299,8 +304,8 @@ def test_words_that_show_more_than_the_features_are_named(tmp_path):
     p = prescreen(model, data, calibration=recorded(tmp_path, "nothing", seed=1))
     accuracy = 1 - p.predictors["headroom"] + p.predictors["words"]
     assert p.predictors["words"] > 0.02
-    assert p.recommendations[0].startswith("Try a bag of words first: ")
-    assert f"an accuracy of {accuracy:.3f}" in p.recommendations[0]
+    assert p.recommendations[0].startswith(f"Without finetuning, take a bag of words: accuracy {accuracy:.3f}, ")
+    assert "bag_of_words()" in p.recommendations[0]
 
 
 def run_command(command: str) -> None:
@@ -340,12 +345,14 @@ def test_the_printed_command_runs_and_has_all_options(tmp_path, monkeypatch, cau
     run_command(p.command)
 
 
-def test_headlines_of_open_cases_say_what_is_probable():
-    def found(gain: float) -> Advice:
-        return Advice("open", "frozen model", ("headroom",), 0.1, gain, gain - 0.1, gain + 0.1)
+def test_headlines_name_the_best_classifier_without_finetuning():
+    def of(answer: str, columns: tuple[str, ...] = ("headroom",)) -> str:
+        return headline(Advice(answer, "frozen model", columns, 0.1, 0.05, 0.0, 0.1), "a bag of words")
 
-    assert headline(found(0.02), 0.05).startswith("Open, probably no")
-    assert headline(found(0.05), 0.05).startswith("Open, probably yes")
+    assert of("yes") == "LoRA pays, compared with a bag of words."
+    assert of("no") == "LoRA does not pay: use a bag of words."
+    assert of("open") == "Open: the expected gain is too uncertain for a decision."
+    assert of("open", ()) == "Open: no step of the tool predicts the gain."
 
 
 @pytest.mark.slow
@@ -360,25 +367,59 @@ def test_few_texts_are_said_to_be_few(tmp_path):
     assert "Fewer than 10 texts in 1 of 2 classes: rare." in notes
 
 
-def test_another_layer_is_recommended_where_it_shows_more():
-    found = list(cheaper({"headroom": 0.5, "words": 0.0}, {"0": 0.55, "1": 0.6, "2": 0.5}))
-    assert found == [
-        "Read layer 1 (layer 0 is the embeddings): a probe reaches an accuracy of 0.600 there, and of 0.500 in the "
-        "last layer, 2.",
-        "Gain and headroom are counted from the probe of the last layer. LoRA is better than the above only if it "
-        "gains more than 10.0 points.",
-    ]
-    found = list(cheaper({"headroom": 0.5, "words": 0.3}, {"0": 0.55, "1": 0.6, "2": 0.5}))
-    assert found[0].startswith("Try a bag of words first")
-    assert found[-1].endswith("more than 30.0 points.")
-    assert list(cheaper({"headroom": 0.5, "words": -0.1}, {"1": 0.51, "2": 0.5})) == []
+@pytest.mark.parametrize(
+    ("accuracy", "name", "lead", "words"),
+    [
+        ({"layer 1": 0.6, "layer 2": 0.5, "layers": 0.6, "words": 0.4}, "layer 1", 0.1, "a probe of layer 1"),
+        ({"layer 1": 0.6, "layer 2": 0.5, "layers": 0.7, "words": 0.4}, "layers", 0.2, "a probe of several layers at once"),
+        ({"layer 1": 0.6, "layer 2": 0.5, "layers": 0.6, "words": 0.8}, "words", 0.3, "a bag of words"),
+        ({"layer 1": 0.5, "layer 2": 0.5, "layers": 0.5, "words": 0.5}, "layer 2", 0.0, "a probe of the last layer"),
+    ],
+)  # fmt: skip
+def test_the_best_classifier_without_finetuning_is_named(accuracy, name, lead, words):
+    best, found = best_alternative(accuracy)
+    assert (best, found) == (name, pytest.approx(lead))
+    assert classifier(best, 2) == words
+    advice = without_finetuning(words, best, accuracy[best], found)
+    assert advice.startswith(f"Without finetuning, take {words}: accuracy {accuracy[best]:.3f}")
+    assert ("a probe of the last layer has 0.500" in advice) == (lead > 0)
+
+
+@pytest.mark.slow
+def test_lora_is_compared_with_the_best_classifier_without_finetuning(case, tmp_path):
+    """The labels are which word occurs: a bag of words shows it, whatever the model shows."""
+    model, data = case
+    file = recorded(tmp_path, "headroom")
+    labels = np.array([" the " in f" {text} " for text in data.texts], int)
+    assert 0.2 < labels.mean() < 0.8
+    p = prescreen(model, replace(data, labels=labels), calibration=file)
+    assert p.alternatives["layer 3"] == pytest.approx(p.probe_accuracy)
+    assert p.alternatives["words"] == pytest.approx(p.probe_accuracy + p.predictors["words"])
+    assert p.alternative == max(p.alternatives, key=lambda name: p.alternatives[name])
+    assert p.lead == pytest.approx(p.alternatives[p.alternative] - p.probe_accuracy)
+    assert p.best in p.headline + p.summary
+    assert p.best in p.recommendations[0]
+    assert p.gain <= 1.0 - p.alternatives[p.alternative] + 1e-9
+    assert "Settings of LoRA" in p.to_html()
+
+
+@pytest.mark.slow
+def test_repeated_texts_and_a_frequent_class_are_in_the_report(case, tmp_path):
+    model, data = case
+    file = recorded(tmp_path, "headroom")
+    labels = (np.arange(len(data)) % 20 == 0).astype(int)
+    texts = tuple(data.texts[i // 2] for i in range(len(data)))
+    notes = " ".join(prescreen(model, replace(data, texts=texts, labels=labels), calibration=file).notes)
+    assert "95% of the texts have one class" in notes
+    assert "50% of the texts repeat others" in notes
 
 
 @pytest.mark.slow
 def test_the_duration_of_lora_follows_from_the_trial_run(case, tmp_path):
     kept = tmp_path / "kept.json"
     p = prescreen(*case, calibration=recorded(tmp_path, "trial"), trial="25%", threshold=0.1, resume=kept)
-    seconds = json.loads(kept.read_text())["values"]["trial_seconds"]
+    (one,) = json.loads(kept.read_text())["cases"].values()
+    seconds = one["values"]["trial_seconds"]
     share = p.trial[-1].step / LORA.max_steps
     parts = trial_cost(LORA, share, 260) / finetuning_cost(LORA, 260, 0)
     assert p.lora_seconds == pytest.approx(seconds / parts)
@@ -427,7 +468,7 @@ def test_the_report_escapes_text_from_the_data(case, tmp_path):
     assert "http" not in page.replace("https://", "http://").split("</style>")[1].replace("http-equiv", "")
     assert "trial run, up to step" in page
     values = json.loads(p.to_json())
-    assert (values["format"], values["verdict"]) == (3, p.verdict)
+    assert (values["format"], values["verdict"]) == (4, p.verdict)
     assert set(values) == {"format", *(name for name in asdict(p))}
 
 
@@ -524,7 +565,8 @@ def test_budgets_of_trial_runs_are_read(text, expected):
         ),
         (["--trial", "40%"], "such as '10%', at most 25%, or a time such as '5min', got '40%'"),
         (["--json", "/nowhere/x.json"], "Cannot write"),
-        (["--compare-model", "lab/S", "--resume", "x.json"], "--resume and --html are for one model and one dataset"),
+        (["--compare-model", "lab/S", "--html", "x.html"], "--html is for one model and one dataset"),
+        (["--compare-dataset", "lab/tennse"], "lab/tennse"),
     ],
 )
 def test_mistakes_end_in_one_line(arguments, message):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,7 +14,7 @@ from ntps_utils.cli import options
 from ntps_utils.cli.console import guarded, new_table, note, out, output_files, progress_callback, save
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from ntps_utils.evidence.prescreen import PrescreenReport
 
@@ -106,22 +107,27 @@ def prescreen_command(
         if worth is not None:
             check_number("--worth", worth, 0.0)
         cases = list(product([model, *(compare_model or ())], [dataset, *(compare_dataset or ())]))
-        if len(cases) > 1 and (resume is not None or html_file is not None):
-            raise ValueError("--resume and --html are for one model and one dataset; leave out --compare-model and "
+        if len(cases) > 1 and html_file is not None:
+            raise ValueError("--html is for one model and one dataset; leave out --compare-model and "
                              "--compare-dataset.")  # fmt: skip
         from ntps_utils.evidence.prescreen import parse_trial, prescreen
+        from ntps_utils.models.datasets import as_dataset
 
         try:
             parse_trial(trial)
         except ValueError as error:
             raise ValueError(f"--{error}") from None
-        reports = []
+        texts = {
+            name: as_dataset(name, "train", text_column=text_column, label_column=label_column)
+            for name in ([dataset, *compare_dataset] if compare_dataset else ())
+        }  # a wrong name ends the command before the first case
+        reports, errors = [], []
         for one_model, one_dataset in cases:
-            with progress_callback() as progress:
+            with progress_callback() as progress, _kept_apart(errors if len(cases) > 1 else None, one_model):
                 reports.append(
                     prescreen(
                         one_model,
-                        one_dataset,
+                        texts.get(one_dataset, one_dataset),
                         calibration=calibration,
                         leave_out=leave_out or (),
                         threshold=None if threshold is None else threshold / 100,
@@ -142,22 +148,37 @@ def prescreen_command(
                     )
                 )
         if json_file is not None:  # before printing, which a closed pipe ends
-            texts = [report.to_json() for report in reports]
-            save(json_file, texts[0] if len(texts) == 1 else "[\n" + ",\n".join(texts) + "\n]")
-        if len(reports) > 1:
+            found = [report.to_json() for report in reports]
+            save(json_file, found[0] if len(cases) == 1 else "[\n" + ",\n".join(found) + "\n]")
+        if len(cases) > 1:
             print_comparison(reports)
+            if errors:
+                raise ValueError(" ".join(dict.fromkeys(errors)))
             return
         if html_file is not None:
             save(html_file, reports[0].to_html())
         print_prescreen(reports[0], verbose=verbose)
 
 
+@contextmanager
+def _kept_apart(errors: list[str] | None, model: str) -> Iterator[None]:
+    """Collect an error of one case, so that the results of the others are not lost; None lets it through."""
+    try:
+        yield
+    except (ValueError, OSError, MemoryError) as error:
+        if errors is None:
+            raise
+        errors.append(f"{model}: {error}")
+
+
 def print_comparison(reports: Sequence[PrescreenReport]) -> None:
     """Print one row for each case, the largest expected gain first."""
+    if not reports:
+        return
     from ntps_utils.evidence.prescreen import compare
 
     table = new_table()
-    for heading in ("model", "dataset", "verdict", "probe", "gain", "interval", "LoRA", "points an hour"):
+    for heading in ("model", "dataset", "verdict", "best without", "gain", "interval", "LoRA", "points an hour"):
         table.add_column(heading, justify="left" if heading in ("model", "dataset", "verdict") else "right")
     for row in compare(reports).to_dict("records"):
         low, high = (f"{100 * row[name]:+.1f}" for name in ("gain_low", "gain_high"))
@@ -166,7 +187,7 @@ def print_comparison(reports: Sequence[PrescreenReport]) -> None:
             row["model"],
             row["dataset"],
             row["verdict"],
-            f"{row['probe_accuracy']:.3f}",
+            f"{row['alternative_accuracy']:.3f}",
             gain,
             f"{low} to {high}",
             f"{row['lora_minutes']:.1f} min",

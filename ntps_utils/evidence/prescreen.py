@@ -315,7 +315,7 @@ class Measurements:
     Parameters
     ----------
     key : str
-        Identifies model, texts and settings. Measurements of another key in the file are discarded.
+        Identifies model, texts and settings. The file keeps what was measured for other keys, too.
     file : Path, optional
         Without one, nothing is kept.
 
@@ -337,18 +337,17 @@ class Measurements:
         self._key, self._file = key, file
         self.values: dict[str, float] = {}
         self.trial: list[CurvePoint] = []
+        self._cases: dict[str, Any] = {}
         if file is None or not file.is_file():
             return
         try:
-            kept = json.loads(file.read_text("utf-8"))
-            values, trial = dict(kept["values"]), [CurvePoint(**point) for point in kept["trial"]]
-            same = kept["key"] == key
+            self._cases = dict(json.loads(file.read_text("utf-8"))["cases"])
+            if (own := self._cases.get(key)) is not None:
+                self.values, self.trial = dict(own["values"]), [CurvePoint(**point) for point in own["trial"]]
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(
                 f"{file} does not hold measurements of a prescreening; name another file to resume from."
             ) from error
-        if same:
-            self.values, self.trial = values, trial
 
     @property
     def checkpoint(self) -> Path | None:
@@ -359,7 +358,13 @@ class Measurements:
         """Write the measurements to the file."""
         if self._file is not None:
             points = [asdict(point) for point in self.trial]
-            write_json(self._file, {"key": self._key, "values": self.values, "trial": points})
+            self._cases[self._key] = {"values": self.values, "trial": points}
+            write_json(self._file, {"cases": self._cases})
+
+    def finish(self) -> None:
+        """Remove the file of the pass, which only an interrupted prescreening needs."""
+        if self.checkpoint is not None:
+            self.checkpoint.unlink(missing_ok=True)
 
 
 class _Values:
@@ -506,7 +511,8 @@ def prescreen(
         Longest trial run, as a share of the steps such as "10%", at most 25%, or a duration such as "5min". 0
         makes none. It helps only with a calibration that holds trial runs.
     resume : path, optional
-        File for what is measured. If it exists and holds measurements of the same case, they are used.
+        File for what is measured. If it exists and holds measurements of the same case, they are used. One file can
+        hold several cases.
     max_texts : int, optional
         Number of texts to use, the first ones; None uses all.
     max_length, batch_size
@@ -617,6 +623,7 @@ def prescreen(
             if entry.source == "features":
                 values(predictor)
         advice = advisor.advise(values, threshold=least, trial=share)
+    kept.finish()
     measured = {**{k: v for k, v in kept.values.items() if k in PREDICTORS}, **trial_values(kept.trial, lora.max_steps)}
     made = kept.trial[-1].step / lora.max_steps if kept.trial else 0.0
     if made:
@@ -803,21 +810,23 @@ def compare(reports: Iterable[PrescreenReport]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        ``model``, ``dataset``, ``verdict``, ``probe_accuracy``, ``gain``, ``gain_low``, ``gain_high``, ``interval``,
-        ``lora_minutes``, and ``points_per_hour``, the expected gain divided by the duration of LoRA.
+        ``model``, ``dataset``, ``verdict``, ``alternative`` and ``alternative_accuracy`` (the best classifier without
+        finetuning), ``gain``, ``gain_low``, ``gain_high``, ``interval``, ``lora_minutes``, and ``points_per_hour``,
+        the expected gain divided by the duration of LoRA. The gains of two models are over different classifiers.
 
     Examples
     --------
     >>> reports = [prescreen("lab/XS", name, max_texts=150) for name in ("lab/topic", "lab/tense")]
     >>> compare(reports).shape
-    (2, 10)
+    (2, 11)
     """
     rows = [
         {
             "model": one.model,
             "dataset": one.dataset,
             "verdict": one.verdict,
-            "probe_accuracy": one.probe_accuracy,
+            "alternative": one.alternative,
+            "alternative_accuracy": one.alternatives[one.alternative],
             "gain": one.gain,
             "gain_low": one.gain_low,
             "gain_high": one.gain_high,
