@@ -367,11 +367,14 @@ def test_few_texts_are_said_to_be_few(tmp_path):
     assert "Fewer than 10 texts in 1 of 2 classes: rare." in notes
 
 
+SEVERAL = "a probe of several layers at once"
+
+
 @pytest.mark.parametrize(
     ("accuracy", "name", "lead", "words"),
     [
         ({"layer 1": 0.6, "layer 2": 0.5, "layers": 0.6, "words": 0.4}, "layer 1", 0.1, "a probe of layer 1"),
-        ({"layer 1": 0.6, "layer 2": 0.5, "layers": 0.7, "words": 0.4}, "layers", 0.2, "a probe of several layers at once"),
+        ({"layer 1": 0.6, "layer 2": 0.5, "layers": 0.7, "words": 0.4}, "layers", 0.2, SEVERAL),
         ({"layer 1": 0.6, "layer 2": 0.5, "layers": 0.6, "words": 0.8}, "words", 0.3, "a bag of words"),
         ({"layer 1": 0.5, "layer 2": 0.5, "layers": 0.5, "words": 0.5}, "layer 2", 0.0, "a probe of the last layer"),
     ],

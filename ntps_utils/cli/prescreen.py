@@ -121,7 +121,8 @@ def prescreen_command(
             name: as_dataset(name, "train", text_column=text_column, label_column=label_column)
             for name in ([dataset, *compare_dataset] if compare_dataset else ())
         }  # a wrong name ends the command before the first case
-        reports, errors = [], []
+        reports: list[PrescreenReport] = []
+        errors: list[str] = []
         for one_model, one_dataset in cases:
             with progress_callback() as progress, _kept_apart(errors if len(cases) > 1 else None, one_model):
                 reports.append(

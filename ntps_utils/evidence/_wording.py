@@ -49,7 +49,7 @@ def points(value: float) -> str:
 
 
 def classifier(name: str, last: int) -> str:
-    """A classifier without finetuning in words; ``name`` as in :func:`ntps_utils.evidence.predictors.best_alternative`."""
+    """A classifier without finetuning in words; for names see :func:`.predictors.best_alternative`."""
     if name == f"layer {last}":
         return "a probe of the last layer"
     return {"words": "a bag of words", "layers": "a probe of several layers at once"}.get(name, f"a probe of {name}")
@@ -81,8 +81,8 @@ def reason(advice: Advice, threshold: float, accuracy: float, n_texts: int, best
         "open": "contains the threshold",
     }[advice.answer]
     if advice.answer == "open" and advice.low >= threshold:
-        place = "lies above the threshold, but the validation loss is not lower at the end of the trial run than at its "
-        place += "start; the threshold is"
+        place = "lies above the threshold, but the loss at the end of the trial run is not lower than at its start,"
+        place += " which speaks against it; the threshold is"
         return f"The interval from the {advice.step} ({predictors}), {interval}, {place} {points(threshold)} points."
     return f"The interval from the {advice.step} ({predictors}), {interval}, {place} of {points(threshold)} points."
 
