@@ -28,7 +28,7 @@ from ntps_utils._utils.layers import Layers, resolve_layers
 from ntps_utils._utils.validation import check_choice, check_integer
 from ntps_utils.models._hub import first_line
 from ntps_utils.models.datasets import TextDataset
-from ntps_utils.models.loading import AUTO_FLOAT64_PARAMETERS, CausalModel, evaluation_mode
+from ntps_utils.models.loading import AUTO_FLOAT64_PARAMETERS, CausalModel, check_kind, evaluation_mode
 from ntps_utils.theory.moments import TENSORS, Accumulator, Moments, check_features
 
 Pooling = Literal["mean", "last"]
@@ -906,6 +906,7 @@ def check_model(model: CausalModel) -> None:
     """
     if model in _CHECKED:
         return
+    check_kind(model.model, model.name)
     kind, dtype = type(model.model).__name__, str(model.model.dtype).removeprefix("torch.")
     special = set(getattr(model.tokenizer, "all_special_ids", ()))  # tokens may be given without a tokenizer
     n_embeddings = model.model.get_input_embeddings().num_embeddings
