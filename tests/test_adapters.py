@@ -262,7 +262,10 @@ def test_an_adapter_of_an_adapter_is_merged_into_the_merged_model(tiny_model, tm
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"peft_type": "NOPE"}, r"configuration of the adapter in .* could not be read: .*NOPE.*Save the adapter again"),
+        (
+            {"peft_type": "NOPE"},
+            r"configuration of the adapter in .* could not be read: .*NOPE.*Save the adapter again",
+        ),
         ({"peft_type": None}, r"configuration of the adapter in .* could not be read: .*Save the adapter again"),
         ({"base_model_name_or_path": 3}, "names the base model 3, which is no text"),
         ({"base_model_name_or_path": ["a"]}, r"names the base model \['a'\], which is no text"),

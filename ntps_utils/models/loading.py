@@ -68,9 +68,7 @@ UNUSED_WEIGHTS = re.compile(
 """Weights of a checkpoint on which the features of a text do not depend."""
 
 GIVE_BASE = "Give the base model with base_model (--base-model)."
-SAVE_TOKENIZER = (
-    "Save the tokenizer of the model there again, or copy tokenizer.json and tokenizer_config.json of the original model."
-)
+SAVE_TOKENIZER = "Save the tokenizer of the model there again, or copy those of its files that the original model has."
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
 
 
@@ -662,8 +660,8 @@ def _check_places(model: Any, unexpected: Iterable[str]) -> None:
         names = [name for name in names if not name.startswith(owners)]
     if names:
         raise ValueError(
-            f"{type(model).__name__} has no place for the weights {_counted(names)} of the checkpoint. Check model_type "
-            "and the number of layers in config.json"
+            f"{type(model).__name__} has no place for the weights {_counted(names)} of the checkpoint. Check "
+            "model_type and the number of layers in config.json"
         )
 
 
