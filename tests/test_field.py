@@ -43,7 +43,7 @@ from ntps_utils.models.finetuning import (
     finetune,
     projection_modules,
 )
-from ntps_utils.models.loading import load_model
+from ntps_utils.models.loading import CausalModel, load_model, text_modules
 from ntps_utils.models.scoring import score_model
 
 SCORE = ["score", "lab/XS", "lab/topic", "--max-texts", "60", "--layers", "last"]
@@ -673,6 +673,81 @@ def test_models_for_images_and_text_are_scored_and_finetuned_by_their_text_part(
     result = run_experiment(model, *settings.texts(str(tiny_data)), settings)
     assert result.finetuning is not None
     assert np.isfinite(result.transferability["linearized"].value)
+
+
+TEXT = {**SMALL, "hidden_size": 16, "intermediate_size": 32, "num_key_value_heads": 1, "pad_token_id": 0}
+IMAGE = {**SMALL, "hidden_size": 16, "intermediate_size": 32, "image_size": 28, "patch_size": 14}
+WITH_IMAGES = {
+    "llava": (
+        transformers.LlavaForConditionalGeneration,
+        {"text_config": TEXT | {"model_type": "llama"}, "vision_config": IMAGE | {"model_type": "clip_vision_model"}},
+    ),
+    "gemma3": (
+        transformers.Gemma3ForConditionalGeneration,
+        {
+            "text_config": TEXT | {"head_dim": 8},
+            "vision_config": IMAGE | {"model_type": "siglip_vision_model"},
+            "mm_tokens_per_image": 4,
+        },
+    ),
+    "qwen2_vl": (
+        transformers.Qwen2VLForConditionalGeneration,
+        {
+            "text_config": TEXT
+            | {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2]}},
+            "vision_config": {"depth": 2, "embed_dim": 16, "hidden_size": 16, "num_heads": 2, "patch_size": 14},
+        },
+    ),
+    "idefics3": (
+        transformers.Idefics3ForConditionalGeneration,
+        {"text_config": TEXT | {"model_type": "llama"}, "vision_config": IMAGE, "scale_factor": 2},
+    ),
+    "git": (transformers.GitForCausalLM, TEXT | {"max_position_embeddings": 64, "vision_config": IMAGE}),
+    "kosmos-2": (
+        transformers.Kosmos2ForConditionalGeneration,
+        {
+            "text_config": {"vocab_size": 60, "embed_dim": 16, "layers": 2, "ffn_dim": 32, "attention_heads": 2},
+            "vision_config": IMAGE,
+        },
+    ),
+    "qwen2_audio": (
+        transformers.Qwen2AudioForConditionalGeneration,
+        {
+            "text_config": TEXT | {"model_type": "qwen2"},
+            "audio_config": {
+                "model_type": "qwen2_audio_encoder",
+                "d_model": 16,
+                "encoder_layers": 2,
+                "encoder_attention_heads": 2,
+                "encoder_ffn_dim": 32,
+                "num_mel_bins": 8,
+                "max_source_positions": 16,
+            },
+        },
+    ),
+}
+"""Models for text and images or sound, both of whose parts have two layers of width 16."""
+
+
+@pytest.mark.parametrize("kind", WITH_IMAGES)
+def test_the_text_part_is_read_where_both_parts_have_the_same_depth(kind, tiny_model, tiny_data):
+    cls, values = WITH_IMAGES[kind]
+    torch.manual_seed(0)
+    network = cls(transformers.AutoConfig.for_model(kind, **values)).eval()
+    model = CausalModel(kind, network, load_model(tiny_model).tokenizer, kind)
+    data = load_texts(tiny_data).head(12)
+    streamed, whole = (extract(model, data, stream=stream).moments for stream in (True, False))
+    torch.testing.assert_close(streamed.A0, whole.A0, rtol=1e-4, atol=1e-4 * float(whole.A0.abs().max()))
+    assert float(streamed.A0.abs().amax((1, 2)).min()) > 0
+    others = ("vision", "visual", "image", "audio")
+    modules = text_modules(network)
+    assert not any(other in name for name in modules for other in others)
+    if kind == "git":
+        names = projection_modules(network, ("query", "key", "value"))
+    else:
+        names = projection_modules(network)
+    assert len(names) == 6
+    assert set(names) <= modules.keys()
 
 
 @pytest.mark.slow

@@ -63,9 +63,12 @@ UNUSED_WEIGHTS = re.compile(
     r"rotary_emb\.|position_ids$|token_type_ids$|embed_positions\.weights$|(total_ops|total_params)$"  # buffers
     r"|(^|\.)attn\.(masked_)?bias$|(^|\.)attention\.(masked_)?bias$"  # causal masks
     r"|(^|\.)(lm_head|embed_out|v_head|value_head|score|classifier|qa_outputs|multiple_choice_head|cls|pooler)\."
-    r"|(^|\.)mtp\.|vision|visual|audio|image_newline|mm_projector|multi_modal_projector"
+    r"|(^|\.)mtp\.|image_newline|mm_projector|multi_modal_projector"
 )
 """Weights of a checkpoint on which the features of a text do not depend."""
+
+OTHER_INPUTS = re.compile(r"(^|[._])(vision|visual|image|video|audio|speech)([._]|$)")
+"""Names of the parts of a model that read images, videos or sound."""
 
 GIVE_BASE = "Give the base model with base_model (--base-model)."
 SAVE_TOKENIZER = "Save the tokenizer of the model there again, or copy those of its files that the original model has."
@@ -203,7 +206,38 @@ def backbone(model: Any) -> Any:
     body = model.base_model
     if body is model and hasattr(model, "get_decoder"):  # Gemma 3, transformers 4
         body = model.get_decoder()
-    return getattr(model, "model", model) if body is model else body  # Llama 4
+    body = getattr(model, "model", model) if body is model else body  # Llama 4
+    has_head = body is not model and getattr(body, "get_output_embeddings", lambda: None)() is not None
+    return backbone(body) if has_head else body  # a whole language model within a model for images and text
+
+
+def text_modules(model: Any) -> dict[str, torch.nn.Module]:
+    """The modules of the language model within a model, which may read images or sound too.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+
+    Returns
+    -------
+    dict of str to torch.nn.Module
+        Modules by their full name.
+
+    Examples
+    --------
+    >>> list(text_modules(load_model("lab/XS").model))[:2]
+    ['model', 'model.embed_tokens']
+    """
+    import transformers
+
+    decoder = model.get_decoder() if hasattr(model, "get_decoder") else None
+    text = decoder if isinstance(decoder, transformers.PreTrainedModel) else model  # else it is a part of the head
+    inside = {id(module) for module in text.modules()}
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if name and id(module) in inside and not OTHER_INPUTS.search(name)
+    }
 
 
 @contextmanager
@@ -567,7 +601,7 @@ def _merged(folder: Path, base: CausalModel) -> Any:
         unexpected = [
             name
             for name in report.unexpected_keys
-            if not UNUSED_WEIGHTS.search(name) and name.replace(".modules_to_save.", ".") not in {*shapes} - {name}
+            if not _is_unused(name) and name.replace(".modules_to_save.", ".") not in {*shapes} - {name}
         ]
         for names, fault in ((unexpected, "its weights {} have no place there"), (report.missing_keys, "it lacks {}")):
             if names:
@@ -652,9 +686,13 @@ def _check_complete(model: Any, missing: Iterable[str]) -> None:
         )
 
 
+def _is_unused(name: str) -> bool:
+    return bool(UNUSED_WEIGHTS.search(name) or OTHER_INPUTS.search(name))
+
+
 def _check_places(model: Any, unexpected: Iterable[str]) -> None:
-    """Raise if the checkpoint has weights, besides ``UNUSED_WEIGHTS``, that the model would ignore."""
-    names = [name for name in unexpected if not UNUSED_WEIGHTS.search(name)]
+    """Raise if the checkpoint has weights of the language model that the model would ignore."""
+    names = [name for name in unexpected if not _is_unused(name)]
     if getattr(model, "is_quantized", False):  # the scales beside a quantized weight
         owners = tuple(f"{name}." for name, module in model.named_modules() if name and not list(module.children()))
         names = [name for name in names if not name.startswith(owners)]
