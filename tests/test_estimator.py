@@ -236,9 +236,66 @@ def test_a_batch_with_an_error_is_not_added(texts):
         assert_same_rows(metric.compute(), before)
 
 
+ADDITIVE = torch.tensor([[0.0, 0.0, -torch.inf]] * 4, dtype=torch.float64)
+
+
+KINDS = {
+    "class numbers": np.arange(8) % 2,
+    "real-valued targets": np.linspace(0, 1, 8)[:, None],
+    "one-hot": np.eye(2)[np.arange(8) % 2],
+    "three targets": np.eye(3)[np.arange(8) % 3],
+}
+
+
+@pytest.mark.parametrize("merge", [False, True])
+@pytest.mark.parametrize(
+    ("one", "two", "message"),
+    [
+        ("class numbers", "real-valued targets", "are class numbers, and those of this one are real-valued targets"),
+        ("real-valued targets", "class numbers", "are real-valued targets, and those of this one are class numbers"),
+        ("class numbers", "one-hot", "are class numbers, and those of this one are real-valued targets"),
+        ("one-hot", "class numbers", "are real-valued targets, and those of this one are class numbers"),
+        ("real-valued targets", "one-hot", "The targets have 2 columns, but the earlier batches have 1"),
+        ("three targets", "one-hot", "The targets have 2 columns, but the earlier batches have 3"),
+    ],
+)
+def test_batches_have_the_same_kind_of_labels(one, two, message, merge):
+    X = np.random.default_rng(0).normal(size=(8, 3, 2))
+    first, second = NTPS(), NTPS()
+    first.update(X, labels=KINDS[one])
+    second.update(X, labels=KINDS[two])
+    with pytest.raises(ValueError, match=message):
+        first.merge_state(second) if merge else first.update(X, labels=KINDS[two])
+    assert first.n_texts == 8
+    first.reset()
+    first.update(X, labels=KINDS[two])
+    assert first.n_texts == 8
+
+
+@pytest.mark.parametrize("dtype", ["int64", "int32", "uint8", "bool"])
+def test_class_numbers_may_form_a_column(texts, dtype):
+    X, y = texts[0], (texts[1] % 2).astype(dtype)
+    metric = NTPS()
+    for start in range(0, 90, 30):
+        metric.update(X[start : start + 30], labels=y[start : start + 30, None])
+    reference = score(X, y.astype(int))
+    assert_same_rows(metric.compute(), reference)
+    assert_same_rows(score(X, y[:, None]), reference)
+    assert_same_rows(score(X, y[:, None].tolist()), reference)
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.float32, bool])
+def test_masks_of_every_type_are_read(texts, dtype):
+    X, y = texts
+    array, mask = padded(X)
+    metric = NTPS()
+    metric.update(array, mask.astype(dtype), y)
+    assert_same_rows(metric.compute(), score(X, y))
+
+
 def bad_batch(**changes):
     given = {"hidden_states": np.zeros((4, 3, 2)), "attention_mask": None, "labels": [0, 1, 0, 1]} | changes
-    NTPS(n_classes=changes.pop("n_classes", None)).update(**given)
+    NTPS(n_classes=given.pop("n_classes", None)).update(**given)
 
 
 @pytest.mark.parametrize(
@@ -250,6 +307,18 @@ def bad_batch(**changes):
         (lambda: bad_batch(labels=[0.5, 1, 0, 1]), r"give real-valued targets as \(n, 1\)"),
         (lambda: bad_batch(labels=[-1, 1, 0, 1]), "class numbers 0, 1, ...; got -1"),
         (lambda: bad_batch(attention_mask=np.ones((4, 2))), r"attention_mask has shape \(4, 2\).*needs \(4, 3\)"),
+        (
+            lambda: bad_batch(attention_mask=ADDITIVE),
+            r"1 for a token and 0 for padding; got the value -inf\. An additive",
+        ),
+        (lambda: bad_batch(attention_mask=ADDITIVE.nan_to_num()), r"got the value -1.7.*converted by \(mask == 0\)"),
+        (lambda: bad_batch(attention_mask=torch.zeros(4, 3)), r"0\.0 everywhere.*converted by \(mask == 0\)"),
+        (lambda: bad_batch(attention_mask=torch.full((4, 3), torch.nan)), "got the value nan"),
+        (lambda: bad_batch(attention_mask=[[1, 2, 2]] * 4), "got the value 2"),
+        (lambda: bad_batch(attention_mask=[[-1, 1, 1]] * 4), "got the value -1"),
+        (lambda: bad_batch(attention_mask=np.zeros((4, 1, 3, 3))), r"shape \(4, 1, 3, 3\)"),
+        (lambda: bad_batch(labels=[[-1], [1], [0], [1]]), "class numbers 0, 1, ...; got -1"),
+        (lambda: bad_batch(labels=np.eye(4), n_classes=3), "targets have 4 columns, but n_classes is 3"),
         (lambda: bad_batch(hidden_states=np.zeros((4, 2))), r"got an array of shape \(4, 2\)"),
         (lambda: bad_batch(hidden_states=5), "got int"),
         (lambda: bad_batch(hidden_states=[np.zeros((4, 3, 2)), np.zeros((5, 3, 2))]), "Layers differ in shape"),

@@ -742,10 +742,7 @@ def test_the_text_part_is_read_where_both_parts_have_the_same_depth(kind, tiny_m
     others = ("vision", "visual", "image", "audio")
     modules = text_modules(network)
     assert not any(other in name for name in modules for other in others)
-    if kind == "git":
-        names = projection_modules(network, ("query", "key", "value"))
-    else:
-        names = projection_modules(network)
+    names = projection_modules(network, ("query", "key", "value") if kind == "git" else None)
     assert len(names) == 6
     assert set(names) <= modules.keys()
 
