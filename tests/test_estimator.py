@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,11 +11,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ntps_utils.models.datasets import load_texts
-from ntps_utils.models.extraction import tokenize
+from ntps_utils.models.datasets import as_dataset, load_texts
+from ntps_utils.models.extraction import extract, tokenize
 from ntps_utils.models.loading import load_model
 from ntps_utils.models.scoring import score_model
 from ntps_utils.theory.estimator import NTPS, as_widths, score
+from ntps_utils.theory.layer_moments import as_targets, one_hot
 from ntps_utils.theory.score import NumericalWarning, subspaces
 from ntps_utils.theory.synthetic import random_problem
 
@@ -291,6 +293,30 @@ def test_masks_of_every_type_are_read(texts, dtype):
     metric = NTPS()
     metric.update(array, mask.astype(dtype), y)
     assert_same_rows(metric.compute(), score(X, y))
+
+
+TAKES_MEMORY = r"40,000 classes need an array of shape \(.*\), which takes 1[23]\.\d GB of memory; at most 4 GB"
+
+
+def test_targets_that_take_too_much_memory_are_refused():
+    X = np.zeros((2, 3, 2))
+    with pytest.raises(ValueError, match=TAKES_MEMORY):
+        NTPS().update(X, labels=[0, 39_999])
+    with pytest.raises(ValueError, match=TAKES_MEMORY):
+        NTPS().update(X, labels=np.zeros((2, 40_000)))
+    with pytest.raises(ValueError, match=TAKES_MEMORY):
+        as_targets(np.arange(40_000))
+    with pytest.raises(ValueError, match=r"15,000 classes need .*\(5, 15000, 15000\), which takes 9\.0 GB"):
+        NTPS(jackknife=5).update(X, labels=[0, 14_999])
+    data = as_dataset(([f"w{i}" for i in range(40_000)], list(range(40_000))))
+    with pytest.raises(ValueError, match=TAKES_MEMORY):
+        extract(load_model("lab/XS"), replace(data, texts=load_texts("lab/topic").texts[:1] * 40_000))
+
+
+def test_many_classes_of_few_texts_take_little_memory():
+    rows = one_hot([0, 39_999], 40_000)  # the indicators of all classes would take 12.8 GB
+    assert rows.shape == (2, 40_000)
+    assert (rows[0, 0], rows[1, -1], rows.sum()) == (1, 1, 2)
 
 
 def bad_batch(**changes):

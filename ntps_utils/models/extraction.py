@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 from ntps_utils._utils.diagnostics import with_reference
 from ntps_utils._utils.files import atomic_path
 from ntps_utils._utils.layers import Layers, resolve_layers
-from ntps_utils._utils.validation import check_choice, check_integer
+from ntps_utils._utils.validation import check_choice, check_classes, check_integer
 from ntps_utils.models._hub import first_line
 from ntps_utils.models.datasets import TextDataset
 from ntps_utils.models.loading import AUTO_FLOAT64_PARAMETERS, CausalModel, check_kind, evaluation_mode
@@ -549,6 +549,7 @@ class _Run:
         cls, model: CausalModel, data: TextDataset, settings: dict[str, Any], n_groups: int, stream: bool
     ) -> _Run:
         source = f"model {model.fingerprint}, texts {data.name}/{data.split}, max_length {settings['max_length']}"
+        check_classes(data.n_classes, n_groups, data.n_classes, data.n_classes)
         device = model.model.device if model.model.device.type != "mps" else "cpu"  # MPS has no float64
         options: dict[str, Any] = {"precision": settings["precision"], "source": source, "device": device}
         parts = [Moments.zeros(settings["layers"], model.dimension, data.n_classes, **options) for _ in range(n_groups)]

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from ntps_utils.models.datasets import TextDataset
 from ntps_utils.models.extraction import hidden_states, tokenize
 from ntps_utils.models.loading import CausalModel, evaluation_mode
+from ntps_utils.theory.layer_moments import one_hot
 from ntps_utils.theory.linear import Array
 from ntps_utils.theory.score import Subspaces
 
@@ -177,11 +178,11 @@ def explained_variance(
     """
     classes = np.asarray(labels)
     test_classes = classes if test_labels is None else np.asarray(test_labels)
-    one_hot = np.eye(int(max(classes.max(), test_classes.max())) + 1)
+    n_classes = int(max(classes.max(), test_classes.max())) + 1
     x = np.asarray(coordinates, dtype=np.float64)
     x_test = x if test_coordinates is None else np.asarray(test_coordinates, dtype=np.float64)
-    targets, mean = one_hot[classes], x.mean(0)
+    targets, mean = one_hot(classes, n_classes), x.mean(0)
     weights = np.linalg.lstsq(x - mean, targets - targets.mean(0), rcond=None)[0]
-    deviations = one_hot[test_classes] - targets.mean(0)
+    deviations = one_hot(test_classes, n_classes) - targets.mean(0)
     residuals = deviations - (x_test - mean) @ weights
     return float(1.0 - (residuals**2).sum() / (deviations**2).sum())

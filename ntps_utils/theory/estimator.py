@@ -16,7 +16,7 @@ from torch import Tensor
 from ntps_utils._utils.diagnostics import diagnostic_in
 from ntps_utils._utils.layers import Layers, resolve_layers
 from ntps_utils._utils.provenance import provenance
-from ntps_utils._utils.validation import check_choice, check_flag, check_integer, check_number
+from ntps_utils._utils.validation import check_choice, check_classes, check_flag, check_integer, check_number
 from ntps_utils.theory.layer_moments import as_targets
 from ntps_utils.theory.linear import Order
 from ntps_utils.theory.moments import Moments
@@ -398,6 +398,7 @@ class NTPS:
         present = self._parts[0].C.shape[-1] if self._parts else 1
         c = self.n_classes or max(largest, present)
         self._check_kind(CLASSES, c)
+        check_classes(c, max(1, self.jackknife), c, c)
         return CLASSES, torch.nn.functional.one_hot(given, c).double()
 
     def _add(self, batch: list[Tensor], lengths: Tensor, targets: Tensor, layers: tuple[int, ...]) -> None:

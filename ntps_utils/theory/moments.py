@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ntps_utils._utils.diagnostics import with_reference
 from ntps_utils._utils.files import atomic_path
+from ntps_utils._utils.validation import check_classes
 from ntps_utils.theory.layer_moments import SINGLE_TOKENS, LayerMoments, check_texts
 from ntps_utils.theory.linear import Array
 
@@ -126,7 +127,8 @@ class Moments:
         Raises
         ------
         ValueError
-            If ``precision`` is not valid, or there is no layer, feature or target.
+            If ``precision`` is not valid, there is no layer, feature or target, or the products of
+            targets would take too much memory.
         """
         if precision not in ("float32", "float64"):
             raise ValueError(f"precision must be 'float32' or 'float64', got {precision!r}.")
@@ -134,6 +136,7 @@ class Moments:
             raise ValueError(
                 f"Moments need at least one layer, feature and target; got {len(layers)} layers, d = {d}, c = {c}."
             )
+        check_classes(c, c, c)
 
         def zero(*shape: int) -> Tensor:
             return torch.zeros(shape, dtype=torch.float64, device=device)
