@@ -15,8 +15,10 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
 
 from ntps_utils import lab
+from ntps_utils.cli.main import app
 from ntps_utils.models.datasets import as_dataset
 from ntps_utils.models.extraction import extract, tokenize
 from ntps_utils.models.finetuning import FinetuneConfig, finetune
@@ -122,7 +124,7 @@ def test_adapters_that_do_not_match_their_base_are_refused(name, tiny_model, tmp
     with pytest.raises(HubError, match=message) as error:
         load_model(tmp_path / "adapter")
     assert re.match(rf"The adapter in {tmp_path / 'adapter'} does not fit {tiny_model}: ", str(error.value))
-    assert str(error.value).endswith("with base_model (--base-model), or save the adapter again.")
+    assert "Save the adapter again, or choose the model that it was trained on" in str(error.value)
     assert "\n" not in str(error.value)
 
 
@@ -237,6 +239,18 @@ def test_learned_prompts_are_refused(kind, tiny_model, tmp_path):
         load_model(tmp_path)
 
 
+@pytest.mark.parametrize("command", ["score", "prescreen"])
+def test_commands_take_the_base_model_of_an_adapter(command, tiny_model, tiny_data, tmp_path):
+    save_adapter(load_model(tiny_model), tmp_path)
+    edit(tmp_path, base_model_name_or_path="no/such/folder")
+    arguments = [command, str(tmp_path), str(tiny_data), "--max-texts", "40"]
+    outcome = CliRunner().invoke(app, arguments)
+    assert outcome.exit_code == 2
+    assert "--base-model of ntps score and ntps prescreen" in " ".join(outcome.output.split())
+    outcome = CliRunner().invoke(app, [*arguments, "--base-model", str(tiny_model)])
+    assert outcome.exit_code == 0, outcome.output
+
+
 @pytest.mark.parametrize("own", [".", "", "itself", "two"])
 def test_adapters_that_lead_back_to_themselves_are_refused(own, tiny_model, tmp_path):
     save_adapter(load_model(tiny_model), tmp_path / "one")
@@ -245,7 +259,7 @@ def test_adapters_that_lead_back_to_themselves_are_refused(own, tiny_model, tmp_
     edit(tmp_path / "one", base_model_name_or_path=name)
     edit(tmp_path / "two", base_model_name_or_path=str(tmp_path / "one"))
     for read in (load_model, model_fingerprint, model_config):
-        with pytest.raises(HubError, match=r"lead back to it: .*one -> .*one\. Give the base model with base_model"):
+        with pytest.raises(HubError, match=r"lead back to it: .*one -> .*one\. .* give it with base_model"):
             read(tmp_path / "one")
     assert load_model(tmp_path / "one", base_model=tiny_model).dimension == 16
 

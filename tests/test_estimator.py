@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ntps_utils.models.datasets import as_dataset, load_texts
+from ntps_utils.models.datasets import TextDataset, load_texts
 from ntps_utils.models.extraction import extract, tokenize
 from ntps_utils.models.loading import load_model
 from ntps_utils.models.scoring import score_model
@@ -308,9 +307,9 @@ def test_targets_that_take_too_much_memory_are_refused():
         as_targets(np.arange(40_000))
     with pytest.raises(ValueError, match=r"15,000 classes need .*\(5, 15000, 15000\), which takes 9\.0 GB"):
         NTPS(jackknife=5).update(X, labels=[0, 14_999])
-    data = as_dataset(([f"w{i}" for i in range(40_000)], list(range(40_000))))
+    data = TextDataset("many", "all", load_texts("lab/topic").texts[:2], [0, 39_999], [str(i) for i in range(40_000)])
     with pytest.raises(ValueError, match=TAKES_MEMORY):
-        extract(load_model("lab/XS"), replace(data, texts=load_texts("lab/topic").texts[:1] * 40_000))
+        extract(load_model("lab/XS"), data)
 
 
 def test_many_classes_of_few_texts_take_little_memory():

@@ -35,7 +35,8 @@ from ntps_utils.evidence.tables import load_recorded
 from ntps_utils.models import finetuning
 from ntps_utils.models._hub import HubError
 from ntps_utils.models.datasets import DatasetWarning, TextDataset, as_dataset, load_texts
-from ntps_utils.models.extraction import ExtractionWarning, extract, tokenize
+from ntps_utils.models.extraction import ExtractionWarning, default_precision, extract, tokenize
+from ntps_utils.models.features import layer_facts
 from ntps_utils.models.finetuning import (
     FinetuneConfig,
     FinetuneWarning,
@@ -826,9 +827,14 @@ class DeviceWithoutFloat64(TorchDispatchMode):
             return leave(tensor) if tensor in self.there else tensor
 
         def moved(tensor: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor:
+            places = [torch.device(x).type for x in (*args, *kwargs.values()) if isinstance(x, (str, torch.device))]
+            if "mps" in places:
+                args = tuple(x for x in args if not isinstance(x, (str, torch.device)))
+                result = to(tensor, *args, **kwargs) if args or kwargs else tensor.clone()
+                self.there[result] = True
+                return result
             result = to(tensor, *args, **kwargs)
-            places = [x for x in (*args, *kwargs.values()) if isinstance(x, (str, torch.device))]
-            return cpu(result) if any(torch.device(place).type == "cpu" for place in places) else result
+            return cpu(result) if "cpu" in places else result
 
         monkeypatch.setattr(torch.Tensor, "cpu", cpu)
         monkeypatch.setattr(torch.Tensor, "to", moved)
@@ -849,6 +855,33 @@ def test_models_run_on_a_device_without_float64(monkeypatch, stream):
     for name in ("A0", "A1", "S", "C"):
         one, two = (getattr(part.moments.layer(last), name) for part in (found, expected))
         assert np.allclose(one, two, rtol=1e-4, atol=1e-5 * np.abs(two).max()), name
+
+
+def test_sums_are_on_the_cpu_where_a_device_has_no_float64(monkeypatch):
+    """The device calls itself mps, so that an array cannot be made there."""
+    model = load_model("lab/XS", device="cpu", dtype="float32")
+    data = load_texts("lab/topic").head(60)
+    expected, facts = extract(model, data).moments, layer_facts(model, data)
+    assert default_precision(model) == "float64"
+    with DeviceWithoutFloat64(model.model) as device:
+        device.patch(monkeypatch)
+        monkeypatch.setattr(type(model.model), "device", torch.device("mps"))
+        assert default_precision(model) == "float32"
+        found, other_facts = extract(model, data).moments, layer_facts(model, data)
+    assert found.A0.device.type == "cpu"
+    assert torch.allclose(found.A0, expected.A0, rtol=1e-4, atol=1e-4 * float(expected.A0.abs().max()))
+    pd.testing.assert_frame_equal(facts, other_facts, check_exact=False, rtol=1e-3, atol=1e-3)
+
+
+def test_a_device_that_refuses_the_type_of_a_model_is_named(monkeypatch, tiny_model):
+    def refuse(self, device):
+        raise TypeError("Cannot convert a MPS Tensor to float64 dtype.\nMore")
+
+    monkeypatch.setattr(transformers.LlamaForCausalLM, "to", refuse)
+    with pytest.raises(
+        HubError, match=r"cannot be moved to the device cpu in float64: Cannot .*dtype\. Choose another"
+    ):
+        load_model(tiny_model, device="cpu", dtype="float64")
 
 
 def test_finetuning_runs_on_a_device_without_float64(monkeypatch):

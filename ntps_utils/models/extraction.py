@@ -29,7 +29,7 @@ from ntps_utils._utils.validation import check_choice, check_classes, check_inte
 from ntps_utils.models._hub import first_line
 from ntps_utils.models.datasets import TextDataset
 from ntps_utils.models.loading import AUTO_FLOAT64_PARAMETERS, CausalModel, check_kind, evaluation_mode
-from ntps_utils.theory.moments import TENSORS, Accumulator, Moments, check_features
+from ntps_utils.theory.moments import TENSORS, Accumulator, Moments, check_features, device_of_sums
 
 Pooling = Literal["mean", "last"]
 
@@ -550,7 +550,7 @@ class _Run:
     ) -> _Run:
         source = f"model {model.fingerprint}, texts {data.name}/{data.split}, max_length {settings['max_length']}"
         check_classes(data.n_classes, n_groups, data.n_classes, data.n_classes)
-        device = model.model.device if model.model.device.type != "mps" else "cpu"  # MPS has no float64
+        device = device_of_sums(model.model.device)
         options: dict[str, Any] = {"precision": settings["precision"], "source": source, "device": device}
         parts = [Moments.zeros(settings["layers"], model.dimension, data.n_classes, **options) for _ in range(n_groups)]
         features = {

@@ -70,7 +70,10 @@ UNUSED_WEIGHTS = re.compile(
 OTHER_INPUTS = re.compile(r"(^|[._])(vision|visual|image|video|audio|speech)([._]|$)")
 """Names of the parts of a model that read images, videos or sound."""
 
-GIVE_BASE = "Give the base model with base_model (--base-model)."
+GIVE_BASE = (
+    "give it with base_model (--base-model of ntps score and ntps prescreen), or write it into adapter_config.json as "
+    "base_model_name_or_path"
+)
 SAVE_TOKENIZER = "Save the tokenizer of the model there again, or copy those of its files that the original model has."
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
 
@@ -460,7 +463,7 @@ def load_model(
     if dtype == "auto" and torch_device.type == "cpu" and small:
         model = _in_float64(model, location.requested)
     if not quantized or model.device != torch_device:
-        model = model.to(torch_device)
+        model = _moved(model, torch_device, location.requested)
     return CausalModel(location.requested, model, tokenizer, fingerprint, _origin(location, model))
 
 
@@ -490,6 +493,18 @@ def _read(location: _ModelLocation, dtype: str, trust_remote_code: bool) -> tupl
 
 class LoadingWarning(UserWarning):
     """A model was loaded in another way than usual."""
+
+
+def _moved(model: Any, device: torch.device, name: str) -> Any:
+    """The model on a device."""
+    try:
+        return model.to(device)
+    except Exception as error:  # TypeError for a device without float64, RuntimeError for too little memory, and others
+        dtype = str(model.dtype).removeprefix("torch.")
+        raise HubError(
+            f"{name} cannot be moved to the device {device} in {dtype}: {first_line(error)}. Choose another device, or "
+            "another dtype such as float32."
+        ) from None
 
 
 def _in_float64(model: Any, name: str) -> Any:
@@ -539,7 +554,7 @@ def _load_adapter(
     if getattr(base.model, "is_quantized", False):
         raise HubError(
             f"The base model {base.name} is quantized, and an adapter cannot be merged into it without loss; "
-            "give the unquantized base with base_model."
+            f"choose the unquantized base: {GIVE_BASE}."
         )
     tokenizer = _adapter_tokenizer(folder, base, trust_remote_code)
     merged = _merged(folder, base)
@@ -588,7 +603,7 @@ def _merged(folder: Path, base: CausalModel) -> Any:
     """The base model with an adapter merged into its weights. Each weight of the adapter must have its place."""
     import peft
 
-    hint = "Give the model that the adapter was trained on with base_model (--base-model), or save the adapter again."
+    hint = f"Save the adapter again, or choose the model that it was trained on: {GIVE_BASE}."
     try:
         shapes = _adapter_shapes(folder)
         n_rows = _n_embeddings(shapes, base.model)
@@ -646,7 +661,9 @@ def _base_of(folder: Path, base_model: str | Path | None, adapters: tuple[Path, 
     if _is_adapter(base):
         if Path(base).resolve() in adapters:
             chain = " -> ".join(map(str, (*adapters, Path(base).resolve())))
-            raise HubError(f"The base models of the adapter in {folder} lead back to it: {chain}. {GIVE_BASE}")
+            raise HubError(
+                f"The base models of the adapter in {folder} lead back to it: {chain}. Choose its base: {GIVE_BASE}."
+            )
         _base_of(Path(base), None, adapters)
     return base
 
@@ -659,15 +676,13 @@ def _named_base(folder: Path) -> str | Path:
     except (ValueError, AttributeError):  # not JSON, or not an object
         raise HubError(f"{file} is not a configuration in JSON; save the adapter again.") from None
     if not name:
-        raise HubError(f"The adapter in {folder} does not name its base model; give it with base_model.")
+        raise HubError(f"The adapter in {folder} does not name its base model; {GIVE_BASE}.")
     if not isinstance(name, str):
-        raise HubError(f"{file} names the base model {name!r}, which is no text. {GIVE_BASE}")
+        raise HubError(f"{file} names the base model {name!r}, which is no text; {GIVE_BASE}.")
     beside = folder / name  # a path relative to the adapter
     found = beside if beside.is_dir() else Path(name)
     if not found.is_dir() and not found.is_file() and not looks_like_hub_id(name) and name not in registered_models():
-        raise HubError(
-            f"The base model {name} of the adapter in {folder} does not exist here; give it with base_model."
-        )
+        raise HubError(f"The base model {name} of the adapter in {folder} does not exist here; {GIVE_BASE}.")
     return found if found.exists() else name
 
 

@@ -19,7 +19,7 @@ from ntps_utils._utils.provenance import provenance
 from ntps_utils._utils.validation import check_choice, check_classes, check_flag, check_integer, check_number
 from ntps_utils.theory.layer_moments import as_targets
 from ntps_utils.theory.linear import Order
-from ntps_utils.theory.moments import Moments
+from ntps_utils.theory.moments import Moments, device_of_sums
 from ntps_utils.theory.report import ScoreGrid, ScoreReport, score_layer
 from ntps_utils.theory.score import NumericalWarning, ScoreRow, Shrinkage, Width, resolve_width
 
@@ -408,7 +408,8 @@ class NTPS:
         if not parts:
             precision = self.precision or ("float64" if device.type == "cpu" else "float32")
             n_parts = max(1, self.jackknife)
-            parts = [Moments.zeros(layers, d, c, precision=precision, device=device) for _ in range(n_parts)]
+            options: dict[str, Any] = {"precision": precision, "device": device_of_sums(device)}
+            parts = [Moments.zeros(layers, d, c, **options) for _ in range(n_parts)]
         elif c > parts[0].C.shape[-1]:
             parts = [_widened(part, c) for part in parts]
         if len(parts) > 1:  # else a group might be added before the error in another

@@ -30,6 +30,26 @@ FLUSH_TOKENS = 2048  # products in float32 are summed over about so many tokens 
 BLOCK = 192  # columns of a symmetric product that are computed together
 
 
+def device_of_sums(device: torch.device) -> torch.device:
+    """Choose the device of sums in float64 of features that are on a device.
+
+    Parameters
+    ----------
+    device : torch.device
+
+    Returns
+    -------
+    torch.device
+        The CPU for Apple's MPS, which has no float64; otherwise the same device.
+
+    Examples
+    --------
+    >>> device_of_sums(torch.device("mps"))
+    device(type='cpu')
+    """
+    return torch.device("cpu") if device.type == "mps" else device
+
+
 @dataclass(frozen=True, eq=False)
 class Moments:
     """Sums over texts for several layers at once.
