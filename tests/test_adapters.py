@@ -128,6 +128,19 @@ def test_adapters_that_do_not_match_their_base_are_refused(name, tiny_model, tmp
     assert "\n" not in str(error.value)
 
 
+def test_a_pointer_of_git_lfs_and_an_absent_base_are_named(tiny_model, tmp_path):
+    save_adapter(load_model(tiny_model), tmp_path)
+    edit(tmp_path, base_model_name_or_path="owner/absent")
+    with pytest.raises(
+        HubError, match=rf"owner/absent could not be .* the base model of the adapter in {tmp_path}; give"
+    ):
+        load_model(tmp_path)
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+    (tmp_path / "adapter_model.safetensors").write_text(pointer)
+    with pytest.raises(HubError, match=r"adapter_model\.safetensors is a pointer of Git LFS.*git lfs pull"):
+        load_model(tmp_path)
+
+
 @pytest.mark.parametrize("n_layers", [1, 3])
 def test_adapters_of_a_base_with_other_layers_are_refused(n_layers, tiny_model, tmp_path):
     config = transformers.AutoConfig.from_pretrained(tiny_model, num_hidden_layers=n_layers)

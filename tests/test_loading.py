@@ -503,6 +503,13 @@ def test_weights_that_a_model_would_ignore_are_refused(name, tiny_model, tmp_pat
     assert "Check model_type and the number of layers in config.json" in str(error.value)
 
 
+@pytest.mark.parametrize("name", ["vocab_size", "hidden_size", "intermediate_size"])
+def test_weights_of_other_shapes_are_named(name, tiny_model, tmp_path):
+    folder = edited(tmp_path / "model", tiny_model, {name: 24}, {})
+    with pytest.raises(HubError, match=r"weight and \d+ more of the checkpoint have other shapes .* and not \(.*24"):
+        load_model(folder)
+
+
 def test_a_wrong_type_of_model_is_refused(tiny_model, tmp_path):
     with_biases = edited(tmp_path / "qwen2", tiny_model, {"model_type": "qwen2"}, BIASES)
     load_model(with_biases)
@@ -697,8 +704,8 @@ def test_the_message_of_an_error_says_something(error, expected):
             '{"tokenizer_class": "NopeTokenizer", "auto_map": {"AutoTokenizer": 3}}',
             "tokenizer",
         ),
-        ("config.json", '{"model_type": "nope"}', "configuration of the model"),
-        ("config.json", "{}", "configuration of the model"),
+        ("config.json", '{"model_type": "nope"}', "configuration"),
+        ("config.json", "{}", "configuration"),
         ("model.safetensors", "", "model"),
     ],
 )

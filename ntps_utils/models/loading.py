@@ -475,7 +475,7 @@ def _read(location: _ModelLocation, dtype: str, trust_remote_code: bool) -> tupl
         model, tokenizer = lab.untrained_model(location.name)
         return model if dtype == "auto" else model.to(getattr(torch, dtype)), tokenizer
     options: dict[str, Any] = {"trust_remote_code": trust_remote_code, "local_files_only": location.local}
-    with location.loading("configuration of the model"):
+    with location.loading("configuration"):
         config = transformers.AutoConfig.from_pretrained(location.name, **options)
         _check_decoder_only(config, location.requested)
     with location.loading("tokenizer"):
@@ -483,9 +483,15 @@ def _read(location: _ModelLocation, dtype: str, trust_remote_code: bool) -> tupl
     with location.loading("model"):
         weight_type = "auto" if dtype == "auto" else getattr(torch, dtype)
         loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
-            location.name, dtype=weight_type, use_safetensors=True, output_loading_info=True, **options
+            location.name,
+            dtype=weight_type,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused below, by name
+            **options,
         )
         model, report = loaded
+        _check_shapes(report["mismatched_keys"])
         _check_complete(model, report["missing_keys"])
         _check_places(model, report["unexpected_keys"])
     return model, tokenizer
@@ -548,9 +554,15 @@ def _load_adapter(
     kind = _adapter_config(folder)
     _check_adapter_kind(kind, f"{folder} holds an adapter")
     weights = folder / "adapter_model.safetensors"
+    if weights.is_file() and is_lfs_pointer(weights):
+        raise _is_pointer(weights)
     if not weights.is_file():
         raise HubError(f"{folder} has no adapter_model.safetensors; pickled adapters are not loaded. Save it again.")
-    base = load_model(_base_of(folder, base_model), device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+    place = _base_of(folder, base_model)
+    try:
+        base = load_model(place, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+    except HubError as error:
+        raise HubError(f"{error} It is the base model of the adapter in {folder}; {GIVE_BASE}.") from None
     if getattr(base.model, "is_quantized", False):
         raise HubError(
             f"The base model {base.name} is quantized, and an adapter cannot be merged into it without loss; "
@@ -701,6 +713,17 @@ def _check_complete(model: Any, missing: Iterable[str]) -> None:
         )
 
 
+def _check_shapes(mismatched: Iterable[tuple[Any, ...]]) -> None:
+    """Raise if weights of the checkpoint have other shapes than in the model."""
+    others = sorted(mismatched)
+    if others:
+        name, given, expected = others[0]
+        raise ValueError(
+            f"{_counted(name for name, *_ in others)} of the checkpoint have other shapes than config.json says: "
+            f"{tuple(given)} and not {tuple(expected)}. Check vocab_size and the other sizes in config.json"
+        )
+
+
 def _is_unused(name: str) -> bool:
     return bool(UNUSED_WEIGHTS.search(name) or OTHER_INPUTS.search(name))
 
@@ -815,7 +838,7 @@ def model_config(name: str | Path, *, trust_remote_code: bool = False) -> Any:
     if _is_adapter(name):
         return model_config(_base_of(Path(name), None), trust_remote_code=trust_remote_code)
     location = _locate(name, trust_remote_code)
-    with location.loading("configuration of the model"):
+    with location.loading("configuration"):
         if location.untrained:
             return lab.untrained_model(location.name)[0].config
         return transformers.AutoConfig.from_pretrained(
@@ -871,6 +894,10 @@ class _ModelLocation:
             ) from None
 
 
+def _is_pointer(file: Path) -> HubError:
+    return HubError(f"{file} is a pointer of Git LFS, not the file itself; run `git lfs pull` in {file.parent}.")
+
+
 def _needs_consent(name: str) -> HubError:
     return HubError(
         f"{name} runs Python code from its own repository; review it, then pass --trust-remote-code "
@@ -898,7 +925,7 @@ def _locate(name: str | Path, trust_remote_code: bool) -> _ModelLocation:
             )
         for part in path.iterdir():
             if part.is_file() and is_lfs_pointer(part):
-                raise HubError(f"{part} is a pointer of Git LFS, not the file itself; run `git lfs pull` in {name}.")
+                raise _is_pointer(part)
         if not list(path.glob("*.safetensors")):
             raise HubError(
                 f"{name} has no safetensors weights; pickled checkpoints are not loaded. Convert them first."
