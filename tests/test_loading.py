@@ -24,6 +24,7 @@ from ntps_utils.models import _hub
 from ntps_utils.models._hub import HubError
 from ntps_utils.models.datasets import TextDataset, as_dataset, load_texts, registered_datasets
 from ntps_utils.models.extraction import ExtractionWarning, extract
+from ntps_utils.models.features import layer_facts
 from ntps_utils.models.loading import (
     CausalModel,
     as_model,
@@ -32,6 +33,7 @@ from ntps_utils.models.loading import (
     load_model,
     weights_fingerprint,
 )
+from ntps_utils.models.projection import word_features
 from ntps_utils.models.scoring import score_model
 
 ROWS = pd.DataFrame({"text": ["NA", "null", "a, b", 'say "x"', "ü\nn"], "label": [0, 1, 1, 0, 2]})
@@ -559,8 +561,10 @@ def test_encoder_decoder_models_in_memory_are_refused(name, tiny_model, tiny_dat
     message = rf"is an encoder-decoder model \({name.split()[0]}\); give a causal language model"
     with pytest.raises(HubError, match=message):
         as_model((model, tokenizer))
-    with pytest.raises(HubError, match=message):
-        score_model(CausalModel("step 0", model, tokenizer, ""), str(tiny_data))
+    given, data = CausalModel("step 0", model, tokenizer, ""), load_texts(tiny_data).head(12)
+    for read in (score_model, extract, layer_facts, lambda one, texts: word_features(one, texts, layer=-1)):
+        with pytest.raises(HubError, match=message):
+            read(given, data)
 
 
 LLAMA = {"vocab_size": 46, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from ntps_utils.models.datasets import TextDataset
-from ntps_utils.models.extraction import Tokens, batch_overhead, hidden_states, length_batches, tokens_of
+from ntps_utils.models.extraction import Tokens, batch_overhead, check_model, hidden_states, length_batches, tokens_of
 from ntps_utils.models.loading import CausalModel, evaluation_mode
 from ntps_utils.theory.layer_moments import LayerMoments
 from ntps_utils.theory.linear import Array, default_rcond, whiten
@@ -67,6 +67,7 @@ def layer_facts(
     >>> len(facts), bool((facts["shifted"] < 1e-4).all())
     (4, True)
     """
+    check_model(model)
     ids = tokens_of(model, data, tokens, max_length).ids
     layers = tuple(range(model.n_layers))
     d, device = model.dimension, device_of_sums(model.model.device)

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from ntps_utils.models.datasets import TextDataset
-from ntps_utils.models.extraction import hidden_states, tokenize
+from ntps_utils.models.extraction import check_model, hidden_states, tokenize
 from ntps_utils.models.loading import CausalModel, evaluation_mode
 from ntps_utils.theory.layer_moments import one_hot
 from ntps_utils.theory.linear import Array
@@ -60,6 +60,7 @@ def word_features(model: CausalModel, data: TextDataset, layer: int, batch_size:
     >>> len(words.words) == len(words.counts), words.features.shape[1]
     (True, 32)
     """
+    check_model(model)
     n_words = model.model.get_input_embeddings().num_embeddings
     sums = torch.zeros(n_words, model.dimension, dtype=torch.float64)
     counts = torch.zeros(n_words, dtype=torch.int64)
