@@ -10,11 +10,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ntps_utils.models.datasets import load_texts
-from ntps_utils.models.extraction import tokenize
+from ntps_utils.models.datasets import TextDataset, load_texts
+from ntps_utils.models.extraction import extract, tokenize
 from ntps_utils.models.loading import load_model
 from ntps_utils.models.scoring import score_model
 from ntps_utils.theory.estimator import NTPS, as_widths, score
+from ntps_utils.theory.layer_moments import as_targets, one_hot
 from ntps_utils.theory.score import NumericalWarning, subspaces
 from ntps_utils.theory.synthetic import random_problem
 
@@ -236,9 +237,90 @@ def test_a_batch_with_an_error_is_not_added(texts):
         assert_same_rows(metric.compute(), before)
 
 
+ADDITIVE = torch.tensor([[0.0, 0.0, -torch.inf]] * 4, dtype=torch.float64)
+
+
+KINDS = {
+    "class numbers": np.arange(8) % 2,
+    "real-valued targets": np.linspace(0, 1, 8)[:, None],
+    "one-hot": np.eye(2)[np.arange(8) % 2],
+    "three targets": np.eye(3)[np.arange(8) % 3],
+}
+
+
+@pytest.mark.parametrize("merge", [False, True])
+@pytest.mark.parametrize(
+    ("one", "two", "message"),
+    [
+        ("class numbers", "real-valued targets", "are class numbers, and those of this one are real-valued targets"),
+        ("real-valued targets", "class numbers", "are real-valued targets, and those of this one are class numbers"),
+        ("class numbers", "one-hot", "are class numbers, and those of this one are real-valued targets"),
+        ("one-hot", "class numbers", "are real-valued targets, and those of this one are class numbers"),
+        ("real-valued targets", "one-hot", "The targets have 2 columns, but the earlier batches have 1"),
+        ("three targets", "one-hot", "The targets have 2 columns, but the earlier batches have 3"),
+    ],
+)
+def test_batches_have_the_same_kind_of_labels(one, two, message, merge):
+    X = np.random.default_rng(0).normal(size=(8, 3, 2))
+    first, second = NTPS(), NTPS()
+    first.update(X, labels=KINDS[one])
+    second.update(X, labels=KINDS[two])
+    with pytest.raises(ValueError, match=message):
+        first.merge_state(second) if merge else first.update(X, labels=KINDS[two])
+    assert first.n_texts == 8
+    first.reset()
+    first.update(X, labels=KINDS[two])
+    assert first.n_texts == 8
+
+
+@pytest.mark.parametrize("dtype", ["int64", "int32", "uint8", "bool"])
+def test_class_numbers_may_form_a_column(texts, dtype):
+    X, y = texts[0], (texts[1] % 2).astype(dtype)
+    metric = NTPS()
+    for start in range(0, 90, 30):
+        metric.update(X[start : start + 30], labels=y[start : start + 30, None])
+    reference = score(X, y.astype(int))
+    assert_same_rows(metric.compute(), reference)
+    assert_same_rows(score(X, y[:, None]), reference)
+    assert_same_rows(score(X, y[:, None].tolist()), reference)
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.float32, bool])
+def test_masks_of_every_type_are_read(texts, dtype):
+    X, y = texts
+    array, mask = padded(X)
+    metric = NTPS()
+    metric.update(array, mask.astype(dtype), y)
+    assert_same_rows(metric.compute(), score(X, y))
+
+
+TAKES_MEMORY = r"40,000 classes need an array of shape \(.*\), which takes 1[23]\.\d GB of memory; at most 4 GB"
+
+
+def test_targets_that_take_too_much_memory_are_refused():
+    X = np.zeros((2, 3, 2))
+    with pytest.raises(ValueError, match=TAKES_MEMORY):
+        NTPS().update(X, labels=[0, 39_999])
+    with pytest.raises(ValueError, match=TAKES_MEMORY):
+        NTPS().update(X, labels=np.zeros((2, 40_000)))
+    with pytest.raises(ValueError, match=TAKES_MEMORY):
+        as_targets(np.arange(40_000))
+    with pytest.raises(ValueError, match=r"15,000 classes need .*\(5, 15000, 15000\), which takes 9\.0 GB"):
+        NTPS(jackknife=5).update(X, labels=[0, 14_999])
+    data = TextDataset("many", "all", load_texts("lab/topic").texts[:2], [0, 39_999], [str(i) for i in range(40_000)])
+    with pytest.raises(ValueError, match=TAKES_MEMORY):
+        extract(load_model("lab/XS"), data)
+
+
+def test_many_classes_of_few_texts_take_little_memory():
+    rows = one_hot([0, 39_999], 40_000)  # the indicators of all classes would take 12.8 GB
+    assert rows.shape == (2, 40_000)
+    assert (rows[0, 0], rows[1, -1], rows.sum()) == (1, 1, 2)
+
+
 def bad_batch(**changes):
     given = {"hidden_states": np.zeros((4, 3, 2)), "attention_mask": None, "labels": [0, 1, 0, 1]} | changes
-    NTPS(n_classes=changes.pop("n_classes", None)).update(**given)
+    NTPS(n_classes=given.pop("n_classes", None)).update(**given)
 
 
 @pytest.mark.parametrize(
@@ -250,6 +332,18 @@ def bad_batch(**changes):
         (lambda: bad_batch(labels=[0.5, 1, 0, 1]), r"give real-valued targets as \(n, 1\)"),
         (lambda: bad_batch(labels=[-1, 1, 0, 1]), "class numbers 0, 1, ...; got -1"),
         (lambda: bad_batch(attention_mask=np.ones((4, 2))), r"attention_mask has shape \(4, 2\).*needs \(4, 3\)"),
+        (
+            lambda: bad_batch(attention_mask=ADDITIVE),
+            r"1 for a token and 0 for padding; got the value -inf\. An additive",
+        ),
+        (lambda: bad_batch(attention_mask=ADDITIVE.nan_to_num()), r"got the value -1.7.*converted by \(mask == 0\)"),
+        (lambda: bad_batch(attention_mask=torch.zeros(4, 3)), r"0\.0 everywhere.*converted by \(mask == 0\)"),
+        (lambda: bad_batch(attention_mask=torch.full((4, 3), torch.nan)), "got the value nan"),
+        (lambda: bad_batch(attention_mask=[[1, 2, 2]] * 4), "got the value 2"),
+        (lambda: bad_batch(attention_mask=[[-1, 1, 1]] * 4), "got the value -1"),
+        (lambda: bad_batch(attention_mask=np.zeros((4, 1, 3, 3))), r"shape \(4, 1, 3, 3\)"),
+        (lambda: bad_batch(labels=[[-1], [1], [0], [1]]), "class numbers 0, 1, ...; got -1"),
+        (lambda: bad_batch(labels=np.eye(4), n_classes=3), "targets have 4 columns, but n_classes is 3"),
         (lambda: bad_batch(hidden_states=np.zeros((4, 2))), r"got an array of shape \(4, 2\)"),
         (lambda: bad_batch(hidden_states=5), "got int"),
         (lambda: bad_batch(hidden_states=[np.zeros((4, 3, 2)), np.zeros((5, 3, 2))]), "Layers differ in shape"),

@@ -16,10 +16,10 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from ntps_utils.models.datasets import TextDataset, load_texts
+from ntps_utils.models.datasets import TextDataset, as_dataset, load_texts
 from ntps_utils.models.extraction import Extraction, extract, hidden_states
 from ntps_utils.models.finetuning import FinetuneConfig, ProjectionError, finetune
-from ntps_utils.models.loading import CausalModel, load_model
+from ntps_utils.models.loading import CausalModel, LoadingWarning, load_model
 
 SIZES = {
     "hidden_size d_model n_embd": 32,
@@ -112,6 +112,44 @@ SUPPORTED: dict[str, dict[str, Any]] = {
 }
 """Architectures by the name in their configuration, and values besides ``SIZES``."""
 
+WINDOW = {"sliding_window": 4}
+DECODER = {"is_decoder": True}
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "local gpt_neo": ("gpt_neo", {"attention_types": [[["global", "local"], 1]], "window_size": 4}),
+    "windows of gemma2": ("gemma2", WINDOW),
+    "windows of gemma3": ("gemma3_text", WINDOW),
+    "windows of mistral": ("mistral", WINDOW),
+    "windows of mixtral": ("mixtral", WINDOW),
+    "windows of qwen2": ("qwen2", WINDOW | {"use_sliding_window": True, "max_window_layers": 1}),
+    "windows of cohere2": ("cohere2", WINDOW),
+    "windows of gpt_oss": ("gpt_oss", WINDOW),
+    "windows of phi3": ("phi3", WINDOW),
+    "windows of starcoder2": ("starcoder2", WINDOW),
+    "windows of modernbert": ("modernbert-decoder", {"local_attention": 4}),
+    "windows of recurrent_gemma": ("recurrent_gemma", {"num_hidden_layers": 3, "attention_window_size": 4}),
+    "falcon with alibi": ("falcon", {"head_dim": None, "alibi": True}),
+    "falcon with groups": ("falcon", {"head_dim": None, "new_decoder_architecture": True}),
+    "norms at the end of opt": ("opt", {"word_embed_proj_dim": 32, "do_layer_norm_before": False}),
+    "experts of qwen2_moe": ("qwen2_moe", {"num_experts": 4, "num_experts_per_tok": 2}),
+    "experts of mixtral": ("mixtral", {"num_local_experts": 4, "num_experts_per_tok": 2}),
+    "experts of phimoe": ("phimoe", {"num_local_experts": 4, "num_experts_per_tok": 2}),
+    "experts of deepseek_v3": (
+        "deepseek_v3",
+        LATENT
+        | {"head_dim": 8, "first_k_dense_replace": 1, "n_group": 1, "topk_group": 1, "n_shared_experts": 1}
+        | {"n_routed_experts": 4, "num_experts_per_tok": 2},
+    ),
+    "xlstm": ("xlstm", {}),
+    "bert as a decoder": ("bert", DECODER),
+    "roberta as a decoder": ("roberta", DECODER),
+    "big_bird as a decoder": ("big_bird", DECODER),
+    "xlm as a decoder": ("xlm", {"causal": True}),
+    "xglm": ("xglm", {}),
+}
+"""Architectures and values of configurations that change what a token attends to."""
+
+QUICK = ("windows of gemma2", "windows of gemma3", "local gpt_neo", "xglm")
+
 REFUSED = {
     "bert": "is not a causal model",
     "big_bird": "is not a causal model",
@@ -122,13 +160,21 @@ REFUSED = {
     "electra": "is not a causal model",
     "falcon_mamba": "are not the inputs of its blocks",
     "mamba": "are not the inputs of its blocks",
+    "mamba2": "are not the inputs of its blocks",
     "qwen4_exp_text": "hidden states of the widths",
+    "reformer": "are not the inputs of its blocks",
     "roberta": "is not a causal model",
     "rwkv": "are not the inputs of its blocks",
     "xlm": "is not a causal model",
     "xmod": "does not run in float32 on cpu: Input language unknown",
 }
 """Architectures that are not scored, and what the error says."""
+
+REFUSED_VALUES: dict[str, dict[str, Any]] = {
+    "mamba2": {"num_heads": 4, "head_dim": 16, "state_size": 4, "n_groups": 1},
+    "reformer": DECODER | {"axial_pos_embds": False, "attn_layers": ["local", "lsh"]},
+}
+"""Values of their configurations besides ``SIZES``."""
 
 
 WITHOUT_LORA = {
@@ -191,6 +237,28 @@ def test_models_of_this_architecture_are_scored_and_finetuned(kind, tmp_path, ti
     assert np.isfinite(lora.test.cross_entropy)
 
 
+@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in VARIANTS])
+def test_moments_do_not_depend_on_the_batches_or_on_streaming(name, tmp_path, tiny_model):
+    """Texts of very different lengths, in the type of numbers that is chosen automatically and in float32."""
+    kind, values = VARIANTS[name]
+    data = as_dataset(
+        ([" ".join(f"w{(7 * i + j) % 40}" for j in range(2 + 5 * i % 23)) for i in range(30)], [0, 1] * 15)
+    )
+    model = saved_model(kind, tmp_path / kind, tiny_model, values)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=LoadingWarning)  # some run in float32 only
+        automatic = replace(load_model(tmp_path / kind, device="cpu"), tokenizer=model.tokenizer)
+    for one in (model, automatic):
+        expected, *others = (
+            extract(one, data, **options).moments
+            for options in ({"batch_size": 1}, {}, {"stream": False, "batch_size": 30})
+        )
+        for other in others:
+            for field in ("A0", "A1", "S", "C"):
+                a, b = getattr(other, field), getattr(expected, field)
+                assert ((a - b).abs().amax((1, 2)) <= 1e-4 * b.abs().amax((1, 2))).all(), field
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", WITHOUT_LORA)
 def test_models_without_known_projections_are_scored_only(kind, tmp_path, tiny_model, texts):
@@ -204,7 +272,7 @@ def test_models_without_known_projections_are_scored_only(kind, tmp_path, tiny_m
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", REFUSED)
 def test_models_of_this_architecture_are_refused_by_name(kind, tmp_path, tiny_model, texts):
-    model = saved_model(kind, tmp_path / kind, tiny_model, {})
+    model = saved_model(kind, tmp_path / kind, tiny_model, REFUSED_VALUES.get(kind, {}))
     with pytest.raises(ValueError, match=REFUSED[kind]) as error:
         extract(model, texts[0], layers="last")
     assert "\n" not in str(error.value)

@@ -35,7 +35,8 @@ from ntps_utils.evidence.tables import load_recorded
 from ntps_utils.models import finetuning
 from ntps_utils.models._hub import HubError
 from ntps_utils.models.datasets import DatasetWarning, TextDataset, as_dataset, load_texts
-from ntps_utils.models.extraction import ExtractionWarning, extract, tokenize
+from ntps_utils.models.extraction import ExtractionWarning, default_precision, extract, tokenize
+from ntps_utils.models.features import layer_facts
 from ntps_utils.models.finetuning import (
     FinetuneConfig,
     FinetuneWarning,
@@ -43,7 +44,7 @@ from ntps_utils.models.finetuning import (
     finetune,
     projection_modules,
 )
-from ntps_utils.models.loading import load_model
+from ntps_utils.models.loading import CausalModel, load_model, text_modules
 from ntps_utils.models.scoring import score_model
 
 SCORE = ["score", "lab/XS", "lab/topic", "--max-texts", "60", "--layers", "last"]
@@ -675,6 +676,78 @@ def test_models_for_images_and_text_are_scored_and_finetuned_by_their_text_part(
     assert np.isfinite(result.transferability["linearized"].value)
 
 
+TEXT = {**SMALL, "hidden_size": 16, "intermediate_size": 32, "num_key_value_heads": 1, "pad_token_id": 0}
+IMAGE = {**SMALL, "hidden_size": 16, "intermediate_size": 32, "image_size": 28, "patch_size": 14}
+WITH_IMAGES = {
+    "llava": (
+        transformers.LlavaForConditionalGeneration,
+        {"text_config": TEXT | {"model_type": "llama"}, "vision_config": IMAGE | {"model_type": "clip_vision_model"}},
+    ),
+    "gemma3": (
+        transformers.Gemma3ForConditionalGeneration,
+        {
+            "text_config": TEXT | {"head_dim": 8},
+            "vision_config": IMAGE | {"model_type": "siglip_vision_model"},
+            "mm_tokens_per_image": 4,
+        },
+    ),
+    "qwen2_vl": (
+        transformers.Qwen2VLForConditionalGeneration,
+        {
+            "text_config": TEXT
+            | {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 2]}},
+            "vision_config": {"depth": 2, "embed_dim": 16, "hidden_size": 16, "num_heads": 2, "patch_size": 14},
+        },
+    ),
+    "idefics3": (
+        transformers.Idefics3ForConditionalGeneration,
+        {"text_config": TEXT | {"model_type": "llama"}, "vision_config": IMAGE, "scale_factor": 2},
+    ),
+    "git": (transformers.GitForCausalLM, TEXT | {"max_position_embeddings": 64, "vision_config": IMAGE}),
+    "kosmos-2": (
+        transformers.Kosmos2ForConditionalGeneration,
+        {
+            "text_config": {"vocab_size": 60, "embed_dim": 16, "layers": 2, "ffn_dim": 32, "attention_heads": 2},
+            "vision_config": IMAGE,
+        },
+    ),
+    "qwen2_audio": (
+        transformers.Qwen2AudioForConditionalGeneration,
+        {
+            "text_config": TEXT | {"model_type": "qwen2"},
+            "audio_config": {
+                "model_type": "qwen2_audio_encoder",
+                "d_model": 16,
+                "encoder_layers": 2,
+                "encoder_attention_heads": 2,
+                "encoder_ffn_dim": 32,
+                "num_mel_bins": 8,
+                "max_source_positions": 16,
+            },
+        },
+    ),
+}
+"""Models for text and images or sound, both of whose parts have two layers of width 16."""
+
+
+@pytest.mark.parametrize("kind", WITH_IMAGES)
+def test_the_text_part_is_read_where_both_parts_have_the_same_depth(kind, tiny_model, tiny_data):
+    cls, values = WITH_IMAGES[kind]
+    torch.manual_seed(0)
+    network = cls(transformers.AutoConfig.for_model(kind, **values)).eval()
+    model = CausalModel(kind, network, load_model(tiny_model).tokenizer, kind)
+    data = load_texts(tiny_data).head(12)
+    streamed, whole = (extract(model, data, stream=stream).moments for stream in (True, False))
+    torch.testing.assert_close(streamed.A0, whole.A0, rtol=1e-4, atol=1e-4 * float(whole.A0.abs().max()))
+    assert float(streamed.A0.abs().amax((1, 2)).min()) > 0
+    others = ("vision", "visual", "image", "audio")
+    modules = text_modules(network)
+    assert not any(other in name for name in modules for other in others)
+    names = projection_modules(network, ("query", "key", "value") if kind == "git" else None)
+    assert len(names) == 6
+    assert set(names) <= modules.keys()
+
+
 @pytest.mark.slow
 def test_a_model_without_known_projections_lacks_one_predictor_only(monkeypatch):
     monkeypatch.setattr(finetuning, "ATTENTION", ())
@@ -754,9 +827,14 @@ class DeviceWithoutFloat64(TorchDispatchMode):
             return leave(tensor) if tensor in self.there else tensor
 
         def moved(tensor: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor:
+            places = [torch.device(x).type for x in (*args, *kwargs.values()) if isinstance(x, (str, torch.device))]
+            if "mps" in places:
+                args = tuple(x for x in args if not isinstance(x, (str, torch.device)))
+                result = to(tensor, *args, **kwargs) if args or kwargs else tensor.clone()
+                self.there[result] = True
+                return result
             result = to(tensor, *args, **kwargs)
-            places = [x for x in (*args, *kwargs.values()) if isinstance(x, (str, torch.device))]
-            return cpu(result) if any(torch.device(place).type == "cpu" for place in places) else result
+            return cpu(result) if "cpu" in places else result
 
         monkeypatch.setattr(torch.Tensor, "cpu", cpu)
         monkeypatch.setattr(torch.Tensor, "to", moved)
@@ -777,6 +855,33 @@ def test_models_run_on_a_device_without_float64(monkeypatch, stream):
     for name in ("A0", "A1", "S", "C"):
         one, two = (getattr(part.moments.layer(last), name) for part in (found, expected))
         assert np.allclose(one, two, rtol=1e-4, atol=1e-5 * np.abs(two).max()), name
+
+
+def test_sums_are_on_the_cpu_where_a_device_has_no_float64(monkeypatch):
+    """The device calls itself mps, so that an array cannot be made there."""
+    model = load_model("lab/XS", device="cpu", dtype="float32")
+    data = load_texts("lab/topic").head(60)
+    expected, facts = extract(model, data).moments, layer_facts(model, data)
+    assert default_precision(model) == "float64"
+    with DeviceWithoutFloat64(model.model) as device:
+        device.patch(monkeypatch)
+        monkeypatch.setattr(type(model.model), "device", torch.device("mps"))
+        assert default_precision(model) == "float32"
+        found, other_facts = extract(model, data).moments, layer_facts(model, data)
+    assert found.A0.device.type == "cpu"
+    assert torch.allclose(found.A0, expected.A0, rtol=1e-4, atol=1e-4 * float(expected.A0.abs().max()))
+    pd.testing.assert_frame_equal(facts, other_facts, check_exact=False, rtol=1e-3, atol=1e-3)
+
+
+def test_a_device_that_refuses_the_type_of_a_model_is_named(monkeypatch, tiny_model):
+    def refuse(self, device):
+        raise TypeError("Cannot convert a MPS Tensor to float64 dtype.\nMore")
+
+    monkeypatch.setattr(transformers.LlamaForCausalLM, "to", refuse)
+    with pytest.raises(
+        HubError, match=r"cannot be moved to the device cpu in float64: Cannot .*dtype\. Choose another"
+    ):
+        load_model(tiny_model, device="cpu", dtype="float64")
 
 
 def test_finetuning_runs_on_a_device_without_float64(monkeypatch):

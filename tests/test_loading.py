@@ -6,6 +6,8 @@ import json
 import re
 import shutil
 import urllib.error
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import datasets
@@ -15,11 +17,24 @@ import pandas as pd
 import peft
 import pytest
 import torch
+import transformers
+from safetensors.torch import load_file, save_file
 
 from ntps_utils.models import _hub
 from ntps_utils.models._hub import HubError
 from ntps_utils.models.datasets import TextDataset, as_dataset, load_texts, registered_datasets
-from ntps_utils.models.loading import as_model, backbone, evaluation_mode, load_model, weights_fingerprint
+from ntps_utils.models.extraction import ExtractionWarning, extract
+from ntps_utils.models.features import layer_facts
+from ntps_utils.models.loading import (
+    CausalModel,
+    as_model,
+    backbone,
+    evaluation_mode,
+    load_model,
+    weights_fingerprint,
+)
+from ntps_utils.models.projection import word_features
+from ntps_utils.models.scoring import score_model
 
 ROWS = pd.DataFrame({"text": ["NA", "null", "a, b", 'say "x"', "ü\nn"], "label": [0, 1, 1, 0, 2]})
 
@@ -445,3 +460,263 @@ def test_invalid_models_are_refused(tiny_model, tmp_path):
     (copy / "pytorch_model.bin").write_bytes(b"")
     with pytest.raises(HubError, match="pickled checkpoints are not loaded"):
         load_model(copy)
+
+
+# -- weights without a place ---------------------------------------------------------
+
+
+def edited(folder: Path, source: Path, config: dict[str, object], weights: dict[str, torch.Tensor]) -> Path:
+    """Copy a model, and change its configuration and the weights of its file."""
+    shutil.copytree(source, folder)
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | config))
+    file = folder / "model.safetensors"
+    save_file(load_file(file) | weights, file, {"format": "pt"})
+    return folder
+
+
+BIASES = {
+    f"model.layers.{i}.self_attn.{name}_proj.bias": torch.ones(size)
+    for i in (0, 1)
+    for name, size in zip("qkv", (16, 8, 8), strict=True)
+}
+WITHOUT_PLACE = {
+    "fewer layers": ({"num_hidden_layers": 1}, {}, r"the weights model\.layers\.1\..* and 8 more"),
+    "more weights": (
+        {},
+        {"model.layers.2.mlp.up_proj.weight": torch.ones(32, 16)},
+        r"layers\.2\.mlp\.up_proj\.weight of",
+    ),
+    "biases": ({}, BIASES, r"layers\.0\.self_attn\.k_proj\.bias and 5 more"),
+    "norms": ({}, {"model.layers.0.self_attn.q_norm.weight": torch.ones(4)}, "q_norm"),
+    "scales": ({}, {"model.layers.0.self_attn.q_proj.weight_scale_inv": torch.ones(1)}, "weight_scale_inv"),
+    "unmerged adapter": ({}, {"model.layers.0.self_attn.q_proj.lora_A.weight": torch.ones(2, 16)}, "lora_A"),
+}
+"""Changes of a configuration, further weights of the file, and what the error says."""
+
+
+@pytest.mark.parametrize("name", WITHOUT_PLACE)
+def test_weights_that_a_model_would_ignore_are_refused(name, tiny_model, tmp_path):
+    config, weights, message = WITHOUT_PLACE[name]
+    folder = edited(tmp_path / "model", tiny_model, config, weights)
+    with pytest.raises(HubError, match=message) as error:
+        load_model(folder)
+    assert "LlamaForCausalLM has no place for" in str(error.value)
+    assert "Check model_type and the number of layers in config.json" in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["vocab_size", "hidden_size", "intermediate_size"])
+def test_weights_of_other_shapes_are_named(name, tiny_model, tmp_path):
+    folder = edited(tmp_path / "model", tiny_model, {name: 24}, {})
+    with pytest.raises(HubError, match=r"weight and \d+ more of the checkpoint have other shapes .* and not \(.*24"):
+        load_model(folder)
+
+
+def test_a_wrong_type_of_model_is_refused(tiny_model, tmp_path):
+    with_biases = edited(tmp_path / "qwen2", tiny_model, {"model_type": "qwen2"}, BIASES)
+    load_model(with_biases)
+    as_llama = edited(tmp_path / "llama", with_biases, {"model_type": "llama"}, {})
+    with pytest.raises(HubError, match="LlamaForCausalLM has no place for"):
+        load_model(as_llama)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model.layers.0.self_attn.rotary_emb.inv_freq",
+        "model.layers.0.self_attn.rotary_emb.cos_cached",
+        "transformer.h.0.attn.masked_bias",
+        "transformer.h.0.attn.bias",
+        "gpt_neox.layers.0.attention.bias",
+        "model.position_ids",
+        "v_head.summary.weight",
+        "score.weight",
+        "mtp.layers.0.mlp.up_proj.weight",
+        "vision_tower.encoder.layers.0.q_proj.weight",
+    ],
+)
+def test_weights_that_no_feature_depends_on_are_left_out(name, tiny_model, tmp_path):
+    folder = edited(tmp_path / "model", tiny_model, {}, {name: torch.ones(2)})
+    assert weights_fingerprint(load_model(folder).model) == weights_fingerprint(load_model(tiny_model).model)
+
+
+# -- kinds of models, and lengths ----------------------------------------------------
+
+T5 = {"vocab_size": 46, "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2}
+BART = {"vocab_size": 46, "d_model": 16, "decoder_layers": 2, "encoder_layers": 2, "decoder_attention_heads": 2}
+BART |= {"encoder_attention_heads": 2, "decoder_ffn_dim": 32, "encoder_ffn_dim": 32}
+ENCODER_DECODERS = {
+    "t5": lambda: transformers.T5ForConditionalGeneration(transformers.T5Config(**T5)),
+    "umt5": lambda: transformers.UMT5ForConditionalGeneration(transformers.UMT5Config(**T5)),
+    "bart": lambda: transformers.BartForConditionalGeneration(transformers.BartConfig(**BART)),
+    "bart base": lambda: transformers.BartModel(transformers.BartConfig(**BART)),
+    "t5 with an adapter": lambda: peft.get_peft_model(ENCODER_DECODERS["t5"](), peft.LoraConfig(target_modules=["q"])),
+}
+
+
+@pytest.mark.parametrize("name", ENCODER_DECODERS)
+def test_encoder_decoder_models_in_memory_are_refused(name, tiny_model, tiny_data):
+    model = ENCODER_DECODERS[name]()
+    tokenizer = load_model(tiny_model).tokenizer
+    message = rf"is an encoder-decoder model \({name.split()[0]}\); give a causal language model"
+    with pytest.raises(HubError, match=message):
+        as_model((model, tokenizer))
+    given, data = CausalModel("step 0", model, tokenizer, ""), load_texts(tiny_data).head(12)
+    for read in (score_model, extract, layer_facts, lambda one, texts: word_features(one, texts, layer=-1)):
+        with pytest.raises(HubError, match=message):
+            read(given, data)
+
+
+LLAMA = {"vocab_size": 46, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+LONGROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 1e4,
+    "short_factor": [1.0] * 4,
+    "long_factor": [4.0, 8.0, 16.0, 32.0],
+}
+LENGTHS = {
+    "llama": ({"max_position_embeddings": 40}, 40),
+    "gpt2": ({"n_positions": 40}, 40),
+    "mpt": ({"max_seq_len": 40}, 40),
+    "dbrx": ({"max_seq_len": 40}, 40),
+    "ctrl": ({"n_positions": 40}, 40),
+    "codegen": ({"n_positions": 40, "n_ctx": 40}, 40),
+    "bloom": ({}, None),
+    "whisper": ({"max_target_positions": 40}, 40),
+    "roberta": ({"max_position_embeddings": 42, "pad_token_id": 1}, 40),
+    "xlm-roberta": ({"max_position_embeddings": 42, "pad_token_id": 1}, 40),
+    "camembert": ({"max_position_embeddings": 41, "pad_token_id": 0}, 40),
+    "bert": ({"max_position_embeddings": 40}, 40),
+    "opt": ({"max_position_embeddings": 40}, 40),
+    "phi3": (
+        {
+            "max_position_embeddings": 80,
+            "original_max_position_embeddings": 40,
+            "rope_parameters": LONGROPE | {"original_max_position_embeddings": 40},
+            "hidden_size": 16,
+            "num_attention_heads": 2,
+        },
+        40,
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", LENGTHS)
+def test_the_largest_length_is_known_by_many_names(kind, tiny_model):
+    values, expected = LENGTHS[kind]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_model, model_max_length=10**20)
+    config = transformers.AutoConfig.for_model(kind, **values)
+    model = CausalModel(kind, SimpleNamespace(config=config), tokenizer, "")
+    assert model.max_length == expected
+    assert replace(model, tokenizer=SimpleNamespace(model_max_length=7)).max_length == 7
+
+
+@pytest.mark.parametrize("name", ["max_sequence_length", "seq_length", "max_seq_length", "n_ctx"])
+def test_names_of_the_largest_length_in_own_configurations(name, tiny_model):
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_model, model_max_length=10**20)
+    config = transformers.PretrainedConfig(**{name: 40})
+    assert CausalModel(name, SimpleNamespace(config=config), tokenizer, "").max_length == 40
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        ("roberta", {"max_position_embeddings": 42, "pad_token_id": 1, "is_decoder": True}),
+        ("camembert", {"max_position_embeddings": 42, "pad_token_id": 1, "is_decoder": True}),
+        ("opt", {"max_position_embeddings": 40, "word_embed_proj_dim": 16, "ffn_dim": 32}),
+        ("biogpt", {"max_position_embeddings": 40}),
+        ("xglm", {"max_position_embeddings": 40, "d_model": 16, "num_layers": 2, "attention_heads": 2, "ffn_dim": 32}),
+        ("gpt2", {"n_positions": 40, "n_head": 2, "n_embd": 16, "n_layer": 2}),
+        ("mpt", {"max_seq_len": 40, "d_model": 16, "n_layers": 2, "n_heads": 2}),
+        ("trocr", {"max_position_embeddings": 40, "d_model": 16, "decoder_layers": 2, "decoder_attention_heads": 2}),
+    ],
+)
+def test_a_text_of_the_largest_length_runs(kind, values, tiny_model):
+    config = transformers.AutoConfig.for_model(kind, **(LLAMA | {"intermediate_size": 32} | values))
+    network = transformers.AutoModelForCausalLM.from_config(config).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_model, model_max_length=10**20)
+    model = CausalModel(kind, network, tokenizer, kind)
+    assert model.max_length == 40
+    data = as_dataset((["w1 w2 " * 30, "w3 " * 5, "w5 " * 60, "w2 w1"] * 3, [0, 1, 0, 1] * 3))
+    with pytest.warns(ExtractionWarning, match="truncated to 40 tokens"):
+        assert extract(model, data, layers="last").n_truncated == 6
+
+
+LENGTHENED = {
+    "longrope": LONGROPE | {"original_max_position_embeddings": 12},
+    "dynamic": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0},
+    "dynamic of another length": {
+        "rope_type": "dynamic",
+        "rope_theta": 1e4,
+        "factor": 4.0,
+        "original_max_position_embeddings": 12,
+    },
+    "yarn": {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 12},
+}
+
+
+@pytest.mark.parametrize("kind", LENGTHENED)
+def test_lengthened_positions_do_not_depend_on_the_batch(kind, tiny_model):
+    rope = LENGTHENED[kind]
+    config = transformers.LlamaConfig(
+        **LLAMA, intermediate_size=32, max_position_embeddings=30, rope_parameters=rope, initializer_range=0.5
+    )
+    torch.manual_seed(0)
+    network = transformers.LlamaForCausalLM(config).double().eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_model, model_max_length=10**20)
+    model = CausalModel(kind, network, tokenizer, kind)
+    assert model.max_length == (12 if kind == "longrope" else 30)
+    texts = [" ".join(f"w{(7 * i + j) % 40}" for j in range(3 + 5 * (i % 8))) for i in range(24)]
+    data = as_dataset((texts, [0, 1] * 12))
+    with pytest.warns(ExtractionWarning, match="truncated"):
+        together, alone, whole = (
+            extract(model, data, layers="last", **options).moments.A0
+            for options in ({}, {"batch_size": 1}, {"stream": False, "batch_size": 24})
+        )
+    torch.testing.assert_close(together, alone)
+    torch.testing.assert_close(whole, alone)
+    if kind == "longrope":
+        with pytest.raises(ValueError, match="max_length must be between 2 and 12 tokens, the limit of longrope"):
+            extract(model, data, max_length=20)
+
+
+# -- errors that say nothing ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (KeyError("Llama"), "KeyError: 'Llama'"),
+        (ValueError(""), "ValueError"),
+        (AssertionError(), "AssertionError"),
+        (RuntimeError("Error(s) in loading:\n\tsize mismatch for x.\n"), "Error(s) in loading: size mismatch for x"),
+        (OSError("No file.\nMore"), "No file"),
+    ],
+)
+def test_the_message_of_an_error_says_something(error, expected):
+    assert _hub.first_line(error) == expected
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "part"),
+    [
+        ("tokenizer.json", "{", "tokenizer"),
+        ("tokenizer.json", "{}", "tokenizer"),
+        ("tokenizer_config.json", "[]", "tokenizer"),
+        (
+            "tokenizer_config.json",
+            '{"tokenizer_class": "NopeTokenizer", "auto_map": {"AutoTokenizer": 3}}',
+            "tokenizer",
+        ),
+        ("config.json", '{"model_type": "nope"}', "configuration"),
+        ("config.json", "{}", "configuration"),
+        ("model.safetensors", "", "model"),
+    ],
+)
+def test_the_file_that_cannot_be_read_is_named(file, content, part, tiny_model, tmp_path):
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    (folder / file).write_text(content)
+    with pytest.raises(HubError, match=f"The {part} in {folder} could not be loaded: .* ") as error:
+        load_model(folder)
+    assert "\n" not in str(error.value)
+    assert ("Save the tokenizer of the model there again" in str(error.value)) == (part == "tokenizer")

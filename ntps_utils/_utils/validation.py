@@ -36,6 +36,39 @@ def check_choice(name: str, value: Any, choices: Collection[Any]) -> None:
         raise ValueError(f"{name} must be {valid}, got {value!r}.")
 
 
+MEMORY = 4e9  # bytes of the largest array of class indicators, or of products of them
+
+
+def check_classes(n_classes: int, *shape: int) -> None:
+    """Raise if an array that a number of classes needs would take more memory than ``MEMORY``.
+
+    Parameters
+    ----------
+    n_classes : int
+    *shape : int
+        Shape of the array of float64.
+
+    Raises
+    ------
+    ValueError
+        The message names the memory.
+
+    Examples
+    --------
+    >>> check_classes(40_000, 40_000, 40_000)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ...
+    ValueError: 40,000 classes need an array of shape (40000, 40000), which takes 12.8 GB of memory; ...
+    """
+    n_bytes = 8.0 * math.prod(shape)
+    if n_bytes > MEMORY:
+        raise ValueError(
+            f"{n_classes:,} classes need an array of shape {shape}, which takes {n_bytes / 1e9:.1f} GB of memory; at "
+            f"most {MEMORY / 1e9:.0f} GB are used. Check that the labels are classes and not identifiers, join rare "
+            "classes, or use fewer texts."
+        )
+
+
 def check_integer(name: str, value: Any, minimum: int, *, optional: bool = False) -> None:
     """Raise unless a setting is an integer of at least ``minimum``.
 

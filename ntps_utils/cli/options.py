@@ -42,6 +42,10 @@ Dtype = Annotated[
         "and otherwise the dtype of the checkpoint."
     ),
 ]
+BaseModel = Annotated[
+    str | None,
+    typer.Option(help="Base model of MODEL, if that is a peft adapter.", show_default="the one that it names"),
+]
 TextColumn = Annotated[str, typer.Option(help="Name of the column of texts; several, separated by commas, are joined.")]
 LabelColumn = Annotated[str, typer.Option(help="Name of the column of labels in a file.")]
 TargetModules = Annotated[

@@ -137,10 +137,7 @@ def score_command(
     ] = None,
     device: options.Device = "auto",
     dtype: options.Dtype = "auto",
-    base_model: Annotated[
-        str | None,
-        typer.Option(help="Base model of a peft adapter.", show_default="the one that the adapter names"),
-    ] = None,
+    base_model: options.BaseModel = None,
     seed: Annotated[int, options.seed_option("the groups of --jackknife")] = 0,
     text_column: options.TextColumn = "text",
     label_column: options.LabelColumn = "label",

@@ -476,6 +476,7 @@ def prescreen(
     batch_size: int = 64,
     device: str = "auto",
     dtype: str = "auto",
+    base_model: str | Path | None = None,
     seed: int = 0,
     text_column: str = "text",
     label_column: str = "label",
@@ -495,7 +496,7 @@ def prescreen(
         See :func:`ntps_utils.models.loading.as_model`.
     dataset : str, Path, TextDataset, pair (texts, labels), DataFrame, or datasets.Dataset
         See :func:`ntps_utils.models.datasets.as_dataset`; the training split is used.
-    device, dtype, text_column, label_column, trust_remote_code
+    device, dtype, base_model, text_column, label_column, trust_remote_code
         See these two functions.
     calibration : str or Path
         See :func:`ntps_utils.evidence.calibration.load_calibration`; "auto" means "lab" for models of the lab,
@@ -550,6 +551,7 @@ def prescreen(
         "batch-size": batch_size,
         "device": device,
         "dtype": dtype,
+        "base-model": base_model,
         "seed": seed,
         "text-column": text_column,
         "label-column": label_column,
@@ -579,7 +581,7 @@ def prescreen(
         warnings.simplefilter("always", ProbeWarning)
         warn_of_shared_texts(data.texts)
     used, left_out = _other_runs(recorded, data, leave_out)
-    lm = as_model(model, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+    lm = as_model(model, device=device, dtype=dtype, base_model=base_model, trust_remote_code=trust_remote_code)
     modules = None if target_modules is None else tuple(target_modules)
     if modules is not None:
         projection_modules(lm.model, modules)  # refuses unknown names before the texts are read

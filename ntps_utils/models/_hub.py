@@ -34,9 +34,16 @@ def looks_like_hub_id(name: str) -> bool:
 
 
 def first_line(error: Exception) -> str:
-    """First line of the message of an error, without a full stop."""
-    lines = str(error).strip().splitlines()
-    return (lines[0] if lines else type(error).__name__).rstrip(".")
+    """First line of the message of an error that says something, without a full stop.
+
+    The kind of the error comes first if the message is a single word, such as the key of a KeyError. A
+    heading that ends in a colon is followed by its first line.
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
+    message = f"{lines[0]} {lines[1]}" if lines[0].endswith(":") and len(lines) > 1 else lines[0]
+    kind = type(error).__name__
+    message = message if " " in message else f"{kind}: {message}" if message else kind
+    return message.rstrip(".")
 
 
 @contextmanager

@@ -44,6 +44,7 @@ from ntps_utils.models._tables import (
     table_stem,
     texts_and_labels,
 )
+from ntps_utils.theory.layer_moments import one_hot
 
 LAB = "lab/"
 PARQUET = "refs/convert/parquet"  # branch of the Hub's conversion of every public dataset
@@ -125,7 +126,7 @@ class TextDataset:
     @property
     def one_hot(self) -> NDArray[np.float64]:
         """One-hot targets, (n, c) float64."""
-        return np.eye(self.n_classes)[self.labels]
+        return one_hot(self.labels, self.n_classes)
 
     @property
     def fingerprint(self) -> str:

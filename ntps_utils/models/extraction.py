@@ -13,7 +13,7 @@ from functools import partial, reduce
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -25,11 +25,11 @@ from safetensors.torch import save_file
 from ntps_utils._utils.diagnostics import with_reference
 from ntps_utils._utils.files import atomic_path
 from ntps_utils._utils.layers import Layers, resolve_layers
-from ntps_utils._utils.validation import check_choice, check_integer
+from ntps_utils._utils.validation import check_choice, check_classes, check_integer
 from ntps_utils.models._hub import first_line
 from ntps_utils.models.datasets import TextDataset
-from ntps_utils.models.loading import AUTO_FLOAT64_PARAMETERS, CausalModel, evaluation_mode
-from ntps_utils.theory.moments import TENSORS, Accumulator, Moments, check_features
+from ntps_utils.models.loading import AUTO_FLOAT64_PARAMETERS, CausalModel, check_kind, evaluation_mode
+from ntps_utils.theory.moments import TENSORS, Accumulator, Moments, check_features, device_of_sums
 
 Pooling = Literal["mean", "last"]
 
@@ -441,7 +441,7 @@ def extract(
         "process": f"{rank} of {world}",
     }
     check_model(model)
-    run = _Run.start(model, data, settings, n_groups, stream and _blocks(model) is not None)
+    run = _Run.start(model, data, settings, n_groups, stream and _BLOCKS[model] is not None)
     file = None if checkpoint is None else Path(checkpoint)
     if file is not None and world > 1:
         file = file.with_name(f"{file.stem}.{rank}of{world}{file.suffix}")
@@ -549,7 +549,8 @@ class _Run:
         cls, model: CausalModel, data: TextDataset, settings: dict[str, Any], n_groups: int, stream: bool
     ) -> _Run:
         source = f"model {model.fingerprint}, texts {data.name}/{data.split}, max_length {settings['max_length']}"
-        device = model.model.device if model.model.device.type != "mps" else "cpu"  # MPS has no float64
+        check_classes(data.n_classes, n_groups, data.n_classes, data.n_classes)
+        device = device_of_sums(model.model.device)
         options: dict[str, Any] = {"precision": settings["precision"], "source": source, "device": device}
         parts = [Moments.zeros(settings["layers"], model.dimension, data.n_classes, **options) for _ in range(n_groups)]
         features = {
@@ -616,8 +617,9 @@ class _Run:
             return consume
 
         consumers = {layer: consumer(layer) for layer in layers if layer not in added}
-        if self.stream:
-            _stream_hidden_states(self.model, ids, consumers)
+        blocks = _BLOCKS[self.model] if self.stream else None
+        if blocks is not None:
+            _stream_hidden_states(self.model, blocks, ids, consumers)
         else:
             hidden = hidden_states(self.model, ids)
             for layer, consume in consumers.items():
@@ -849,14 +851,15 @@ def hidden_states(model: CausalModel, ids: Sequence[Sequence[int]]) -> tuple[tor
 
 @torch.inference_mode()
 def _stream_hidden_states(
-    model: CausalModel, ids: Sequence[Sequence[int]], consumers: Mapping[int, Callable[[torch.Tensor], object]]
+    model: CausalModel,
+    blocks: torch.nn.ModuleList,
+    ids: Sequence[Sequence[int]],
+    consumers: Mapping[int, Callable[[torch.Tensor], object]],
 ) -> None:
     """Pass the hidden states of each layer to its consumer as soon as the model has computed them.
 
     The input of block i is layer i; the output of the model, after its last norm, is the last layer.
     """
-    blocks = _blocks(model)
-    assert blocks is not None
 
     def hook(consumer: Callable[[torch.Tensor], object]) -> Callable[..., None]:
         def consume(_: torch.nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
@@ -878,7 +881,9 @@ def _stream_hidden_states(
             handle.remove()
 
 
-_CHECKED: WeakSet[CausalModel] = WeakSet()
+_BLOCKS: WeakKeyDictionary[CausalModel, torch.nn.ModuleList | None] = WeakKeyDictionary()
+"""The blocks of each model that was checked, if the layers can be read at their inputs."""
+
 N_CHECKED = 12  # tokens of the text that checks a model
 TOLERANCE, LOW_TOLERANCE = 1e-3, 0.05  # relative changes of a feature: 32 or 64 bits, and 16 bits
 
@@ -904,16 +909,14 @@ def check_model(model: CausalModel) -> None:
     >>> from ntps_utils.models.loading import load_model
     >>> check_model(load_model("lab/XS"))
     """
-    if model in _CHECKED:
+    if model in _BLOCKS:
         return
+    check_kind(model.model, model.name)
     kind, dtype = type(model.model).__name__, str(model.model.dtype).removeprefix("torch.")
     special = set(getattr(model.tokenizer, "all_special_ids", ()))  # tokens may be given without a tokenizer
     n_embeddings = model.model.get_input_embeddings().num_embeddings
     ids = list(islice((i for i in range(n_embeddings) if i not in special), N_CHECKED))
-    half, streamed = len(ids) // 2, dict[int, torch.Tensor]()
-    consumers: dict[int, Callable[[torch.Tensor], object]] = {
-        layer: partial(streamed.setdefault, layer) for layer in range(model.n_layers)
-    }
+    half = len(ids) // 2
     with evaluation_mode(model.model):
         try:
             whole, part = hidden_states(model, [ids]), hidden_states(model, [ids[:half]])
@@ -945,25 +948,38 @@ def check_model(model: CausalModel) -> None:
                 f"{model.name} ({kind}) is not a causal model: features change by up to {change:.1%} when tokens are "
                 "added after them. Next-token scores need a model that reads from left to right."
             )
-        if _blocks(model) is not None:
-            _stream_hidden_states(model, [ids], consumers)
-    if any(_change(whole[layer], states) > tolerance for layer, states in streamed.items()):
+        _BLOCKS[model] = _blocks(model, ids, whole, tolerance)
+
+
+def _blocks(
+    model: CausalModel, ids: list[int], states: Sequence[torch.Tensor], tolerance: float
+) -> torch.nn.ModuleList | None:
+    """The list of modules whose inputs are the layers of a model, if the model runs such a list.
+
+    ``states`` are the hidden states of one text. Another list may have the same length: that of the experts, or
+    that of the part of a model that reads images.
+    """
+    ran = False
+    for blocks in model.backbone.modules():
+        if not isinstance(blocks, torch.nn.ModuleList) or len(blocks) != model.n_layers - 1:
+            continue
+        streamed: dict[int, torch.Tensor] = {}
+        consumers = {layer: partial(streamed.setdefault, layer) for layer in range(model.n_layers)}
+        _stream_hidden_states(model, blocks, [ids], consumers)
+        if len(streamed) < model.n_layers:
+            continue
+        ran = True
+        pairs = [(states[layer], own) for layer, own in streamed.items()]
+        if not any(one.shape != two.shape or _change(one, two) > tolerance for one, two in pairs):  # may be NaN
+            return blocks
+    if ran:
         raise ValueError(
-            f"The hidden states that {model.name} ({kind}) returns are not the inputs of its blocks, as in Mamba and "
-            "RWKV, so that layers have no clear meaning. Such models are not supported."
+            f"The hidden states that {model.name} ({type(model.model).__name__}) returns are not the inputs of its "
+            "blocks, as in Mamba and RWKV, so that layers have no clear meaning. Such models are not supported."
         )
-    _CHECKED.add(model)
+    return None
 
 
 def _change(one: torch.Tensor, two: torch.Tensor) -> float:
     """Largest relative change of the features of a token."""
     return float(((one - two).norm(dim=-1) / one.norm(dim=-1).clamp_min(1e-30)).max())
-
-
-def _blocks(model: CausalModel) -> torch.nn.ModuleList | None:
-    """The list of the transformer blocks of a model, if there is one."""
-    n = model.n_layers - 1
-    for module in model.backbone.modules():
-        if isinstance(module, torch.nn.ModuleList) and len(module) == n:
-            return module
-    return None

@@ -11,11 +11,11 @@ import pandas as pd
 import torch
 
 from ntps_utils.models.datasets import TextDataset
-from ntps_utils.models.extraction import Tokens, batch_overhead, hidden_states, length_batches, tokens_of
+from ntps_utils.models.extraction import Tokens, batch_overhead, check_model, hidden_states, length_batches, tokens_of
 from ntps_utils.models.loading import CausalModel, evaluation_mode
 from ntps_utils.theory.layer_moments import LayerMoments
 from ntps_utils.theory.linear import Array, default_rcond, whiten
-from ntps_utils.theory.moments import Accumulator, Moments
+from ntps_utils.theory.moments import Accumulator, Moments, device_of_sums
 from ntps_utils.theory.score import NumericalWarning, subspaces
 
 
@@ -67,9 +67,10 @@ def layer_facts(
     >>> len(facts), bool((facts["shifted"] < 1e-4).all())
     (4, True)
     """
+    check_model(model)
     ids = tokens_of(model, data, tokens, max_length).ids
     layers = tuple(range(model.n_layers))
-    d, device = model.dimension, model.model.device
+    d, device = model.dimension, device_of_sums(model.model.device)
     exact, shifted = (
         Moments.zeros(layers, d, data.n_classes, precision=precision, device=device)
         for precision in ("float64", "float32")
@@ -84,7 +85,7 @@ def layer_facts(
     with evaluation_mode(model.model), torch.inference_mode():
         for batch in length_batches(ids, rows, batch_size, overhead=batch_overhead(model)):
             lengths = torch.tensor([len(ids[row]) for row in batch])
-            hidden = hidden_states(model, [ids[row] for row in batch])
+            hidden = [states.to(device) for states in hidden_states(model, [ids[row] for row in batch])]
             for accumulator in accumulators:
                 accumulator.add(hidden, lengths, targets[batch])
             _add_plain(hidden, lengths, plain, energy, squares)

@@ -21,7 +21,6 @@ import torch
 from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 from torch.nn.functional import cross_entropy
-from transformers import PreTrainedModel
 
 from ntps_utils._utils.schedules import warmup_cosine
 from ntps_utils._utils.validation import check_choice, check_flag, check_integer, check_number
@@ -36,7 +35,7 @@ from ntps_utils.models.extraction import (
     pad_batch,
     tokens_of,
 )
-from ntps_utils.models.loading import AUTO_FLOAT64_PARAMETERS, CausalModel, backbone, evaluation_mode
+from ntps_utils.models.loading import AUTO_FLOAT64_PARAMETERS, CausalModel, backbone, evaluation_mode, text_modules
 from ntps_utils.models.probes import logistic_probe
 
 Method = Literal["lora", "full", "frozen"]
@@ -419,7 +418,7 @@ def attention_projections(model: torch.nn.Module) -> tuple[str, ...]:
     >>> attention_projections(load_model("lab/XS").model)
     ('q_proj', 'k_proj', 'v_proj')
     """
-    ends = {name.rpartition(".")[2] for name, _ in model.named_modules()}
+    ends = {name.rpartition(".")[2] for name in text_modules(model)}
     for names in ATTENTION:
         if ends.issuperset(names):
             return names
@@ -456,15 +455,11 @@ def projection_modules(model: Any, names: Sequence[str] | None = None) -> tuple[
     'model.layers.0.self_attn.q_proj'
     """
     ends = tuple(names) if names is not None else attention_projections(model)
-    decoder = model.get_decoder() if hasattr(model, "get_decoder") else None
-    text = decoder if isinstance(decoder, PreTrainedModel) else model  # else it is a part of the head
-    inside = {id(module) for module in text.modules()}
-    found = tuple(
-        name for name, module in model.named_modules() if name.rpartition(".")[2] in ends and id(module) in inside
-    )
-    unknown = [end for end in ends if end not in {name.rpartition(".")[2] for name in found}]
+    modules = text_modules(model)
+    found = tuple(name for name in modules if name.rpartition(".")[2] in ends)
+    known = {name.rpartition(".")[2] for name in modules}
+    unknown = [end for end in ends if end not in known]
     if unknown:
-        known = {name.rpartition(".")[2] for name, module in model.named_modules() if name and id(module) in inside}
         raise ValueError(
             f"{type(model).__name__} has no modules named {', '.join(unknown)}; it has {', '.join(sorted(known))}."
         )

@@ -11,14 +11,16 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 
 from ntps_utils import lab
 from ntps_utils._utils.files import sha256
@@ -33,6 +35,47 @@ DTYPES = ("auto", "float64", "float32", "bfloat16", "float16")
 LAB = "lab/"
 LARGEST = 1e100  # features above it cannot be squared and summed
 N_SAMPLED = 64  # entries of each weight that the fingerprint of a model in memory reads
+
+LENGTH_NAMES = (
+    "max_position_embeddings",
+    "n_positions",
+    "max_seq_len",
+    "max_sequence_length",
+    "max_seq_length",
+    "seq_length",
+    "n_ctx",
+    "max_target_positions",
+)
+"""Names of the largest number of positions in configurations; the first one that is present counts."""
+
+POSITIONS_AFTER_PADDING = (
+    "camembert",
+    "data2vec-text",
+    "roberta",
+    "roberta-prelayernorm",
+    "xlm-roberta",
+    "xlm-roberta-xl",
+    "xmod",
+)
+"""Types of models whose first position is the one after the number of the padding token."""
+
+UNUSED_WEIGHTS = re.compile(
+    r"rotary_emb\.|position_ids$|token_type_ids$|embed_positions\.weights$|(total_ops|total_params)$"  # buffers
+    r"|(^|\.)attn\.(masked_)?bias$|(^|\.)attention\.(masked_)?bias$"  # causal masks
+    r"|(^|\.)(lm_head|embed_out|v_head|value_head|score|classifier|qa_outputs|multiple_choice_head|cls|pooler)\."
+    r"|(^|\.)mtp\.|image_newline|mm_projector|multi_modal_projector"
+)
+"""Weights of a checkpoint on which the features of a text do not depend."""
+
+OTHER_INPUTS = re.compile(r"(^|[._])(vision|visual|image|video|audio|speech)([._]|$)")
+"""Names of the parts of a model that read images, videos or sound."""
+
+GIVE_BASE = (
+    "give it with base_model (--base-model of ntps score and ntps prescreen), or write it into adapter_config.json as "
+    "base_model_name_or_path"
+)
+SAVE_TOKENIZER = "Save the tokenizer of the model there again, or copy those of its files that the original model has."
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
 
 
 def registered_models() -> dict[str, dict[str, Any]]:
@@ -107,12 +150,36 @@ class CausalModel:
 
     @property
     def max_length(self) -> int | None:
-        """Largest number of tokens that the model and the tokenizer accept; None if unlimited."""
-        limits = [
-            getattr(self.model.config.get_text_config(), "max_position_embeddings", None),
-            self.tokenizer.model_max_length,
-        ]
+        """Largest number of tokens that the model and the tokenizer accept; None if unlimited.
+
+        A model with LongRoPE accepts its original number of positions: a longer text would change the
+        features of every text in its batch.
+        """
+        config = self.model.config.get_text_config()
+        limits = [_n_positions(config), _longrope_limit(config), self.tokenizer.model_max_length]
         return min((int(limit) for limit in limits if limit is not None and 2 <= limit < 1e9), default=None)
+
+
+def _n_positions(config: Any) -> int | None:
+    """Number of positions that the configuration of a model names."""
+    values = [getattr(config, name, None) for name in LENGTH_NAMES]
+    limit = next((int(value) for value in values if isinstance(value, (int, float)) and value > 0), None)
+    if limit is not None and config.model_type in POSITIONS_AFTER_PADDING:
+        limit -= (config.pad_token_id or 0) + 1
+    return limit
+
+
+def _longrope_limit(config: Any) -> int | None:
+    """Number of positions up to which LongRoPE uses its short factors; None for other positions."""
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    kinds = [rope, *(one for one in rope.values() if isinstance(one, dict))]  # for all layers, or by their type
+    own = getattr(config, "original_max_position_embeddings", None)
+    limits = [
+        one.get("original_max_position_embeddings", own)
+        for one in kinds
+        if one.get("rope_type", one.get("type")) in ("longrope", "su")
+    ]
+    return min((int(limit) for limit in limits if limit), default=None)
 
 
 def backbone(model: Any) -> Any:
@@ -142,7 +209,38 @@ def backbone(model: Any) -> Any:
     body = model.base_model
     if body is model and hasattr(model, "get_decoder"):  # Gemma 3, transformers 4
         body = model.get_decoder()
-    return getattr(model, "model", model) if body is model else body  # Llama 4
+    body = getattr(model, "model", model) if body is model else body  # Llama 4
+    has_head = body is not model and getattr(body, "get_output_embeddings", lambda: None)() is not None
+    return backbone(body) if has_head else body  # a whole language model within a model for images and text
+
+
+def text_modules(model: Any) -> dict[str, torch.nn.Module]:
+    """The modules of the language model within a model, which may read images or sound too.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+
+    Returns
+    -------
+    dict of str to torch.nn.Module
+        Modules by their full name.
+
+    Examples
+    --------
+    >>> list(text_modules(load_model("lab/XS").model))[:2]
+    ['model', 'model.embed_tokens']
+    """
+    import transformers
+
+    decoder = model.get_decoder() if hasattr(model, "get_decoder") else None
+    text = decoder if isinstance(decoder, transformers.PreTrainedModel) else model  # else it is a part of the head
+    inside = {id(module) for module in text.modules()}
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if name and id(module) in inside and not OTHER_INPUTS.search(name)
+    }
 
 
 @contextmanager
@@ -196,7 +294,7 @@ def as_model(
     Raises
     ------
     HubError
-        If a name or path cannot be loaded.
+        If a name or path cannot be loaded, or the model is of another kind, see :func:`check_kind`.
     TypeError
         If the object has another type, or a model comes without its tokenizer; the message
         lists the valid types.
@@ -211,6 +309,7 @@ def as_model(
     32
     """
     if isinstance(model, CausalModel):
+        check_kind(model.model, model.name)
         return model
     if isinstance(model, (str, os.PathLike)):
         return load_model(
@@ -223,6 +322,7 @@ def as_model(
         if hasattr(network, "config") and callable(tokenizer):
             name = str(getattr(network.config, "_name_or_path", "") or type(network).__name__)
             name = name if looks_like_hub_id(name) else Path(name).name
+            check_kind(network, name)
             return CausalModel(name, network, tokenizer, weights_fingerprint(network))
     if hasattr(model, "config"):
         raise TypeError(
@@ -231,6 +331,49 @@ def as_model(
     raise TypeError(
         f"A model must be a name, a folder, a pair (model, tokenizer) or a CausalModel; got {type(model).__name__}."
     )
+
+
+def check_kind(model: Any, name: str) -> None:
+    """Raise unless the features of a model are those of one pass over the text alone.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        A transformers model, possibly with an adapter of peft.
+    name : str
+        Name of the model in the error message.
+
+    Raises
+    ------
+    HubError
+        If the model has an encoder and a decoder, or an adapter puts learned vectors before the text.
+
+    Examples
+    --------
+    >>> check_kind(load_model("lab/XS").model, "lab/XS")
+    """
+    _check_decoder_only(model.config, name)
+    for adapter in (getattr(model, "peft_config", None) or {}).values():
+        _check_adapter_kind(adapter, f"{name} has an adapter")
+
+
+def _check_decoder_only(config: Any, name: str) -> None:
+    for part in (config, config.get_text_config()):
+        if getattr(part, "is_encoder_decoder", False):
+            raise HubError(
+                f"{name} is an encoder-decoder model ({part.model_type}); give a causal language model, which "
+                "has a decoder only, such as GPT-2, Llama, Qwen or Gemma."
+            )
+
+
+def _check_adapter_kind(config: Any, subject: str) -> None:
+    """Raise if an adapter adds learned vectors to the text. ``subject`` begins the message."""
+    if getattr(config, "is_prompt_learning", False):
+        kind = str(getattr(config.peft_type, "value", config.peft_type))
+        raise HubError(
+            f"{subject} of the kind {kind}, which puts learned vectors before the text: its features are not those of "
+            "the text alone. Give an adapter that changes weights, such as LoRA, or the model without it."
+        )
 
 
 def weights_fingerprint(model: torch.nn.Module) -> str:
@@ -304,8 +447,6 @@ def load_model(
     >>> model.dimension, model.n_layers
     (32, 4)
     """
-    import transformers
-
     check_choice("dtype", dtype, DTYPES)
     torch_device = _device(device)
     if _is_adapter(name):
@@ -313,26 +454,8 @@ def load_model(
     if base_model is not None:
         raise HubError(f"base_model is for the folder of a peft adapter; {name} is none. Leave base_model out.")
     location = _locate(name, trust_remote_code)
-    options: dict[str, Any] = {"trust_remote_code": trust_remote_code, "local_files_only": location.local}
-    model: Any
-    with location.loading():
-        if location.untrained:
-            model, tokenizer = lab.untrained_model(location.name)
-            model = model if dtype == "auto" else model.to(getattr(torch, dtype))
-        else:
-            config = transformers.AutoConfig.from_pretrained(location.name, **options)
-            if config.is_encoder_decoder:
-                raise HubError(
-                    f"{name} is an encoder-decoder model ({config.model_type}); give a causal language model, which "
-                    "has a decoder only, such as GPT-2, Llama, Qwen or Gemma."
-                )
-            tokenizer = transformers.AutoTokenizer.from_pretrained(location.tokenizer, **options)
-            weight_type = "auto" if dtype == "auto" else getattr(torch, dtype)
-            loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
-                location.name, dtype=weight_type, use_safetensors=True, output_loading_info=True, **options
-            )
-            model, report = loaded
-            _check_complete(model, report["missing_keys"])
+    model, tokenizer = _read(location, dtype, trust_remote_code)
+    with location.loading("model"):
         fingerprint = location.fingerprint()
     quantized = bool(getattr(model, "is_quantized", False))
     model = model.eval().requires_grad_(False)
@@ -340,12 +463,54 @@ def load_model(
     if dtype == "auto" and torch_device.type == "cpu" and small:
         model = _in_float64(model, location.requested)
     if not quantized or model.device != torch_device:
-        model = model.to(torch_device)
+        model = _moved(model, torch_device, location.requested)
     return CausalModel(location.requested, model, tokenizer, fingerprint, _origin(location, model))
+
+
+def _read(location: _ModelLocation, dtype: str, trust_remote_code: bool) -> tuple[Any, Any]:
+    """Model and tokenizer at a location."""
+    import transformers
+
+    if location.untrained:
+        model, tokenizer = lab.untrained_model(location.name)
+        return model if dtype == "auto" else model.to(getattr(torch, dtype)), tokenizer
+    options: dict[str, Any] = {"trust_remote_code": trust_remote_code, "local_files_only": location.local}
+    with location.loading("configuration"):
+        config = transformers.AutoConfig.from_pretrained(location.name, **options)
+        _check_decoder_only(config, location.requested)
+    with location.loading("tokenizer"):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(location.tokenizer, **options)
+    with location.loading("model"):
+        weight_type = "auto" if dtype == "auto" else getattr(torch, dtype)
+        loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
+            location.name,
+            dtype=weight_type,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused below, by name
+            **options,
+        )
+        model, report = loaded
+        _check_shapes(report["mismatched_keys"])
+        _check_complete(model, report["missing_keys"])
+        _check_places(model, report["unexpected_keys"])
+    return model, tokenizer
 
 
 class LoadingWarning(UserWarning):
     """A model was loaded in another way than usual."""
+
+
+def _moved(model: Any, device: torch.device, name: str) -> Any:
+    """The model on a device."""
+    try:
+        return model.to(device)
+    except Exception as error:  # TypeError for a device without float64, RuntimeError for too little memory, and others
+        dtype = str(model.dtype).removeprefix("torch.")
+        raise HubError(
+            f"{name} cannot be moved to the device {device} in {dtype}: {first_line(error)}. Choose another device, or "
+            "another dtype such as float32."
+        ) from None
 
 
 def _in_float64(model: Any, name: str) -> Any:
@@ -386,30 +551,111 @@ def _load_adapter(
     folder: Path, device: str, dtype: str, base_model: str | Path | None, trust_remote_code: bool
 ) -> CausalModel:
     """Load the base model of a peft adapter, and merge the adapter into its weights."""
-    import peft
-
+    kind = _adapter_config(folder)
+    _check_adapter_kind(kind, f"{folder} holds an adapter")
     weights = folder / "adapter_model.safetensors"
+    if weights.is_file() and is_lfs_pointer(weights):
+        raise _is_pointer(weights)
     if not weights.is_file():
         raise HubError(f"{folder} has no adapter_model.safetensors; pickled adapters are not loaded. Save it again.")
-    base = load_model(_base_of(folder, base_model), device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+    place = _base_of(folder, base_model)
+    try:
+        base = load_model(place, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+    except HubError as error:
+        raise HubError(f"{error} It is the base model of the adapter in {folder}; {GIVE_BASE}.") from None
     if getattr(base.model, "is_quantized", False):
         raise HubError(
             f"The base model {base.name} is quantized, and an adapter cannot be merged into it without loss; "
-            "give the unquantized base with base_model."
+            f"choose the unquantized base: {GIVE_BASE}."
         )
-    try:
-        adapted: Any = peft.PeftModel.from_pretrained(base.model, str(folder))
-        merged = adapted.merge_and_unload()
-    except Exception as error:  # RuntimeError for shapes, ValueError for names, and others
-        raise HubError(f"The adapter in {folder} does not fit {base.name}: {first_line(error)}.") from None
+    tokenizer = _adapter_tokenizer(folder, base, trust_remote_code)
+    merged = _merged(folder, base)
     origin = f"adapter merged into {base.name}" + (f" ({base.origin})" if base.origin else "")
     return CausalModel(
         str(folder),
         merged.eval().requires_grad_(False),
-        base.tokenizer,
+        tokenizer,
         _adapter_fingerprint(folder, base.fingerprint),
         origin,
     )
+
+
+def _adapter_config(folder: Path) -> Any:
+    """Configuration of a peft adapter."""
+    import peft
+
+    try:
+        return peft.PeftConfig.from_pretrained(str(folder))
+    except Exception as error:  # KeyError, TypeError and others
+        raise HubError(
+            f"The configuration of the adapter in {folder} (adapter_config.json) could not be read: "
+            f"{first_line(error)}. Save the adapter again with peft {peft.__version__}, or install the version of "
+            "peft that saved it."
+        ) from None
+
+
+def _adapter_tokenizer(folder: Path, base: CausalModel, trust_remote_code: bool) -> Any:
+    """Tokenizer that was saved with an adapter; by default that of its base model."""
+    import transformers
+
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        return base.tokenizer
+    try:
+        return transformers.AutoTokenizer.from_pretrained(
+            str(folder), config=base.model.config, trust_remote_code=trust_remote_code, local_files_only=True
+        )
+    except Exception as error:  # tokenizers raise many kinds
+        raise HubError(
+            f"The tokenizer of the adapter in {folder} could not be loaded: {first_line(error)}. Save it there again, "
+            "or remove its files to use the tokenizer of the base model."
+        ) from None
+
+
+def _merged(folder: Path, base: CausalModel) -> Any:
+    """The base model with an adapter merged into its weights. Each weight of the adapter must have its place."""
+    import peft
+
+    hint = f"Save the adapter again, or choose the model that it was trained on: {GIVE_BASE}."
+    try:
+        shapes = _adapter_shapes(folder)
+        n_rows = _n_embeddings(shapes, base.model)
+        if n_rows not in (None, base.model.get_input_embeddings().num_embeddings):
+            base.model.resize_token_embeddings(n_rows, mean_resizing=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of missing weights, which are counted below
+            adapted: Any = peft.PeftModel.from_pretrained(base.model, str(folder))
+        report = adapted.load_adapter(str(folder), adapter_name="default")
+        unexpected = [
+            name
+            for name in report.unexpected_keys
+            if not _is_unused(name) and name.replace(".modules_to_save.", ".") not in {*shapes} - {name}
+        ]
+        for names, fault in ((unexpected, "its weights {} have no place there"), (report.missing_keys, "it lacks {}")):
+            if names:
+                raise ValueError(fault.format(_counted(names)))
+        return adapted.merge_and_unload()
+    except Exception as error:  # RuntimeError for shapes, ValueError for names, and others
+        raise HubError(f"The adapter in {folder} does not fit {base.name}: {first_line(error)}. {hint}") from None
+
+
+def _adapter_shapes(folder: Path) -> dict[str, list[int]]:
+    """Shapes of the weights of an adapter by name."""
+    with safe_open(str(folder / "adapter_model.safetensors"), framework="pt") as weights:
+        return {name: weights.get_slice(name).get_shape() for name in weights.keys()}  # noqa: SIM118  # no dictionary
+
+
+def _n_embeddings(shapes: Mapping[str, Sequence[int]], model: Any) -> int | None:
+    """Number of tokens for which an adapter has embeddings of its own; None if it has none."""
+    embeddings = model.get_input_embeddings()
+    (name,) = (name for name, module in model.named_modules() if module is embeddings)
+    ends = (f".{name}.weight", f".{name}.base_layer.weight")
+    return next((shape[0] for key, shape in shapes.items() if key.endswith(ends)), None)
+
+
+def _counted(names: Iterable[str]) -> str:
+    """The first of several names, and how many more there are."""
+    first, *others = sorted(names)
+    return first + (f" and {len(others)} more" if others else "")
 
 
 def _adapter_fingerprint(folder: Path, base: str) -> str:
@@ -417,23 +663,38 @@ def _adapter_fingerprint(folder: Path, base: str) -> str:
     return hashlib.sha256(f"{base} {own}".encode()).hexdigest()[:16]
 
 
-def _base_of(folder: Path, base_model: str | Path | None) -> str | Path:
-    """Name or folder of the base model of an adapter."""
-    if base_model is not None:
-        return base_model
+def _base_of(folder: Path, base_model: str | Path | None, adapters: tuple[Path, ...] = ()) -> str | Path:
+    """Name or folder of the base model of an adapter, which may be an adapter of another model.
+
+    ``adapters`` are the folders of the adapters that lead to this one.
+    """
+    base = base_model if base_model is not None else _named_base(folder)
+    adapters = (*adapters, folder.resolve())
+    if _is_adapter(base):
+        if Path(base).resolve() in adapters:
+            chain = " -> ".join(map(str, (*adapters, Path(base).resolve())))
+            raise HubError(
+                f"The base models of the adapter in {folder} lead back to it: {chain}. Choose its base: {GIVE_BASE}."
+            )
+        _base_of(Path(base), None, adapters)
+    return base
+
+
+def _named_base(folder: Path) -> str | Path:
+    """Name or folder of the base model that the configuration of an adapter names."""
     file = folder / "adapter_config.json"
     try:
         name = json.loads(file.read_text("utf-8")).get("base_model_name_or_path")
     except (ValueError, AttributeError):  # not JSON, or not an object
         raise HubError(f"{file} is not a configuration in JSON; save the adapter again.") from None
     if not name:
-        raise HubError(f"The adapter in {folder} does not name its base model; give it with base_model.")
+        raise HubError(f"The adapter in {folder} does not name its base model; {GIVE_BASE}.")
+    if not isinstance(name, str):
+        raise HubError(f"{file} names the base model {name!r}, which is no text; {GIVE_BASE}.")
     beside = folder / name  # a path relative to the adapter
     found = beside if beside.is_dir() else Path(name)
     if not found.is_dir() and not found.is_file() and not looks_like_hub_id(name) and name not in registered_models():
-        raise HubError(
-            f"The base model {name} of the adapter in {folder} does not exist here; give it with base_model."
-        )
+        raise HubError(f"The base model {name} of the adapter in {folder} does not exist here; {GIVE_BASE}.")
     return found if found.exists() else name
 
 
@@ -445,11 +706,38 @@ def _check_complete(model: Any, missing: Iterable[str]) -> None:
     head = model.get_output_embeddings()
     head_parameters = {id(p) for p in head.parameters()} if head is not None else set()
     parameters = dict(model.named_parameters())
-    names = sorted(name for name in missing if id(parameters.get(name)) not in head_parameters)
+    names = [name for name in missing if id(parameters.get(name)) not in head_parameters]
     if names:
-        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         raise ValueError(
-            f"the checkpoint lacks the weights {names[0]}{more}; it is incomplete or belongs to another architecture"
+            f"the checkpoint lacks the weights {_counted(names)}; it is incomplete or belongs to another architecture"
+        )
+
+
+def _check_shapes(mismatched: Iterable[tuple[Any, ...]]) -> None:
+    """Raise if weights of the checkpoint have other shapes than in the model."""
+    others = sorted(mismatched)
+    if others:
+        name, given, expected = others[0]
+        raise ValueError(
+            f"{_counted(name for name, *_ in others)} of the checkpoint have other shapes than config.json says: "
+            f"{tuple(given)} and not {tuple(expected)}. Check vocab_size and the other sizes in config.json"
+        )
+
+
+def _is_unused(name: str) -> bool:
+    return bool(UNUSED_WEIGHTS.search(name) or OTHER_INPUTS.search(name))
+
+
+def _check_places(model: Any, unexpected: Iterable[str]) -> None:
+    """Raise if the checkpoint has weights of the language model that the model would ignore."""
+    names = [name for name in unexpected if not _is_unused(name)]
+    if getattr(model, "is_quantized", False):  # the scales beside a quantized weight
+        owners = tuple(f"{name}." for name, module in model.named_modules() if name and not list(module.children()))
+        names = [name for name in names if not name.startswith(owners)]
+    if names:
+        raise ValueError(
+            f"{type(model).__name__} has no place for the weights {_counted(names)} of the checkpoint. Check "
+            "model_type and the number of layers in config.json"
         )
 
 
@@ -519,7 +807,7 @@ def model_fingerprint(name: str | Path, *, trust_remote_code: bool = False) -> s
         base = model_fingerprint(_base_of(Path(name), None), trust_remote_code=trust_remote_code)
         return _adapter_fingerprint(Path(name), base)
     location = _locate(name, trust_remote_code)
-    with location.loading():
+    with location.loading("model"):
         return location.fingerprint()
 
 
@@ -547,8 +835,10 @@ def model_config(name: str | Path, *, trust_remote_code: bool = False) -> Any:
     """
     import transformers
 
-    location = _locate(_base_of(Path(name), None) if _is_adapter(name) else name, trust_remote_code)
-    with location.loading():
+    if _is_adapter(name):
+        return model_config(_base_of(Path(name), None), trust_remote_code=trust_remote_code)
+    location = _locate(name, trust_remote_code)
+    with location.loading("configuration"):
         if location.untrained:
             return lab.untrained_model(location.name)[0].config
         return transformers.AutoConfig.from_pretrained(
@@ -581,8 +871,11 @@ class _ModelLocation:
         return Path(huggingface_hub.hf_hub_download(self.name, "config.json")).parent.name[:16]
 
     @contextmanager
-    def loading(self) -> Iterator[None]:
-        """Turn the errors of transformers and of the Hub client into a :class:`HubError` of one line."""
+    def loading(self, part: str) -> Iterator[None]:
+        """Turn the errors of transformers and of the Hub client into a :class:`HubError` of one line.
+
+        ``part`` is what is read in the block.
+        """
         try:
             with nullcontext() if self.local or self.untrained else hub_connection():
                 yield
@@ -592,11 +885,17 @@ class _ModelLocation:
             if "trust_remote_code" in str(error):
                 raise _needs_consent(self.requested) from None
             if self.local:
-                raise HubError(f"The model in {self.name} could not be loaded: {first_line(error)}.") from None
+                hint = f" {SAVE_TOKENIZER}" if part == "tokenizer" else ""
+                raise HubError(f"The {part} in {self.name} could not be loaded: {first_line(error)}.{hint}") from None
+            whole = part if part == "model" else f"{part} of"
             raise HubError(
-                f"The model {self.name} could not be loaded from the Hub ({first_line(error)}). "
+                f"The {whole} {self.name} could not be loaded from the Hub ({first_line(error)}). "
                 "Check the name, your access to it and the connection, or give a local folder."
             ) from None
+
+
+def _is_pointer(file: Path) -> HubError:
+    return HubError(f"{file} is a pointer of Git LFS, not the file itself; run `git lfs pull` in {file.parent}.")
 
 
 def _needs_consent(name: str) -> HubError:
@@ -626,7 +925,7 @@ def _locate(name: str | Path, trust_remote_code: bool) -> _ModelLocation:
             )
         for part in path.iterdir():
             if part.is_file() and is_lfs_pointer(part):
-                raise HubError(f"{part} is a pointer of Git LFS, not the file itself; run `git lfs pull` in {name}.")
+                raise _is_pointer(part)
         if not list(path.glob("*.safetensors")):
             raise HubError(
                 f"{name} has no safetensors weights; pickled checkpoints are not loaded. Convert them first."

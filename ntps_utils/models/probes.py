@@ -17,6 +17,7 @@ from sklearn.preprocessing import StandardScaler
 
 from ntps_utils._utils.diagnostics import with_reference
 from ntps_utils._utils.validation import check_integer
+from ntps_utils.theory.layer_moments import one_hot
 from ntps_utils.theory.linear import Array
 
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0)
@@ -191,12 +192,12 @@ def linear_probe(
             "Use more texts, or read the test error only."
         )
         warnings.warn(with_reference("few-texts", message), ProbeWarning, stacklevel=2)
-    mean, targets = x.mean(0), np.eye(c)[y]
+    mean, targets = x.mean(0), one_hot(y, c)
     weights = np.linalg.lstsq(x - mean, targets - targets.mean(0), rcond=None)[0]
     fitted, predicted = ((features - mean) @ weights + targets.mean(0) for features in (x, x_test))
     return LinearProbe(
         train_mse=float(((fitted - targets) ** 2).sum(1).mean()),
-        test_mse=float(((predicted - np.eye(c)[y_test]) ** 2).sum(1).mean()),
+        test_mse=float(((predicted - one_hot(y_test, c)) ** 2).sum(1).mean()),
         train_accuracy=float(np.mean(fitted.argmax(1) == y)),
         test_accuracy=float(np.mean(predicted.argmax(1) == y_test)),
     )

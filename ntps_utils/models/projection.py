@@ -9,8 +9,9 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from ntps_utils.models.datasets import TextDataset
-from ntps_utils.models.extraction import hidden_states, tokenize
+from ntps_utils.models.extraction import check_model, hidden_states, tokenize
 from ntps_utils.models.loading import CausalModel, evaluation_mode
+from ntps_utils.theory.layer_moments import one_hot
 from ntps_utils.theory.linear import Array
 from ntps_utils.theory.score import Subspaces
 
@@ -59,6 +60,7 @@ def word_features(model: CausalModel, data: TextDataset, layer: int, batch_size:
     >>> len(words.words) == len(words.counts), words.features.shape[1]
     (True, 32)
     """
+    check_model(model)
     n_words = model.model.get_input_embeddings().num_embeddings
     sums = torch.zeros(n_words, model.dimension, dtype=torch.float64)
     counts = torch.zeros(n_words, dtype=torch.int64)
@@ -177,11 +179,11 @@ def explained_variance(
     """
     classes = np.asarray(labels)
     test_classes = classes if test_labels is None else np.asarray(test_labels)
-    one_hot = np.eye(int(max(classes.max(), test_classes.max())) + 1)
+    n_classes = int(max(classes.max(), test_classes.max())) + 1
     x = np.asarray(coordinates, dtype=np.float64)
     x_test = x if test_coordinates is None else np.asarray(test_coordinates, dtype=np.float64)
-    targets, mean = one_hot[classes], x.mean(0)
+    targets, mean = one_hot(classes, n_classes), x.mean(0)
     weights = np.linalg.lstsq(x - mean, targets - targets.mean(0), rcond=None)[0]
-    deviations = one_hot[test_classes] - targets.mean(0)
+    deviations = one_hot(test_classes, n_classes) - targets.mean(0)
     residuals = deviations - (x_test - mean) @ weights
     return float(1.0 - (residuals**2).sum() / (deviations**2).sum())

@@ -27,6 +27,7 @@ from ntps_utils.models.extraction import batch_overhead, length_batches, mean_po
 from ntps_utils.models.finetuning import projection_modules
 from ntps_utils.models.loading import CausalModel, evaluation_mode
 from ntps_utils.models.probes import LogisticProbe, logistic_probe
+from ntps_utils.theory.layer_moments import one_hot
 from ntps_utils.theory.linear import Array
 
 Labels = NDArray[np.int64]
@@ -276,7 +277,7 @@ def knn_accuracy(data: FrozenFeatures, *, n_neighbors: int = 5) -> float:
 def _one_hot(labels: Labels) -> Array:
     """One-hot targets of the classes that occur, (n, classes)."""
     _, classes = np.unique(labels, return_inverse=True)
-    return np.eye(classes.max() + 1)[classes]
+    return one_hot(classes, int(classes.max()) + 1)
 
 
 def linearized_gain(data: FrozenFeatures) -> float:

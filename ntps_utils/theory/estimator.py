@@ -16,14 +16,15 @@ from torch import Tensor
 from ntps_utils._utils.diagnostics import diagnostic_in
 from ntps_utils._utils.layers import Layers, resolve_layers
 from ntps_utils._utils.provenance import provenance
-from ntps_utils._utils.validation import check_choice, check_flag, check_integer, check_number
+from ntps_utils._utils.validation import check_choice, check_classes, check_flag, check_integer, check_number
 from ntps_utils.theory.layer_moments import as_targets
 from ntps_utils.theory.linear import Order
-from ntps_utils.theory.moments import Moments, check_features, check_targets
+from ntps_utils.theory.moments import Moments, check_features, check_targets, device_of_sums
 from ntps_utils.theory.report import ScoreGrid, ScoreReport, score_layer
 from ntps_utils.theory.score import NumericalWarning, ScoreRow, Shrinkage, Width, resolve_width
 
 BATCH = 64  # texts that score() adds at a time
+CLASSES, TARGETS = "class numbers", "real-valued targets"
 
 
 def score(
@@ -47,7 +48,7 @@ def score(
     X : sequence of (T_i, d) arrays, or (n, T, d) array
         Token features of each text: numpy arrays or torch tensors. A padded array needs
         ``lengths`` unless every text has T tokens; padding stands at the end.
-    y : (n,) sequence of class labels, or (n, c) array_like
+    y : (n,) sequence of class labels, (n, 1) array_like of int, or (n, c) array_like
         Class labels (integers or strings), or real-valued targets.
     lengths : (n,) array_like of int, optional
         Number of tokens of each text in a padded array.
@@ -97,7 +98,7 @@ def score(
     (True, 3)
     """
     states, valid = _single_layer(X, lengths)
-    targets = as_targets(y)
+    targets = as_targets(_without_column(y))
     n = len(valid)
     if len(targets) != n:
         raise ValueError(f"{n} texts need as many labels; got {len(targets)}.")
@@ -188,6 +189,7 @@ class NTPS:
         self.seed = seed
         self._parts: list[Moments] = []
         self._n_layers = 0  # number of hidden states of the first batch
+        self._kind = ""  # of the labels of the first batch
         self._n_added = 0
 
     @property
@@ -220,14 +222,14 @@ class NTPS:
         attention_mask : (n, T) array_like of 0 and 1, optional
             1 for a token, 0 for padding, on either side; by default every position is a
             token.
-        labels : (n,) array_like of int, or (n, c) array_like of float
-            Class numbers 0, 1, ..., or real-valued targets.
+        labels : (n,) or (n, 1) array_like of int, or (n, c) array_like of float
+            Class numbers 0, 1, ..., or real-valued targets; the same kind in every batch.
 
         Raises
         ------
         ValueError
-            If shapes do not fit each other or the earlier batches, or a value is not
-            finite; nothing has been added then.
+            If shapes or the kind of labels do not fit each other or the earlier batches, a value
+            is not finite, or the mask has other values than 0 and 1; nothing has been added then.
 
         Warns
         -----
@@ -251,15 +253,13 @@ class NTPS:
         if attention_mask is None:
             lengths = torch.tensor([len(text) for text in chosen[0]])
         else:
-            mask = torch.as_tensor(attention_mask).to(batch[0].device) != 0
-            if mask.shape != (n, n_steps):
-                raise ValueError(f"attention_mask has shape {tuple(mask.shape)}; the batch needs {(n, n_steps)}.")
+            mask = _mask(attention_mask, (n, n_steps)).to(batch[0].device)
             lengths = mask.sum(1)
             if not bool((mask == (torch.arange(n_steps, device=mask.device) < lengths[:, None])).all()):
                 # Padding on the left or inside: move the tokens to the front, in their order.
                 front = (~mask).to(torch.int8).argsort(dim=1, stable=True)[:, :, None]
                 batch = [one.gather(1, front.to(one.device).expand(-1, -1, one.shape[2])) for one in batch]
-        targets = self._targets(labels, n)
+        kind, targets = self._targets(labels, n)
         names = [f"text {i} of the batch" for i in range(n)]
         nonempty = lengths.cpu() > 0
         if not bool(nonempty.all()):
@@ -270,7 +270,7 @@ class NTPS:
             names = [name for name, kept in zip(names, nonempty.tolist(), strict=True) if kept]
         if len(targets):
             self._add(batch, lengths, targets, layers, names)
-            self._n_layers = n_layers
+            self._n_layers, self._kind = n_layers, kind
 
     def compute(self, progress: Callable[[str, int, int], None] | None = None) -> ScoreReport:
         """Score the texts added so far; more can be added afterwards.
@@ -322,7 +322,7 @@ class NTPS:
 
     def reset(self) -> None:
         """Forget all texts; the settings stay."""
-        self._parts, self._n_layers, self._n_added = [], 0, 0
+        self._parts, self._n_layers, self._kind, self._n_added = [], 0, "", 0
 
     def merge_state(self, metrics: NTPS | Sequence[NTPS]) -> None:
         """Add the texts of other metrics, for example those of other processes.
@@ -344,8 +344,9 @@ class NTPS:
                 raise ValueError(f"Metrics with {self.jackknife} and {other.jackknife} jackknife groups do not merge.")
             if not self._parts:
                 self._parts = [_copied(part) for part in other._parts]
-                self._n_layers, self._n_added = other._n_layers, other._n_added
+                self._n_layers, self._kind, self._n_added = other._n_layers, other._kind, other._n_added
                 continue
+            self._check_kind(other._kind, other._parts[0].C.shape[-1])
             c = max(self._parts[0].C.shape[-1], other._parts[0].C.shape[-1])
             pairs = zip(self._parts, other._parts, strict=True)
             self._parts = [_widened(a, c).merge(_widened(b, c)) for a, b in pairs]
@@ -363,8 +364,20 @@ class NTPS:
             raise ValueError("No text was added; call update(hidden_states, attention_mask, labels) first.")
         return parts
 
-    def _targets(self, labels: Any, n: int) -> Tensor:
-        """One-hot or real-valued targets, (n, c) float64."""
+    def _check_kind(self, kind: str, c: int) -> None:
+        """Raise unless labels of a kind, with c columns, fit those of the earlier batches."""
+        if self._kind and kind != self._kind:
+            raise ValueError(
+                f"The labels of the earlier batches are {self._kind}, and those of this one are {kind}. Give the same "
+                "kind in every batch; shape (n,) is for class numbers, (n, c) for real-valued targets."
+            )
+        expected = self._parts[0].C.shape[-1] if self._parts else self.n_classes
+        if kind == TARGETS and expected not in (None, c):
+            earlier = "the earlier batches have" if self._parts else "n_classes is"
+            raise ValueError(f"The targets have {c} columns, but {earlier} {expected}.")
+
+    def _targets(self, labels: Any, n: int) -> tuple[str, Tensor]:
+        """Kind of the labels, and one-hot or real-valued targets, (n, c) float64."""
         try:
             given = torch.as_tensor(np.asarray(labels) if not isinstance(labels, Tensor) else labels).detach().cpu()
         except (TypeError, ValueError):
@@ -373,8 +386,10 @@ class NTPS:
             ) from None
         if given.ndim not in (1, 2) or len(given) != n:
             raise ValueError(f"{n} texts need labels of shape ({n},) or ({n}, c); got shape {tuple(given.shape)}.")
+        given = _without_column(given)
         if given.ndim == 2:
-            return given.double()
+            self._check_kind(TARGETS, given.shape[1])
+            return TARGETS, given.double()
         if given.is_floating_point() and not bool((given == given.round()).all()):
             raise ValueError("labels of shape (n,) must be class numbers; give real-valued targets as (n, 1).")
         given = given.long()
@@ -385,7 +400,9 @@ class NTPS:
             raise ValueError(f"labels go up to {largest - 1}, but n_classes is {self.n_classes}.")
         present = self._parts[0].C.shape[-1] if self._parts else 1
         c = self.n_classes or max(largest, present)
-        return torch.nn.functional.one_hot(given, c).double()
+        self._check_kind(CLASSES, c)
+        check_classes(c, max(1, self.jackknife), c, c)
+        return CLASSES, torch.nn.functional.one_hot(given, c).double()
 
     def _add(
         self, batch: list[Tensor], lengths: Tensor, targets: Tensor, layers: tuple[int, ...], names: Sequence[str]
@@ -396,7 +413,8 @@ class NTPS:
         if not parts:
             precision = self.precision or ("float64" if device.type == "cpu" else "float32")
             n_parts = max(1, self.jackknife)
-            parts = [Moments.zeros(layers, d, c, precision=precision, device=device) for _ in range(n_parts)]
+            options: dict[str, Any] = {"precision": precision, "device": device_of_sums(device)}
+            parts = [Moments.zeros(layers, d, c, **options) for _ in range(n_parts)]
         elif c > parts[0].C.shape[-1]:
             parts = [_widened(part, c) for part in parts]
         if len(parts) > 1:  # else a group might be added before the error in another
@@ -620,6 +638,35 @@ def _all_layers(hidden_states: Any, attention_mask: Any) -> tuple[list[Any], int
         "hidden_states must be a sequence of (n, T, d) arrays, one (n, T, d) array, or a sequence of (T_i, d) arrays; "
         f"got {_description(hidden_states)}."
     )
+
+
+def _without_column(labels: Any) -> Any:
+    """Class numbers that form a column, (n, 1), as (n,); other labels unchanged."""
+    columns = isinstance(labels, (list, tuple)) and all(
+        isinstance(row, (list, tuple)) and len(row) == 1 for row in labels
+    )
+    if columns or hasattr(labels, "to_numpy"):  # pandas
+        labels = np.asarray(labels)
+    if _ndim(labels) != 2 or labels.shape[1] != 1:
+        return labels
+    is_real = labels.is_floating_point() if isinstance(labels, Tensor) else labels.dtype.kind not in "biu"
+    return labels if is_real else labels[:, 0]
+
+
+def _mask(attention_mask: Any, shape: tuple[int, int]) -> Tensor:
+    """Whether each position is a token."""
+    given = torch.as_tensor(attention_mask)
+    if given.shape != shape:
+        raise ValueError(f"attention_mask has shape {tuple(given.shape)}; the batch needs {shape}.")
+    hint = "An additive mask (0 for a token, a large negative number for padding) is converted by (mask == 0)."
+    others = given[(given != 0) & (given != 1)]
+    if len(others):
+        raise ValueError(
+            f"attention_mask must hold 1 for a token and 0 for padding; got the value {others[0].item()}. {hint}"
+        )
+    if given.is_floating_point() and not bool(given.any()):
+        raise ValueError(f"attention_mask is 0.0 everywhere, so that no text has a token. {hint}")
+    return given != 0
 
 
 def _padded(features: Any, rows: slice) -> Tensor:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ntps_utils._utils.diagnostics import with_reference
+from ntps_utils._utils.validation import check_classes
 from ntps_utils.theory.linear import Array, default_rcond
 
 
@@ -333,7 +334,38 @@ def as_targets(y: ArrayLike | Sequence[Any]) -> Array:
     columns = {label: j for j, label in enumerate(sorted(set(labels)))}
     if len(columns) < 2:
         raise ValueError(f"Give labels of at least two classes; all {len(labels)} labels are {labels[0]!r}.")
-    return np.eye(len(columns))[[columns[label] for label in labels]]
+    return one_hot([columns[label] for label in labels], len(columns))
+
+
+def one_hot(classes: ArrayLike, n_classes: int) -> Array:
+    """Indicators of classes.
+
+    Parameters
+    ----------
+    classes : (n,) array_like of int
+        Class of each text, 0 ... ``n_classes`` - 1.
+    n_classes : int
+
+    Returns
+    -------
+    (n, n_classes) float64
+
+    Raises
+    ------
+    ValueError
+        If the indicators would take too much memory.
+
+    Examples
+    --------
+    >>> one_hot([1, 0], 3)
+    array([[0., 1., 0.],
+           [1., 0., 0.]])
+    """
+    index = np.asarray(classes, dtype=np.intp)
+    check_classes(n_classes, len(index), n_classes)
+    indicators = np.zeros((len(index), n_classes))
+    indicators[np.arange(len(index)), index] = 1.0
+    return indicators
 
 
 def check_texts(texts: Sequence[ArrayLike], targets: ArrayLike | Sequence[Any]) -> tuple[list[Array], Array]:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ntps_utils._utils.diagnostics import with_reference
 from ntps_utils._utils.files import atomic_path
+from ntps_utils._utils.validation import check_classes
 from ntps_utils.theory.layer_moments import SINGLE_TOKENS, LayerMoments, check_texts
 from ntps_utils.theory.linear import Array
 
@@ -28,6 +29,26 @@ FORMAT = "ntps-moments-2"  # since 2, float32 products are those of shifted feat
 
 FLUSH_TOKENS = 2048  # products in float32 are summed over about so many tokens before they are added in float64
 BLOCK = 192  # columns of a symmetric product that are computed together
+
+
+def device_of_sums(device: torch.device) -> torch.device:
+    """Choose the device of sums in float64 of features that are on a device.
+
+    Parameters
+    ----------
+    device : torch.device
+
+    Returns
+    -------
+    torch.device
+        The CPU for Apple's MPS, which has no float64; otherwise the same device.
+
+    Examples
+    --------
+    >>> device_of_sums(torch.device("mps"))
+    device(type='cpu')
+    """
+    return torch.device("cpu") if device.type == "mps" else device
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +148,8 @@ class Moments:
         Raises
         ------
         ValueError
-            If ``precision`` is not valid, or there is no layer, feature or target.
+            If ``precision`` is not valid, there is no layer, feature or target, or the products of
+            targets would take too much memory.
         """
         if precision not in ("float32", "float64"):
             raise ValueError(f"precision must be 'float32' or 'float64', got {precision!r}.")
@@ -135,6 +157,7 @@ class Moments:
             raise ValueError(
                 f"Moments need at least one layer, feature and target; got {len(layers)} layers, d = {d}, c = {c}."
             )
+        check_classes(c, c, c)
 
         def zero(*shape: int) -> Tensor:
             return torch.zeros(shape, dtype=torch.float64, device=device)
