@@ -280,11 +280,11 @@ def test_text_dataset_accepts_lists():
         (["a", "b"], [0], r"2 texts need as many labels; got labels of shape \(1,\)"),
         (["a", "b"], [[0], [1]], r"labels of shape \(2, 1\)"),
         (["a", 5], [0, 1], "texts must be strings"),
-        ("ab", [0, 1], "texts must be strings"),
+        ("ab", [0, 1], "texts must be a list, an array or another sequence, got str"),
     ],
 )
 def test_invalid_text_datasets_are_refused(texts, labels, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         TextDataset("reviews", "train", texts, labels, ("x", "y"))
 
 
@@ -346,7 +346,7 @@ def test_as_dataset_selects_columns_by_name():
         (None, TypeError, "got NoneType"),
         ({"text": TEXTS, "label": [1, 0, 1]}, TypeError, "got dict"),
         (TEXTS, TypeError, "got list"),
-        (("good film", "bad film"), TypeError, "got tuple"),
+        (("good film", "bad film"), TypeError, r"In a pair \(texts, labels\), texts must be a list"),
         ((TEXTS, [1, 0]), HubError, "3 texts need as many labels; got 2 labels"),
         ((TEXTS, [1, None, 0]), HubError, "texts, row 2: the label is None"),
         ((TEXTS, [1, -1, 0]), HubError, "texts, row 2: the label is -1"),

@@ -237,7 +237,8 @@ class Advisor:
         self.mean = float(cells["gain"].mean())
         self.median, self.low, self.high = (float(q) for q in quantiles)
         self.steps = [FittedStep.fit(step, cells, seed) for step in steps]
-        self._advantages, self._leads = (cells[name].to_numpy(float) for name in ("advantage", "lead"))
+        self._kept = cells["advantage"].to_numpy(float).clip(min=0.0)  # of LoRA and the best without it, the better one
+        self._leads = cells["lead"].to_numpy(float)
         pairs = zip((cells["headroom"] - cells["lead"]).clip(lower=0.0), cells["n_texts"], strict=True)
         self._limits = np.array([headroom_limit(headroom, n_texts) for headroom, n_texts in pairs])
 
@@ -317,13 +318,14 @@ class Advisor:
             Mean :func:`regret` by rule. "stop" makes no run and takes the best classifier without finetuning. "run"
             makes every run for which this classifier leaves a worthwhile gain. Of the steps with a skill, by their
             names, each makes those of these runs whose expected gain is worthwhile; it predicts from the runs of
-            other groups, and its cost is included.
+            other groups, and its cost is included. Whoever has run LoRA keeps the better classifier, so that a run
+            costs at most the threshold.
         """
         possible = self._limits >= threshold
         features = self.steps[0].step.cost if self.steps else 0.0
 
         def loss(run: NDArray[np.bool_], cost: float) -> float:
-            return float(regret(self._advantages, run, features + cost * possible, threshold).mean())
+            return float(regret(self._kept, run, features + cost * possible, threshold).mean())
 
         found = {"stop": loss(np.zeros_like(possible), 0.0), "run": loss(possible, 0.0)}
         for fitted in self.steps:
