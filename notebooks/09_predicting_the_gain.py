@@ -641,7 +641,7 @@ def outcome(name, rule, advisors, threshold):
 
 
 decisions = {}
-for name, table in tables.items():
+for name in tables:
     thresholds = {"1": 0.01, "0": 0.0, "3": 0.03, "5": 0.05}
     for rule in ("always yes", "always no", *RULES_OF_ADVICE):
         has_steps = rule in RULES_OF_ADVICE

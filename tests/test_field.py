@@ -949,3 +949,58 @@ def test_a_file_is_divided_into_two(tmp_path):
     assert one.exit_code == 2
     assert "cannot be divided with 0.001 of each class" in " ".join(one.output.split())
     assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("error_stream", ["2>&-", "2>/dev/full", "2> >(true)"])
+def test_results_are_written_where_the_error_stream_is_closed_or_full(error_stream, tmp_path):
+    command = " ".join([str(Path(sys.executable).with_name("ntps")), *SCORE, "--no-controls", "--json", "out.json"])
+    done = subprocess.run(["bash", "-c", f"{command} {error_stream}"], cwd=tmp_path, capture_output=True, check=False)
+    assert done.returncode == 0
+    assert json.loads((tmp_path / "out.json").read_text())["rows"]
+    assert b"NTPS" in done.stdout
+
+
+@pytest.mark.parametrize("option", ["--json", "--checkpoint"])
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("folder", "it is a folder"),
+        ("loop", "it is a link that leads back to itself"),
+        ("/dev/fd/77", "it is not open"),
+    ],
+)
+def test_outputs_that_cannot_be_written_are_refused_before_the_work(option, place, message, tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    outcome = CliRunner().invoke(app, [*SCORE, option, str(tmp_path / place)])
+    assert outcome.exit_code == 2
+    assert message in " ".join(outcome.output.split())
+    assert "reading texts" not in outcome.output
+
+
+@pytest.mark.parametrize(
+    ("function", "options"),
+    [
+        (
+            score_model,
+            {"max_texts": np.int64(60), "seed": np.int64(1), "k_v": (np.int64(4),), "jackknife": np.int32(3)},
+        ),
+        (score_model, {"max_length": np.int64(16), "batch_size": np.int32(8)}),
+        (prescreen, {"max_texts": np.int64(150), "seed": np.int64(1), "threshold": np.float32(0.5)}),
+        (prescreen, {"max_length": np.int64(16), "worth": np.float32(0.2), "trial": np.float64(0.0)}),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::ntps_utils.models.extraction.ExtractionWarning")
+def test_options_may_be_numbers_of_numpy(function, options):
+    report = function("lab/XS", "lab/topic", **({"max_texts": 150} | options))
+    assert json.loads(report.to_json())["provenance"]["max_texts"] in (60, 150)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 1.5])
+def test_seeds_that_a_library_refuses_are_refused_before_the_work(seed):
+    for make in (ExperimentConfig, FinetuneConfig):
+        with pytest.raises(ValueError, match="seed must be an integer from 0 to 4294967295"):
+            make(seed=seed)
+    with pytest.raises(ValueError, match="seed must be an integer from 0 to 4294967295"):
+        prescreen("lab/XS", "lab/topic", seed=seed)

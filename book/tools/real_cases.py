@@ -20,8 +20,8 @@ from ntps_utils.evidence.runs import recorded_runs
 
 OUT = Path("ntps_utils/data/recorded/prescreened.json")
 MODEL = "smollm2-135m-instruct"
-THRESHOLD = 0.03
-TRIAL = "10%"
+THRESHOLD = 0.01
+TRIAL = "25%"
 
 
 def main(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -256,8 +257,8 @@ def check_writable(path: str | Path, *, make_folders: bool = True) -> None:
     Raises
     ------
     ValueError
-        If ``path`` is a folder, or lies in a folder that is read-only or, without
-        ``make_folders``, does not exist.
+        If ``path`` is a folder, a link that leads back to itself or a file descriptor that is not open, or lies in a
+        folder that is read-only or, without ``make_folders``, does not exist.
 
     Examples
     --------
@@ -273,7 +274,14 @@ def check_writable(path: str | Path, *, make_folders: bool = True) -> None:
         if not os.access(path, os.W_OK):
             raise ValueError(f"Cannot write {path}: permission denied.")
         return
+    try:
+        path.stat()
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise ValueError(f"Cannot write {path}: it is a link that leads back to itself.") from None
     folder = path.resolve().parent
+    if folder.parts[1:2] == ("proc",):  # /dev/fd leads there
+        raise ValueError(f"Cannot write {path}: it is not open, and no file can be made in {folder}.")
     while make_folders and not folder.exists() and folder != folder.parent:
         folder = folder.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK):

@@ -11,6 +11,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 PACKAGES = (
     "ntps-utils",
     "numpy",
@@ -55,7 +57,7 @@ def provenance(**settings: Any) -> dict[str, Any]:
     Parameters
     ----------
     **settings : object
-        Settings that determine the result; values that JSON can represent.
+        Settings that determine the result; values that JSON can represent, or numbers of NumPy.
 
     Returns
     -------
@@ -68,11 +70,34 @@ def provenance(**settings: Any) -> dict[str, Any]:
     ['seed', 'versions', 'machine', 'date']
     """
     return {
-        **settings,
+        **{name: without_numpy(value) for name, value in settings.items()},
         "versions": versions(),
         "machine": platform.machine(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def without_numpy(value: Any) -> Any:
+    """Convert numbers of NumPy, also in lists, tuples and dictionaries, to those of Python, which JSON can represent.
+
+    Parameters
+    ----------
+    value : object
+
+    Returns
+    -------
+    object
+
+    Examples
+    --------
+    >>> without_numpy({"k": (np.int64(3), "a")})
+    {'k': (3, 'a')}
+    """
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, dict):
+        return {name: without_numpy(one) for name, one in value.items()}
+    return type(value)(map(without_numpy, value)) if type(value) in (list, tuple) else value
 
 
 def sources(start: Path, root: Path = ROOT) -> set[Path]:

@@ -7,7 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,8 +22,28 @@ from ntps_utils import EXTRAS
 from ntps_utils._utils.files import check_writable, write_text
 
 _is_terminal = sys.stdout is not None and sys.stdout.isatty()  # None if the shell has closed it
+
+
+class _ErrorStream:
+    """The current error stream. If it is closed or full, its text is lost, and the command goes on."""
+
+    def write(self, text: str) -> int:
+        with suppress(OSError, ValueError):
+            if sys.stderr is not None:
+                sys.stderr.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            if sys.stderr is not None:
+                sys.stderr.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.stderr, name)
+
+
 out = Console(width=None if _is_terminal else max(100, Console().width))  # a pipe has no width of its own
-err = Console(stderr=True)
+err = Console(file=_ErrorStream(), stderr=True)  # type: ignore[arg-type]
 
 INSTALL_MODELS = "pip install 'ntps-utils[models]'"
 QUIET_LOGGERS = ("transformers", "datasets", "huggingface_hub", "httpx")
@@ -201,10 +221,12 @@ def output_files(*paths: Path | None, state: Path | None = None, inputs: Iterabl
             taken.add(target)
     for path in files:
         check_writable(path, make_folders=False)
+    if state is not None:
+        check_writable(state)
     if not to_standard_output:
         yield
         return
-    out.file = sys.stderr
+    out.file = err.file
     try:
         yield
     finally:

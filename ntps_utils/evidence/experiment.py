@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy.special import logsumexp
 from threadpoolctl import threadpool_limits
 
-from ntps_utils._utils.validation import check_choice, check_flag, check_integer, check_name, check_number
+from ntps_utils._utils.validation import check_choice, check_flag, check_integer, check_name, check_number, check_seed
 from ntps_utils.models._hub import HubError
 from ntps_utils.models.datasets import TextDataset, first_texts, has_splits, load_texts
 from ntps_utils.models.extraction import Extraction, ExtractionWarning, Tokens, extract, tokenize
@@ -137,7 +137,7 @@ class ExperimentConfig:
             check_flag(name, getattr(self, name))
         for name in ("text_column", "label_column"):
             check_name(name, getattr(self, name))
-        check_integer("seed", self.seed, 0)
+        check_seed("seed", self.seed)
 
     def texts(self, dataset: str) -> tuple[TextDataset, TextDataset]:
         """Load the training and test texts that an experiment uses.

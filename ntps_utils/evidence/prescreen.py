@@ -21,8 +21,8 @@ import pandas as pd
 import torch
 
 from ntps_utils._utils.files import asset_text, write_json
-from ntps_utils._utils.provenance import provenance
-from ntps_utils._utils.validation import check_integer, check_number
+from ntps_utils._utils.provenance import provenance, without_numpy
+from ntps_utils._utils.validation import check_integer, check_number, check_seed
 from ntps_utils.evidence._wording import (
     MIN_TEXTS,
     MIN_VALIDATION,
@@ -559,6 +559,7 @@ def prescreen(
         "trust-remote-code": trust_remote_code,
         "resume": resume,
     }
+    options = {name: without_numpy(value) for name, value in options.items()}
     started = time.perf_counter()
     if threshold is not None and worth is not None:
         raise ValueError("threshold and worth were both given; give one of them.")
@@ -568,7 +569,7 @@ def prescreen(
         check_number("worth", worth, 0.0)
     share, budget = parse_trial(trial)
     check_integer("max_texts", max_texts, 1, optional=True)
-    check_integer("seed", seed, 0)
+    check_seed("seed", seed)
     name = str(calibration)
     if name == "auto":
         model_name = getattr(model, "name", model)
@@ -612,9 +613,9 @@ def prescreen(
             kept.keep()
         second = kept.values["text_seconds"]
         lora_seconds = finetuning_cost(lora, n_texts, 0) * second
-        least = DEFAULT_THRESHOLD if threshold is None else threshold
+        least = DEFAULT_THRESHOLD if threshold is None else float(threshold)
         if worth is not None:
-            least = min(1.0, worth * lora_seconds / 3600)
+            least = min(1.0, float(worth) * lora_seconds / 3600)
         asked = share
         while share and trial_cost(lora, share, n_texts) * second > budget:
             share = max((shorter for shorter in TRIALS if shorter < share), default=0.0)

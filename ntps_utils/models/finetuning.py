@@ -23,7 +23,7 @@ from sklearn.model_selection import train_test_split
 from torch.nn.functional import cross_entropy
 
 from ntps_utils._utils.schedules import warmup_cosine
-from ntps_utils._utils.validation import check_choice, check_flag, check_integer, check_number
+from ntps_utils._utils.validation import check_choice, check_flag, check_integer, check_number, check_seed
 from ntps_utils.models._hub import first_line
 from ntps_utils.models.datasets import TextDataset
 from ntps_utils.models.extraction import (
@@ -170,7 +170,7 @@ class FinetuneConfig:
         else:
             check_integer("eval_steps", self.eval_steps, 1)
         check_choice("base_dtype", self.base_dtype, ("auto", "float32", "bfloat16"))
-        check_integer("seed", self.seed, 0)
+        check_seed("seed", self.seed)
         check_number("lora_alpha", self.lora_alpha, 0.0, open_low=True)
         check_number("lora_dropout", self.lora_dropout, 0.0, 1.0, open_high=True)
         check_number("warmup_ratio", self.warmup_ratio, 0.0, 1.0)
