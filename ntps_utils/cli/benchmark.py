@@ -268,7 +268,8 @@ def _progress(models: Mapping[str, str], datasets: Mapping[str, str]) -> Iterato
 
 
 def _print_results(results: Sequence[ExperimentResult], lora: bool) -> None:
-    columns = ["model", "dataset", "probe_last", *(["frozen", "lora", "gain"] if lora else []), "seconds"]
+    tuned = ["frozen", "lora", "gain", "lora_steps"] if lora else []
+    columns = ["model", "dataset", "n_test", "probe_last", "probe_middle", *tuned, "seconds"]
     table = new_table()
     for heading in columns:
         table.add_column(heading, justify="left" if heading in ("model", "dataset") else "right")
@@ -276,6 +277,11 @@ def _print_results(results: Sequence[ExperimentResult], lora: bool) -> None:
         row = result.to_row()
         table.add_row(*(f"{v:.3f}" if isinstance(v := row[c], float) else escape(str(v)) for c in columns))
     out.print(table)
+    if lora and any(result.finetuning is not None and not result.finetuning.n_steps for result in results):
+        out.print(
+            "lora_steps is the training step with the lowest validation loss. 0 means that no later step was better.",
+            highlight=False,
+        )
 
 
 def _print_warnings(results: Sequence[ExperimentResult]) -> None:
