@@ -27,7 +27,7 @@ from ntps_utils.models.datasets import load_texts
 from ntps_utils.models.extraction import extract
 from ntps_utils.models.finetuning import FinetuneConfig, finetune
 from ntps_utils.models.loading import CausalModel, load_model
-from ntps_utils.models.probes import ProbeWarning, chance_adjusted, linear_probe, logistic_probe
+from ntps_utils.models.probes import chance_adjusted, linear_probe, logistic_probe
 from ntps_utils.models.scoring import score_model
 
 SHORT = FinetuneConfig(learning_rates=(1e-2,), max_steps=10, eval_steps=5)
@@ -273,12 +273,12 @@ def test_shuffled_labels_leave_nothing_to_learn():
     assert result.finetuning.lora_accuracy < 0.35
 
 
-@pytest.mark.slow
-def test_test_texts_of_one_class_have_no_scores():
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_texts_of_one_class_are_refused_before_the_work(split, monkeypatch):
+    monkeypatch.setattr("ntps_utils.evidence.experiment.extract", None)
     model = load_model("lab/XS", dtype="float32")
-    train, test = load_texts("lab/topic").head(60), load_texts("lab/topic", "test")
-    test = test.select([i for i, label in enumerate(test.labels) if label == 0][:20])
-    with pytest.warns(ProbeWarning, match="All test texts have one class"):
-        result = run_experiment(model, train, test, ExperimentConfig(lora=None))
-    assert {score.split for score in result.scores} == {"train"}
-    assert 0.0 <= result.probes["last"].accuracy <= 1.0
+    parts = {name: load_texts("lab/topic", name).head(60) for name in ("train", "test")}
+    one = parts[split]
+    parts[split] = one.select([i for i, label in enumerate(one.labels) if label == 0])
+    with pytest.raises(ValueError, match=rf"All \d+ {split} texts of lab/topic have one class"):
+        run_experiment(model, parts["train"], parts["test"], ExperimentConfig(lora=None))

@@ -28,7 +28,6 @@ from ntps_utils.models.finetuning import CurvePoint, FinetuneConfig, FinetuneWar
 from ntps_utils.models.loading import AUTO_FLOAT64_PARAMETERS, CausalModel
 from ntps_utils.models.probes import (
     LogisticProbe,
-    ProbeWarning,
     chance_adjusted,
     linear_probe,
     logistic_probe,
@@ -784,6 +783,12 @@ def run_experiment(
     if max_length is not None and model.max_length is not None:
         max_length = min(max_length, model.max_length)
     (train, train_tokens), (test, test_tokens) = (_with_tokens(model, part, max_length) for part in (train, test))
+    for part in (train, test):
+        if len(np.unique(part.labels)) < 2:
+            raise ValueError(
+                f"All {len(part)} {part.split} texts of {part.name} have one class, so that no accuracy says anything; "
+                "give texts of at least two classes."
+            )
     places = middle_and_last(model.n_layers)
     layers = tuple(dict.fromkeys(places.values()))
     extraction, test_extraction = (
@@ -801,7 +806,7 @@ def run_experiment(
     )
     score_seconds = time.perf_counter() - started
     if settings.controls:
-        scores += _test_scores(test_extraction, y_test, settings)
+        scores += score_extraction(test_extraction, settings.spectrum, split="test", controls=True, seed=settings.seed)
     probes = {
         place: _probe(extraction.features[layer], y, test_extraction.features[layer], y_test, train, settings.seed)
         for place, layer in places.items()
@@ -847,16 +852,6 @@ def run_experiment(
         finetuning=finetuning,
         scores_after=scores_after,
     )
-
-
-def _test_scores(
-    extraction: Extraction, labels: NDArray[np.int64], settings: ExperimentConfig
-) -> tuple[ScoreSetting, ...]:
-    """Scores and controls on the test texts; none if these have one class."""
-    if len(np.unique(labels)) < 2:
-        warnings.warn("All test texts have one class, so that there are no scores on them.", ProbeWarning, stacklevel=2)
-        return ()
-    return score_extraction(extraction, settings.spectrum, split="test", controls=True, seed=settings.seed)
 
 
 def run_with_warnings(
@@ -983,7 +978,7 @@ def _compare_finetuning(
         after = score_extraction(on_train, settings.spectrum)
     if settings.score_after and settings.controls:
         on_test = extract(tuned, test, layers=layers, batch_size=EXTRACTION_BATCH, tokens=test_tokens)
-        after += _test_scores(on_test, test.labels[on_test.row_indices], settings)
+        after += score_extraction(on_test, settings.spectrum, split="test", controls=True, seed=settings.seed)
     last = lora.last_step
     comparison = FinetuneComparison(
         frozen_accuracy=frozen.accuracy,
