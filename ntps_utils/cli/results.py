@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from ntps_utils._utils.files import check_writable
 from ntps_utils.cli import options
-from ntps_utils.cli.console import guarded, new_table, out
+from ntps_utils.cli.console import guarded, new_table, note, out
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -93,9 +93,13 @@ def repeat_command(
         import torch
 
         from ntps_utils.evidence.experiment import n_cores
-        from ntps_utils.evidence.runs import repeat_run
+        from ntps_utils.evidence.cost import duration
+        from ntps_utils.evidence.runs import recorded_runs, repeat_run
 
         torch.set_num_threads(n_cores())
+        for one in recorded_runs():
+            if (one.run.model, one.run.dataset, one.run.kind) == (model, dataset, "lora" if lora else "scores"):
+                note(f"The recorded run took {duration(one.result.seconds)}, beside other work on the same machine.")
         table = repeat_run(model, dataset, data, lora=lora, path=path, device=device)
         shown = new_table()
         for heading in ("value", "recorded", "now", "tolerance"):
