@@ -92,8 +92,8 @@ def repeat_command(
     with guarded(models=True):
         import torch
 
-        from ntps_utils.evidence.experiment import n_cores
         from ntps_utils.evidence.cost import duration
+        from ntps_utils.evidence.experiment import n_cores
         from ntps_utils.evidence.runs import recorded_runs, repeat_run
 
         torch.set_num_threads(n_cores())
