@@ -178,7 +178,7 @@ def test_rows_without_lora_have_no_finetuning_columns(result):
         ("shuffle_labels", "yes", "shuffle_labels must be"),
         ("text_column", "", "text_column must be a name, got ''"),
         ("label_column", 3, "label_column must be a name, got 3"),
-        ("seed", -1, "seed must be an integer of at least 0"),
+        ("seed", -1, "seed must be an integer from 0"),
     ],
 )
 def test_invalid_settings_are_refused(field, value, message):

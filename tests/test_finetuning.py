@@ -388,7 +388,7 @@ def test_attention_projections_of_architectures(architecture, expected):
         ("validation", 1.0, r"validation must be a number in \[0, 1\)"),
         ("warm_head", "no", "warm_head must be True or False, got 'no'"),
         ("base_dtype", "float16", "base_dtype must be 'auto', 'float32' or 'bfloat16', got 'float16'"),
-        ("seed", -1, "seed must be an integer of at least 0"),
+        ("seed", -1, "seed must be an integer from 0"),
     ],
 )
 def test_invalid_settings_are_refused(field, value, message):

@@ -569,7 +569,7 @@ def test_budgets_of_trial_runs_are_read(text, expected):
         (["--trial", "40%"], "such as '10%', at most 25%, or a time such as '5min', got '40%'"),
         (["--json", "/nowhere/x.json"], "Cannot write"),
         (["--compare-model", "lab/S", "--html", "x.html"], "--html is for one model and one dataset"),
-        (["--compare-dataset", "lab/tennse"], "lab/tennse"),
+        (["--compare-dataset", "lab/tennse"], "The lab has no task 'tennse'. Did you mean tense?"),
     ],
 )
 def test_mistakes_end_in_one_line(arguments, message):
