@@ -222,7 +222,7 @@ def test_without_skill_the_answer_is_open_and_names_the_spread(case, tmp_path):
         [min(q, end) for q, end in zip(quantiles, (p.predictors["headroom"],) * 2 + (limit,), strict=True)]
     )
     assert all(step.low <= 0 for step in p.calibration.steps if step.name == "frozen model")
-    assert p.summary.startswith("Not about this case: ")
+    assert p.summary.startswith("No step predicts this case. ")
     assert p.headline == "Open: no step of the tool predicts the gain."
     assert p.recommendations[-1].startswith("Run LoRA. The run alone takes about ")
 

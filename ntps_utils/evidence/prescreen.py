@@ -260,8 +260,8 @@ class PrescreenReport:
             )
         runs = self.calibration
         return (
-            f"Not about this case: the recorded runs gained {points(runs.gain)} points of accuracy over the last layer "
-            f"in the median, and {level} of them {points(runs.gain_low)} to {points(runs.gain_high)}. About this case: "
+            f"No step predicts this case. The recorded runs gained {points(runs.gain)} points of accuracy over the last layer "
+            f"in the median, and {level} of them {points(runs.gain_low)} to {points(runs.gain_high)}. Here "
             f"{self.best} is {points(self.lead)} points better than a probe of the last layer, and gets "
             f"{points(1.0 - self.alternatives[self.alternative])}% of the texts wrong; a gain can hardly be larger. "
             f"{cost}"
