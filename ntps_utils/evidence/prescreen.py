@@ -261,8 +261,8 @@ class PrescreenReport:
         runs = self.calibration
         more = f" is {points(self.lead)} points better than a probe of the last layer, and" if self.lead > 0.0 else ""
         return (
-            f"No step predicts this case. The recorded runs gained {points(runs.gain)} points of accuracy over the last "
-            f"layer in the median, and {level} of them {points(runs.gain_low)} to {points(runs.gain_high)}. Here "
+            f"No step predicts this case. The recorded runs gained {points(runs.gain)} points of accuracy over the "
+            f"last layer in the median, and {level} of them {points(runs.gain_low)} to {points(runs.gain_high)}. Here "
             f"{self.best}{more} gets {points(1.0 - self.alternatives[self.alternative])}% of the texts wrong; a gain "
             f"can hardly be larger. {cost}"
         )
