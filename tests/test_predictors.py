@@ -11,16 +11,18 @@ import torch
 import typer
 from typer.testing import CliRunner
 
+from book.tools import alternatives
 from book.tools import predictors as tool
+from ntps_utils._utils.files import data_file
 from ntps_utils.evidence import calibration
 from ntps_utils.evidence.calibration import load_calibration
 from ntps_utils.evidence.experiment import ExperimentConfig, run_experiment
-from ntps_utils.evidence.predictors import PREDICTORS, Case
+from ntps_utils.evidence.predictors import PREDICTORS, Case, best_alternative
 from ntps_utils.models.datasets import TextDataset, as_dataset, load_texts
 from ntps_utils.models.extraction import extract
 from ntps_utils.models.loading import CausalModel, load_model
 from ntps_utils.models.probes import logistic_probe
-from ntps_utils.models.richer_probes import TokenFeatures
+from ntps_utils.models.richer_probes import TokenFeatures, bag_of_words
 from ntps_utils.models.transferability import FrozenFeatures
 
 N = 180
@@ -222,6 +224,52 @@ def test_predictors_that_are_not_known_for_every_run_are_left_out(tmp_path, monk
     assert found.columns.is_unique
     file.write_text("".join(f"{json.dumps(row)}\n" for row in rows[:-1]))
     assert "words" not in load_calibration("lab").cells
+
+
+@pytest.mark.slow
+def test_the_recorded_alternatives_can_be_measured_again(tmp_path):
+    """The tool, the classes that a prescreening uses, and probes fitted here to features of the extraction agree."""
+    command_line = typer.Typer()
+    command_line.command()(alternatives.main)
+    out = tmp_path / "rows.jsonl"
+    outcome = CliRunner().invoke(command_line, ["--limit", "1", "--out", str(out), "--device", "cpu"])
+    assert outcome.exit_code == 0, outcome.output
+    (row,) = map(json.loads, out.read_text().splitlines())
+    recorded = [json.loads(line) for line in data_file("recorded/alternatives.jsonl").read_text("utf-8").splitlines()]
+    (same,) = (one for one in recorded if (one["model"], one["dataset"]) == (row["model"], row["dataset"]))
+    assert (same["weights"], same["texts"]) == (row["weights"], row["texts"])
+    model = load_model(row["model"], dtype="float32")
+    train, test = (load_texts(row["dataset"], split) for split in ("train", "test"))
+    case = Case(model, train)
+    assert set(row["accuracy"]) == set(case.alternatives)
+    for name, accuracy in row["accuracy"].items():
+        assert same["accuracy"][name]["test"] == pytest.approx(accuracy["test"], abs=0.01)
+        assert case.alternatives[name] == pytest.approx(accuracy["cv"], abs=0.01)
+    layer = case.layers[0]
+    x, x_test = (extract(model, part, layers=(layer,), features=(layer,)).features[layer] for part in (train, test))
+    probe = logistic_probe(x, train.labels, x_test, test.labels)
+    assert probe.test_accuracy == pytest.approx(row["accuracy"][f"layer {layer}"]["test"], abs=0.01)
+    words = bag_of_words().fit(train.texts, train.labels).score(test.texts, test.labels)
+    assert words == pytest.approx(row["accuracy"]["words"]["test"])
+
+
+@pytest.mark.parametrize("name", ["lab", "real"])
+def test_leads_and_advantages_belong_to_the_recorded_runs(name):
+    lines = data_file("recorded/alternatives.jsonl").read_text("utf-8").splitlines()
+    known = {(row["model"], row["dataset"]): row for row in map(json.loads, lines)}
+    cells = load_calibration(name).cells
+    for cell in cells.to_dict("records"):
+        row = known[cell["model"], cell["dataset"]]
+        assert (row["weights"], row["texts"]) == (cell["weights"], cell["texts"])
+        assert (row["n_texts"], row["n_test"]) == (cell["n_texts"], cell["n_test"])
+        validated = {key: value["cv"] for key, value in row["accuracy"].items()}
+        best, lead = best_alternative(validated)
+        assert (cell["alternative"], cell["lead"]) == (best, lead)
+        assert cell["advantage"] == pytest.approx(cell["lora"] - row["accuracy"][best]["test"])
+        assert 1.0 - validated[[key for key in validated if key.startswith("layer ")][-1]] == pytest.approx(
+            cell["headroom"], abs=0.02
+        )
+    assert cells["lead"].min() >= 0.0
 
 
 def test_progress_counts_all_texts(model):
