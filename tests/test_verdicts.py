@@ -108,6 +108,12 @@ def test_the_advice_has_the_regrets_of_the_chapter_and_the_durations_of_the_reco
         assert f"{minutes[0]:.0f} to {minutes[-1]:.0f}{words}" in text
 
 
+def test_the_recommendation_costs_less_than_the_rules_that_the_advice_names():
+    gain = GLUED["09_predicting_the_gain"]
+    assert gain["rule_advice_regret"] < min(gain["rule_yes_regret"], gain["rule_never_regret"] / 5)
+    assert gain["rule_real_advice_regret"] < gain["rule_real_yes_regret"]
+
+
 def test_the_legend_shows_the_verdicts_that_occur():
     assert verdicts.tables(GLUED)["legend"].count("{bdg-") == len(
         {verdict for one in verdicts.verdicts(GLUED) for verdict in (one.lab, one.real)}
