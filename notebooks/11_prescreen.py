@@ -331,7 +331,7 @@ pd.concat({name: part[columns].head(5) for name, part in wrong.items()}).round(3
 
 # %% tags=["remove-input"]
 cases = load_record("prescreened")["cases"]
-case = next(c for c in cases if c["dataset"] == "stackoverflow_topics")
+case = cases[0]
 Markdown(words(case) + "".join(f"\n\n*Note: {note}*" for note in case["notes"]))
 
 # %% tags=["remove-cell"]
