@@ -243,11 +243,11 @@ pd.DataFrame(
 ).T
 
 # %% [markdown]
-# Costs count forward passes, so that the cross-validated probes come on top. The cost of a trial run contains its evaluations on the validation texts, which the whole run makes too. A step without skill is not made; the answers that come from the frozen model alone are mostly those of the headroom, which needs no skill.
+# Costs count forward passes, so that the cross-validated probes come on top. The cost of a trial run contains its evaluations on the validation texts, which the whole run makes too. A step without skill is not made. Answers without a trial run come from what the best classifier gets wrong, or from its lead; neither needs a skill.
 #
 # ## How often it is right
 #
-# The same code decides for every recorded run except those on the coin toss, with its dataset left out ({func}`ntps_utils.evidence.advice.advise_left_out`), at a threshold of one point over the best classifier without finetuning. An answer is right if LoRA beat that classifier by the threshold, or did not, on the test texts.
+# The same code decides for every recorded run except those on the coin toss, with its dataset left out ({func}`ntps_utils.evidence.advice.advise_left_out`), at a threshold of one point over the best classifier without finetuning. An answer is right if LoRA beat that classifier by the threshold, or did not, on the test texts. The table has the numbers of answers, the share of those decided that is right, the mean cost of the decision as a share of a LoRA run, and the regret in points.
 
 # %% tags=["hide-input"]
 BUDGETS = {
@@ -292,16 +292,16 @@ for name, one in shipped.items():
         right = np.mean((run == (gains >= LEAST))[given]) if given.any() else np.nan
         rows[label] = {
             **{word: int((answer == word).sum()) for word in ("yes", "no", "open")},
-            "right, of those decided": f"{right:.0%}" if given.any() else "none",
-            "mean cost": f"{cost.mean():.0%}",
-            "regret (points)": round(
+            "right": f"{right:.0%}" if given.any() else "none",
+            "cost": f"{cost.mean():.0%}",
+            "regret": round(
                 100 * float(regret(gains.clip(min=0), run, cost, LEAST).mean()), 2
             ),
         }
         key = f"pre_{name}_{SHORT[label]}"
         glue(f"{key}_decided", float(given.mean()), display=False)
         glue(f"{key}_right", float(right), display=False)
-        glue(f"{key}_regret", float(rows[label]["regret (points)"]), display=False)
+        glue(f"{key}_regret", float(rows[label]["regret"]), display=False)
     tables[TITLES[name]] = pd.DataFrame(rows).T
 pd.concat(tables)
 
