@@ -432,7 +432,7 @@ glue(
 # ntps prescreen path/to/model data/new --calibration real,runs/mine_cells.csv
 # ```
 #
-# The first command records LoRA runs with their evaluations; the second is calibrated on them alone, the third on them and on the runs that ship with the library. The tool refuses fewer than five datasets besides the new one. {numref}`fig-gain-size` suggests that five are enough for a trial run in the lab, with four models each; for one model that was not tested.
+# The first command records LoRA runs with their evaluations, and compares them with the better of two probes, of the middle and of the last layer; the second is calibrated on them alone, the third on them and on the runs that ship with the library. The tool refuses fewer than five datasets besides the new one. {numref}`fig-gain-size` suggests that five are enough for a trial run in the lab, with four models each; for one model that was not tested.
 #
 # ## The best classifier without finetuning
 #

@@ -8,6 +8,7 @@ import pytest
 
 from ntps_utils.evidence.advice import Advice, Advisor, Step, headroom_limit, left_out_advisors, regret
 from ntps_utils.evidence.advice import advise_left_out as decide_left_out
+from ntps_utils.evidence.calibration import load_calibration
 
 STEPS = (
     Step("frozen model", (("headroom",), ("headroom", "score")), 0.1),
@@ -296,3 +297,12 @@ def test_never_running_is_recommended_where_the_best_classifier_is_rarely_beaten
     assert lost["stop"] == min(lost.values())
     advice = advisor.advise(table.loc[table["gain"].idxmax()].__getitem__, threshold=0.02)
     assert advisor.recommend(advice, threshold=0.02) == ("stop", 0.0)
+
+
+@pytest.mark.slow
+def test_all_verdicts_on_the_pretrained_models_are_no():
+    """As the pages say in words."""
+    real = load_calibration("real")
+    advisors = left_out_advisors(real.cells, real.steps(1000))
+    found = decide_left_out(real.cells, advisors, threshold=0.01, trial=0.25)
+    assert set(found["answer"]) == {"no", "open"}

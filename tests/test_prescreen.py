@@ -578,6 +578,20 @@ def test_mistakes_end_in_one_line(arguments, message):
     assert message in " ".join(result.output.split())
 
 
+def test_runs_of_ones_own_are_compared_with_the_better_of_two_probes(tmp_path):
+    file = recorded(tmp_path, "headroom")
+    cells = load_calibration(file).cells
+    assert cells["lead"].eq(0.0).all()
+    assert cells["advantage"].equals(cells["gain"].rename("advantage"))
+    table = pd.read_csv(file).assign(probe_last=0.5, lora=0.7)
+    table["probe_middle"] = np.where(table["model"] == "m0", 0.6, 0.4)
+    table.to_csv(file, index=False)
+    cells = load_calibration(file).cells
+    is_better = cells["model"] == "m0"
+    assert cells["lead"].to_numpy() == pytest.approx(np.where(is_better, 0.1, 0.0))
+    assert cells["advantage"].to_numpy() == pytest.approx(np.where(is_better, 0.1, 0.2))
+
+
 def test_a_calibration_without_gains_is_refused(tmp_path):
     pd.DataFrame({"model": ["a"], "dataset": ["b"]}).to_csv(tmp_path / "x.csv", index=False)
     with pytest.raises(ValueError, match="lacks the columns texts, gain"):

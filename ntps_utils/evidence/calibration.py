@@ -60,8 +60,9 @@ class Calibration:
         One row for each run: ``model``, ``dataset``, ``group`` (datasets that are left out together), ``gain``,
         ``lead`` and ``advantage`` (see :class:`~ntps_utils.evidence.advice.Advisor`), sizes, the predictors that were
         recorded, under their names in :data:`~ntps_utils.evidence.predictors.PREDICTORS`, and those of trial runs
-        (:func:`~ntps_utils.evidence.trials.trial_values`). Where only the probe of the last layer was recorded, the
-        lead is 0 and the advantage is the gain.
+        (:func:`~ntps_utils.evidence.trials.trial_values`). In tables of ``ntps benchmark --record``, the best
+        classifier without finetuning is the better one of the probes of the middle and the last layer; without
+        these, the lead is 0 and the advantage is the gain.
     lora : FinetuneConfig
         Settings of the runs.
     max_length : int or None
@@ -239,8 +240,16 @@ def _normalized(cells: pd.DataFrame, name: str) -> pd.DataFrame:
     if "group" not in cells:
         more["group"] = cells["dataset"]
     if "lead" not in cells:
-        more["lead"], more["advantage"] = 0.0, cells["gain"]
+        more = more.join(_against_probes(cells))
     return pd.concat([cells, more], axis=1)
+
+
+def _against_probes(cells: pd.DataFrame) -> pd.DataFrame:
+    """Lead and advantage of a table that holds probes of two layers at most, by their accuracy on test texts."""
+    if not {"lora", "probe_last", "probe_middle"} <= set(cells):
+        return pd.DataFrame({"lead": 0.0, "advantage": cells["gain"]})
+    best = cells[["probe_last", "probe_middle"]].max(axis=1)
+    return pd.DataFrame({"lead": best - cells["probe_last"], "advantage": cells["lora"] - best})
 
 
 def _recorded_trials(row: Mapping[Any, Any]) -> dict[str, float]:
