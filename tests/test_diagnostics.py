@@ -112,5 +112,4 @@ def test_experiments_and_prescreening_report_shared_texts():
     with pytest.warns(ProbeWarning, match="100% of the test texts are training texts too"):
         run_experiment(load_model("lab/XS"), data, data, settings)
     twice = replace(data, texts=data.texts * 2, labels=np.tile(data.labels, 2))
-    with pytest.warns(ProbeWarning, match="50% of the texts repeat others"):
-        prescreen("lab/XS", twice)
+    assert any(note.startswith("50% of the texts repeat others") for note in prescreen("lab/XS", twice).notes)
