@@ -635,8 +635,7 @@ def outcome(name, rule, advisors, threshold):
             if decided
             else np.nan
         )
-    kept = gain.clip(min=0.0)  # the better one of LoRA and the best without it
-    lost = 100 * regret(kept, answers.astype(bool), cost, threshold).mean()
+    lost = 100 * regret(gain, answers.astype(bool), cost, threshold).mean()
     return {"decided": decided, "right, if decided": right, "regret": lost}
 
 

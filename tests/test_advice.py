@@ -180,6 +180,8 @@ def test_regret_is_zero_for_the_best_decisions_and_counts_cost():
     assert regret(gain, best, np.zeros(4), 0.05).tolist() == [0.0] * 4
     assert regret(gain, ~best, np.zeros(4), 0.05) == pytest.approx([0.05, 0.02, 0.05, 0.15])
     assert regret(gain, best, np.full(4, 0.1), 0.05) == pytest.approx([0.005] * 4)
+    assert regret([-0.2], [True], 0.0, 0.05) == pytest.approx([0.05])  # the classifier without LoRA is kept
+    assert regret([-0.2], [False], 0.0, 0.05) == pytest.approx([0.0])
     rng = np.random.default_rng(0)
     for _ in range(50):
         run = rng.random(4) < 0.5

@@ -237,8 +237,7 @@ class Advisor:
         self.mean = float(cells["gain"].mean())
         self.median, self.low, self.high = (float(q) for q in quantiles)
         self.steps = [FittedStep.fit(step, cells, seed) for step in steps]
-        self._kept = cells["advantage"].to_numpy(float).clip(min=0.0)  # of LoRA and the best without it, the better one
-        self._leads = cells["lead"].to_numpy(float)
+        self._advantages, self._leads = (cells[name].to_numpy(float) for name in ("advantage", "lead"))
         pairs = zip((cells["headroom"] - cells["lead"]).clip(lower=0.0), cells["n_texts"], strict=True)
         self._limits = np.array([headroom_limit(headroom, n_texts) for headroom, n_texts in pairs])
 
@@ -318,14 +317,13 @@ class Advisor:
             Mean :func:`regret` by rule. "stop" makes no run and takes the best classifier without finetuning. "run"
             makes every run for which this classifier leaves a worthwhile gain. Of the steps with a skill, by their
             names, each makes those of these runs whose expected gain is worthwhile; it predicts from the runs of
-            other groups, and its cost is included. Whoever has run LoRA keeps the better classifier, so that a run
-            costs at most the threshold.
+            other groups, and its cost is included.
         """
         possible = self._limits >= threshold
         features = self.steps[0].step.cost if self.steps else 0.0
 
         def loss(run: NDArray[np.bool_], cost: float) -> float:
-            return float(regret(self._kept, run, features + cost * possible, threshold).mean())
+            return float(regret(self._advantages, run, features + cost * possible, threshold).mean())
 
         found = {"stop": loss(np.zeros_like(possible), 0.0), "run": loss(possible, 0.0)}
         for fitted in self.steps:
@@ -440,7 +438,8 @@ def regret(gain: ArrayLike, run: ArrayLike, cost: ArrayLike, threshold: float) -
     Parameters
     ----------
     gain : (n,) float64
-        True gains.
+        True gains over what is taken without LoRA. Whoever has run LoRA keeps the better one of both, so that a
+        negative gain counts as 0, and a run loses at most the threshold.
     run : (n,) bool
         Whether LoRA is run.
     cost : (n,) float64
@@ -458,6 +457,6 @@ def regret(gain: ArrayLike, run: ArrayLike, cost: ArrayLike, threshold: float) -
     >>> regret(np.array([0.1, 0.1, 0.0]), np.array([True, False, True]), np.zeros(3), 0.02).round(2).tolist()
     [0.0, 0.08, 0.02]
     """
-    worth = np.asarray(gain, float) - threshold
+    worth = np.maximum(np.asarray(gain, float), 0.0) - threshold
     reached = np.where(run, worth, 0.0) - np.asarray(cost, float) * threshold
     return np.asarray(np.maximum(worth, 0.0) - reached)
