@@ -45,6 +45,9 @@ class _ErrorStream:
 out = Console(width=None if _is_terminal else max(100, Console().width))  # a pipe has no width of its own
 err = Console(file=_ErrorStream(), stderr=True)  # type: ignore[arg-type]
 
+EXPECTED = (ValueError, OSError, MemoryError)
+"""Errors of a command that end in one line: their messages say what to do."""
+
 INSTALL_MODELS = "pip install 'ntps-utils[models]'"
 QUIET_LOGGERS = ("transformers", "datasets", "huggingface_hub", "httpx")
 QUIET_ENVIRONMENT = {"TOKENIZERS_PARALLELISM": "true", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
@@ -91,7 +94,7 @@ def guarded(interrupted: str = "interrupted; nothing was written.", *, models: b
             if missing_model_package(error) is None:
                 raise
             fail(f"This command needs the model dependencies: {INSTALL_MODELS}.")
-        except (ValueError, OSError, MemoryError) as error:
+        except EXPECTED as error:
             fail(error)
         except KeyboardInterrupt:
             fail(interrupted)

@@ -11,7 +11,7 @@ import typer
 
 from ntps_utils._utils.validation import check_number
 from ntps_utils.cli import options
-from ntps_utils.cli.console import guarded, new_table, note, out, output_files, progress_callback, save
+from ntps_utils.cli.console import EXPECTED, guarded, new_table, note, out, output_files, progress_callback, save
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -118,10 +118,9 @@ def prescreen_command(
             parse_trial(trial)
         except ValueError as error:
             raise ValueError(f"--{error}") from None
-        texts = {
-            name: as_dataset(name, "train", text_column=text_column, label_column=label_column)
-            for name in ([dataset, *compare_dataset] if compare_dataset else ())
-        }  # a wrong name ends the command before the first case
+        for name in [dataset, *compare_dataset] if compare_dataset else ():
+            # A wrong name ends the command before the first case.
+            as_dataset(name, "train", text_column=text_column, label_column=label_column)
         reports: list[PrescreenReport] = []
         errors: list[str] = []
         for one_model, one_dataset in cases:
@@ -129,7 +128,7 @@ def prescreen_command(
                 reports.append(
                     prescreen(
                         one_model,
-                        texts.get(one_dataset, one_dataset),
+                        one_dataset,
                         calibration=calibration,
                         leave_out=leave_out or (),
                         threshold=None if threshold is None else threshold / 100,
@@ -168,7 +167,7 @@ def _kept_apart(errors: list[str] | None, model: str) -> Iterator[None]:
     """Collect an error of one case, so that the results of the others are not lost; None lets it through."""
     try:
         yield
-    except (ValueError, OSError, MemoryError) as error:
+    except EXPECTED as error:
         if errors is None:
             raise
         errors.append(f"{model}: {error}")
