@@ -19,18 +19,17 @@ import numpy as np
 import torch
 import typer
 
-from ntps_utils import lab
+from book.tools.predictors import load_cases
 from ntps_utils._utils.files import write_text
 from ntps_utils._utils.provenance import provenance
 from ntps_utils.evidence.benchmark import made_by
 from ntps_utils.evidence.declared import FINETUNED_MODELS, MAX_LENGTH, Run, order, run_settings
 from ntps_utils.evidence.experiment import ExperimentConfig, limited_threads
 from ntps_utils.evidence.predictors import Case
-from ntps_utils.evidence.runs import chosen_rates, load_declared_model
-from ntps_utils.lab.tasks import TASKS
+from ntps_utils.evidence.runs import chosen_rates
 from ntps_utils.models.datasets import TextDataset
 from ntps_utils.models.extraction import batch_overhead, hidden_states, length_batches, mean_pool, pad_batch, tokenize
-from ntps_utils.models.loading import CausalModel, evaluation_mode, load_model
+from ntps_utils.models.loading import CausalModel, evaluation_mode
 from ntps_utils.models.probes import ProbeWarning, logistic_probe
 from ntps_utils.models.richer_probes import bag_of_words, bag_of_words_accuracy
 from ntps_utils.theory.linear import Array
@@ -50,13 +49,7 @@ def main(
     """Measure what is missing."""
     rows = [json.loads(line) for line in out.read_text("utf-8").splitlines()] if out.is_file() else []
     done = {(row["model"], row["dataset"]) for row in rows}
-    if data is None:
-        names = [f"lab/{size}" for size in lab.MODELS]
-        cases = [(model, f"lab/{task}") for task in TASKS for model in names]
-        loaded = {name: load_model(name, device=device, dtype="float32") for name in names}
-    else:
-        cases = [(model, dataset) for dataset in order() for model in FINETUNED_MODELS]
-        loaded = {name: load_declared_model(name, device=device) for name in FINETUNED_MODELS}
+    cases, loaded = load_cases(None if data is None else order(), FINETUNED_MODELS, device)
     for name, dataset in [case for case in cases if case not in done][:limit]:
         started, model = time.perf_counter(), loaded[name]
         settings = ExperimentConfig() if data is None else run_settings(Run("lora", name, dataset), chosen_rates())

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -27,7 +28,7 @@ from ntps_utils.evidence.predictors import PREDICTORS, Case, Source
 from ntps_utils.evidence.runs import load_declared_model
 from ntps_utils.lab.tasks import TASKS
 from ntps_utils.models.datasets import load_texts
-from ntps_utils.models.loading import load_model
+from ntps_utils.models.loading import CausalModel, load_model
 
 RECORDED = Path("ntps_utils/data/recorded")
 
@@ -57,14 +58,8 @@ def main(
     for source in sources.split(","):
         check_choice("--sources", source, get_args(Source))
     wanted = [name for name, entry in PREDICTORS.items() if entry.source in sources.split(",")]
-    if data is None:
-        names = [f"lab/{size}" for size in lab.MODELS]
-        cases = [(model, f"lab/{task}") for task in TASKS for model in names]
-        loaded = {name: load_model(name, device=device, dtype="float32") for name in names}
-    else:
-        names = models.split(",")
-        cases = [(model, dataset) for dataset in (*order(), *PILOTS) for model in names]
-        loaded = {name: load_declared_model(name, device=device) for name in names}
+    datasets = None if data is None else (*order(), *PILOTS)
+    cases, loaded = load_cases(datasets, models.split(","), device)
 
     def missing(case: tuple[str, str]) -> list[str]:
         recorded = rows[case]["predictors"] if case in rows else {}
@@ -97,6 +92,19 @@ def main(
         }
         write_text(out, "".join(f"{json.dumps(row, allow_nan=False)}\n" for row in rows.values()))
         typer.echo(f"  {sum(seconds.values()):.0f} s", err=True)
+
+
+def load_cases(
+    datasets: Sequence[str] | None, models: Sequence[str], device: str
+) -> tuple[list[tuple[str, str]], dict[str, CausalModel]]:
+    """Pairs of a model and a dataset, dataset by dataset, and the models; without datasets, all of the lab."""
+    if datasets is None:
+        models = [f"lab/{size}" for size in lab.MODELS]
+        datasets = [f"lab/{task}" for task in TASKS]
+        loaded = {name: load_model(name, device=device, dtype="float32") for name in models}
+    else:
+        loaded = {name: load_declared_model(name, device=device) for name in models}
+    return [(model, dataset) for dataset in datasets for model in models], loaded
 
 
 if __name__ == "__main__":
