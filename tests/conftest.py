@@ -12,6 +12,7 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+import pandas as pd
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
@@ -139,3 +140,14 @@ def lab_data(tmp_path: Path) -> Path:
         data = load_texts("lab/topic", split).head(n)
         pd.DataFrame({"text": data.texts, "label": data.labels}).to_csv(folder / f"{split}.csv", index=False)
     return folder
+
+
+def labeled(folder: Path, kind: str, labels: list[object]) -> Path:
+    """Write texts with labels into a file of a kind."""
+    path = folder / f"d.{kind}"
+    table = pd.DataFrame({"text": [f"text {i}" for i in range(len(labels))], "label": labels})
+    writer = {"csv": table.to_csv, "parquet": table.to_parquet, "jsonl": table.to_json}[kind]
+    writer(
+        path, **({"index": False} if kind == "csv" else {"orient": "records", "lines": True} if kind == "jsonl" else {})
+    )
+    return path

@@ -21,18 +21,9 @@ from typer.testing import CliRunner
 from ntps_utils.cli.main import app
 from ntps_utils.models._hub import HubError
 from ntps_utils.models.datasets import DatasetWarning, TextDataset, as_dataset, load_texts, split_texts
+from tests.conftest import labeled
 
 # -- labels ------------------------------------------------------------------------
-
-
-def labeled(folder: Path, kind: str, labels: list[object]) -> Path:
-    path = folder / f"d.{kind}"
-    table = pd.DataFrame({"text": [f"text {i}" for i in range(len(labels))], "label": labels})
-    writer = {"csv": table.to_csv, "parquet": table.to_parquet, "jsonl": table.to_json}[kind]
-    writer(
-        path, **({"index": False} if kind == "csv" else {"orient": "records", "lines": True} if kind == "jsonl" else {})
-    )
-    return path
 
 
 def pair(labels: object) -> tuple[list[str], object]:

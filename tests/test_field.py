@@ -46,6 +46,7 @@ from ntps_utils.models.finetuning import (
 )
 from ntps_utils.models.loading import CausalModel, load_model, text_modules
 from ntps_utils.models.scoring import score_model
+from tests.conftest import labeled
 
 SCORE = ["score", "lab/XS", "lab/topic", "--max-texts", "60", "--layers", "last"]
 
@@ -326,16 +327,6 @@ def test_a_quotation_mark_that_is_not_closed_is_refused_in_any_order_of_columns(
 
 
 # -- labels ------------------------------------------------------------------------
-
-
-def labeled(folder: Path, kind: str, labels: list[object]) -> Path:
-    path = folder / f"d.{kind}"
-    table = pd.DataFrame({"text": [f"text {i}" for i in range(len(labels))], "label": labels})
-    writer = {"csv": table.to_csv, "parquet": table.to_parquet, "jsonl": table.to_json}[kind]
-    writer(
-        path, **({"index": False} if kind == "csv" else {"orient": "records", "lines": True} if kind == "jsonl" else {})
-    )
-    return path
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet", "jsonl"])
