@@ -24,7 +24,7 @@
 # :::
 #
 # **The paper says** {cite}`cheng2025ntps` that NTPS predicts how much LoRA will gain, and can therefore prescreen finetuning runs. **The code does** what a user would have
-# to do: predict the gain on datasets it has not seen, from numbers known before any finetuning ({func}`ntps_utils.evidence.statistics.predict_held_out`). **We find** that nearly no number from the frozen model does better than the median gain: of nine predictors and three groups of them, these have an interval above zero: in the lab {glue:text}`with_skill_lab`, for two pretrained models {glue:text}`with_skill_real`. In the lab even the first tenth of the LoRA run does not suffice; the first quarter does. And the gain itself is counted from the wrong baseline: in most runs of two pretrained models a classifier that needs no finetuning is better than LoRA ([below](against)).
+# to do: predict the gain on datasets it has not seen, from numbers known before any finetuning ({func}`ntps_utils.evidence.statistics.predict_held_out`). **We find** that nearly no number from the frozen model does better than the median gain: of nine predictors and three groups of them, these have an interval above zero: in the lab {glue:text}`with_skill_lab`, for two pretrained models {glue:text}`with_skill_real`. In the lab even the first tenth of the LoRA run does not suffice; the first quarter does. And the gain itself is counted from the wrong baseline: in most runs of two pretrained models a classifier that needs no finetuning is better than LoRA (section *Against which baseline?*).
 
 # %% tags=["parameters"]
 profile = "default"
@@ -512,7 +512,6 @@ glue("size_n", sizes[-1], display=False)
 
 # %% [markdown]
 # In the lab the trial run of 25% has a skill of {glue:text}`size_five:.2f` from five datasets (four models each), and of {glue:text}`size_most:.2f` from {glue:text}`size_n`. With few datasets a regression can be worse than the median, which needs only one number to be estimated.
-# (against)=
 # ## Against which baseline?
 #
 # All gains so far are differences to a head on features of the *last* layer, trained by the same loop as LoRA. A user can do better without finetuning. The table compares the test accuracy of LoRA with that of this head, of a logistic probe of the last layer, of one of the middle layer, which is fixed in advance, and of *the best classifier without finetuning*. This is the one with the highest cross-validated accuracy on the training texts among probes of four layers, a probe of all four at once, and a bag of words. The mean is over datasets, with an interval from resampling them.
