@@ -131,7 +131,7 @@ labels = rng.integers(0, 2, 500)
 stretch = np.array([[3.0, 1.2], [0.0, 0.5]])
 cloud = (
     rng.normal(size=(500, 2))
-    + 1.1 * (2 * labels[:, None] - 1) * np.array([0.0, 1.0])
+    + (2 * labels[:, None] - 1) * np.array([0.8, 1.1])
 ) @ stretch
 toy = Problem(
     tuple(point[None].repeat(2, axis=0) for point in cloud), np.eye(2)[labels]
@@ -161,17 +161,17 @@ cosines = {
 }
 gap_share = float(toy_solved.with_subspace(gap[:, None]).ntps_task[0])
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Two scatter plots of two classes. In feature space the cloud is stretched and the perception direction u points to a thin side; in white coordinates the cloud is round and the direction, there u with a tilde, points from one class to the other."}, "figure": {"caption": "Whitening turns explained variance into an angle. The same 500 points, colored by class, with the perception direction. Left: features as they are, with $u$. Right: after whitening, with $\\tilde u$, which points straight from one class to the other. The lengths of the arrows are not to scale.", "name": "fig-whitening"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Two scatter plots of two classes. In feature space the cloud is stretched and the perception direction u points to a thin side; in white coordinates the cloud is round and the direction, there u with a tilde, points from one class to the other. The class means are joined by a line, which lies along u on the right only."}, "figure": {"caption": "Whitening turns explained variance into an angle. The same 500 points, colored by class, with the two class means (black) and the perception direction. Left: features as they are, with $u$. Right: after whitening, with $\\tilde u$, which points straight from one class to the other. The lengths of the arrows are not to scale.", "name": "fig-whitening"}}
 figure, axes = panels(2)
 for ax, (name, (points, arrow, symbol)) in zip(axes, views.items(), strict=True):
     for label, color in ((0, COLORS["other"]), (1, COLORS["metric"])):
         ax.scatter(
             *points[labels == label].T, s=9, alpha=0.55, color=color, linewidths=0
         )
+    means = np.array([points[labels == label].mean(axis=0) for label in (0, 1)])
+    ax.plot(*means.T, "k-o", ms=6, lw=1.5, mec="white")
     arrow = 0.45 * np.abs(points).max() * arrow / np.linalg.norm(arrow)
-    arrow *= np.sign(
-        arrow @ (points[labels == 1].mean(axis=0) - points[labels == 0].mean(axis=0))
-    )
+    arrow *= np.sign(arrow @ (means[1] - means[0]))
     ax.annotate(
         "",
         arrow,
@@ -609,8 +609,8 @@ from ntps_utils.exercises import check
 #
 # *Difficulty 3 of 5, importance 4 of 5, about 15 minutes.*
 #
-# Two balanced classes tossed by a coin, features with a mean $m$ and a variance of 1 in each of $d$ directions, many texts. What is $\tr B$ without centering, approximately, and which share of it does a subspace keep that contains $m$? What is the share if the
-# subspace is orthogonal to $m$? Write $\tr B$ as a function of the length of $m$; the features are uncorrelated.
+# Two balanced classes tossed by a coin, features with a mean $s$ and a variance of 1 in each of $d$ directions, many texts. What is $\tr B$ without centering, approximately, and which share of it does a subspace keep that contains $s$? What is the share if the
+# subspace is orthogonal to $s$? Write $\tr B$ as a function of the length of $s$; the features are uncorrelated.
 #
 # ```python
 # def explained(length):
@@ -622,13 +622,13 @@ from ntps_utils.exercises import check
 #
 # :::{admonition} Hint
 # :class: dropdown
-# Coin tosses do not depend on the features, so $C$ is a product of two means. Invert $S = I + m m^\top$ with the formula of Sherman and Morrison.
+# Coin tosses do not depend on the features, so $C$ is a product of two means. Invert $S = I + s s^\top$ with the formula of Sherman and Morrison.
 # :::
 #
 # ```{solution} ex-2-5
 # :class: dropdown
-# $C = \E\, \xbar y^\top \approx m q^\top$ with $q = (\tfrac12, \tfrac12)$, and $S = I + m m^\top$, so $\tr B = \|q\|^2\, m^\top S^{-1} m = \tfrac12 \cdot \frac{\|m\|^2}{1 + \|m\|^2}$: for a large mean nearly $\tfrac12$, the same as a constant predictor
-# removes. A subspace that contains $m$ keeps all of it, so its share is 100% for a task without any signal. One that is orthogonal to $m$ keeps none. As a function of the length: `0.5 * length**2 / (1 + length**2)`.
+# $C = \E\, \xbar y^\top \approx s q^\top$ with $q = (\tfrac12, \tfrac12)$, and $S = I + s s^\top$, so $\tr B = \|q\|^2\, s^\top S^{-1} s = \tfrac12 \cdot \frac{\|s\|^2}{1 + \|s\|^2}$: for a large mean nearly $\tfrac12$, the same as a constant predictor
+# removes. A subspace that contains $s$ keeps all of it, so its share is 100% for a task without any signal. One that is orthogonal to $s$ keeps none. As a function of the length: `0.5 * length**2 / (1 + length**2)`.
 # ```
 
 # %% tags=["remove-input"]

@@ -185,7 +185,7 @@ for key, (one, two) in {
 # everything that a linear probe can use. We compare it with two autoregressive directions.
 
 # %%
-rows = []
+rows, n_random, draws = [], 20, np.random.default_rng(seed)
 for task in (
     "sentiment",
     "tense",
@@ -210,6 +210,16 @@ for task in (
                 unseen.labels[other.row_indices],
             )
             rows.append((TASKS[task].name, layer, name, share))
+        white = both.whitening.to_white.T
+        for _ in range(n_random):  # two random directions, in white coordinates
+            pair = white @ draws.standard_normal((len(white.T), 2))
+            share = explained_variance(
+                (seen.features[layer] - mean) @ pair,
+                texts.labels[seen.row_indices],
+                (other.features[layer] - mean) @ pair,
+                unseen.labels[other.row_indices],
+            )
+            rows.append((TASKS[task].name, layer, "random", share))
 shares = pd.DataFrame(rows, columns=["task", "layer", "view", "share"])
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Two panels of lines over layers, one line a task: share of the label explained by the perception direction on the left, by two autoregressive directions on the right; the right panel stays near zero for every task."}, "figure": {"caption": "What a picture holds of a label. Explained share of the label of test texts by layer, one line a task: the one perception direction on the left, two autoregressive ones on the right.", "name": "fig-shares"}}
@@ -225,7 +235,7 @@ axes[0].set_ylabel("share of the label explained")
 _ = axes[1].legend(fontsize=8)
 
 # %% tags=["remove-cell"]
-at_last = shares[shares["layer"] == last].pivot(
+at_last = shares[shares["layer"] == last].pivot_table(
     index="task", columns="view", values="share"
 )
 is_shown = at_last["perception"] >= 0.1
@@ -234,19 +244,21 @@ glue("n_shown", int(is_shown.sum()), display=False)
 for key, part in {
     "shown": at_last.loc[is_shown, "perception"],
     "outside": at_last.loc[is_shown, "autoregressive"],
-    "unseen": at_last.loc[~is_shown].stack(),
+    "random": at_last.loc[is_shown, "random"],
+    "unseen": at_last.loc[~is_shown, list(views)].stack(),
 }.items():
     glue(f"{key}_low", float(part.min()), display=False)
     glue(f"{key}_high", float(part.max()), display=False)
 glue("share_best", str(at_last["autoregressive"].idxmax()), display=False)
 glue("share_best_value", float(at_last["autoregressive"].max()), display=False)
 glue("n_view_texts", len(data), display=False)
+glue("n_random", n_random, display=False)
 
 # %% [markdown]
 # Some of the labels can be read from the perception direction. For the others even this direction, which was fitted to the labels, is no better on test texts than the mean of the labels, which has the share 0. Two autoregressive directions explain almost nothing of any label.
 # On {glue:text}`n_view_texts` test texts, at the last layer, the perception direction shows {glue:text}`n_shown` of {glue:text}`n_tasks` labels (shares of {glue:text}`shown_low:.2f` to {glue:text}`shown_high:.2f`). Of these labels, two autoregressive directions explain at most
 # {glue:text}`outside_high:.2f`; of the others, both kinds explain at most {glue:text}`unseen_high:.2f`. The label that the autoregressive directions explain best is that of *{glue:text}`share_best`* ({glue:text}`share_best_value:.2f`). Two directions are
-# a small part of what next-token prediction keeps. Chapter 6 looks at all widths.
+# a small part of what next-token prediction keeps, and two *random* directions explain at most {glue:text}`random_high:.2f` of one of the {glue:text}`n_shown` labels (mean over {glue:text}`n_random` draws). Two directions show a label only if they are chosen for it. Chapter 6 looks at all widths.
 #
 # The rule for the paper's claim that autoregressive directions may lie outside the perception subspace: take the labels of which the perception direction explains a tenth or more on test texts. The claim is *held* if autoregressive directions explain less than a tenth of each of them, *not held* if they explain more of one, and *open* if there is no such label.
 #

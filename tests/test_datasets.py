@@ -707,3 +707,19 @@ def test_seeds_of_the_division_are_checked(tmp_path, seed):
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 2
     assert not (tmp_path / "parts").exists()
+
+
+# -- splits of one file ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["d.csv", "train.csv", "d.csv.gz"])
+def test_one_file_has_no_test_split(tmp_path, name):
+    pd.DataFrame({"text": ["a", "b"], "label": [0, 1]}).to_csv(tmp_path / name, index=False)
+    with pytest.raises(HubError, match=r"is one file and has no split 'test'\. Leave the split out, or give a folder"):
+        as_dataset(tmp_path / name, "test")
+    assert len(as_dataset(tmp_path / name)) == 2
+
+
+def test_a_file_may_be_named_after_its_split(tmp_path):
+    labeled(tmp_path, "csv", [0, 1]).rename(tmp_path / "test.csv")
+    assert len(load_texts(tmp_path / "test.csv", "test")) == 2

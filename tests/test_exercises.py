@@ -453,8 +453,8 @@ ANSWERS = {
     "14.2": (
         {"topic", "author"},
         {
-            "does not show this": {"topic", "author", "order"},
-            "the words alone": {"topic"},
+            "order of the words is needed": {"topic", "author", "order"},
+            "counts of words alone": {"topic"},
             "Unknown names: style": {"topic", "style"},
         },
     ),

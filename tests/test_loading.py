@@ -26,6 +26,7 @@ from ntps_utils.models.datasets import TextDataset, as_dataset, load_texts, regi
 from ntps_utils.models.extraction import ExtractionWarning, extract
 from ntps_utils.models.features import layer_facts
 from ntps_utils.models.loading import (
+    LoadingWarning,
     CausalModel,
     as_model,
     backbone,
@@ -538,6 +539,14 @@ def test_a_wrong_type_of_model_is_refused(tiny_model, tmp_path):
 def test_weights_that_no_feature_depends_on_are_left_out(name, tiny_model, tmp_path):
     folder = edited(tmp_path / "model", tiny_model, {}, {name: torch.ones(2)})
     assert weights_fingerprint(load_model(folder).model) == weights_fingerprint(load_model(tiny_model).model)
+
+
+@pytest.mark.parametrize("name", ["future_head.weight", "model.future_head.0.weight"])
+def test_unknown_parts_beside_the_language_model_are_left_out_with_a_warning(name, tiny_model, tmp_path):
+    folder = edited(tmp_path / "model", tiny_model, {}, {name: torch.ones(2)})
+    with pytest.warns(LoadingWarning, match=f"LlamaForCausalLM leaves out the weights {re.escape(name)} of the"):
+        model = load_model(folder)
+    assert weights_fingerprint(model.model) == weights_fingerprint(load_model(tiny_model).model)
 
 
 # -- kinds of models, and lengths ----------------------------------------------------

@@ -175,7 +175,10 @@ SHOWN = {
     "(iii)": {"correlation": "rank correlation"},
     "(iv)": {model: f"change beyond shuffled labels in {model}" for model in FINETUNED_MODELS},
     "(v)": {"correlation": "rank correlation with the gain"},
-    "(vi)": {"share of the attainable gain, NTPS": "share of the attainable gain"},
+    "(vi)": {
+        "share of the attainable gain, NTPS": "gain of the half that NTPS chooses, if a random half has 0 and the "
+        "best half 1,"
+    },
 }
 """Estimates of the declared experiment that stand in the table, and their names there."""
 

@@ -94,10 +94,13 @@ def check_integer(name: str, value: Any, minimum: int, *, optional: bool = False
     """
     if optional and value is None:
         return
-    is_integer = hasattr(value, "__index__") and not isinstance(value, bool)
-    if not is_integer or value < minimum:
+    if not _is_integer(value) or value < minimum:
         none = ", or None" if optional else ""
         raise ValueError(f"{name} must be an integer of at least {minimum}{none}, got {value!r}.")
+
+
+def _is_integer(value: Any) -> bool:
+    return hasattr(value, "__index__") and not isinstance(value, bool)
 
 
 LARGEST_SEED = 2**32 - 1
@@ -119,8 +122,7 @@ def check_seed(name: str, value: Any) -> None:
     ...
     ValueError: seed must be an integer from 0 to 4294967295, got -1.
     """
-    is_integer = hasattr(value, "__index__") and not isinstance(value, bool)
-    if not is_integer or not 0 <= value <= LARGEST_SEED:
+    if not _is_integer(value) or not 0 <= value <= LARGEST_SEED:
         raise ValueError(f"{name} must be an integer from 0 to {LARGEST_SEED}, got {value!r}.")
 
 

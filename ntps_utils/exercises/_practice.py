@@ -195,10 +195,10 @@ def _kept(answer: Any) -> str:
     if unknown := given - known:
         raise MistakeError(f"Unknown names: {', '.join(sorted(unknown))}; choose from {', '.join(sorted(known))}.")
     if lost := given & {"agreement", "order"}:
-        raise MistakeError(f"{', '.join(sorted(lost))}: a bag of words does not show this.")
+        raise MistakeError(f"{', '.join(sorted(lost))}: the counts of words may hint at this, but the order of the words is needed to tell it.")
     if missing := {"topic", "author"} - given:
-        raise MistakeError(f"{', '.join(sorted(missing))}: the words alone show this.")
-    return "Both can be read off a bag of words."
+        raise MistakeError(f"{', '.join(sorted(missing))}: this depends on the counts of words alone.")
+    return "Both depend on the counts of words alone."
 
 
 @exercise("14.3")

@@ -551,7 +551,7 @@ def load_texts(
         folder with ``train.csv`` or the like (and optionally ``label_names.json``), or a
         single file. The separator of a CSV file may be a comma, a semicolon, a tab or a bar.
     split : str
-        Name of the split. Ignored for a single file.
+        Name of the split. A single file is "train", or the split that it is named after.
     text_column, label_column : str
         Column names of a file or of a Hub dataset that is not registered. Several text columns,
         separated by commas, are joined by a space: "premise,hypothesis".
@@ -582,6 +582,11 @@ def load_texts(
     if path.is_dir():
         return _from_folder(path, split, text_column, label_column)
     if path.is_file():
+        if split not in ("train", table_stem(path)):
+            raise HubError(
+                f"{path} is one file and has no split {split!r}. Leave the split out, or give a folder with a file for "
+                f"each split; ntps datasets split makes train.csv and test.csv from one file."
+            )
         texts, raw = texts_and_labels([path], text_column, label_column)
         labels, names = _encode(raw, _Coding(), str(path))
         return _dataset(table_stem(path), "all", texts, labels, names)

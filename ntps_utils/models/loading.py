@@ -729,16 +729,41 @@ def _is_unused(name: str) -> bool:
 
 
 def _check_places(model: Any, unexpected: Iterable[str]) -> None:
-    """Raise if the checkpoint has weights of the language model that the model would ignore."""
+    """Check the weights of a checkpoint for which the model has no place.
+
+    Raise if they lie inside the language model, which would compute something else without them; warn
+    of parts beside it, such as an unknown head.
+    """
     names = [name for name in unexpected if not _is_unused(name)]
     if getattr(model, "is_quantized", False):  # the scales beside a quantized weight
         owners = tuple(f"{name}." for name, module in model.named_modules() if name and not list(module.children()))
         names = [name for name in names if not name.startswith(owners)]
-    if names:
+    language_model = backbone(model)
+    wrappers = {id(module) for module in model.modules() if language_model in module.modules()}
+    inside = [name for name in names if id(_owner(model, name)) not in wrappers]
+    if inside:
         raise ValueError(
-            f"{type(model).__name__} has no place for the weights {_counted(names)} of the checkpoint. Check "
+            f"{type(model).__name__} has no place for the weights {_counted(inside)} of the checkpoint. Check "
             "model_type and the number of layers in config.json"
         )
+    if names:
+        warnings.warn(
+            f"{type(model).__name__} leaves out the weights {_counted(names)} of the checkpoint, which belong to a "
+            "part beside the language model. If features depend on them, the scores are wrong.",
+            LoadingWarning,
+            stacklevel=4,
+        )
+
+
+def _owner(model: Any, name: str) -> Any:
+    """The innermost module of a model on the path to a weight."""
+    module = model
+    for part in name.split("."):
+        children = dict(module.named_children())
+        if part not in children:
+            break
+        module = children[part]
+    return module
 
 
 PARAGRAPH = (
