@@ -130,8 +130,7 @@ rng = np.random.default_rng(seed)
 labels = rng.integers(0, 2, 500)
 stretch = np.array([[3.0, 1.2], [0.0, 0.5]])
 cloud = (
-    rng.normal(size=(500, 2))
-    + (2 * labels[:, None] - 1) * np.array([0.8, 1.1])
+    rng.normal(size=(500, 2)) + (2 * labels[:, None] - 1) * np.array([0.8, 1.1])
 ) @ stretch
 toy = Problem(
     tuple(point[None].repeat(2, axis=0) for point in cloud), np.eye(2)[labels]

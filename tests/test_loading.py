@@ -26,8 +26,8 @@ from ntps_utils.models.datasets import TextDataset, as_dataset, load_texts, regi
 from ntps_utils.models.extraction import ExtractionWarning, extract
 from ntps_utils.models.features import layer_facts
 from ntps_utils.models.loading import (
-    LoadingWarning,
     CausalModel,
+    LoadingWarning,
     as_model,
     backbone,
     evaluation_mode,

@@ -210,8 +210,9 @@ def _why(regrets: Mapping[str, float]) -> str:
     """What rules would have lost on the recorded runs."""
     trials = {name: value for name, value in regrets.items() if name.startswith("trial")}
     why = (
-        f"On the recorded runs, always running LoRA costs {points(regrets['run'])} points of accuracy on average "
-        f"against knowing the gains, and never running it {points(regrets['stop'])}: gains that are missed, and runs "
+        f"On the recorded runs, at this threshold, always running LoRA costs {points(regrets['run'])} points of "
+        f"accuracy on average against knowing the gains, and never running it {points(regrets['stop'])}: gains that are "
+        "missed, and runs "
         "that fall short of the threshold"
     )
     if trials:

@@ -195,7 +195,9 @@ def _kept(answer: Any) -> str:
     if unknown := given - known:
         raise MistakeError(f"Unknown names: {', '.join(sorted(unknown))}; choose from {', '.join(sorted(known))}.")
     if lost := given & {"agreement", "order"}:
-        raise MistakeError(f"{', '.join(sorted(lost))}: the counts of words may hint at this, but the order of the words is needed to tell it.")
+        raise MistakeError(
+            f"{', '.join(sorted(lost))}: the counts of words hint at this at most; the order of the words is needed."
+        )
     if missing := {"topic", "author"} - given:
         raise MistakeError(f"{', '.join(sorted(missing))}: this depends on the counts of words alone.")
     return "Both depend on the counts of words alone."
