@@ -30,7 +30,7 @@
 # ({func}`ntps_utils.evidence.tables.load_paper_cells`) and recompute the coefficients. Where a cause is not certain, it simulates the cause in the lab. **We find** that all 24 printed coefficients follow from the cells, that NTPS and the LoRA
 # gain are *negatively* related, and that coefficients from twelve datasets, with a setting that was chosen afterwards, are much less certain than their two decimals suggest.
 #
-# All statements of this chapter are about released numbers. The authors released them, which made this chapter possible.
+# All statements about the paper in this chapter are about released numbers. The authors released them, which made this chapter possible.
 
 # %% tags=["parameters"]
 profile = "default"
@@ -192,7 +192,7 @@ glue("width", width, display=False)
 # ## Chosen afterwards
 #
 # One cell has one NTPS at a given layer and $k$. The released cells have three, and they differ widely: for each model and each target a layer and a $k$ were chosen
-# from a sweep over all layers and 19 fractions of the rank, the same for all 12 datasets.
+# from a sweep over all layers and 19 values of $k$, the number of directions that are kept, the same for all 12 datasets.
 
 # %%
 columns = ["ntps_vs_mse", "ntps_vs_accuracy", "ntps_vs_gain"]
@@ -351,8 +351,7 @@ glue("partial_high", float(partial_range.max()), display=False)
 # %% [markdown]
 # Over all 12 datasets NTPS is the stronger of the two in {glue:text}`n_ntps_12` of 8 models. Without medical question pairs (the columns with 11) headroom does as well or better in
 # {glue:text}`n_rival` of 8. With headroom held fixed, NTPS and gain are still negatively related in {glue:text}`n_partial_negative` of 8, with coefficients from
-# {glue:text}`partial_low:.2f` to {glue:text}`partial_high:.2f`: on these numbers, with a setting chosen for it, the score contains more than
-# headroom.
+# {glue:text}`partial_low:.2f` to {glue:text}`partial_high:.2f`: the sign stays negative. Whether this is more than what the choice of the setting gives cannot be told, because only the chosen setting was released.
 #
 # ## One dataset
 #
@@ -481,7 +480,7 @@ pd.DataFrame(
 # ## All models at once
 #
 # Eight models on the same twelve datasets are not 96 independent points. Three ways to pool them: all cells in one correlation, which mixes differences between models with those between datasets; the mean of the coefficients within
-# models, with an interval from resampling datasets; and a mixed model of ranks with a random intercept for each dataset, which asks how a model's rank moves with its score *on the same dataset* too.
+# models, with an interval from resampling datasets; and a mixed model of ranks with a random intercept for each dataset, which asks whether, on one and the same dataset, a model in which the score ranks higher is one in which the gain ranks lower.
 
 # %%
 wide = cells.pivot(index="model", columns="dataset")
@@ -521,7 +520,7 @@ glue("shared", float(shared), display=False)
 # :::{admonition} Claims (iii) and (v): NTPS correlates with probe accuracy, and predicts the LoRA gain
 # :class: note
 # **Reproduced as printed; open as claims.** The printed coefficients follow from the released cells (the first table of this chapter). The relation with the gain is negative in all eight models ({numref}`fig-paper-gain`).
-# But the setting was chosen with the targets in view, which alone would make the signs agree; probe accuracy was measured on the training texts, the intervals are wide ({numref}`fig-paper-intervals`), and headroom does as well without one odd dataset
+# But the setting was chosen with the targets in view, which alone makes equal signs likely unless the scores hardly differ between settings; probe accuracy was measured on the training texts, the intervals are wide ({numref}`fig-paper-intervals`), and headroom does as well without one odd dataset
 # for most models. Whether NTPS at a setting fixed in advance predicts anything on new data, these numbers cannot say. The {doc}`declared experiment </book/declared>` asks this with two models ({doc}`chapter 7 <07_scores_against_probes>` and {doc}`chapter 9 <09_predicting_the_gain>`).
 # :::
 #

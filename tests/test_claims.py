@@ -182,7 +182,7 @@ def test_remarks_say_what_a_verdict_does_not():
         return Claim(name, "x", {"correlation": correlation, **control}, confirmed, refuted, p, p)
 
     assert claim("(iii)", Estimate(0.1, -0.2, 0.3), (False, False), True).remark == (
-        "This means smaller than the printed 0.58, not zero."
+        "This excludes a positive correlation as strong as the printed 0.58; it does not show that there is none."
     )
     assert (
         claim("(iii)", small, (True, False), True).remark == "The correlation is above zero, and smaller than printed."

@@ -211,9 +211,8 @@ def _why(regrets: Mapping[str, float]) -> str:
     trials = {name: value for name, value in regrets.items() if name.startswith("trial")}
     why = (
         f"On the recorded runs, at this threshold, always running LoRA costs {points(regrets['run'])} points of "
-        f"accuracy on average against knowing the gains, and never running it {points(regrets['stop'])}: gains that are "
-        "missed, and runs "
-        "that fall short of the threshold"
+        f"accuracy on average against knowing the gains, and never running it {points(regrets['stop'])}: gains that "
+        "are missed, and runs that fall short of the threshold"
     )
     if trials:
         name = min(trials, key=lambda name: trials[name])

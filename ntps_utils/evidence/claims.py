@@ -111,7 +111,11 @@ class Claim:
             found, printed = self.estimates["correlation"], PRINTED[self.name]
             excluded = found.high < printed if printed > 0 else found.low > printed
             if self.verdict == "not held":
-                parts.append(f"This means smaller than the printed {printed:.2f}, not zero.")
+                sign = "positive" if printed > 0 else "negative"
+                parts.append(
+                    f"This excludes a {sign} correlation as strong as the printed {printed:.2f}; it does not show that "
+                    "there is none."
+                )
             elif self.confirmed[0] and excluded:
                 parts.append(
                     f"The correlation is {'above' if printed > 0 else 'below'} zero, and smaller than printed."
