@@ -580,7 +580,7 @@ pd.DataFrame(against.values()).set_index(["cells", "LoRA minus"])
 # %% tags=["hide-input"]
 RULES_OF_ADVICE = {
     "headroom alone": (lambda s: s.source == "features", (("headroom",),), 0.0),
-    "the tool, frozen model": (lambda s: not s.share, None, 0.0),
+    "the tool, frozen model": (lambda s: True, None, 0.0),
     "the tool, trial run up to 10%": (lambda s: True, None, 0.1),
     "trial run of 25% alone": (lambda s: s.share == 0.25, None, 0.25),
     "the tool, trial run up to 25%": (lambda s: True, None, 0.25),
@@ -607,8 +607,8 @@ def without_each(name, used, against_last):
 
 def of_rule(name, rule):
     """Advisors without each dataset, for the steps of a rule."""
-    keep, choices, trial = RULES_OF_ADVICE[rule]
-    used = [s for s in steps[name] if keep(s) and s.share <= trial]
+    keep, choices, _ = RULES_OF_ADVICE[rule]
+    used = [s for s in steps[name] if keep(s)]
     if choices is not None:
         used = [type(s)(s.name, choices, s.cost, s.source, s.share) for s in used]
     return without_each(name, tuple(used), rule == LAST)

@@ -13,10 +13,9 @@ import time
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
-import pandas as pd
 import typer
 
 from ntps_utils._utils.files import write_text
@@ -42,10 +41,10 @@ def main(
     out: Annotated[Path, typer.Option(help="File of JSON lines to extend.")] = RECORDED,
 ) -> None:
     """Make what is missing. Both types of a dataset and seed follow each other."""
-    rows = load_rows(out) if out.is_file() else []
+    rows = [json.loads(line) for line in out.read_text("utf-8").splitlines()] if out.is_file() else []
     done = {(row["dataset"], row["seed"], row["base_dtype"]) for row in rows}
     model = load_model(MODEL, device=device, dtype="float32")
-    for dataset, seed, dtype in product(DATASETS, SEEDS, TYPES):
+    for seed, dataset, dtype in product(SEEDS, DATASETS, TYPES):
         if (dataset, seed, dtype) in done:
             continue
         train, test = (load_texts(data / dataset, split).head(n) for split, n in (("train", N_TRAIN), ("test", N_TEST)))
@@ -74,25 +73,13 @@ def main(
                 "accuracy": found.last_step.accuracy,
                 "validation_loss": [point.cross_entropy for point in found.curve],
                 "step_seconds": float(np.median(np.diff(times))),
+                "n_train": len(train),
                 "n_test": len(test),
                 "provenance": provenance(device=str(model.model.device), code=made_by()["code"]),
             }
         )
         write_text(out, "".join(f"{json.dumps(row, allow_nan=False)}\n" for row in rows))
         typer.echo(f"{dataset}, seed {seed}, {dtype}: accuracy {rows[-1]['accuracy']:.3f}", err=True)
-
-
-def load_rows(path: Path = RECORDED) -> list[dict[str, Any]]:
-    """Rows of a file of JSON lines."""
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-
-
-def differences(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """Accuracy of both types, their difference, and the deviation over seeds, by dataset."""
-    table = pd.DataFrame(rows).pivot_table(index=["dataset", "seed"], columns="base_dtype", values="accuracy")
-    table["difference"] = table["bfloat16"] - table["float32"]
-    means, deviations = (getattr(table.groupby("dataset", sort=False), name)() for name in ("mean", "std"))
-    return means.assign(sd_difference=deviations["difference"], sd_seeds=deviations["float32"])
 
 
 if __name__ == "__main__":
