@@ -52,7 +52,6 @@ from distributed import LocalCluster
 from IPython.display import Markdown
 from myst_nb import glue
 
-from ntps_utils._utils.files import data_file
 from ntps_utils.evidence import cost
 from ntps_utils.evidence.benchmark import failures_of, plan_benchmark, run_benchmark
 from ntps_utils.evidence.declared import planned_runs, run_settings
