@@ -333,8 +333,10 @@ for name, found in decided.items():
     part["miss"] = (part["true_gain"] - LEAST).abs()
     wrong[TITLES[name]] = part.sort_values("miss", ascending=False)
     glue(f"pre_{name}_wrong", len(part), display=False)
-columns = ["model", "dataset", "answer", "gain", "low", "high", "true_gain"]
-pd.concat({name: part[columns].head(5) for name, part in wrong.items()}).round(3)
+columns = {"gain": "expected", "low": "from", "high": "to", "true_gain": "true gain"}
+worst = pd.concat({name: part.head(5) for name, part in wrong.items()})
+worst[list(columns)] = (100 * worst[list(columns)]).round(1)
+worst.droplevel(1)[["model", "dataset", "answer", *columns]].rename(columns=columns)
 
 # %% [markdown]
 # In the lab the tool decides {glue:text}`pre_lab_frozen_decided:.0%` of the cases without a trial run. With one of at most a quarter it decides {glue:text}`pre_lab_trial_decided:.0%` and is right in {glue:text}`pre_lab_trial_right:.0%` of these; {glue:text}`pre_lab_wrong` answers are wrong. *Regret* is the cost against knowing all gains: missed gains, runs that bring less than the threshold, and what was spent on the decision; whoever has run LoRA keeps the better classifier. Open cases are decided by the expected gain here. *The recommendation* is what the report says to do: in an open case it follows the rule that loses least on the other recorded datasets.
