@@ -546,7 +546,7 @@ from ntps_utils.exercises import check
 #
 # *Difficulty 2 of 5, importance 5 of 5, about 10 minutes.*
 #
-# Somebody keeps 20 perception directions for a task with two classes. What do the last eighteen contain? Does the task determine them, or would another solver, or the same solver on rotated features or with one more text, pick others? With $d = 256$ features, an invertible $S$, uncentered moments and $r = 2$: what is the dimension of the space of all directions with the eigenvalue zero, from which the last eighteen are picked?
+# Somebody keeps 20 perception directions for a task with two classes. What do the last eighteen contain? Does the task determine them? Would the same ones be picked by another solver, after a rotation of the features, or with one more text? With $d = 256$ features, an invertible $S$, uncentered moments and $r = 2$: what is the dimension of the space of all directions with the eigenvalue zero, from which the last eighteen are picked?
 #
 # ```python
 # dimension = ...
@@ -608,8 +608,8 @@ from ntps_utils.exercises import check
 #
 # *Difficulty 3 of 5, importance 4 of 5, about 15 minutes.*
 #
-# Two balanced classes tossed by a coin, features with a mean $s$ and a variance of 1 in each of $d$ directions, many texts. What is $\tr B$ without centering, approximately, and which share of it does a subspace keep that contains $s$? What is the share if the
-# subspace is orthogonal to $s$? Write $\tr B$ as a function of the length of $s$; the features are uncorrelated.
+# The labels of two classes are tossed with a fair coin. The mean tokens $\xbar$ have the mean $s$ and the covariance $I$, and there are many texts. What is $\tr B$ without centering, approximately, and which share of it does a subspace keep that contains $s$? What is the share if the
+# subspace is orthogonal to $s$? Write $\tr B$ as a function of the length of $s$.
 #
 # ```python
 # def explained(length):
