@@ -181,3 +181,28 @@ def test_ranges_and_settings():
     with pytest.raises(ValueError, match="n_draws must be an integer of at least 2"):
         random_control(solved, 3, n_draws=1)
     assert random_control(solved, 3, seed=1) == random_control(solved, 3, seed=1)
+
+
+def test_the_random_control_has_the_stated_draws_and_seed():
+    solved = subspaces(problem(0))
+    (default,) = control_scores(solved, {}, 3)
+    assert default == random_control(solved, 3, n_draws=20, seed=0)
+    (chosen,) = control_scores(solved, {}, 3, n_draws=5, seed=7)
+    assert chosen == random_control(solved, 3, n_draws=5, seed=7)
+    assert len({default, chosen, random_control(solved, 3, n_draws=5, seed=0)}) == 3
+
+
+def test_the_range_is_cut_at_zero_and_one():
+    control = ControlScores("random", 4, 0.5, 0.1, 0.9, 0.1, 0.2, 0.2)
+    assert control.range() == pytest.approx((0.304, 0.696))
+    assert control.range("ntps_metric") == pytest.approx((0.0, 0.492))
+    assert control.range("ntps_task") == pytest.approx((0.508, 1.0))
+
+
+def test_means_of_several_widths_are_those_of_each():
+    solved = subspaces(problem(0))
+    together = mean_random_scores(solved, [2, 5])
+    assert together.shape == (2, 3)
+    for row, k in zip(together, (2, 5), strict=True):
+        np.testing.assert_allclose(row, mean_random_scores(solved, [k])[0])
+    assert np.all(together[1] > together[0])

@@ -16,7 +16,7 @@ from ntps_utils.theory.layer_moments import LayerMoments
 from ntps_utils.theory.linear import whiten
 from ntps_utils.theory.moments import Moments
 from ntps_utils.theory.report import ScoreReport, score_layer
-from ntps_utils.theory.score import NumericalWarning, resolve_width, subspaces
+from ntps_utils.theory.score import NumericalWarning, _generalized_eigenvalues, resolve_width, subspaces
 from ntps_utils.theory.synthetic import Problem, exact_problem, planted_problem, random_problem
 
 pytestmark = pytest.mark.filterwarnings("ignore::ntps_utils.theory.score.NumericalWarning")
@@ -530,3 +530,73 @@ def test_sharp_bounds_of_all_directions_are_zero():
     bounds = solved.sharp_bounds(solved.rank_v)
     assert (bounds.upper_angles, bounds.upper_restricted) == pytest.approx((0, 0), abs=1e-9)
     assert bounds.lower_rank_k is None
+
+
+@given(seeds, st.data())
+def test_equal_width_euclidean_bounds_hold_and_follow_their_formula(seed, data):
+    """(beta_k - beta_{k+1}) s_min D_k <= excess over the best of width k <= (beta_1 - beta_d) s_max D_k.
+
+    D_k sums the squared distances of the k leading perception directions from V, and s_min, s_max are the extreme
+    eigenvalues of S.
+    """
+    problem = random_problem(seed, d=6, n_texts=90, n_targets=4, rank=6, condition=20.0)
+    moments = problem.moments()
+    solved = subspaces(moments)
+    k = data.draw(st.integers(1, solved.r - 1))
+    bounds = solved.sharp_bounds(k)
+    basis = np.linalg.qr(solved.V[:, :k])[0]
+    away = solved.U[:, :k] - basis @ (basis.T @ solved.U[:, :k])
+    s = np.linalg.eigvalsh(moments.S)
+    beta = np.append(solved.beta, np.zeros(max(0, 6 - len(solved.beta))))
+    lower = (beta[k - 1] - beta[k]) * s[0] * np.sum(away**2)
+    upper = (beta[0] - beta[5]) * s[-1] * np.sum(away**2)
+    assert bounds.lower_rank_k == pytest.approx(lower, rel=1e-6, abs=1e-12)
+    assert bounds.upper_rank_k == pytest.approx(upper, rel=1e-6, abs=1e-12)
+    excess = solved.excess_loss_rank_k[k - 1]
+    assert bounds.lower_rank_k <= excess * (1 + 1e-7) + 1e-9
+    assert excess <= bounds.upper_rank_k * (1 + 1e-7) + 1e-9
+
+
+def test_the_smallest_beta_counts_if_every_direction_informs():
+    """With as many targets as features, the last beta is above zero and lowers the equal-width upper bound."""
+    problem = random_problem(3, d=4, n_texts=80, n_targets=4, rank=4, condition=5.0)
+    white = problem.means @ np.linalg.inv(np.linalg.cholesky(problem.moments().S)).T
+    moments = LayerMoments.from_texts(problem.texts, white * np.array([1.0, 0.9, 0.7, 0.5]))
+    solved = subspaces(moments)
+    assert solved.r == solved.rank == 4
+    bounds = solved.sharp_bounds(2)
+    basis = np.linalg.qr(solved.V[:, :2])[0]
+    away = solved.U[:, :2] - basis @ (basis.T @ solved.U[:, :2])
+    s = np.linalg.eigvalsh(moments.S)
+    assert solved.beta[3] > 0.01 * solved.beta[0]
+    assert bounds.upper_rank_k == pytest.approx((solved.beta[0] - solved.beta[3]) * s[-1] * np.sum(away**2))
+    assert bounds.lower_rank_k == pytest.approx((solved.beta[1] - solved.beta[2]) * s[0] * np.sum(away**2))
+
+
+def test_rows_have_the_sharp_bounds_of_their_width():
+    solved = subspaces(random_problem(1, d=8, n_texts=100, n_targets=5, rank=8).moments())
+    for k in (1, 2):
+        row, bounds = solved.row(k), solved.sharp_bounds(k)
+        for name, expected in {
+            "bound_angles": (bounds.lower_angles, bounds.upper_angles),
+            "bound_restricted": (bounds.lower_restricted, bounds.upper_restricted),
+            "bound_rank_k_euclidean": (bounds.lower_rank_k, bounds.upper_rank_k),
+        }.items():
+            assert (getattr(row, f"lower_{name}"), getattr(row, f"upper_{name}")) == expected
+            assert expected[1] > expected[0] >= 0.0
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1.0, 1e20])
+def test_generalized_eigenvalues_are_those_on_the_range(scale):
+    found = _generalized_eigenvalues(scale * np.diag([2.0, 3.0]), scale * np.diag([1.0, 4.0]))
+    assert found == pytest.approx([0.75, 2.0])
+    on_range = _generalized_eigenvalues(scale * np.diag([2.0, 3.0]), scale * np.diag([1.0, 1e-17]))
+    assert on_range == pytest.approx([2.0])
+    assert _generalized_eigenvalues(np.eye(2), np.zeros((2, 2))).tolist() == [0.0]
+    assert _generalized_eigenvalues(np.diag([-1e-18, 0.5]), np.eye(2)).tolist() == [0.0, 0.5]
+
+
+def test_a_width_may_be_the_whole_rank_and_a_given_subspace_has_no_eigenvalues():
+    assert resolve_width(5, 5, 8) == 5
+    solved = subspaces(random_problem(0, d=6, n_texts=60, rank=6).moments())
+    assert solved.with_subspace(np.eye(6)[:, :2]).gamma.tolist() == [0.0, 0.0]

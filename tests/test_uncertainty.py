@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import astuple, replace
 
 import numpy as np
 import pytest
@@ -219,3 +219,62 @@ def test_jackknife_stays_in_its_range():
     assert 0.0 <= interval.low <= interval.estimate <= interval.high == 1.0
     with pytest.raises(ValueError, match="at least 3 groups, got 2"):
         jackknife_interval(0.5, [0.4, 0.5])
+
+
+def test_integer_replicates_are_numbers():
+    assert jackknife_interval(2, [1, 2, 3]) == jackknife_interval(2.0, [1.0, 2.0, 3.0])
+
+
+def test_jackknife_is_cut_at_its_low_end():
+    interval = jackknife_interval(0.05, [0.1, 0.01, 0.01], low=0.0, high=1.0)
+    assert interval.low == 0.0 <= interval.estimate <= interval.high <= 1.0
+
+
+@pytest.mark.parametrize("level", [0.0, 1.0, 1.5])
+def test_levels_lie_strictly_between_zero_and_one(level):
+    with pytest.raises(ValueError, match=r"^level must be a number in \(0, 1\)"):
+        jackknife_interval(0.5, [0.4, 0.5, 0.6], level=level)
+
+
+def test_settings_of_the_score_test_and_of_held_out_losses_are_named():
+    moments = planted_problem(0, d=6, n_texts=60).moments()
+    centered = subspaces(moments, center=True)
+    with pytest.raises(ValueError, match=r"^k_v must be an integer of at least 0"):
+        softmax_score_test(moments, centered, -1)
+    with pytest.raises(ValueError, match=r"^The test needs centered moments; use subspaces\(\.\.\., center=True\)\.$"):
+        softmax_score_test(moments, subspaces(moments))
+    problem = planted_problem(0, d=6, n_texts=60)
+    parts = [Moments.from_texts(problem.texts[i::3], problem.targets[i::3]) for i in range(3)]
+    with pytest.raises(ValueError, match=r"^k_v must be an integer of at least 1"):
+        held_out_loss(parts, 0, 0)
+    with pytest.raises(ValueError, match=r"^ridge must be a number of at least 0"):
+        held_out_loss(parts, 0, 2, ridge=-1.0)
+
+
+def test_the_score_test_covers_all_features_by_default_and_counts_present_classes():
+    texts = features(0, 60, 5)
+    labels = np.arange(60) % 2
+    targets = np.eye(3)[labels]  # the third class is absent
+    moments = LayerMoments.from_texts(texts, targets)
+    solved = subspaces(moments, center=True)
+    test = softmax_score_test(moments, solved)
+    assert test == softmax_score_test(moments, solved, 0)
+    assert test.df == 5
+    without = LayerMoments.from_texts(texts, targets[:, :2])
+    two = softmax_score_test(without, subspaces(without, center=True))
+    assert test.statistic == pytest.approx(two.statistic)
+    everything = softmax_score_test(moments, solved, 5)  # V has all features: nothing is left to test
+    assert (everything.df, everything.p_value) == (0, 1.0)
+
+
+def test_the_penalty_of_held_out_losses_is_a_share_of_the_mean_variance():
+    """Scaling all features changes no loss, with or without a ridge."""
+    problem = planted_problem(0, d=6, n_texts=90)
+    found = []
+    for scale in (1.0, 100.0):
+        texts = [scale * text for text in problem.texts]
+        parts = [Moments.from_texts(texts[i::3], problem.targets[i::3]) for i in range(3)]
+        found.append([held_out_loss(parts, 0, 2, ridge=ridge) for ridge in (0.0, 0.1, 10.0)])
+    for one, other in zip(*found, strict=True):
+        assert astuple(one) == pytest.approx(astuple(other), rel=1e-6)
+    assert len({round(one.loss, 6) for one in found[0]}) == 3
