@@ -28,7 +28,7 @@
 # **The paper says** {cite}`cheng2025ntps` that the score needs second moments only. **The code does** collect them for every layer in one pass
 # ({func}`ntps_utils.models.extraction.extract`), whatever the number of texts. **We find** that this pass takes {glue:text}`bench_forward:.2f` times as long as the forward passes alone. Counting pads as tokens, or leaving out
 # the first token, moves the paper's score by about as much as
-# tasks differ from each other, and a cut-off for eigenvalues that is usual in single precision changes some score of some layer by 0.2 to 0.3.
+# tasks differ from each other, and a cut-off for eigenvalues that is usual in single precision changes scores by up to 0.2 (lab/M, smollm2) and 0.3 (gemma).
 
 # %% tags=["parameters"]
 profile = "default"
@@ -164,7 +164,7 @@ table = pd.DataFrame(
     columns=["task", "way", "Euclidean", "metric-matched", "task-weighted"],
 )
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Three panels of dots: the change of the Euclidean, metric-matched and task-weighted score of eight tasks when pads count, BOS is left out, or moments are centered."}, "figure": {"caption": "Habits move scores. Change of each score of eight tasks of the lab against the plain measurement, last layer, k = d/2.", "name": "fig-habits"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Three panels of dots: the change of the Euclidean, metric-matched and task-weighted score of eight tasks when pads count, BOS is left out, or moments are centered."}, "figure": {"caption": "Padding, BOS and centering change scores. Change of each score of eight tasks of the lab against the plain measurement, last layer, k = d/2.", "name": "fig-habits"}}
 figure, axes = panels(3, height=3.0, sharey=True)
 ways = ["pads counted", "no BOS", "centered"]
 reference = table[table["way"] == "as it should be"].set_index("task")
@@ -197,7 +197,7 @@ for key, way in {
 glue("spread", float(reference["Euclidean"].std()), display=False)
 
 # %% [markdown]
-# Counting pads and leaving out BOS raise the Euclidean score of some tasks and lower that of others, so they also change the order of tasks. Centering hardly moves the Euclidean score, but lowers the other two on most tasks, because the nearly constant direction, which V contains, no longer explains anything (chapter 2).
+# Counting pads and leaving out BOS raise the Euclidean score of some tasks and lower that of others. Centering hardly moves the Euclidean score, but lowers the other two on most tasks, because the nearly constant direction, which V contains, no longer explains anything (chapter 2).
 # The median absolute changes of the Euclidean, the metric-matched and the task-weighted score are: pads counted {glue:text}`pads_change:.3f`, {glue:text}`pads_change_metric:.3f` and {glue:text}`pads_change_task:.3f`, no BOS
 # {glue:text}`bos_change:.3f`, {glue:text}`bos_change_metric:.3f` and {glue:text}`bos_change_task:.3f`, centered {glue:text}`centered_change:.3f`, {glue:text}`centered_change_metric:.3f` and {glue:text}`centered_change_task:.3f`. (The axes of the panels differ.) For comparison,
 # the standard deviation of the Euclidean score over the eight tasks is {glue:text}`spread:.3f`. So compare two scores only if both were computed in the same way.
@@ -315,8 +315,7 @@ _ = axes[0].legend(fontsize=8)
 # | smollm2-135m-instruct | {glue:text}`cut_smol` | {glue:text}`plain_smol` | {glue:text}`shifted_smol` |
 # | gemma-3-270m | {glue:text}`cut_gemma` | {glue:text}`plain_gemma` | {glue:text}`shifted_gemma` |
 #
-# Most of the effect of single precision is the effect of the cut-off. It leaves as few as {glue:text}`rank_lab` directions of the lab's model, {glue:text}`rank_smol` of smollm2 and {glue:text}`rank_gemma` of gemma, although
-# the others are far above the rounding error. Products of shifted features in float32 change no score by more than the last column says, so they can replace products in float64. Chapters 6 and 13 look at the released script, which changes the precision together with an *absolute* cut-off. That one keeps too many directions instead of too few, and changes the scores of a small model little.
+# Most of the effect of single precision is the effect of the cut-off. It leaves as few as {glue:text}`rank_lab` directions of the lab's model, {glue:text}`rank_smol` of smollm2 and {glue:text}`rank_gemma` of gemma, although most of the others carry information: keeping them (*plain*) changes scores by no more than the middle column says. Products of shifted features in float32 change no score by more than the last column says, so they can replace products in float64. Chapters 6 and 13 look at the released script, which changes the precision together with an *absolute* cut-off. That one keeps too many directions instead of too few, and changes the scores of a small model little.
 #
 # With few texts the rank appears as a gap in the spectrum:
 
@@ -339,7 +338,7 @@ _ = ax.legend()
 
 # %% [markdown]
 # With {glue:text}`thin_true` texts the rank is {glue:text}`thin_true`. In float64 the eigenvalues drop by many orders of magnitude after it, and the relative cut-off finds
-# {glue:text}`thin_relative` directions. In float32 the eigenvalues that should be zero are at the rounding error of the largest one, and an absolute cut-off of $10^{-8}$ counts {glue:text}`thin_absolute` directions. The surplus ones are rounding errors, and any score that uses them is partly one, too.
+# {glue:text}`thin_relative` directions. In float32 the eigenvalues that should be zero are at the rounding error of the largest one, and an absolute cut-off of $10^{-8}$ counts {glue:text}`thin_absolute` directions. The surplus ones are rounding errors, and a score that uses them contains rounding errors.
 #
 # ## What it costs
 #
@@ -385,8 +384,8 @@ glue("bench_arithmetic", float(1 + costs[0][3]), display=False)
 
 # %% [markdown]
 # On {glue:text}`bench_where`, with the sizes of Qwen2-0.5B, extraction takes {glue:text}`bench_forward:.2f` times the forward pass (the number of operations alone would give
-# {glue:text}`bench_arithmetic:.2f`) and is {glue:text}`bench_textbook:.0f` times faster than the loop. All scores of a layer at every width take
-# {glue:text}`bench_scores:.2f` of the time of 19 pseudo-inverse projections. No GPU was available for this edition; `python -m book.tools.bench --device cuda` measures on one.
+# {glue:text}`bench_arithmetic:.2f`) and is {glue:text}`bench_textbook:.0f` times faster than the loop. Once a layer is factorized, its scores at every width take
+# {glue:text}`bench_scores:.2f` of the time that a loop over the paper's 19 widths takes with pseudo-inverses. No GPU was available for this edition; `python -m book.tools.bench --device cuda` measures on one.
 #
 # ## Summary
 #
@@ -394,7 +393,7 @@ glue("bench_arithmetic", float(1 + costs[0][3]), display=False)
 # - Pads must not count. Report whether a BOS token counts, and whether moments are centered.
 # - A numerical rank depends on a cut-off. Scale features to unit variance first, and set the cut-off relative to the largest eigenvalue, at the rounding error of the moments.
 # - Real models have massive activations on first tokens. Subtract them before you multiply in float32.
-# - Extraction adds a fraction of a forward pass to the forward pass itself; on a CPU scores cost far less. Beside a GPU the eigendecompositions take longer than the passes (chapter 12).
+# - Extraction adds a fraction of a forward pass to the forward pass itself; the cost of the scores does not grow with the number of texts. By the estimate of chapter 12, with one CPU thread beside a GPU, the eigendecompositions would take longer than the passes for most models.
 #
 # ## Quiz
 #

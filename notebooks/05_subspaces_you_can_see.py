@@ -17,7 +17,7 @@
 # :::{admonition} After this chapter you can
 # :class: tip
 # - draw texts and words in perception and in autoregressive coordinates, for any layer;
-# - read from a picture which words may be followed by the same words;
+# - read from a picture which words lie together, and say where it misleads about what may follow them;
 # - say how much of a label a two-dimensional picture shows, and compare layers by that number.
 #
 # You need chapter 3 for the two subspaces. It runs in half a minute on two cores.
@@ -118,7 +118,7 @@ _ = figure.legend(handles, names, loc="outside lower center", ncols=4, markersca
 #
 # The next figure shows words in autoregressive coordinates. A word's point is the mean of its features over its occurrences. In the lab the grammar is known, so we know which words may follow which.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Words of the lab in the first two autoregressive coordinates of the last layer, colored by part of speech: function words and punctuation lie apart, nouns, adjectives, connectives, tags and forms of to be in groups of their own."}, "figure": {"caption": "Words by what may follow them. Mean features of words in the first two autoregressive coordinates of the last layer, colored by part of speech. Black points: single words and punctuation, with their names.", "name": "fig-words"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Words of the lab in the first two autoregressive coordinates of the last layer, colored by part of speech: function words and punctuation lie apart, nouns, adjectives, connectives, tags and forms of to be in groups of their own."}, "figure": {"caption": "Words of the lab by part of speech. Mean features of words in the first two autoregressive coordinates of the last layer, colored by part of speech. Black points: single words and punctuation, with their names.", "name": "fig-words"}}
 words = word_features(model, data, last)
 topic, polarity = WORLD.factors["topic"].words, WORLD.factors["polarity"].words
 nouns = {w for own in topic["noun"].values() for n in own for w in (n, n + "s")}
@@ -177,7 +177,7 @@ for key, (one, two) in {
     glue(f"apart_{key}", float(np.linalg.norm(one - two)) / gap, display=False)
 
 # %% [markdown]
-# Nouns, adjectives, connectives, tags and forms of *to be* form groups of their own, although the model was not told any of them. Words of one group may mostly be followed by the same words: a connective by a comma, a tag by a full stop. There are exceptions. Different forms of *to be* follow nouns in the singular and in the plural, but the means of the two are only {glue:text}`apart_number:.0%` as far apart as those of nouns and adjectives. And *near* lies beside the full stop ({glue:text}`apart_near:.0%`), although other words follow it. Nouns of all topics lie together. So the first autoregressive directions show the part of speech, and with it much of what may follow a word, and little of its meaning.
+# Nouns, adjectives, connectives, tags and forms of *to be* form groups of their own, although the model was not told any of them. Words of one group may mostly be followed by the same words: a connective by a comma, a tag by a full stop. There are exceptions. Different forms of *to be* follow nouns in the singular and in the plural, but the means of the two are only {glue:text}`apart_number:.0%` as far apart as those of nouns and adjectives. And *near* lies beside the full stop ({glue:text}`apart_near:.0%`), although other words follow it. So the first autoregressive directions show the part of speech, and with it much of what may follow a word.
 #
 # ## How much of a label a picture shows
 #
@@ -255,18 +255,18 @@ glue("n_view_texts", len(data), display=False)
 glue("n_random", n_random, display=False)
 
 # %% [markdown]
-# Some of the labels can be read from the perception direction. For the others even this direction, which was fitted to the labels, is no better on test texts than the mean of the labels, which has the share 0. Two autoregressive directions explain almost nothing of any label.
+# Some of the labels can be read from the perception direction. For the others even this direction, which was fitted to the labels, is hardly better on test texts than the mean of the labels, which has the share 0, and after the embeddings not at all. Two autoregressive directions explain almost nothing of any label.
 # On {glue:text}`n_view_texts` test texts, at the last layer, the perception direction shows {glue:text}`n_shown` of {glue:text}`n_tasks` labels (shares of {glue:text}`shown_low:.2f` to {glue:text}`shown_high:.2f`). Of these labels, two autoregressive directions explain at most
 # {glue:text}`outside_high:.2f`; of the others, both kinds explain at most {glue:text}`unseen_high:.2f`. The label that the autoregressive directions explain best is that of *{glue:text}`share_best`* ({glue:text}`share_best_value:.2f`). Two directions are
-# a small part of what next-token prediction keeps, and two *random* directions explain at most {glue:text}`random_high:.2f` of one of the {glue:text}`n_shown` labels (mean over {glue:text}`n_random` draws). Two directions show a label only if they are chosen for it. Chapter 6 looks at all widths.
+# a small part of what next-token prediction keeps, and two *random* directions explain up to {glue:text}`random_high:.2f` of one of the {glue:text}`n_shown` labels (mean over {glue:text}`n_random` draws). So a small share is what any two directions give that are not chosen for the label. Chapter 6 looks at all widths.
 #
-# The rule for the paper's claim that autoregressive directions may lie outside the perception subspace: take the labels of which the perception direction explains a tenth or more on test texts. The claim is *held* if autoregressive directions explain less than a tenth of each of them, *not held* if they explain more of one, and *open* if there is no such label.
+# The rule for the paper's claim that autoregressive directions may lie outside the perception subspace: take the labels of which the perception direction explains a tenth or more on test texts. The claim is *held* if autoregressive directions explain less than a tenth of each of them, *not held* if they explain more of one, and *open* if there is no such label. The rule says only that two such directions show little of a label; two random directions pass it as well.
 #
 # ## Real models
 #
 # The next figure shows words of two real language models that read movie reviews (recorded, see {doc}`chapter 4 <04_extraction>`). Here the grammar is not given by us. The groups are parts of speech, and words of praise and of blame.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Words in the first two autoregressive coordinates of the last layer of smollm2 on the left and gemma on the right, colored by group: in gemma determiners, prepositions and conjunctions lie apart from nouns; in both models words of praise and of blame are mixed."}, "figure": {"caption": "Words of real models by what may follow them. Mean features of words in the first two autoregressive coordinates of the last layer, colored by group.", "name": "fig-real-words"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Words in the first two autoregressive coordinates of the last layer of smollm2 on the left and gemma on the right, colored by group: in gemma determiners, prepositions and conjunctions lie apart from nouns; in both models words of praise and of blame are mixed."}, "figure": {"caption": "Words of two real models, colored by group. Mean features of words in the first two autoregressive coordinates of the last layer, colored by group.", "name": "fig-real-words"}}
 real = load_record("real_models")["models"]
 shown = ("smollm2-135m-instruct", "gemma-3-270m")
 figure, axes = panels(2, height=3.8)
@@ -290,7 +290,7 @@ _ = figure.legend(
 )
 
 # %% [markdown]
-# In gemma, determiners, prepositions and conjunctions lie on one side, and nouns and words of praise and of blame on the other. In smollm2 the groups overlap more. Words of praise and of blame are mixed in both models, because a judgment changes little about which words may follow. So in gemma, too, the first autoregressive directions show grammar rather than sentiment; in smollm2 the picture shows neither clearly.
+# In gemma, determiners, prepositions and conjunctions lie on one side, and nouns and words of praise and of blame on the other. In smollm2 the groups overlap more. Words of praise and of blame are mixed in gemma, as may be expected if a judgment changes little about which words may follow; in smollm2 there are too few of them to tell. So in gemma, too, the first autoregressive directions show grammar rather than sentiment; in smollm2 the picture shows neither clearly.
 #
 # How much of the sentiment of a review do the two kinds of directions explain?
 

@@ -25,7 +25,7 @@
 # :::
 #
 # **The paper says** {cite}`cheng2025ntps` that NTPS was computed at every layer and for 19 fractions of the rank, and shows for each model the setting that correlated best
-# with accuracy, with error or with the LoRA gain. **The code does** the same sweep on the lab's tasks ({func}`ntps_utils.evidence.sweep.sweep`) and keeps all of it. **We find** that scores rise with $k_v$ for any labels, that the order of eigenvectors and the width of U in a released script change which tasks score high, and that the best coefficient of a sweep is large even when tasks are permuted. By this comparison the best coefficient of the paper's score is not larger than chance on the lab's tasks, and those of the metric-matched and the task-weighted score are.
+# with accuracy, with error or with the LoRA gain. **The code does** the same sweep on the lab's tasks ({func}`ntps_utils.evidence.sweep.sweep`) and keeps all of it. **We find** that scores rise with $k_v$ for any labels, that the order of eigenvectors and the width of U in a released script together change which tasks score high, and that the best coefficient of a sweep is large even when tasks are permuted. By this comparison the best coefficient of the paper's score is not larger than chance on the lab's tasks, and those of the metric-matched and the task-weighted score are, if computed from covariances (chapter 7).
 
 # %% tags=["parameters"]
 profile = "default"
@@ -301,7 +301,7 @@ for column in shades:
     found[column] = rho
     nulls[column] = max_statistic_null(flat, n_permutations, seed)
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Three panels: histogram of the best rank correlation of the sweep under permuted tasks, with the observed best as a vertical line and the value at the setting fixed in advance as a dashed one."}, "figure": {"caption": "The best of a sweep is large even without any relation. Histograms: largest Spearman coefficient over the sweep when tasks are permuted. Solid line: largest coefficient found. Dashed: the coefficient at the setting fixed in advance, last layer and half of the directions.", "name": "fig-selection"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Three panels: histogram of the best rank correlation of the sweep under permuted tasks, with the observed best as a vertical line and the value at the setting fixed in advance as a dashed one."}, "figure": {"caption": "The best of a sweep is large even without any relation. Histograms: largest Spearman coefficient over the sweep when tasks are permuted. Solid line: largest coefficient found. Dashed: the coefficient at the layer and width fixed in advance, last layer and half of the directions; covariances for the last two scores were chosen after first results (chapter 7).", "name": "fig-selection"}}
 figure, axes = panels(3, height=2.7, sharey=True)
 fixed = {
     c: float(r.reshape(model.n_layers, -1)[last, half]) for c, r in found.items()
@@ -356,8 +356,7 @@ pd.DataFrame(
 # %% [markdown]
 # For the Euclidean score the best coefficient of the sweep is {glue:text}`best_euclid:.2f`. When tasks are permuted, the median of the best is {glue:text}`null_median_euclid:.2f`, and the best exceeds
 # {glue:text}`null_edge_euclid:.2f` in one of twenty permutations, so that the observed one has p = {glue:text}`null_p_euclid:.3f`. For the metric-matched score the best is
-# {glue:text}`best_metric:.2f` (p = {glue:text}`null_p_metric:.3f`), for the task-weighted one {glue:text}`best_taskw:.2f` (p = {glue:text}`null_p_taskw:.3f`). With the
-# setting fixed in advance the three are {glue:text}`fixed_euclid:.2f`, {glue:text}`fixed_metric:.2f` and {glue:text}`fixed_taskw:.2f`.
+# {glue:text}`best_metric:.2f` (p = {glue:text}`null_p_metric:.3f`), for the task-weighted one {glue:text}`best_taskw:.2f` (p = {glue:text}`null_p_taskw:.3f`). With layer and width fixed in advance the three are {glue:text}`fixed_euclid:.2f`, {glue:text}`fixed_metric:.2f` and {glue:text}`fixed_taskw:.2f`.
 #
 # Look at the whole sweep, and do not quote its best coefficient without the null distribution of the best. In the figure below, choose a score and a setting (click, or use the arrow keys).
 

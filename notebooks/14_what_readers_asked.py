@@ -22,7 +22,7 @@
 # You need chapter 3 for the score; each question can be read alone. It runs in three minutes.
 # :::
 #
-# **We find** that most of the height of the paper's score is due to the construction of V, that the setting moves a score more than the task does, and that, among four versions of one model, the one that was pretrained on shuffled words has the highest score and the worst probe.
+# **We find** that most of the height of the paper's score is due to the construction of V, that the setting moves a score more than the task does, and that, among four versions of one model, the one that was pretrained on shuffled words has the highest Euclidean score and the worst probe.
 
 # %% tags=["parameters"]
 profile = "default"
@@ -135,7 +135,7 @@ glue("mag_chance", float(magnitude["k / d"].mean()), display=False)
 # %% [markdown]
 # The mean NTPS is {glue:text}`mag_mean:.2f`, far above the {glue:text}`mag_chance:.2f` of a uniformly random half of the features. But {glue:text}`mag_inside` of {glue:text}`mag_all` tasks lie inside the range of
 # subspaces of a random next token, and {glue:text}`mag_below` below it. The net score, NTPS minus the mean of that range, is {glue:text}`mag_net:+.2f` in the mean ({glue:text}`mag_net_low:+.2f` to {glue:text}`mag_net_high:+.2f`). The half with
-# the *largest* variance scores {glue:text}`mag_pca:.2f`. So a high NTPS says that U and V share the directions in which the features vary *little*: $U$ contains the factor $S^{-1}$ and $V$ the factor $A_0^{-1/2}$, and both make a direction longer where the features or their prefix sums vary little. The symmetric half of $A_1$, which ignores the order of the tokens, scores {glue:text}`mag_symmetric:.2f`, the whole $A_1$ {glue:text}`mag_mean:.2f`: the order does not raise the score. For these reasons read the net score, and compare tasks within one model only. The task-weighted score has a meaning of its own as a share of the explainable loss: by {eq}`eq-identity`, 0.8 means that keeping only these $k$ directions loses a fifth of what a linear probe could explain. Without centering this includes the class frequencies (chapter 2).
+# the *largest* variance scores {glue:text}`mag_pca:.2f`. So a high NTPS says that U and V share the directions in which the features vary *little*: $U$ contains the factor $S^{-1}$ and $V$ the factor $A_0^{-1/2}$, and both make a direction longer where the features or their prefix sums vary little. The symmetric half of $A_1$, which does not depend on the order of the feature vectors, scores {glue:text}`mag_symmetric:.2f`, the whole $A_1$ {glue:text}`mag_mean:.2f`: the part of $A_1$ that depends on the order does not raise the score. For these reasons read the net score, of which a value inside the range of random next tokens is not distinguishable from 0, and compare tasks within one model, because the range differs between models. The task-weighted score has a meaning of its own as a share of the explainable loss: by {eq}`eq-identity`, 0.8 means that keeping only these $k$ directions loses a fifth of what a linear probe could explain. Without centering this includes the class frequencies (chapter 2).
 #
 # The next table is the same for three real models that read movie reviews ({glue:text}`mag_texts` texts of sst2, last layer; recorded).
 
@@ -170,7 +170,7 @@ glue("mag_texts", facts["n_texts"], display=False)
 #
 # ## Which $k$, which layer?
 #
-# If the setting hardly mattered, scores would differ much more between tasks than between settings. The table shows the standard deviation of each score over tasks at a fixed setting, and over the eight settings (two layers and two widths, with and without centering) for
+# If the setting hardly mattered, scores would differ much more between tasks than between settings. The table shows the standard deviation of each score over tasks at a fixed setting, and over the eight settings (the last and the middle layer; half of the features, or as many as hold 95% of the sum of the $\gamma_i$; with and without centering) for
 # a fixed task. The last column is the mean rank correlation between the scores of all tasks at two settings.
 
 # %%
@@ -237,7 +237,7 @@ for factor in FACTORS:
 
 # %% [markdown]
 # For the Euclidean score in the lab, the standard deviation over settings is {glue:text}`lab_e_over_settings:.2f` and that over tasks {glue:text}`lab_e_over_tasks:.2f` (on real texts
-# {glue:text}`real_e_over_settings:.2f` and {glue:text}`real_e_over_tasks:.2f`). The orders of the tasks at two settings have a mean rank correlation of {glue:text}`lab_e_agreement:.2f` ({glue:text}`real_e_agreement:.2f`). So the setting matters more than the task, and must be fixed before scores are looked at. The width moves the values of the Euclidean score most: between the two widths the standard deviation is {glue:text}`factor_width_sd:.2f`, since scores rise with the number of directions by construction ({doc}`06_choosing_k_and_layer`); between the two layers it is {glue:text}`factor_layer_sd:.2f`, and with and without centering {glue:text}`factor_centering_sd:.2f`. The layer changes the order of the tasks most: the rank correlation is {glue:text}`factor_layer_rho:.2f` between layers, {glue:text}`factor_width_rho:.2f` between widths, and {glue:text}`factor_centering_rho:.2f` with and without centering. Chapter 6 shows all settings of one model. The primary setting of this book is the last layer and half of the features, with second moments for the Euclidean score and covariances for the other two.
+# {glue:text}`real_e_over_settings:.2f` and {glue:text}`real_e_over_tasks:.2f`). The orders of the tasks at two settings have a mean rank correlation of {glue:text}`lab_e_agreement:.2f` ({glue:text}`real_e_agreement:.2f`). So the setting matters more than the task, and must be fixed before scores are looked at. The width moves the values of the Euclidean score most: between the two widths the standard deviation is {glue:text}`factor_width_sd:.2f`, since scores rise with the number of directions by construction ({doc}`06_choosing_k_and_layer`); between the two layers it is {glue:text}`factor_layer_sd:.2f`, and with and without centering {glue:text}`factor_centering_sd:.2f`. For this score the layer changes the order of the tasks most: the rank correlation is {glue:text}`factor_layer_rho:.2f` between layers, {glue:text}`factor_width_rho:.2f` between widths, and {glue:text}`factor_centering_rho:.2f` with and without centering. Chapter 6 shows all settings of one model. The primary setting of this book is the last layer and half of the features, with second moments for the Euclidean score and covariances for the other two.
 #
 # ## Does it hold on datasets that were not used to choose?
 #
@@ -289,7 +289,7 @@ for key, at in {
 # %% [markdown]
 # Skill is one minus the error of the regression divided by that of the median. The skill of the Euclidean score is {glue:text}`hold_lab_e_skill:.2f` ({glue:text}`hold_lab_e_from:.2f` to {glue:text}`hold_lab_e_to:.2f`) in the lab and
 # {glue:text}`hold_real_e_skill:.3f` ({glue:text}`hold_real_e_from:.3f` to {glue:text}`hold_real_e_to:.3f`) on real texts, so it predicts no better than the median. That of the metric-matched score is {glue:text}`hold_lab_m_skill:.2f`
-# ({glue:text}`hold_lab_m_from:.2f` to {glue:text}`hold_lab_m_to:.2f`) and {glue:text}`hold_real_m_skill:.2f` ({glue:text}`hold_real_m_from:.2f` to {glue:text}`hold_real_m_to:.2f`). In the paper's cells the chosen NTPS has
+# ({glue:text}`hold_lab_m_from:.2f` to {glue:text}`hold_lab_m_to:.2f`) and {glue:text}`hold_real_m_skill:.2f` ({glue:text}`hold_real_m_from:.2f` to {glue:text}`hold_real_m_to:.2f`). So no score is shown to beat the median. The share tr B / tr Y, which needs no next token, is (its intervals lie above zero in both sets). In the paper's cells the chosen NTPS has
 # {glue:text}`hold_paper_skill:.3f` ({glue:text}`hold_paper_from:.3f` to {glue:text}`hold_paper_to:.3f`), although its setting was chosen on all of them. The row of the paper's cells says little, because each model has another layer and width; chapter 9 fits each model by itself. In all rows one regression is fitted to the cells of all models together.
 #
 # ## Are the bounds' constants small enough to matter?
@@ -395,7 +395,7 @@ glue("why_scratch_low", float(over_scratch.min()), display=False)
 glue("why_scratch_high", float(over_scratch.max()), display=False)
 
 # %% [markdown]
-# On *{glue:text}`why_task`* LoRA and all weights differ by {glue:text}`why_apart:.2f` in accuracy, on the other tasks by at most {glue:text}`why_same:.2f`. LoRA is better than training from scratch by {glue:text}`why_scratch:.2f` in the mean, from {glue:text}`why_scratch_low:+.2f` to {glue:text}`why_scratch_high:+.2f` on the single tasks.
+# On *{glue:text}`why_task`* LoRA and all weights differ by {glue:text}`why_apart:.3f` in accuracy, on the other tasks by at most {glue:text}`why_same:.3f`. LoRA is better than training from scratch by {glue:text}`why_scratch:.2f` in the mean, from {glue:text}`why_scratch_low:+.2f` to {glue:text}`why_scratch_high:+.2f` on the single tasks. So which way is best depends on the task; four tasks with one seed do not show more.
 #
 # ## How much does the first step of LoRA lower the loss?
 #
@@ -468,8 +468,7 @@ glue("step_rho", float(rho), display=False)
 
 # %% [markdown]
 # After a step of {glue:text}`step_size` the actual drop is {glue:text}`step_low:.3f` to {glue:text}`step_high:.3f` times the predicted one, and the ratio tends to one as the step shrinks (this is tested). The linearized model lowers the loss by more than 0.01 nats on {glue:text}`step_positive` of {glue:text}`step_all` tasks and
-# hardly or not at all on the others ({glue:text}`step_failed`). For these the linearized model predicts no gain. But on some of them (*{glue:text}`step_failed_tasks`*) the LoRA gain was {glue:text}`step_failed_least:.0f` to {glue:text}`step_failed_gain:.0f` points, while the largest gain on the {glue:text}`step_positive` tasks is {glue:text}`step_other_gain:.0f`. So LoRA can learn a task that it cannot learn with weights near
-# their initial values. The rank correlation of the linearized gain with the LoRA gain is {glue:text}`step_rho:.2f`. The first-order theory is exact for small steps; here it does not predict the gain of a whole run.
+# hardly or not at all on the others ({glue:text}`step_failed`). For these the linearized model predicts no gain. But on some of them (*{glue:text}`step_failed_tasks`*) the LoRA gain was {glue:text}`step_failed_least:.0f` to {glue:text}`step_failed_gain:.0f` points, while the largest gain on the {glue:text}`step_positive` tasks is {glue:text}`step_other_gain:.0f`. This suggests that LoRA can learn a task that it cannot learn with weights near their initial values, but the linearized model was fitted to fewer texts. The rank correlation of the linearized gain with the LoRA gain is {glue:text}`step_rho:.2f`. The first-order theory is exact for small steps; here it does not predict the gain of a whole run.
 #
 # ## Is it the pretraining, or something that comes with it?
 #
@@ -539,7 +538,7 @@ for column, key in {"ntps": "e", "ntps_metric": "m", "ntps_task": "t"}.items():
     )
 
 # %% [markdown]
-# Shuffled pretraining makes the probe worse on most of the tasks that the ordered model's probe can read, also on topic, marker and intent, which do not depend on the order of words. We did not find out why. While the probe gets worse, the Euclidean score rises.
+# Shuffled pretraining makes the probe worse on most of the tasks that the ordered model's probe can read, also on topic, marker and intent, which do not depend on the order of words. We did not find out why. While the probe gets worse in the mean, the mean Euclidean score rises; on single tasks it may fall with the probe.
 # Untrained, after 400 and after 4,000 steps the Euclidean score is {glue:text}`stage_e_untrained:.2f`, {glue:text}`stage_e_400:.2f` and {glue:text}`stage_e_4000:.2f`, the metric-matched one {glue:text}`stage_m_untrained:.2f`,
 # {glue:text}`stage_m_400:.2f` and {glue:text}`stage_m_4000:.2f`, the probe {glue:text}`stage_probe_untrained:.2f`, {glue:text}`stage_probe_400:.2f` and {glue:text}`stage_probe_4000:.2f`. Shuffled pretraining gives
 # {glue:text}`stage_e_shuffled:.2f`, {glue:text}`stage_m_shuffled:.2f` and {glue:text}`stage_probe_shuffled:.2f`. The model with the highest Euclidean score is *{glue:text}`stages_highest`*, and the one with the worst probe is *{glue:text}`stages_worst`*. {glue:text}`stages_reading` Task by task, the change of the probe from ordered to shuffled pretraining has a rank correlation of
@@ -548,7 +547,7 @@ for column, key in {"ntps": "e", "ntps_metric": "m", "ntps_task": "t"}.items():
 # ## Summary
 #
 # - Compare the paper's score with that of a random next token (the net score), or use the excess loss itself.
-# - The setting, above all the width, moves a score more than the task does, so it has to be fixed first.
+# - The setting moves a score more than the task does, so it has to be fixed first: for the Euclidean and the metric-matched score mostly the width, for the task-weighted one mostly centering.
 # - Bounds that contain $\kappa(S)$ are too wide to matter on features of a language model; the exact excess loss costs no more.
 # - Compare a pretrained model with an untrained one and with one that was pretrained on shuffled words.
 # - The first question was checked on real models, the next two on real texts or the paper's cells, the others here only on the lab's models of at most 1.3 million parameters; chapter 3 has the bounds for real models.
