@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,9 @@ settings.register_profile("long", parent=settings.get_profile("default"), max_ex
 settings.register_profile("quick", parent=settings.get_profile("default"), max_examples=10)
 settings.register_profile("mutation", parent=settings.get_profile("default"), max_examples=12, derandomize=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+TRANSFORMERS_4 = any(one.version.startswith("4.") for one in metadata.distributions(name="transformers"))
+"""Whether transformers 4 is installed, which runs fewer kinds of models."""
 
 TOGETHER = ("tests/test_site.py", "tests/test_benchmark.py")
 """Files whose tests run in one process: one builds the site once, the other starts clusters on all cores."""

@@ -491,7 +491,7 @@ def _read(location: _ModelLocation, dtype: str, trust_remote_code: bool) -> tupl
             **options,
         )
         model, report = loaded
-        _check_shapes(report["mismatched_keys"])
+        _check_shapes(model, report["mismatched_keys"])
         _check_complete(model, report["missing_keys"])
         _check_places(model, report["unexpected_keys"])
     return model, tokenizer
@@ -713,14 +713,18 @@ def _check_complete(model: Any, missing: Iterable[str]) -> None:
         )
 
 
-def _check_shapes(mismatched: Iterable[tuple[Any, ...]]) -> None:
-    """Raise if weights of the checkpoint have other shapes than in the model."""
-    others = sorted(mismatched)
-    if others:
-        name, given, expected = others[0]
+def _check_shapes(model: Any, mismatched: Iterable[Any]) -> None:
+    """Raise if weights of the checkpoint have other shapes than in the model.
+
+    transformers 5 lists names with the shapes of the checkpoint and of the model, transformers 4 names alone.
+    """
+    by_name = dict((one, ()) if isinstance(one, str) else (one[0], tuple(one[1])) for one in mismatched)
+    if by_name:
+        name, given = min(by_name.items())
+        expected = tuple(model.state_dict()[name].shape)
         raise ValueError(
-            f"{_counted(name for name, *_ in others)} of the checkpoint have other shapes than config.json says: "
-            f"{tuple(given)} and not {tuple(expected)}. Check vocab_size and the other sizes in config.json"
+            f"{_counted(by_name)} of the checkpoint have other shapes than config.json says: "
+            f"{f'{given} and ' if given else ''}not {expected}. Check vocab_size and the other sizes in config.json"
         )
 
 
