@@ -81,11 +81,15 @@ def mutation() -> list[dict[str, str]]:
     rows = []
     for module, states in sorted(counts.items()):
         detected = states["killed"] + states["timeout"] + states["segfault"]
-        total = sum(states.values())
+        waiting = states["not checked"]  # the run was stopped before them
+        tried = sum(states.values()) - waiting
+        if not tried:
+            continue
+        rest = f"; {waiting} more were not tried" if waiting else ""
         rows.append(
             {
                 "attack": f"mutants of `{module}`",
-                "result": f"{detected} of {total} detected ({detected / total:.0%})",
+                "result": f"{detected} of {tried} detected ({detected / tried:.0%}){rest}",
                 "command": "make mutate",
                 "date": _day(ROOT / "mutants"),
             }

@@ -129,3 +129,15 @@ def test_the_text_has_four_decimals_and_no_index(layer):
     assert head.split() == ["layer", "k_v", "ntps", "ntps_metric", "ntps_task", "trace_b", "excess_loss"]
     assert first.split()[:3] == ["0", "1", f"{rows[0].ntps:.4f}"]
     assert len(first.split()) == len(head.split())
+
+
+def test_the_net_score_is_the_difference_to_random_next_tokens(layer):
+    *_, rows, _ = layer
+    for row in rows:
+        random = row.control("random")
+        assert row.net() == row.ntps - random.ntps
+        assert row.net("ntps_metric") == row.ntps_metric - random.ntps_metric
+    with pytest.raises(
+        ValueError, match=r"^There is no control 'pca'; this row has the controls \['pca_s', 'pca_a0', "
+    ):
+        rows[0].control("pca")
