@@ -27,7 +27,7 @@ SIZES = {
     "num_attention_heads n_heads n_head num_heads decoder_attention_heads encoder_attention_heads": 2,
     "num_key_value_heads": 2,
     "intermediate_size ffn_dim d_ff ffn_hidden_size n_inner decoder_ffn_dim encoder_ffn_dim dff": 64,
-    "vocab_size": 60,
+    "vocab_size unpadded_vocab_size": 60,
     "max_position_embeddings n_positions n_ctx max_seq_len": 128,
     "head_dim": 16,
     "rotary_dim": 8,
