@@ -158,7 +158,8 @@ def test_metric_scores_of_the_random_control_do_not_change_with_the_coordinates(
         s=M @ moments.s,
     )
     one, two = (mean_random_scores(subspaces(m), [6])[0] for m in (moments, moved))
-    assert two[1:] == pytest.approx(one[1:], abs=1e-4)  # M can be ill-conditioned
+    lost = max(np.linalg.cond(M @ getattr(moments, name) @ M.T) for name in ("A0", "S"))  # M can be ill-conditioned
+    assert two[1:] == pytest.approx(one[1:], abs=1e-6 + 1e-16 * lost)
 
 
 def test_singular_moments_have_controls():

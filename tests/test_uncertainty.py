@@ -182,8 +182,11 @@ def test_held_out_losses_are_those_of_refits(seed, n_groups, k):
             design = np.column_stack([np.ones(n), X])
             weights = np.linalg.lstsq(design[~test], y[~test], rcond=None)[0]
             sums[j] += np.sum((y[test] - design[test] @ weights) ** 2)
-    assert (found.trace_y, found.loss, found.loss_v) == pytest.approx(sums / n, rel=1e-6)
-    assert found.excess_loss == pytest.approx((sums[2] - sums[1]) / n, rel=1e-5, abs=1e-9)
+    # Moments lose as many digits as the covariance matrix of the texts that are fitted has.
+    lost = max(np.linalg.cond(np.cov(means[group_of != g].T)) for g in range(n_groups))
+    tolerance = 1e-6 + 1e-15 * lost
+    assert (found.trace_y, found.loss, found.loss_v) == pytest.approx(sums / n, rel=tolerance)
+    assert found.excess_loss == pytest.approx((sums[2] - sums[1]) / n, rel=10 * tolerance, abs=1e-9 + tolerance)
 
 
 def test_held_out_loss_with_more_features_than_texts():
