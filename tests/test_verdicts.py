@@ -115,14 +115,25 @@ def test_what_the_pages_say_about_the_rules_follows_from_their_regrets():
     """Advice, chapter 9 and chapter 11: best in neither, far from the worst in both; no skill over always "no"."""
     gain = GLUED["09_predicting_the_gain"]
     for start in ("rule", "rule_real"):
-        rules = [gain[f"{start}_{rule}_regret"] for rule in ("yes", "never")]
-        assert min(rules) < gain[f"{start}_advice_regret"] or start == "rule"
-        assert gain[f"{start}_advice_regret"] < max(rules) / 2
+        worst = max(gain[f"{start}_yes_regret"], gain[f"{start}_never_regret"])
+        assert gain[f"{start}_advice_regret"] < worst / 2
+    assert gain["rule_real_never_regret"] < gain["rule_real_advice_regret"] < gain["rule_real_yes_regret"]
     assert gain["rule_frozen_regret"] < gain["rule_advice_regret"] < gain["rule_yes_regret"]
     assert gain["rule_real_yes_n"] == 0
     assert gain["rule_real_trial_right"] <= gain["rule_real_never_right"]
     assert "all answers are *no*" in verdicts.advice(GLUED)
     assert "most answers are *no*" in verdicts.advice(changed("09_predicting_the_gain", rule_real_yes_n=1.0))
+
+
+def test_what_the_chapters_say_beside_their_numbers_follows_from_them():
+    words, probes, asked = (
+        GLUED[name] for name in ("05_subspaces_you_can_see", "07_scores_against_probes", "14_what_readers_asked")
+    )
+    assert words["random_high"] < verdicts.SMALL_SHARE  # two random directions pass the rule, too
+    assert probes["size_half_low"] > 0  # the order of tokens raises NTPS a little
+    assert probes["declared_pca_low"] < 0 < probes["declared_pca_high"]
+    assert asked["factor_width_sd"] > max(asked["factor_layer_sd"], asked["factor_centering_sd"])
+    assert asked["factor_layer_rho"] < min(asked["factor_width_rho"], asked["factor_centering_rho"])
 
 
 def test_the_legend_shows_the_verdicts_that_occur():

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from book.tools.declared import table
-from ntps_utils.evidence.declared import FINETUNED_MODELS
+from ntps_utils.evidence.declared import FINETUNED_MODELS, MAX_LENGTH, N_TRAIN
 from ntps_utils.evidence.records import load_record
 
 COLORS = {"held": "success", "partly held": "warning", "not held": "danger", "open": "info"}
@@ -255,9 +255,9 @@ def advice(glued: Mapping[str, Mapping[str, Any]]) -> str:
     answers = "all" if gain["rule_real_yes_n"] == 0 else "most"
     return (
         "**In short.** First fit what needs no finetuning: probes of several layers, and a bag of words. On the "
-        f"{gain['rule_real_n']:.0f} runs of two pretrained models (135 and 268 million parameters, up to 2,000 texts "
-        "of at most 64 tokens, one setting of LoRA) the best of these was more accurate than LoRA in "
-        f"{gain['against_real_best_worse']:.0f}, and LoRA was better by a point or more in "
+        f"{gain['rule_real_n']:.0f} runs of two pretrained models (135 and 268 million parameters, up to "
+        f"{N_TRAIN:,} texts of at most {MAX_LENGTH} tokens, one setting of LoRA) the best of these was more accurate "
+        f"than LoRA in {gain['against_real_best_worse']:.0f}, and LoRA was better by a point or more in "
         f"{gain['rule_real_pays']:.0f}. LoRA minus the best was {gain['against_real_best_mean']:.1f} points in the "
         f"mean ({gain['against_real_best_low']:.1f} to {gain['against_real_best_high']:.1f}). For models and data like "
         "these: take the best classifier without finetuning, and run LoRA only where a missed gain would be dear. In "
@@ -272,8 +272,8 @@ def advice(glued: Mapping[str, Mapping[str, Any]]) -> str:
         "gain counts what it exceeds the threshold by, a run that was not worth it at most the threshold, and a trial "
         "run its share of the forward passes of a LoRA run. The time of fitting the probes is not in it: with them, "
         f"prescreening took {min(shares):.0%} to {max(shares):.0%} of the {min(minutes):.0f} to {max(minutes):.0f} "
-        "minutes that the report estimates for the LoRA run, on two cores, in three recorded cases of 2,000 short "
-        "texts.\n"
+        f"minutes that the report estimates for the LoRA run, on two cores, in {len(cases)} recorded cases of "
+        f"{N_TRAIN:,} short texts.\n"
     )
 
 
