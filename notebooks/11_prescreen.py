@@ -513,7 +513,7 @@ print(
 # %% [markdown]
 # ## Summary
 #
-# - First fit what needs no finetuning: a bag of words, probes of several layers. If the best of them makes too few errors for a worthwhile gain, stop. In the recorded pretrained models never running LoRA costs least even so; where a run takes minutes and a missed gain is dear, make it, and keep the better classifier.
+# - First fit what needs no finetuning: a bag of words, probes of several layers. If the best of them makes too few errors for a worthwhile gain, stop. On the recorded pretrained models, never running LoRA cost least. Where a run takes minutes and a missed gain is dear, run LoRA and keep the better classifier.
 # - The tool says *no* where what the best classifier gets wrong is below the threshold. Beyond that it says *yes* or *no* only from a step that has predicted the gains of other datasets, and otherwise *open*.
 # - A trial run sees what the frozen model does not show, if the loss begins to fall early enough.
 # - The case's own dataset never enters its calibration.
