@@ -158,7 +158,7 @@ direction = by_hand.V[:, 0] / by_hand.V[0, 0]
 #
 # The weights obey $0 \le c_i \le 1$, because $Z Z^\top$ is an orthogonal projector, and $\sum_i c_i = \tr(Z^\top Z) = k$.
 # A weighted sum with weights of at most one that add up to $k$ is largest when the $k$ largest $\gamma_i$ get weight one
-# and all others weight zero. So $Z = (w_1, \dots, w_k)$.
+# and all others weight zero. So $Z = (w_1, \dots, w_k)$ is a best choice.
 #
 # **Step 5: back to feature space.** $V = A_0^{-1/2} (w_1, \dots, w_k)$. Multiply $\Gamma w = \gamma w$ by $A_0^{1/2}$ from the
 # left to see what its columns are:
@@ -170,9 +170,10 @@ direction = by_hand.V[:, 0] / by_hand.V[0, 0]
 # :::{prf:theorem} Best encoder for the next token
 # :label: thm-autoregression
 #
-# The best encoder of width $k$ spans the $k$ **leading generalized eigenvectors of $(A_1 A_1^\top, A_0)$**, and its loss is
+# A best encoder of width $k$ spans the $k$ **leading generalized eigenvectors of $(A_1 A_1^\top, A_0)$**, and its loss is
 # $\ell_k = \tr G' - \gamma_1 - \dots - \gamma_k$.
-# The encoders of all widths are nested: the best one of width $k+1$ adds one direction to the best one of width $k$.
+# Its span is the only best one if $\gamma_k > \gamma_{k+1}$; directions with $\gamma = 0$ are arbitrary.
+# These encoders are nested: the one of width $k+1$ adds one direction to the one of width $k$.
 # :::
 #
 # **In practice** the $w_i$ are the left singular vectors of $A_0^{-1/2} A_1$ and $\gamma_i$ its squared singular values.
@@ -355,7 +356,7 @@ glue("words_symmetric_high", float(words["symmetric"].max()), display=False)
 # ## Summary
 #
 # - Linear next-token prediction from prefix sums needs two moments, $A_0$ and $A_1$.
-# - Its best encoders of all widths are nested; they are leading generalized eigenvectors of $(A_1 A_1^\top, A_0)$.
+# - The leading generalized eigenvectors of $(A_1 A_1^\top, A_0)$ are a best encoder for every width, and these encoders are nested.
 # - Least squares on the tokens agrees up to rounding, and gradient descent reaches the same loss.
 # - The symmetric part of $A_1$ is the same for any order of the feature vectors. Features of a language model depend on the order of words themselves.
 #
@@ -372,7 +373,7 @@ glue("words_symmetric_high", float(words["symmetric"].max()), display=False)
 # (b). The encoder acts on the prefix sum $p_t$, one vector of $d$ numbers, and keeps $k$ combinations of it. (a) is wrong because the tokens are added up before the encoder is applied. (c) is the length of the prefix sum itself, which is kept only if $k = d$.
 # :::
 #
-# **2.** The best encoder of width 3 is known, and its columns are the generalized eigenvectors in order. What is the best one of width 2?
+# **2.** A best encoder of width 3 is known. Its columns are the generalized eigenvectors in order, with three different eigenvalues. What is the best one of width 2?
 #
 # - (a) A subspace that has to be computed anew
 # - (b) The span of any two of the three columns

@@ -97,7 +97,7 @@ warnings.simplefilter(
 # is the only matrix that remains: $L(U) = \tr Y - \tr(\tilde U^\top B\, \tilde U)$.
 #
 # **Step 4: leading eigenvectors.** Let $B = \sum_i \beta_i \tilde u_i \tilde u_i^\top$, $\beta_1 \ge \beta_2 \ge \dots$, orthonormal
-# $\tilde u_i$. For any orthonormal $\tilde U$ the trace is $\sum_i \beta_i w_i$ with weights $0 \le w_i = \|\tilde U^\top \tilde u_i\|^2 \le 1$ that add up to $k$;
+# $\tilde u_i$. For any orthonormal $\tilde U$ the trace is $\sum_i \beta_i c_i$ with weights $0 \le c_i = \|\tilde U^\top \tilde u_i\|^2 \le 1$ that add up to $k$;
 # it is largest when the $k$ largest $\beta_i$ get weight one.
 #
 # **Step 5: how many.** The rank of $B$ is that of $C$, at most $c$. Call it $r$. Beyond $r$ directions all $\beta_i$ are zero.
@@ -106,8 +106,8 @@ warnings.simplefilter(
 # :::{prf:theorem} Best encoder for the labels
 # :label: thm-perception
 #
-# The best encoder of width $k \le r$ spans $u_i = S^{-1/2} \tilde u_i$, $i \le k$, the leading generalized eigenvectors of
-# $(C C^\top, S)$. Its loss is $\tr Y - \beta_1 - \dots - \beta_k$. From all features together the best loss is
+# A best encoder of width $k \le r$ spans $u_i = S^{-1/2} \tilde u_i$, $i \le k$, the leading generalized eigenvectors of
+# $(C C^\top, S)$. Its loss is $\tr Y - \beta_1 - \dots - \beta_k$. Its span is the only best one if $\beta_k > \beta_{k+1}$. From all features together the best loss is
 #
 # $$
 # L^* = \tr Y - \tr B , \qquad \tr B = \beta_1 + \dots + \beta_r .
@@ -132,6 +132,7 @@ stretch = np.array([[3.0, 1.2], [0.0, 0.5]])
 cloud = (
     rng.normal(size=(500, 2)) + (2 * labels[:, None] - 1) * np.array([0.8, 1.1])
 ) @ stretch
+cloud -= cloud.mean(axis=0)
 toy = Problem(
     tuple(point[None].repeat(2, axis=0) for point in cloud), np.eye(2)[labels]
 )
@@ -197,7 +198,7 @@ glue("gap_share", gap_share, display=False)
 # On the left $u$ points along a direction in which the features hardly vary. It does not point from one class mean to the other, because $u \propto S^{-1}$ times their difference (exercise 2.1). On the right the cloud of all texts is round (each class alone is flattened along $\tilde u$), and $\tilde u$ points from the mean of one class to that of the other.
 #
 # On the right, a direction at the angle $\theta$ to $\tilde u$ explains the share $\cos^2\theta$ of what $\tilde u$ explains (with two classes; with more, each $\tilde u_i$ has its part). On the left the angle does not tell this. Take the difference of the class means on the left, $m_1 - m_0$, as a direction. The squared cosine of its angle to $u$ is {glue:text}`cosine_feature:.2f`.
-# In white coordinates it becomes $S^{1/2} (m_1 - m_0)$, as every direction does, and the squared cosine of its angle to $\tilde u$ is {glue:text}`cosine_white:.2f`. It explains {glue:text}`gap_share:.0%` of what $u$ explains, as the angle on the right says. So for two classes the overlap of a subspace with $U$ tells its loss if it is measured in white coordinates; with more classes each $\tilde u_i$ counts with its $\beta_i$. They are fixed only up to a rotation, which changes no angle; the figure uses the symmetric root.
+# In white coordinates it becomes $S^{1/2} (m_1 - m_0)$, as every direction does, and the squared cosine of its angle to $\tilde u$ is {glue:text}`cosine_white:.2f`. (This is not the line between the means on the right, which is the difference of the points, $S^{-1/2} (m_1 - m_0)$. Here the difference is used as a weight vector.) It explains {glue:text}`gap_share:.0%` of what $u$ explains, as the angle on the right says. So for two classes the overlap of a subspace with $U$ tells its loss if it is measured in white coordinates; with more classes each $\tilde u_i$ counts with its $\beta_i$. White coordinates are fixed only up to a rotation, which changes no angle; the figure uses the symmetric root.
 #
 # ## Does it hold?
 #
@@ -252,7 +253,7 @@ glue("final_gap", float(final_gap), display=False)
 #
 # ## To center, or not
 #
-# In the language of a statistics course, second moments are least squares without an intercept, and covariances are least squares with one. The paper uses second moments as they are. Real features have a large mean, and then *the span of $U$ contains a constant*. With
+# In the language of a statistics course, second moments are least squares without an intercept, and covariances are least squares with one. The paper uses second moments as they are. Real features have a large mean, and then *the span of $U$ contains almost a constant*. With
 # one-hot targets the columns of $C$ add up to $\E\,\xbar$. The span of $U$ is that of the columns of $S^{-1} C$, so the direction $S^{-1}\E\,\xbar$ is always in it. This is the regression of the number 1 on $\xbar$: its output is as close to a constant as
 # the features allow. It predicts the class frequencies $q$, and does not distinguish one text from another. Covariances remove it:
 #
@@ -300,7 +301,7 @@ glue("d_planted", planted.d, display=False)
 # {glue:text}`spread:.1%` around its mean, and its eigenvalue {glue:text}`beta_1:.3f` is nearly
 # $\|q\|^2 =$ {glue:text}`q_square:.3f`, the loss that predicting the class frequencies removes. Without centering $\tr B$ is {glue:text}`trace_b_raw:.3f` in place of {glue:text}`trace_b_centered:.3f`, although the additional direction tells nothing about a single text.
 #
-# That $u_1$ is nearly the constant holds for classes of equal size and features that come close to a constant. For classes of equal size and features that contain an exact constant, the constant direction alone is an eigenvector of $B$, with the eigenvalue $1/c$, which no other exceeds. With classes of unequal size the span of $U$ still contains the constant, but $u_1$ mixes it with differences between the classes.
+# That $u_1$ is nearly the constant holds for classes of equal size and features that come close to a constant. For classes of equal size and features that contain an exact constant, the constant direction is, in white coordinates, itself an eigenvector of $B$ (not mixed with differences between the classes). Its eigenvalue is $1/c$, and no other is larger. (Let $S a = s$. Then $C^\top a = q = \tfrac1c (1, \dots, 1)^\top$ and $C\, (1, \dots, 1)^\top = s = S a$, so $C C^\top a = \tfrac1c S a$. The eigenvalues of $B$ above zero are those of $C^\top S^{-1} C$, which is at most $Y = I/c$.) With classes of unequal size the span of $U$ still contains the constant, but $u_1$ mixes it with differences between the classes.
 #
 # By default this library uses second moments, as the paper does, and each result says so. `center=True` uses covariances.
 # We recommend it when tasks are to be compared.
@@ -349,7 +350,7 @@ glue("coin_ceiling", float(np.mean(coin_ceilings)), display=False)
 glue("n_coins", len(coins), display=False)
 
 # %% [markdown]
-# The leading half of the {glue:text}`d_planted` directions of $V$ (chapter 1) gives coin tosses a share of {glue:text}`coin_raw:.1%` without centering and of {glue:text}`coin_centered:.1%` with it; the table shows the mean and the range over {glue:text}`n_coins` draws of the labels. A half of random directions does nearly the same ({glue:text}`coin_random:.1%` without centering),
+# The leading half of the {glue:text}`d_planted` directions of $V$ (chapter 1) gives coin tosses a share of {glue:text}`coin_raw:.1%` without centering and of {glue:text}`coin_centered:.1%` with it; the table shows the mean and the range over {glue:text}`n_coins` draws of the labels. $V$ is the same with and without centering, because centering changes $S$, $C$ and $Y$, not $A_0$ and $A_1$; only $\tr B$ and the share depend on it. A half of random directions does nearly the same ({glue:text}`coin_random:.1%` without centering),
 # because the mean of the features can be seen in it. The other half of $V$ keeps only {glue:text}`coin_other:.1%`: its directions show hardly anything of the mean (exercise 2.5). The two scores that chapter 3 adds to the paper's, the metric-matched and the task-weighted one, should therefore be computed from covariances when tasks are compared. Chapters 7 to 9 do so, and keep second moments for the paper's score.
 #
 # ## The ceiling is too optimistic on few texts
@@ -432,10 +433,10 @@ for name, share in {"tenth": 0.1, "twentieth": 0.05}.items():
 #
 # ## Summary
 #
-# - The best encoder for the labels spans the leading generalized eigenvectors $U$ of $(CC^\top, S)$; there are at most as many as classes.
+# - A best encoder for the labels spans the leading generalized eigenvectors $U$ of $(CC^\top, S)$; there are at most as many as classes.
 # - In white coordinates the loss of a subspace depends on its angles to the $\tilde u_i$, weighted by $\beta_i$.
 # - $\tr B$ is the most that a linear probe without an intercept can remove from the loss, on these texts. For a probe with an intercept, center the moments.
-# - Without centering the span of $U$ contains a constant, which predicts the class frequencies.
+# - Without centering the span of $U$ contains almost a constant, which predicts the class frequencies.
 # - With few texts the ceiling is too optimistic: of pure noise it explains about $d/N$ (centered moments).
 #
 # ## Quiz
@@ -448,7 +449,7 @@ for name, share in {"tenth": 0.1, "twentieth": 0.05}.items():
 #
 # :::{admonition} Answer
 # :class: dropdown
-# (c). The rank of $C$ is at most the number of classes, and without centering the span of the four directions contains a constant. (a) is wrong because centering would be needed to remove the constant. (b) is wrong because directions beyond the rank of $C$ have the eigenvalue zero and explain nothing.
+# (c). The rank of $C$ is at most the number of classes, and without centering the span of the four directions contains almost a constant. (a) is wrong because centering would be needed to remove the constant. (b) is wrong because directions beyond the rank of $C$ have the eigenvalue zero and explain nothing.
 # :::
 #
 # **2.** Which of these does whitening leave as it is?

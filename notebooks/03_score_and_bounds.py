@@ -94,7 +94,7 @@ warnings.simplefilter(
 #
 # is the share of $U$ that lies in the span of $V$. It is 1 if $V$ contains all perception directions and 0 if it is orthogonal to all.
 #
-# Unlike the loss, NTPS does not follow from the two spans: it also depends on the lengths of the columns of $U$, and a basis of the same span with other lengths gives another value. With $U^\top S U = I$ a direction in which
+# The value depends on how the columns of $U$ are scaled. With $U^\top S U = I$ it follows from the two spans and from $S$; without this normalization another basis of the same span gives another value. (The excess loss needs the $\beta_i$ as well.) With the normalization a direction in which
 # the mean tokens have the mean square $v$ gets the length $1/\sqrt v$, because $u^\top S u = 1$ means $\|u\|^2 v = 1$. So directions in which features vary little count most.
 #
 # It depends on two widths, $k_u$ and $k_v$, and there is no need to compute it for each pair. Factor $V = QR$ with $Q$ orthonormal; because the
@@ -366,7 +366,7 @@ glue("typical_metric", typical_metric, display=False)
 # $$
 #
 # We vary one of the two at a time: first features of growing condition number with all $\beta_i$ equal, then well-conditioned features with labels of growing
-# $\beta_1 / \beta_r$.
+# $\beta_1 / \beta_r$. The moments are second moments, not centered.
 
 
 # %% tags=["hide-input"]
@@ -515,7 +515,7 @@ glue("room_real", float(worst_real), display=False)
 #
 # ## How sure is the excess loss?
 #
-# *This section uses F tests. It can be skipped, together with question 3 of the quiz and the last exercise; no later chapter needs it.*
+# *This section uses F tests. It can be skipped, together with question 3 of the quiz and the last exercise; no later chapter needs more of it than {numref}`fig-coverage`.*
 #
 # $\Delta$ is exact for the texts that it was computed from. Their labels are noisy, and every direction explains a part of the noise. With $r_S$ the rank of $S$, $k$ directions kept and N texts, labels of variance $\sigma^2$ without any relation to the
 # features have an excess loss of about $\sigma^2 (r_S - k) / N$. Since $\Delta$ is what the features outside $V$ explain beyond $V$, it is the numerator of the F test of two nested linear models,
@@ -525,8 +525,9 @@ glue("room_real", float(worst_real), display=False)
 # $$ (eq-f)
 #
 # With centered moments (as here), if $V$ loses nothing, F has the F distribution with $r_S - k$ and $N - 1 - r_S$ degrees of freedom, exactly for a single target with normal errors. The labels of two classes amount to a single target, but their errors are not normal, so that this is an approximation for many texts. With more classes the degrees of freedom are approximate, too.
-# The noncentral F distribution gives an interval for the excess loss that would remain without noise, and from $\Delta - (r_S - k)\,
-# L^* / (N - 1 - r_S)$ the mean of the noise has been subtracted ({func}`ntps_utils.theory.uncertainty.excess_loss_test`). Another way is to compute the loss on texts that the encoders have not seen ({func}`ntps_utils.theory.uncertainty.held_out_loss`). It needs only the moments of five groups of texts, each left out in turn. For the three models (recorded):
+# The 95% interval for the excess loss without noise contains every value under which the measured $\Delta$ lies between the 2.5% and the 97.5% quantile of its distribution. This distribution is a noncentral chi-square distribution, averaged over the values of the noise variance that fit its estimate.
+# Subtracting the mean of the noise from $\Delta$ gives $\Delta - (r_S - k)\,
+# L^* / (N - 1 - r_S)$ ({func}`ntps_utils.theory.uncertainty.excess_loss_test`). Another way is to compute the loss on texts that the encoders have not seen ({func}`ntps_utils.theory.uncertainty.held_out_loss`). It needs only the moments of five groups of texts, each left out in turn. For the three models (recorded):
 
 # %%
 lines = []
@@ -587,7 +588,13 @@ glue("sure_held_high", float(sure["held out"].max()), display=False)
 # $\mathrm{diag}(q) - q q^\top$ is $\mathrm{diag}(q)^{-1}$. The quadratic form of the gradient in the inverse information is {eq}`eq-score-test`. ∎
 # :::
 #
-# It is $N$ times $\tr B$, with the labels divided by the root of their class's share: rare classes count more. The part of it outside $V$ tests whether the other features add anything, if those in $V$ have no or a small effect ({func}`ntps_utils.theory.uncertainty.softmax_score_test`). We draw labels in two ways on the
+# It is $N$ times $\tr B$, with the labels divided by the root of their class's share: rare classes count more. That its limit is a chi-square distribution is Rao's general result on score tests. The part of it outside $V$ is
+#
+# $$
+# N\, \tr\!\big( C^\top S^{-1/2} (I - \tilde P_V)\, S^{-1/2} C \; \mathrm{diag}(q)^{-1} \big) ,
+# $$
+#
+# with $(r_S - k)(c - 1)$ degrees of freedom. It tests whether the other features add anything, if those in $V$ have no or a small effect ({func}`ntps_utils.theory.uncertainty.softmax_score_test`). We draw labels in two ways on the
 # features of one random problem: without any relation to the features, and from softmax regression on one direction outside $V$. How often does each test find something at the level of 5%?
 
 # %%
@@ -616,27 +623,28 @@ pd.DataFrame(
     rates,
     index=["labels without relation", "labels from outside V"],
     columns=["F test (squares)", "score test (cross-entropy)"],
-).map("{:.0%}".format)
+).map("{:.1%}".format)
 
 # %% tags=["remove-cell"]
 glue("level_squares", float(100 * rates[0][0]), display=False)
 glue("level_entropy", float(100 * rates[0][1]), display=False)
 glue("power_squares", float(100 * rates[1][0]), display=False)
 glue("power_entropy", float(100 * rates[1][1]), display=False)
+glue("n_draws", n_problems // 10, display=False)
 
 # %% [markdown]
-# Without a relation, the two tests find one in {glue:text}`level_squares:.1f`% and {glue:text}`level_entropy:.1f`% of the draws, which is within the 5% that the level allows. With a relation they find it in {glue:text}`power_squares:.0f`% and {glue:text}`power_entropy:.0f`%.
+# Without a relation, the two tests find one in {glue:text}`level_squares:.1f`% and {glue:text}`level_entropy:.1f`% of the {glue:text}`n_draws` draws, which is within the 5% that the level allows. With a relation they find it in {glue:text}`power_squares:.0f`% and {glue:text}`power_entropy:.0f`%.
 #
 # For the scores there is no such formula. `ntps score --jackknife 10` leaves out each of ten groups of texts in turn. How often does the interval from it contain the true score? We simulate texts and labels with known populations (recorded; {glue:text}`n_simulated` problems for each point):
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Coverage of nominal 95% intervals against the number of texts for each feature: that of the excess loss is near or above 95% throughout, those of the three scores rise from six or seven tenths at two texts for each feature to almost nine tenths at fifty."}, "figure": {"caption": "Intervals of scores need many texts. Left: how often nominal 95% intervals contain the true value; that of the excess loss is from the F test, those of the scores are from the jackknife. Right: mean error of the score itself.", "name": "fig-coverage"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Coverage of nominal 95% intervals against the number of texts for each feature: that of the excess loss is near or above 95% throughout, those of the three scores rise from six or seven tenths at two texts for each feature to almost nine tenths at fifty."}, "figure": {"caption": "Intervals of scores need many texts. Left: how often nominal 95% intervals contain the true value; that of the excess loss is described above, those of the scores are from the jackknife. Right: mean error of the score itself.", "name": "fig-coverage"}}
 coverage = load_record("coverage")
 simulated = pd.DataFrame(coverage["rows"]).query("ratio >= 2")
 figure, (left, right) = panels(2, height=3.2)
 for quantity, label, style, color in (
     ("ntps uncentered", "Euclidean, uncentered", "o-", COLORS["euclidean"]),
-    ("ntps_metric centered", "metric-matched", "s-", COLORS["metric"]),
-    ("ntps_task centered", "task-weighted", "^--", COLORS["task"]),
+    ("ntps_metric centered", "metric-matched, centered", "s-", COLORS["metric"]),
+    ("ntps_task centered", "task-weighted, centered", "^--", COLORS["task"]),
     ("excess loss", "excess loss", "D-", COLORS["exact"]),
 ):
     part = simulated[simulated["quantity"] == quantity]
@@ -761,7 +769,7 @@ _ = axes[0].legend(fontsize=9)
 # ## Counterexamples
 #
 # There are problems at both ends of the band. Take two features, one of which has much less variance than the other. An autoregressive direction along the weak feature can have a small angle to $u$ and
-# explain nothing of the label; one along the strong feature can have a large angle to $u$ and explain nearly all of it.
+# explain nothing of the label; one along the strong feature can have a large angle to $u$ and explain nearly all of it. The table uses second moments; all means are zero here, so that centering would change nothing.
 
 # %% tags=["hide-input"]
 u, kappa = np.radians(75), 4000.0
@@ -854,7 +862,7 @@ glue(
 # is a rotation, so (a), (b), (c) and $\tr B$ do not change. The Euclidean score stays the same for every pair of subspaces only if $M$ is a rotation times a scale.
 #
 # The best subspace for *next-token prediction*, however, does not move along in this way, because its loss measures the error in feature units
-# (exercise 1.2). If the next-token problem is solved anew after a change of features that stretches them along rotated axes, $V$ is another subspace, and every score may change. We measure three cases: a rotation with V solved anew, and such a stretch with V carried along or solved anew.
+# (exercise 1.2). If the next-token problem is solved anew after a change of features that stretches them along rotated axes, $V$ is another subspace, and every score may change. We measure three cases, with second moments that are not centered: a rotation with V solved anew, and such a stretch with V carried along or solved anew.
 
 
 # %%
@@ -874,11 +882,13 @@ def worst_change(M, *, resolve):
 
 base = random_problem(seed + 11, d=8, n_texts=120, rank=8, condition=5.0, offset=1.0)
 turn = np.linalg.qr(np.random.default_rng(seed).normal(size=(8, 8)))[0]
-skew = turn @ np.diag(np.geomspace(1, 30, 8)) @ turn.T
+stretch = turn @ np.diag(np.geomspace(1, 30, 8)) @ turn.T
 changes = {
     "rotation, V solved anew": worst_change(turn, resolve=True),
-    "skew map, V carried along": worst_change(skew, resolve=False),
-    "skew map, V solved anew": worst_change(skew, resolve=True),
+    "stretch along rotated axes, V carried along": worst_change(
+        stretch, resolve=False
+    ),
+    "stretch along rotated axes, V solved anew": worst_change(stretch, resolve=True),
 }
 columns = ["Euclidean", "metric-matched", "task-weighted"]
 pd.DataFrame(changes).T.set_axis(columns, axis=1).map("{:.1e}".format)
@@ -913,7 +923,7 @@ for i in range(10):
     mirrored.append(grid[widths - 1, widths - 1])
 mirrored = np.array(mirrored)
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Score against the fraction of directions kept. In descending order it is near one from the start; in ascending order it rises slowly and its value depends on a mere rotation of the data."}, "figure": {"caption": "Counting from the smallest eigenvalue and filling U hides what was planted. Score on three classes planted in the two leading next-token directions, for ten rotations of the same data, which should not matter. The band is the range over rotations.", "name": "fig-order"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Score against the fraction of directions kept. In descending order it is near one from the start; in ascending order it rises slowly and its value depends on a mere rotation of the data."}, "figure": {"caption": "Counting from the smallest eigenvalue and filling U hides what was planted. Score (centered moments) on three classes planted in the two leading next-token directions, for ten rotations of the same data, which should not matter. The band is the range over rotations.", "name": "fig-order"}}
 figure, (axes,) = panels(1, height=3.2)
 axes.plot(
     fractions,
@@ -967,7 +977,7 @@ glue("planted_range", float(np.ptp(mirrored, axis=0).max()), display=False)
 # ## Summary
 #
 # - $\Delta(V) = \tr((I - \tilde P_V) B)$: the excess loss is known exactly, from the same moments as the score.
-# - Bounds that use all angles are the closest; restricted to the span of $U$, the constants of the Euclidean bound shrink by orders of magnitude.
+# - Bounds that use all angles are the closest; restricted to the span of $U$, the two constants of the Euclidean bound come closer by orders of magnitude.
 # - The excess loss has an F test and an interval; scores need about fifty texts for each feature before an interval means anything.
 # - Task-weighted: no constants. Metric-matched: loose by $\beta_1/\beta_r$. Euclidean (the paper's): loose by $\kappa(S)\,\beta_1/\beta_r$.
 # - A problem with a high Euclidean score can have a large excess loss, and one with a low score almost none.
@@ -1095,7 +1105,7 @@ from ntps_utils.exercises import check
 #
 # ```{solution} ex-3-3
 # :class: dropdown
-# By symmetry $\E\,\|\tilde P_V \tilde u\|^2 = k/d$ for any unit vector, so both expectations are $k/d$. A score of 0.5 at $k = d/2$ is what a subspace without any construction gives by chance. (Subspaces of a random next token score higher, above all in the Euclidean score: chapter 6.) Compare a score with $k/d$, at the same fraction of
+# By symmetry $\E\,\|\tilde P_V \tilde u\|^2 = k/d$ for any unit vector, so both expectations are $k/d$. A score of 0.5 at $k = d/2$ is what a subspace without any construction gives by chance. (If the $w_i$ of chapter 1 are replaced by random vectors, $V$ still scores above $k/d$, above all in the Euclidean score: chapter 6.) Compare a score with $k/d$, at the same fraction of
 # $d$, and never across fractions.
 # ```
 #
@@ -1104,7 +1114,7 @@ from ntps_utils.exercises import check
 #
 # *Difficulty 4 of 5, importance 3 of 5, about 25 minutes.*
 #
-# With the error in the metric of the predicted tokens (exercise 1.2), $V$ moves along with any invertible change of features $x \to M x$, and with it the metric-matched score. Here is another such loss. A language model uses its last
+# With the error in the metric of the predicted tokens (exercise 1.2), $V$ moves along with any invertible change of features $x \to M x$, so the metric-matched score does not change. Here is another such loss. A language model uses its last
 # features only through the logits $E x_t$, with $E$ its output embedding; new features have the same logits if $E \to E M^{-1}$. Measure the error in logits, and show that $V \to M^{-\top} V$. Which of the two losses is closer to the one
 # that the model was trained with? Write a function that returns the directions of the loss in logits as columns, the leading one first.
 #

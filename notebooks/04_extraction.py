@@ -315,7 +315,7 @@ _ = axes[0].legend(fontsize=8)
 # | smollm2-135m-instruct | {glue:text}`cut_smol` | {glue:text}`plain_smol` | {glue:text}`shifted_smol` |
 # | gemma-3-270m | {glue:text}`cut_gemma` | {glue:text}`plain_gemma` | {glue:text}`shifted_gemma` |
 #
-# Most of the effect of single precision is the effect of the cut-off. It leaves as few as {glue:text}`rank_lab` directions of the lab's model, {glue:text}`rank_smol` of smollm2 and {glue:text}`rank_gemma` of gemma, although most of the others carry information: keeping them (*plain*) changes scores by no more than the middle column says. Products of shifted features in float32 change no score by more than the last column says, so they can replace products in float64. Chapters 6 and 13 look at the released script, which changes the precision together with an *absolute* cut-off. That one keeps too many directions instead of too few, and changes the scores of a small model little.
+# Most of the effect of single precision is the effect of the cut-off. It leaves as few as {glue:text}`rank_lab` directions of the lab's model, {glue:text}`rank_smol` of smollm2 and {glue:text}`rank_gemma` of gemma, although most of the others carry information: keeping them (*plain*) changes scores by about what the middle column says. Products of shifted features in float32 change them by about what the last column says, so they can replace products in float64. Chapters 6 and 13 look at the released script, which changes the precision together with an *absolute* cut-off. That one keeps too many directions instead of too few, and changes the scores of a small model little.
 #
 # With few texts the rank appears as a gap in the spectrum:
 
@@ -461,7 +461,7 @@ from ntps_utils.exercises import check
 #
 # ````{solution} ex-4-1
 # :class: dropdown
-# Multiplying a triangular $T \times T$ matrix with $T \times d$ features costs $T^2 d$, a cumulative sum $T d$. Both then need $T d^2$ for the products, so the triangle is slower for every $T > 1$, and costs more than the products themselves once $T$ exceeds $d$.
+# Multiplying a triangular $T \times T$ matrix with $T \times d$ features costs $T^2 d$, a cumulative sum $T d$. Both then need $T d^2$ for each of the two products, so the triangle is slower for every $T > 1$, and costs more than the products themselves once $T$ exceeds $2d$.
 #
 # ```python
 # def moments(x):

@@ -25,7 +25,7 @@
 # :::
 #
 # **The paper says** {cite}`cheng2025ntps` that NTPS was computed at every layer and for 19 fractions of the rank, and shows for each model the setting that correlated best
-# with accuracy, with error or with the LoRA gain. **The code does** the same sweep on the lab's tasks ({func}`ntps_utils.evidence.sweep.sweep`) and keeps all of it. **We find** that scores rise with $k_v$ for any labels, that the order of eigenvectors and the width of U in a released script together change which tasks score high, and that the best coefficient of a sweep is large even when tasks are permuted. By this comparison the best coefficient of the paper's score is not larger than chance on the lab's tasks, and those of the metric-matched and the task-weighted score are, if computed from covariances (chapter 7).
+# with accuracy, with error or with the LoRA gain. **The code does** the same sweep on the lab's tasks ({func}`ntps_utils.evidence.sweep.sweep`) and keeps all of it. **We find** that scores rise with $k_v$ for any labels, that the order of eigenvectors and the width of U in a released script together change which tasks score high, and that the best coefficient of a sweep is large even when tasks are permuted. By this comparison the best coefficient of the paper's score is not larger than chance on the lab's tasks, and those of the metric-matched and the task-weighted score are, if computed from covariances (chapter 7). Covariances were chosen after first results, and this comparison does not include that choice.
 
 # %% tags=["parameters"]
 profile = "default"
@@ -344,7 +344,7 @@ glue("n_tasks", len(names), display=False)
 pd.DataFrame(
     {
         label: {
-            "fixed in advance": fixed[column],
+            "last layer, half of the directions": fixed[column],
             "best of the sweep": np.nanmax(found[column]),
             "best by chance, median": np.median(nulls[column]),
             "best by chance, 95% point": np.quantile(nulls[column], 0.95),
@@ -356,7 +356,7 @@ pd.DataFrame(
 # %% [markdown]
 # For the Euclidean score the best coefficient of the sweep is {glue:text}`best_euclid:.2f`. When tasks are permuted, the median of the best is {glue:text}`null_median_euclid:.2f`, and the best exceeds
 # {glue:text}`null_edge_euclid:.2f` in one of twenty permutations, so that the observed one has p = {glue:text}`null_p_euclid:.3f`. For the metric-matched score the best is
-# {glue:text}`best_metric:.2f` (p = {glue:text}`null_p_metric:.3f`), for the task-weighted one {glue:text}`best_taskw:.2f` (p = {glue:text}`null_p_taskw:.3f`). With layer and width fixed in advance the three are {glue:text}`fixed_euclid:.2f`, {glue:text}`fixed_metric:.2f` and {glue:text}`fixed_taskw:.2f`.
+# {glue:text}`best_metric:.2f` (p = {glue:text}`null_p_metric:.3f`), for the task-weighted one {glue:text}`best_taskw:.2f` (p = {glue:text}`null_p_taskw:.3f`). These p-values do not include the choice of covariances for the last two scores, which was made after first results. With layer and width fixed in advance the three are {glue:text}`fixed_euclid:.2f`, {glue:text}`fixed_metric:.2f` and {glue:text}`fixed_taskw:.2f`.
 #
 # Look at the whole sweep, and do not quote its best coefficient without the null distribution of the best. In the figure below, choose a score and a setting (click, or use the arrow keys).
 
@@ -423,7 +423,7 @@ _ = figure.colorbar(image, ax=axes, label="coefficient")
 #
 # :::{admonition} Answer
 # :class: dropdown
-# (a). The permuted maximum contains the same selection as the observed one. (b) is wrong because it ignores the selection and is too small. (c) is valid but too large, because it treats neighboring settings as independent.
+# (a). The permuted maximum contains the same selection as the observed one. (b) is wrong because it ignores the selection and is too small. (c) is valid but too large, because for similar settings the sum of the p-values counts the same event many times.
 # :::
 #
 # **3.** A task has a Euclidean score of 0.80. Subspaces of a random next token score 0.78 on average. What does the score of 0.80 show?

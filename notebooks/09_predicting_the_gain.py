@@ -368,7 +368,7 @@ pd.DataFrame(rows)
 # sets by the same errors that its skill is computed from, so the skills are slightly optimistic; the table of decisions below repeats the choice without the left-out dataset.
 
 # %% tags=["hide-input"]
-steps = {name: found.steps(1000) for name, found in calibrations.items()}
+steps = {name: found.steps() for name, found in calibrations.items()}
 fitted = {
     name: Advisor(tables[name], steps[name], seed=seed).steps for name in tables
 }

@@ -156,7 +156,7 @@ shipped = {name: load_calibration(name) for name in ("lab", "real")}
 used = {
     name: {
         column
-        for fitted in Advisor(one.cells, one.steps(1000), seed=seed).steps
+        for fitted in Advisor(one.cells, one.steps(), seed=seed).steps
         if fitted.has_skill
         for column in fitted.columns
     }
@@ -168,7 +168,7 @@ for key, name in {"pre_columns": "lab", "pre_real_columns": "real"}.items():
 shares = {
     name: sorted(
         fitted.step.share
-        for fitted in Advisor(one.cells, one.steps(1000), seed=seed).steps
+        for fitted in Advisor(one.cells, one.steps(), seed=seed).steps
         if fitted.has_skill and fitted.step.share
     )
     for name, one in shipped.items()
@@ -277,7 +277,7 @@ for name, one in shipped.items():
     tested[name] = one.without(one.cells["dataset"] == "lab/random")
     cells = tested[name].cells
     gains = cells["advantage"].to_numpy()
-    advisors = left_out_advisors(cells, tested[name].steps(1000))
+    advisors = left_out_advisors(cells, tested[name].steps())
     decided[name] = {
         label: advise_left_out(cells, advisors, threshold=LEAST, trial=budget)
         for label, budget in BUDGETS.items()

@@ -96,7 +96,7 @@ glue("order_bad", float(by_order["smallest first"].iloc[1]), display=False)
 #
 # ### How wide U is
 #
-# In the theory, U has at most as many directions as there are classes. The script gives it the same *share of the whole rank* as V (K_sweep.py 73, 77-79), in the same ascending order. There the directions without label information come first, with the eigenvalue zero. There are as many of them as the rank minus the number of classes. If $k$ is not larger, U contains no label direction: at half of the rank this is the case whenever the number of classes is at most half of the rank. The zero eigenvalues are all equal, so that rounding decides which of these directions U contains. Even with the largest eigenvalues first, most of its columns carry no label information. A score should not change when features are rotated. The table shows the largest change over ten rotations, and over ten relative perturbations of all token features by $10^{-6}$.
+# In the theory, U has at most as many directions as there are classes. The script gives it the same *share of the whole rank* as V (K_sweep.py 73, 77-79), in the same ascending order. There the directions without label information come first, with the eigenvalue zero. There are as many of them as the rank minus the number of classes. If $k$ is not larger, U contains no label direction: at half of the rank this is the case whenever the number of classes is at most half of the rank. The zero eigenvalues are all equal, so that rounding decides which of these directions U contains. Even with the largest eigenvalues first, most of its columns carry no label information. A score should not change when features are rotated. The table shows the largest change over ten rotations, and over ten relative perturbations of all token features by $10^{-6}$, with the largest eigenvalues first and half of the rank.
 
 
 # %%
@@ -120,7 +120,7 @@ def unstable(**choices):
 
 stability = pd.DataFrame(
     {"U of the label directions": unstable(), "U filled": unstable(fill_u=True)},
-    index=["rotation", "perturbation of 1e-6"],
+    index=["rotation", "perturbation of one in a million"],
 )
 stability.map("{:.1g}".format)
 
@@ -221,6 +221,7 @@ for i, name in enumerate(names):
     )
 ax.axvline(0, color=COLORS["other"], lw=0.8)
 ax.set(yticks=range(len(names)), xlabel="change of the score")
+ax.locator_params(axis="x", nbins=5)
 ax.set_yticklabels(["all together" if n == "the script's" else n for n in names])
 ax.invert_yaxis()
 
@@ -252,7 +253,7 @@ for key, name in {"ours": "ours", "script": "the script's"}.items():
 # %% [markdown]
 # The order of eigenvectors and the width of U raise the scores of some tasks and lower those of others, so they change which tasks score high. With both choices U contains no label direction. The script's score then has a similar size to ours but another meaning: if the labels of all texts are permuted, ours changes by {glue:text}`permuted_ours:.2f` in the median and the script's by {glue:text}`permuted_script:.3f`. So the script's score describes $S$ and $A_0$, and not the task. The other two choices have no visible effect on this model, whose features have no massive direction.
 # In the median the order of eigenvectors moves the score by {glue:text}`switch_asc:.2f`, filling U by {glue:text}`switch_fill:.2f`, single precision with the absolute cut-off by
-# {glue:text}`switch_single:.2g`, the pseudo-inverse by {glue:text}`switch_pinv:.1g`, and all together by {glue:text}`switch_all:.2f` (at most {glue:text}`switch_all_max:.2f`). The effects do not add up: all choices together change the score less than the order alone. The two recipes' rankings of the eight tasks have a
+# {glue:text}`switch_single:.2g`, the pseudo-inverse by {glue:text}`switch_pinv:.1g`, and all together by {glue:text}`switch_all:.2f` (at most {glue:text}`switch_all_max:.2f`). The effects do not add up: all choices together change the score less than the order alone. On the planted problem above the order changes the score far more, because there the labels depend on the directions in which features vary most. On the lab's tasks U is long where features vary little, and the factor $A_0^{-1/2}$ makes the columns of V long there as well, so that either end of the spectrum gives a similar score. The two recipes' rankings of the eight tasks have a
 # rank correlation of {glue:text}`switch_all_rho:.2f`. So two reports that differ in these choices cannot be compared.
 #
 # ## From texts to moments
@@ -313,10 +314,11 @@ slope = np.polyfit(np.log(lengths), np.log(weights), 1)[0]
 for i, key in enumerate(("euclid", "metric", "task")):
     glue(f"left_{key}", float(np.median(np.abs(left[:, i]))), display=False)
 glue("slope", float(slope), display=False)
+glue("twice", float(2**slope), display=False)
 
 # %% [markdown]
 # Padding tokens at the start move the three scores by {glue:text}`left_euclid:.3f`, {glue:text}`left_metric:.3f` and {glue:text}`left_task:.3f` in the median of the eight tasks. A text's weight in $A_0$ grows with the power
-# {glue:text}`slope:.1f` of its length: a text twice as long counts for seven to eight times as much. This follows from the paper's loss, which we keep.
+# {glue:text}`slope:.1f` of its length: a text twice as long counts for {glue:text}`twice:.1f` times as much. This follows from the paper's loss, which we keep.
 #
 # ## From texts to labels
 #
@@ -368,7 +370,7 @@ for s in ("lab", "real"):
         glue(f"{s}_{key}", float(both.get((s, key), np.nan)), display=False)
 
 # %% [markdown]
-# Accuracy on the training texts is {glue:text}`gap_min:.0f` to {glue:text}`gap_max:.0f` points above that on test texts here, although there are many times as many texts as features. The mean rank correlation of the Euclidean score with training accuracy is {glue:text}`lab_probe_train_last:.2f` in the
+# Accuracy on the training texts is {glue:text}`gap_min:.0f` to {glue:text}`gap_max:.0f` points above that on test texts here, although there are many times as many texts as features. (The rows *real* are those of three small models on real texts, chapter 7.) The mean rank correlation of the Euclidean score with training accuracy is {glue:text}`lab_probe_train_last:.2f` in the
 # lab and {glue:text}`real_probe_train_last:.2f` on real texts; with test accuracy it is {glue:text}`lab_probe_last:.2f` and {glue:text}`real_probe_last:.2f`.
 #
 # - **Seeds** (utils.py 21): the function that sets them is not called, so each cell is one run with an unknown seed. How much does the gain depend on the seed?
@@ -405,13 +407,15 @@ glue("n_seeds", n_seeds, display=False)
 #
 # ## The switches
 #
+# Without further arguments {func}`ntps_utils.theory.released.released_ntps` makes all choices of the script that concern the score, and with `**OURS` none of them ({data}`ntps_utils.theory.released.OURS` holds a value for each switch). To make one choice only, change it in `OURS`: `released_ntps(moments, 0.5, **OURS | {"ascending": True})`. The second column has this change for each choice, and other ways to make it.
+#
 # | their choice | here |
 # | --- | --- |
-# | smallest eigenvalues first | `released_ntps(ascending=True)`, `ntps score --order ascending` |
-# | U as wide as a share of the rank | `released_ntps(fill_u=True)` |
-# | single precision, absolute cut-off | `released_ntps(single=True, absolute_cut=1e-8)`, `extract(precision="float32")` |
-# | integer part of share times rank | `released_ntps(round_down=True)` |
-# | pseudo-inverse | `released_ntps(pseudo_inverse=True)` |
+# | smallest eigenvalues first | `{"ascending": True}`; `ntps score --order ascending` |
+# | U as wide as a share of the rank | `{"fill_u": True}` |
+# | single precision, absolute cut-off | `{"single": True, "absolute_cut": 1e-8}`; `extract(precision="float32")` |
+# | integer part of share times rank | `{"round_down": True}` |
+# | pseudo-inverse | `{"pseudo_inverse": True}` |
 # | second moments, not centered | the default; `--center` for the other |
 # | LoRA settings, last step | `ntps_utils.models.finetuning.PAPER_FINETUNING` |
 # | probe scored on its training rows | `probe_train_last` in every recorded cell |
@@ -537,7 +541,7 @@ from ntps_utils.exercises import check
 #
 # ````{solution} ex-13-3
 # :class: dropdown
-# They agree at the full width, where both keep everything. The difference is the same at $k$ and at $d - k$, because the shares add up to 1: at 95% of the width, too, the ascending order lacks the best 5%. Compare `ntps score lab/M lab/topic --order ascending --k-v 0.25,0.5,0.95` with the default.
+# They agree at the full width, where both keep everything. The difference is the same at $k$ and at $d - k$, because the shares add up to 1: at 95% of the width, too, the ascending order lacks the best 5%. For a real V, whose columns are not orthonormal, the difference need not be the same at $k$ and at $d - k$: compare `ntps score lab/M lab/topic --order ascending --k-v 0.05,0.25,0.5,0.75,0.95` with the default order.
 #
 # ```python
 # def ntps(share, k, descending):

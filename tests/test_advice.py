@@ -109,7 +109,7 @@ def test_decisions_hold_for_the_left_out_group_only_by_the_others():
     """Changing the gains of a dataset does not change the advice for it."""
     table = cells("score")
     changed = table.copy()
-    changed.loc[changed["group"] == 3, "gain"] = 0.9
+    changed.loc[changed["group"] == 3, ["gain", "advantage"]] = 0.9
     one, two = (advise_left_out(part, STEPS, threshold=0.08) for part in (table, changed))
     own = table["group"] == 3
     assert one.loc[own, "gain"].tolist() == two.loc[own, "gain"].tolist()
@@ -260,13 +260,30 @@ def test_decisions_are_about_the_gain_over_the_best_classifier_without_finetunin
         assert (one.gain, one.low, one.high) == pytest.approx((two.gain - 0.05, two.low - 0.05, two.high - 0.05))
 
 
+def test_intervals_hold_for_the_gain_over_the_best_classifier():
+    """The measured lead has an error; an interval of the gain over the last layer, minus the lead, would be too short."""
+    inside, too_short = [], []
+    for seed in range(3):
+        table = cells("score", n_datasets=40, seed=seed).assign(headroom=0.9)
+        measured = 0.05 + np.random.default_rng(seed).normal(0, 0.02, len(table))
+        table = table.assign(lead=measured, advantage=table["gain"] - 0.05)
+        found = advise_left_out(table, STEPS[:1], threshold=0.01)
+        assert found["has_skill"].mean() > 0.9
+        inside += ((found["low"] <= table["advantage"]) & (table["advantage"] <= found["high"])).tolist()
+        exact = advise_left_out(table.assign(lead=0.0, advantage=table["gain"]), STEPS[:1], threshold=0.01)
+        low, high = exact["low"] - table["lead"], exact["high"] - table["lead"]
+        too_short += ((low <= table["advantage"]) & (table["advantage"] <= high)).tolist()
+    assert 0.6 < np.mean(inside) < 0.85  # nominally 70%
+    assert np.mean(too_short) < 0.5
+
+
 def test_a_verdict_is_right_if_lora_beats_the_best_classifier_on_the_test_texts():
     found = advise_left_out(LEADS, STEPS, threshold=0.01)
     decided = found[found["answer"] != "open"]
     assert set(decided["answer"]) == {"yes", "no"}
     assert (decided["right"] == ((decided["answer"] == "yes") == (LEADS.loc[decided.index, "advantage"] >= 0.01))).all()
     assert decided["right"].astype(bool).mean() > 0.9
-    last_layer_only = advise_left_out(LEADS.assign(lead=0.0), STEPS, threshold=0.01)
+    last_layer_only = advise_left_out(LEADS.assign(lead=0.0, advantage=LEADS["gain"]), STEPS, threshold=0.01)
     assert (last_layer_only["answer"] == "yes").mean() > 0.8  # compared with a poor baseline, LoRA seems to pay
 
 
@@ -305,6 +322,6 @@ def test_never_running_is_recommended_where_the_best_classifier_is_rarely_beaten
 def test_all_verdicts_on_the_pretrained_models_are_no():
     """As the pages say in words."""
     real = load_calibration("real")
-    advisors = left_out_advisors(real.cells, real.steps(1000))
+    advisors = left_out_advisors(real.cells, real.steps())
     found = decide_left_out(real.cells, advisors, threshold=0.01, trial=0.25)
     assert set(found["answer"]) == {"no", "open"}

@@ -25,7 +25,7 @@ from ntps_utils._utils.provenance import provenance
 from ntps_utils.evidence.benchmark import made_by
 from ntps_utils.evidence.declared import FINETUNED_MODELS, MAX_LENGTH, Run, order, run_settings
 from ntps_utils.evidence.experiment import ExperimentConfig, limited_threads
-from ntps_utils.evidence.predictors import Case
+from ntps_utils.evidence.predictors import Case, texts_read
 from ntps_utils.evidence.runs import chosen_rates
 from ntps_utils.models.datasets import TextDataset
 from ntps_utils.models.extraction import batch_overhead, hidden_states, length_batches, mean_pool, pad_batch, tokenize
@@ -97,12 +97,19 @@ def measure(
                 test.labels,
             )
         found[name] = {"cv": probe.cv_accuracy, "test": probe.test_accuracy}
-    words = bag_of_words().fit(list(train.texts), train.labels)
-    found["words"] = {
-        "cv": bag_of_words_accuracy(train.texts, train.labels),
-        "test": float(np.mean(words.predict(list(test.texts)) == test.labels)),
+    return found | {"words": measure_words(model, train, test, max_length)}
+
+
+def measure_words(
+    model: CausalModel, train: TextDataset, test: TextDataset, max_length: int | None
+) -> dict[str, float]:
+    """Accuracy of a bag of words on as much of the texts as the model reads."""
+    texts, test_texts = (texts_read(model, part, tokenize(model, part, max_length)) for part in (train, test))
+    words = bag_of_words().fit(texts, train.labels)
+    return {
+        "cv": bag_of_words_accuracy(texts, train.labels),
+        "test": float(np.mean(words.predict(test_texts) == test.labels)),
     }
-    return found
 
 
 def text_features(

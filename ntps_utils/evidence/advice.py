@@ -3,9 +3,10 @@
 An :class:`Advisor` is fitted to recorded runs. It asks for the predictors of one step after another, and stops at the
 first step that decides. The tool ``ntps prescreen`` and the evaluation on left-out datasets use the same advisor.
 
-Two gains are told apart. The *recorded gain* is the accuracy of LoRA minus that of a head on the last layer: steps
-predict it. The gain that a decision needs is the one over the best classifier without finetuning, of which the *lead*
-is known before LoRA: what it has over the probe of the last layer.
+A decision needs the gain over the best classifier without finetuning. Its *lead* over the probe of the last layer is
+measured before LoRA, by cross-validation. Steps predict what LoRA has over that probe, and the lead is subtracted. In
+a recorded run this is the gain over the best classifier on test texts plus the lead, so that intervals contain the
+error of the lead too.
 """
 
 from __future__ import annotations
@@ -133,7 +134,7 @@ class FittedStep:
     @classmethod
     def fit(cls, step: Step, cells: pd.DataFrame, seed: int) -> FittedStep:
         """Choose the predictors of a step, and fit their regression."""
-        gains, groups = cells["gain"].to_numpy(float), cells["group"].tolist()
+        gains, groups = _over_last_layer(cells).to_numpy(float), cells["group"].tolist()
         fits = [GainRegressor().fit(cells[list(choice)].to_numpy(float), gains, groups) for choice in step.choices]
         best = int(np.argmin([fit.residuals_.sum() for fit in fits]))
         baseline = np.abs(gains - left_out_medians(gains, groups))
@@ -145,7 +146,7 @@ class FittedStep:
 
     @property
     def left_out(self) -> Array:
-        """Predicted gain of each recorded run, without the runs of its group, (n,)."""
+        """Predicted gain of each recorded run over the last layer, without the runs of its group, (n,)."""
         return self._regressor.left_out_
 
     def outside(self, values: Array) -> tuple[str, ...]:
@@ -157,6 +158,11 @@ class FittedStep:
         """Expected gain and its interval."""
         low, high = self._regressor.predict_interval(values[None], level)
         return float(self._regressor.predict(values[None])[0]), float(low[0]), float(high[0])
+
+
+def _over_last_layer(cells: pd.DataFrame) -> pd.Series:
+    """Gain of each recorded run over the probe of the last layer, from its gain over the best classifier."""
+    return cells["advantage"] + cells["lead"]
 
 
 def headroom_limit(headroom: float, n_texts: float) -> float:
@@ -187,7 +193,7 @@ class Advisor:
     Parameters
     ----------
     cells : DataFrame
-        One row for each recorded run: ``gain``; ``headroom`` of the probe of the last layer; ``lead``, what the best
+        One row for each recorded run: ``headroom`` of the probe of the last layer; ``lead``, what the best
         classifier without finetuning has over this probe, by cross-validation; ``advantage``, the accuracy of LoRA
         minus that of this classifier, on test texts; ``n_texts``; the columns of all steps; and ``group``, the
         datasets that are left out together.
@@ -202,7 +208,8 @@ class Advisor:
     ----------
     steps : list of FittedStep
     mean, median, low, high : float
-        Mean and median of the recorded gains, and the range of those between the quantiles that ``level`` leaves out.
+        Mean and median of the recorded gains over the last layer (``advantage`` plus ``lead``), and the range of those
+        between the quantiles that ``level`` leaves out.
 
     Raises
     ------
@@ -213,8 +220,8 @@ class Advisor:
     --------
     >>> rng = np.random.default_rng(0)
     >>> headroom = rng.uniform(0, 0.5, 40)
-    >>> cells = pd.DataFrame({"headroom": headroom, "gain": 0.6 * headroom, "group": np.arange(40) // 2})
-    >>> cells = cells.assign(n_texts=999, lead=0.0, advantage=cells["gain"])
+    >>> cells = pd.DataFrame({"headroom": headroom, "advantage": 0.6 * headroom, "group": np.arange(40) // 2})
+    >>> cells = cells.assign(n_texts=999, lead=0.0)
     >>> advisor = Advisor(cells, [Step("frozen model", (("headroom",),), 0.1)])
     >>> values = [{"headroom": h, "lead": 0.0, "n_texts": 999} for h in (0.01, 0.05, 0.4)]
     >>> [advisor.advise(one.__getitem__, threshold=0.1).answer for one in values]
@@ -226,15 +233,16 @@ class Advisor:
 
     def __init__(self, cells: pd.DataFrame, steps: Sequence[Step], *, level: float = LEVEL, seed: int = 0) -> None:
         check_number("level", level, 0.0, 1.0, open_low=True, open_high=True)
-        needed = {"gain", "headroom", "lead", "advantage", "group", "n_texts"}
+        needed = {"headroom", "lead", "advantage", "group", "n_texts"}
         needed |= {column for step in steps for choice in step.choices for column in choice}
         needed |= {trial_column("end", step.share) for step in steps if step.share}
         if missing := sorted(needed - set(cells)):
             raise ValueError(f"The recorded runs lack the columns {', '.join(missing)}.")
         self.level = level
         share = (1.0 - level) / 2
-        quantiles = np.quantile(cells["gain"], [0.5, share, 1.0 - share])
-        self.mean = float(cells["gain"].mean())
+        gains = _over_last_layer(cells)
+        quantiles = np.quantile(gains, [0.5, share, 1.0 - share])
+        self.mean = float(gains.mean())
         self.median, self.low, self.high = (float(q) for q in quantiles)
         self.steps = [FittedStep.fit(step, cells, seed) for step in steps]
         self._advantages, self._leads = (cells[name].to_numpy(float) for name in ("advantage", "lead"))

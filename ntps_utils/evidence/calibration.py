@@ -88,13 +88,13 @@ class Calibration:
         """
         return replace(self, cells=self.cells[~rows].reset_index(drop=True))
 
-    def steps(self, n_texts: int) -> tuple[Step, ...]:
+    def steps(self, n_texts: int | None = None) -> tuple[Step, ...]:
         """Return the steps of a decision, as far as their predictors were recorded.
 
         Parameters
         ----------
-        n_texts : int
-            Number of labeled texts, which determines the costs.
+        n_texts : int, optional
+            Number of labeled texts, which determines the costs; by default the median of the recorded runs.
 
         Returns
         -------
@@ -103,9 +103,10 @@ class Calibration:
 
         Examples
         --------
-        >>> [step.name for step in load_calibration("lab").steps(1000)][0]
+        >>> [step.name for step in load_calibration("lab").steps()][0]
         'frozen model'
         """
+        n_texts = int(self.cells["n_texts"].median()) if n_texts is None else n_texts
         found = []
         whole = finetuning_cost(self.lora, n_texts, 0)
         for name, source, candidates in STEPS:

@@ -163,10 +163,10 @@ class Case:
 
     @cached_property
     def words_accuracy(self) -> float:
-        """Cross-validated accuracy of a bag of words."""
-        labels = self.features.labels
+        """Cross-validated accuracy of a bag of words, on as much of the texts as the model reads."""
+        labels, texts = self.features.labels, texts_read(self.model, self.data, self.tokens)
         rows = self.extraction.row_indices[np.bincount(labels)[labels] > 1]
-        return bag_of_words_accuracy([self.data.texts[i] for i in rows], self.data.labels[rows], seed=self.seed)
+        return bag_of_words_accuracy([texts[i] for i in rows], self.data.labels[rows], seed=self.seed)
 
     @cached_property
     def alternatives(self) -> dict[str, float]:
@@ -201,6 +201,37 @@ class Case:
                 self._progress(step, n_done, len(self.data))
 
         return count
+
+
+def texts_read(model: CausalModel, data: TextDataset, tokens: Tokens) -> list[str]:
+    """Return the texts as far as the model reads them.
+
+    Parameters
+    ----------
+    model : CausalModel
+    data : TextDataset
+    tokens : Tokens
+        Tokens of these texts.
+
+    Returns
+    -------
+    list of str
+        A text that was truncated is decoded from its tokens.
+
+    Examples
+    --------
+    >>> from ntps_utils.models.datasets import as_dataset
+    >>> from ntps_utils.models.loading import load_model
+    >>> model, data = load_model("lab/XS"), as_dataset((["the cat sleeps .", "the dogs"], [0, 1]))
+    >>> texts_read(model, data, tokenize(model, data, max_length=3))
+    ['the cat', 'the dogs']
+    """
+    if not tokens.n_truncated:
+        return list(data.texts)
+    return [
+        model.tokenizer.decode(ids, skip_special_tokens=True) if len(ids) == tokens.max_length else text
+        for ids, text in zip(tokens.ids, data.texts, strict=True)
+    ]
 
 
 def best_alternative(accuracy: Mapping[str, float]) -> tuple[str, float]:

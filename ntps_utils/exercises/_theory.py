@@ -196,7 +196,7 @@ def _coin(answer: Any) -> str:
             "This is the share of |q|^2; multiply it by |q|^2 = 1/2.": square / (1 + square),
             "The inverse of S = I + s s^T is missing: s^T S^{-1} s = |s|^2 / (1 + |s|^2).": 0.5 * square,
             f"1/2 is the limit for a long mean; for a mean of length {length:g} tr B is less.": 0.5,
-            "The length has to be squared: m^T S^{-1} m = |m|^2 / (1 + |m|^2).": 0.5 * length / (1 + length),
+            "The length has to be squared: s^T S^{-1} s = |s|^2 / (1 + |s|^2).": 0.5 * length / (1 + length),
         }
         value = call(answer, length, of="(length)")
         compare(value, 0.5 * square / (1 + square), f"tr B for a mean of length {length:g}", mistakes)

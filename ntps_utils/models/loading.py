@@ -742,6 +742,8 @@ def _check_places(model: Any, unexpected: Iterable[str]) -> None:
     if getattr(model, "is_quantized", False):  # the scales beside a quantized weight
         owners = tuple(f"{name}." for name, module in model.named_modules() if name and not list(module.children()))
         names = [name for name in names if not name.startswith(owners)]
+    if not names:
+        return
     language_model = backbone(model)
     wrappers = {id(module) for module in model.modules() if language_model in module.modules()}
     inside = [name for name in names if id(_owner(model, name)) not in wrappers]
@@ -750,13 +752,12 @@ def _check_places(model: Any, unexpected: Iterable[str]) -> None:
             f"{type(model).__name__} has no place for the weights {_counted(inside)} of the checkpoint. Check "
             "model_type and the number of layers in config.json"
         )
-    if names:
-        warnings.warn(
-            f"{type(model).__name__} leaves out the weights {_counted(names)} of the checkpoint, which belong to a "
-            "part beside the language model. If features depend on them, the scores are wrong.",
-            LoadingWarning,
-            stacklevel=4,
-        )
+    warnings.warn(
+        f"{type(model).__name__} leaves out the weights {_counted(names)} of the checkpoint, which belong to a "
+        "part beside the language model. If features depend on them, the scores are wrong.",
+        LoadingWarning,
+        stacklevel=4,
+    )
 
 
 def _owner(model: Any, name: str) -> Any:
