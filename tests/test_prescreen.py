@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from ntps_utils.cli.main import app
 from ntps_utils.evidence import prescreen as module
-from ntps_utils.evidence._wording import classifier, headline, without_finetuning
+from ntps_utils.evidence._wording import about_gain, classifier, command, headline, without_finetuning
 from ntps_utils.evidence.advice import Advice, Advisor, Step, advise_left_out, headroom_limit, left_out_advisors
 from ntps_utils.evidence.calibration import load_calibration
 from ntps_utils.evidence.cost import finetuning_cost
@@ -358,6 +358,26 @@ def test_the_printed_command_runs_and_has_all_options(tmp_path, monkeypatch, cau
             "--max-length 24 --seed 3 --target-modules q_proj,v_proj"
         )
     run_command(p.command)
+
+
+def test_the_recommended_run_reads_as_much_of_the_texts_as_the_prescreening():
+    def of(longest: int, **given: object) -> str:
+        return command("run", 0.0, "some/model", "data/mine", given, longest)
+
+    assert of(64) == "ntps benchmark --profile declared --models some/model --datasets data/mine"
+    assert of(300).endswith(" --max-length 300")
+    assert of(200, **{"max-length": 200}).endswith(" --max-length 200")
+    assert "max-length" not in command("run", 0.0, "lab/XS", "data/mine", {}, 300)  # its profile cuts nothing
+
+
+def test_an_expected_gain_that_is_cut_is_named():
+    def of(gain: float, columns: tuple[str, ...]) -> list[str]:
+        return list(about_gain(Advice("yes", "frozen model", columns, 0.1, gain, 0.0, 0.3), "a bag of words", 0.75))
+
+    assert of(0.25, ("headroom",)) == [
+        "The predicted gain was larger. It is cut at 25.0 points, the share of the texts that a bag of words gets wrong."
+    ]
+    assert of(0.2, ("headroom",)) == of(0.25, ()) == []
 
 
 def test_headlines_name_the_best_classifier_without_finetuning():

@@ -52,8 +52,8 @@ def prescreen_command(
     trial: Annotated[
         str,
         typer.Option(
-            help="Longest trial run that may be made: a share of the steps such as 10%, at most 25%, or a time such as "
-            "5min. It needs a calibration that holds trial runs: lab, real or one of your own."
+            help="Longest trial run that may be made: a share of the steps, at most 25%, or a time such as 20min. It is "
+            "made only if trial runs of its length predict gains in the calibration: in lab those of 25% do."
         ),
     ] = "0%",
     compare_model: Annotated[
@@ -85,9 +85,10 @@ def prescreen_command(
 ) -> None:
     """Say whether LoRA will pay on a dataset: what to do, expected gain, cost, and a verdict.
 
-    Three steps, of which the first that decides ends the prescreening: the headroom of a linear probe;
-    predictors from the frozen model, if they predict the gains of other datasets in recorded finetuning
-    runs; and a trial run, if --trial allows one. If none decides, the verdict is "open".
+    Three steps, of which the first that decides ends the prescreening: what the best classifier without finetuning
+    gets wrong; predictors from the frozen model, if they predict the gains of other datasets in recorded finetuning
+    runs; and a trial run, if --trial allows one. If no step predicts, the verdict is "no" where this classifier is so
+    much better than a probe of the last layer that most recorded gains would not make up for it, otherwise "open".
 
     LoRA is compared with the best classifier without finetuning: a linear probe of the last layer, of another
     layer or of several layers at once, or a bag of words.

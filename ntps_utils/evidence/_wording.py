@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ntps_utils.evidence.advice import Advice, Advisor, headroom_limit
 from ntps_utils.evidence.calibration import LABELS, Calibration
 from ntps_utils.evidence.cost import duration
+from ntps_utils.evidence.declared import MAX_LENGTH
 from ntps_utils.models.datasets import TextDataset
 from ntps_utils.models.finetuning import FinetuneConfig
 from ntps_utils.models.loading import CausalModel
@@ -66,7 +67,7 @@ def reason(advice: Advice, threshold: float, accuracy: float, n_texts: int, best
     if not advice.has_skill and advice.answer == "no":
         return (
             f"{best.capitalize()} is {points(lead)} points better than a probe of the last layer. Most recorded runs "
-            "gained less than that and the threshold together."
+            "gained less over the last layer than that and the threshold together."
         )
     if not advice.has_skill:
         return (
@@ -137,6 +138,15 @@ def about_texts(
         yield (
             f"The trial run is judged on {n_validation} validation texts: one of them is "
             f"{100 / n_validation:.1f} points of accuracy."
+        )
+
+
+def about_gain(advice: Advice, best: str, accuracy: float) -> Iterator[str]:
+    """A sentence on an expected gain that is cut; ``accuracy`` is that of the ``best`` classifier."""
+    if advice.has_skill and advice.gain >= 1.0 - accuracy:
+        yield (
+            f"The predicted gain was larger. It is cut at {points(1.0 - accuracy)} points, the share of the texts that "
+            f"{best} gets wrong."
         )
 
 
@@ -229,8 +239,11 @@ BENCHMARK_OPTIONS = (
 """Options of ``ntps prescreen`` that ``ntps benchmark`` has too; it calls ``--max-texts`` ``--n-train``."""
 
 
-def command(todo: Todo, share: float, model: Any, dataset: Any, given: Mapping[str, Any]) -> str:
-    """The command that does what is recommended, with the options of this call, or a sentence if there is none."""
+def command(todo: Todo, share: float, model: Any, dataset: Any, given: Mapping[str, Any], longest: int = 0) -> str:
+    """The command that does what is recommended, with the options of this call, or a sentence if there is none.
+
+    A LoRA run reads as many tokens of a text as this call did: ``longest`` is the length of its longest text.
+    """
     if todo == "stop":
         return "Stop here."
     if todo == "label":
@@ -242,6 +255,8 @@ def command(todo: Todo, share: float, model: Any, dataset: Any, given: Mapping[s
         return f"ntps prescreen {name} {texts} --trial {100 * share:g}%{options(given, given)}"
     profile = "lab" if str(model).startswith("lab/") else "declared"
     given = {**given, "n-train": given.get("max-texts")}
+    if profile == "declared" and longest > MAX_LENGTH:
+        given.setdefault("max-length", longest)
     path, first = Path(str(dataset)), ""
     names: tuple[str, ...] = BENCHMARK_OPTIONS
     if path.is_file():

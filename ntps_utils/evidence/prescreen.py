@@ -27,6 +27,7 @@ from ntps_utils.evidence._wording import (
     MIN_TEXTS,
     MIN_VALIDATION,
     Todo,
+    about_gain,
     about_lora,
     about_texts,
     classifier,
@@ -645,7 +646,9 @@ def prescreen(
     notes += [str(one.message) for one in shared]
     notes += about_texts(data, counts, 1.0 - measured["headroom"], 0 if not made else round(lora.validation * n_texts))
     notes += outside(sizes | {"texts_per_feature": n_texts / lm.dimension}, used.cells, advice.outside)
-    notes += differences(used, lm, max(map(len, case.tokens.ids)))
+    longest = max(map(len, case.tokens.ids))
+    notes += differences(used, lm, longest)
+    notes += about_gain(advice, best, accuracy)
     if asked and not made and advice.answer == "open":
         notes.append(why_no_trial(advisor, share, n_texts, lora))
     regrets = advisor.regrets(least)
@@ -680,7 +683,7 @@ def prescreen(
         step=advice.step,
         columns=advice.columns,
         notes=tuple(notes),
-        command=command(todo, next_share, model, dataset, _changed(options)),
+        command=command(todo, next_share, model, dataset, _changed(options), longest),
         model=lm.name,
         dataset=data.name,
         majority=float(counts.max() / n_texts),
