@@ -16,7 +16,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import pandas as pd
 import pytest
 import torch
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 if TYPE_CHECKING:
     from ntps_utils.models.loading import CausalModel
@@ -26,7 +26,13 @@ settings.register_profile(
 )
 settings.register_profile("long", parent=settings.get_profile("default"), max_examples=10_000)
 settings.register_profile("quick", parent=settings.get_profile("default"), max_examples=10)
-settings.register_profile("mutation", parent=settings.get_profile("default"), max_examples=12, derandomize=True)
+settings.register_profile(
+    "mutation",
+    parent=settings.get_profile("default"),
+    max_examples=12,
+    derandomize=True,
+    phases=(Phase.explicit, Phase.generate),  # no time for shrinking: that a test fails is all that counts
+)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 TRANSFORMERS_4 = any(one.version.startswith("4.") for one in metadata.distributions(name="transformers"))

@@ -261,7 +261,7 @@ def test_decisions_are_about_the_gain_over_the_best_classifier_without_finetunin
 
 
 def test_intervals_hold_for_the_gain_over_the_best_classifier():
-    """The measured lead has an error; an interval of the gain over the last layer, minus the lead, would be too short."""
+    """The measured lead has an error, which an interval of the gain over the last layer does not contain."""
     inside, too_short = [], []
     for seed in range(3):
         table = cells("score", n_datasets=40, seed=seed).assign(headroom=0.9)

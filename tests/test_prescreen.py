@@ -374,9 +374,8 @@ def test_an_expected_gain_that_is_cut_is_named():
     def of(gain: float, columns: tuple[str, ...]) -> list[str]:
         return list(about_gain(Advice("yes", "frozen model", columns, 0.1, gain, 0.0, 0.3), "a bag of words", 0.75))
 
-    assert of(0.25, ("headroom",)) == [
-        "The predicted gain was larger. It is cut at 25.0 points, the share of the texts that a bag of words gets wrong."
-    ]
+    (note,) = of(0.25, ("headroom",))
+    assert note.endswith("It is cut at 25.0 points, the share of the texts that a bag of words gets wrong.")
     assert of(0.2, ("headroom",)) == of(0.25, ()) == []
 
 

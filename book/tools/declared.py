@@ -98,7 +98,8 @@ def few_test_texts() -> str:
         texts.append(one.result.n_test / one.result.n_features)
     return (
         f"In the recorded runs there are {min(texts):.1f} to {max(texts):.1f} test texts for each feature. Before any "
-        f"finetuning, NTPS on them lies {min(shifts):.2f} to {max(shifts):.2f} above its value on the training texts.\n"
+        f"finetuning, the difference of NTPS on them and on the training texts is {min(shifts):+.2f} to "
+        f"{max(shifts):+.2f}.\n"
     )
 
 

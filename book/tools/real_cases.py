@@ -89,6 +89,7 @@ def main(
                 for calibration in ("real", str(own))
             ]
             values, with_own = (shown(one, (f"{folder}/", ""), (str(data), "data")) for one in found)
+        with_own["own_datasets"] = ", ".join(one.run.dataset for one in own_runs(dataset))
         reports.append({**values, "own": with_own})
         write_json(out, {"cases": reports})
 

@@ -52,8 +52,8 @@ def prescreen_command(
     trial: Annotated[
         str,
         typer.Option(
-            help="Longest trial run that may be made: a share of the steps, at most 25%, or a time such as 20min. It is "
-            "made only if trial runs of its length predict gains in the calibration: in lab those of 25% do."
+            help="Longest trial run that may be made: a share of the steps, at most 25%, or a time such as 20min. It "
+            "is made only if trial runs of its length predict gains in the calibration: in lab those of 25% do."
         ),
     ] = "0%",
     compare_model: Annotated[
