@@ -19,7 +19,7 @@ from ntps_utils.evidence.calibration import load_calibration
 from ntps_utils.evidence.experiment import ExperimentConfig, run_experiment
 from ntps_utils.evidence.predictors import PREDICTORS, Case, best_alternative
 from ntps_utils.models.datasets import TextDataset, as_dataset, load_texts
-from ntps_utils.models.extraction import extract
+from ntps_utils.models.extraction import Tokens, extract
 from ntps_utils.models.loading import CausalModel, load_model
 from ntps_utils.models.probes import logistic_probe
 from ntps_utils.models.richer_probes import TokenFeatures, bag_of_words
@@ -51,12 +51,28 @@ def test_words_count_where_features_do_not_show_them(model):
     texts = [f"{' '.join(rng.choice(filler, 5))} {('good', 'bad')[y]}" for y in labels]
     blind = FrozenFeatures(rng.normal(size=(N, 8)), labels)
     extraction = type("Rows", (), {"row_indices": np.arange(N)})()
-    case = case_of(model, as_dataset((texts, labels)), features=blind, extraction=extraction)
+    tokens = Tokens([[1]] * N, 0, None, "")  # nothing is cut
+    case = case_of(model, as_dataset((texts, labels)), features=blind, extraction=extraction, tokens=tokens)
     case.__dict__["common"] = blind
     assert values(case, "words")[0] > 0.3
     shown = FrozenFeatures(rng.normal(size=(N, 8)) + 6.0 * labels[:, None], labels)
-    case = case_of(model, as_dataset((texts, labels)), features=shown, common=shown, extraction=extraction)
+    case = case_of(
+        model, as_dataset((texts, labels)), features=shown, common=shown, extraction=extraction, tokens=tokens
+    )
     assert values(case, "words")[0] < 0.02
+
+
+def test_a_bag_of_words_reads_as_much_of_a_text_as_the_model(model):
+    """The words that show the class stand at the end of the texts."""
+    labels = np.arange(60) % 2
+    texts = ["the cat sees the dog . " * 2 + ["the bird sleeps .", "the horse eats ."][label] for label in labels]
+    data = as_dataset((texts, labels))
+    whole, cut = Case(model, data), Case(model, data, max_length=8)
+    assert whole.words_accuracy == 1.0
+    assert cut.words_accuracy == pytest.approx(0.5, abs=0.05)
+    test = alternatives.measure_words(model, data, data, 8)
+    assert test == {"cv": cut.words_accuracy, "test": 0.5}
+    assert alternatives.measure_words(model, data, data, None)["test"] == 1.0
 
 
 def test_attention_and_layers_count_where_the_mean_token_hides_the_class(model):

@@ -17,6 +17,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from book.tools import real_cases
 from ntps_utils.cli.main import app
 from ntps_utils.evidence import prescreen as module
 from ntps_utils.evidence._wording import about_gain, classifier, command, headline, without_finetuning
@@ -358,6 +359,27 @@ def test_the_printed_command_runs_and_has_all_options(tmp_path, monkeypatch, cau
             "--max-length 24 --seed 3 --target-modules q_proj,v_proj"
         )
     run_command(p.command)
+
+
+def test_the_calibration_on_own_runs_is_that_of_the_declared_settings(tmp_path):
+    """The table for chapter 11 holds a few of the recorded runs, and none that shares texts with the case."""
+    own = load_calibration(real_cases.record_own("rotten_tomatoes", tmp_path / "mine"))
+    real = load_calibration("real")
+    datasets = own.cells["dataset"].tolist()
+    assert len(datasets) == len(set(datasets)) == real_cases.N_OWN
+    assert not {"rotten_tomatoes", "sst2"} & set(datasets)
+    assert (own.lora, own.max_length) == (real.lora, real.max_length)
+    recorded = real.cells[real.cells["model"] == real_cases.MODEL].set_index("dataset").loc[datasets]
+    assert own.cells["gain"].tolist() == pytest.approx(recorded["gain"].tolist(), rel=1e-5, abs=1e-9)
+    assert [step.name for step in own.steps()][-1] == "trial run of 25%"
+
+
+def test_costs_are_those_of_the_recorded_number_of_texts():
+    real = load_calibration("real")
+    n_texts = int(real.cells["n_texts"].median())
+    assert n_texts > 1700
+    assert real.steps() == real.steps(n_texts)
+    assert real.steps()[0].cost > real.steps(1000)[0].cost
 
 
 def test_the_recommended_run_reads_as_much_of_the_texts_as_the_prescreening():
