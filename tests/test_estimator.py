@@ -17,7 +17,7 @@ from ntps_utils.models.scoring import score_model
 from ntps_utils.theory.estimator import NTPS, as_widths, score
 from ntps_utils.theory.layer_moments import as_targets, one_hot
 from ntps_utils.theory.score import NumericalWarning, subspaces
-from ntps_utils.theory.synthetic import random_problem
+from ntps_utils.theory.synthetic import Problem, random_problem
 
 FIELDS = ("ntps", "ntps_metric", "ntps_task", "trace_b", "excess_loss", "lower_bound", "upper_bound")
 
@@ -378,6 +378,67 @@ def bad_batch(**changes):
 def test_wrong_input_is_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+SETTINGS = {
+    "center": True, "ridge": 0.1, "shrinkage": 0.2, "order": "ascending", "jackknife": 4, "controls": False, "seed": 3,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_every_setting_reaches_the_scores_and_the_provenance(texts, name):
+    """``score``, ``NTPS`` and the closed form agree with each setting changed alone."""
+    X, y = texts
+    options = {name: SETTINGS[name]} | ({"jackknife": 4} if name == "seed" else {})
+    report, metric = score(X, y, k_v=2, **options), NTPS(k_v=2, **options)
+    metric.update(*padded(X), y)
+    assert_same_rows(report, metric.compute())
+    theory = {key: value for key, value in options.items() if key not in ("jackknife", "controls", "seed")}
+    problem = Problem(tuple(X), np.eye(3)[y])
+    row = subspaces(problem.moments(), **theory).row(2)
+    np.testing.assert_allclose([getattr(report.rows[0], f) for f in FIELDS], [getattr(row, f) for f in FIELDS], 1e-7)
+    defaults = {
+        "center": False, "ridge": 0.0, "shrinkage": 0.0, "order": "descending", "jackknife": 0, "controls": True,
+        "seed": 0,
+    }  # fmt: skip
+    expected = defaults | options | {
+        "k_v": [2], "layers": [0], "n_texts": 90, "n_tokens": sum(map(len, X)), "n_classes": 3, "n_features": 5,
+        "precision": "float64",
+    }  # fmt: skip
+    for one in (report, metric.compute()):
+        assert {key: one.provenance[key] for key in expected} == expected
+        assert bool(one.rows[0].controls) == expected["controls"]
+        assert [grid.layer for grid in one.grids] == [0]
+    if name == "seed":
+        assert report.rows[0].ntps_se != score(X, y, k_v=2, jackknife=4).rows[0].ntps_se
+        assert (
+            score(X, y, k_v=2, jackknife=4).rows[0].ntps_se == score(X, y, k_v=2, jackknife=4, seed=0).rows[0].ntps_se
+        )
+
+
+@pytest.mark.parametrize("first", [2, 3])
+def test_metrics_with_different_numbers_of_classes_merge(texts, first):
+    X, y = texts
+    few, all_three = NTPS(k_v=2), NTPS(k_v=2)
+    rows = np.flatnonzero(y < 2)
+    few.update([X[i] for i in rows], None, y[rows])
+    all_three.update(X, None, y)
+    one, two = (few, all_three) if first == 2 else (all_three, few)
+    one.merge_state(two)
+    expected = score([*(X[i] for i in rows), *X], [*y[rows], *y], k_v=2)
+    assert_same_rows(one.compute(), expected, rtol=1e-7)
+
+
+def test_messages_describe_what_was_given():
+    with pytest.raises(ValueError, match=r"Each text needs the features of its tokens\.$"):
+        score([np.zeros(3)], [0])
+    mixed = [np.zeros((4, 3, 2)), np.zeros((3, 2))]
+    with pytest.raises(ValueError, match="must be a sequence") as error:
+        NTPS().update(mixed, None, [0, 1, 0, 1])
+    assert str(error.value) == (
+        "hidden_states must be a sequence of (n, T, d) arrays, one (n, T, d) array, or a sequence of (T_i, d) arrays; "
+        "got a sequence with shapes (3, 2), (4, 3, 2)."
+    )
 
 
 def with_texts(**settings) -> NTPS:
