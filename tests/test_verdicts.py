@@ -7,6 +7,7 @@ import math
 import re
 
 import pytest
+import scipy.stats
 
 from book.tools import refresh, verdicts
 from ntps_utils.evidence.claims import judge
@@ -116,11 +117,18 @@ def test_what_the_pages_say_about_the_rules_follows_from_their_regrets():
     gain = GLUED["09_predicting_the_gain"]
     for start in ("rule", "rule_real"):
         worst = max(gain[f"{start}_yes_regret"], gain[f"{start}_never_regret"])
-        assert gain[f"{start}_advice_regret"] < worst / 2
+        assert gain[f"{start}_advice_regret"] < 0.6 * worst
     assert gain["rule_real_never_regret"] < gain["rule_real_advice_regret"] < gain["rule_real_yes_regret"]
     assert gain["rule_frozen_regret"] < gain["rule_advice_regret"] < gain["rule_yes_regret"]
     assert gain["rule_real_yes_n"] == 0
-    assert gain["rule_real_trial_right"] <= gain["rule_real_never_right"]
+    # Fisher's exact test: answers of "no" and open cases do not differ in how often LoRA pays.
+    missed, pays = gain["rule_real_missed"], gain["rule_real_pays"]
+    answered = round(gain["rule_real_trial_decided"] * gain["rule_real_n"])
+    still_open = gain["rule_real_n"] - answered
+    table = [[missed, answered - missed], [pays - missed, still_open - (pays - missed)]]
+    assert scipy.stats.fisher_exact(table).pvalue > 0.1
+    assert 0.5 < gain["rule_real_trial_held"] < 0.8  # about the 70% that are asked for
+    assert 0.5 < gain["rule_trial_held"] < 0.8
     assert "all answers are *no*" in verdicts.advice(GLUED)
     assert "most answers are *no*" in verdicts.advice(changed("09_predicting_the_gain", rule_real_yes_n=1.0))
 

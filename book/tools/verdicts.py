@@ -273,8 +273,8 @@ def advice(glued: Mapping[str, Mapping[str, Any]]) -> str:
         "How good the answers are, each dataset left out in turn, at a threshold of one point:\n\n"
         + table(("", "two pretrained models", "lab"), zip([row[0] for row in rows], real, lab, strict=True))
         + f"\nOn the pretrained models {answers} answers are *no*, and {gain['rule_real_missed']:.0f} of the "
-        f"{gain['rule_real_pays']:.0f} runs in which LoRA was better by a point were answered *no* too, so the tool "
-        "has shown no skill over always *no* there. *Regret* is what a rule loses against knowing all gains: a missed "
+        f"{gain['rule_real_pays']:.0f} runs in which LoRA was better by a point were answered *no* too. With so few runs "
+        "this is no evidence of a skill over always *no*. *Regret* is what a rule loses against knowing all gains: a missed "
         "gain counts what it exceeds the threshold by, a run that was not worth it at most the threshold, and what is "
         "measured for the decision its share of the forward passes of a LoRA run, times the threshold. The time of "
         f"fitting the probes is not in it: with them, prescreening took {min(shares):.0%} to {max(shares):.0%} of the "
