@@ -192,7 +192,7 @@ def test_the_page_says_how_few_the_test_texts_are():
         and not (score.centered or train.centered)
         and score.layer == train.layer == max(other.layer for other in one.result.scores)
     )
-    assert f" to {shift:.2f} above its value" in text
+    assert f" to {shift:+.2f}." in text
 
 
 def test_tables_of_the_page_list_all_datasets_and_pilots():
