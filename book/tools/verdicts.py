@@ -153,7 +153,7 @@ def verdicts(glued: Mapping[str, Mapping[str, Any]], found: Mapping[str, Any] | 
             _plain(gain["skill_lab"]),
             claims["(v)"]["verdict"],
             f"On left-out tasks of the lab its error is {_relative(gain['lab_e_skill'])} that of always predicting the "
-            f"median gain; that of a trial run of a quarter of the steps is {_relative(gain['step_lab_t25_value'])} it."
+            f"median gain; that of a trial run of a quarter of the steps is {_relative(gain['trial_lab_skill'])} it."
             f"{_measured(claims['(v)'])} The paper has {PRINTED_GAIN:.2f}.",
         ),
         Row(
