@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from ntps_utils.theory.layer_moments import LayerMoments, as_targets
 from ntps_utils.theory.linear import whiten
-from ntps_utils.theory.moments import TENSORS, Accumulator, Moments
+from ntps_utils.theory.moments import TENSORS, Accumulator, Moments, check_features
 from ntps_utils.theory.synthetic import Problem, random_problem
 
 seeds = st.integers(0, 2**32 - 1)
@@ -449,3 +449,78 @@ def test_error_names_the_invalid_text(cls, texts, targets, message):
 def test_layer_moments_need_a_next_token():
     with pytest.raises(ValueError, match="single token"):
         LayerMoments.from_texts([np.ones((1, 3)), np.ones((1, 3))], [0, 1])
+
+
+def test_products_of_many_features_are_those_of_numpy():
+    """A symmetric product of more features than fit into one block; only its upper half is summed."""
+    d = 450
+    texts = [np.random.default_rng(i).normal(size=(3, d)) for i in range(4)]
+    layer = Moments.from_texts(texts, np.eye(2)[[0, 1, 0, 1]]).layer(0)
+    prefixes = np.concatenate([np.cumsum(x, axis=0)[:-1] for x in texts])
+    following = np.concatenate([x[1:] for x in texts])
+    np.testing.assert_allclose(layer.A0, prefixes.T @ prefixes / 4, atol=1e-10)
+    np.testing.assert_allclose(layer.A1, prefixes.T @ following / 4, atol=1e-10)
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize("precision", ["float64", "float32"])
+def test_features_are_refused_from_the_size_on_at_which_a_moment_may_overflow(precision, sign):
+    n, n_steps, d = 2, 3, 2
+    of_prefixes = (float(torch.finfo(getattr(torch, precision)).max) / (n * n_steps)) ** 0.5 / n_steps
+    of_fourth_powers = (float(torch.finfo(torch.float64).max) / n) ** 0.25 / d
+    limit = min(of_prefixes, of_fourth_powers)
+    lengths, names = torch.tensor([2, 3]), ["first", "second"]
+    hidden = torch.ones(n, n_steps, d, dtype=torch.float64)
+    hidden[1, 2, 0] = sign * 0.99 * limit
+    check_features(hidden, lengths, precision, names, 5)
+    hidden[1, 2, 0] = sign * 1.01 * limit
+    with pytest.raises(ValueError, match=f"Layer 5 has features on second that are too large to square in {precision}"):
+        check_features(hidden, lengths, precision, names, 5)
+    hidden[0, 1, 1] = sign * torch.inf  # the worst text is named
+    with pytest.raises(ValueError, match=r"on first that are not finite \(infinite\)"):
+        check_features(hidden, lengths, precision, names, 5)
+    hidden[1, 0, 1] = torch.nan
+    with pytest.raises(ValueError, match=r"not finite"):
+        check_features(hidden, lengths, precision, names, 5)
+    hidden[:] = 1.0
+    hidden[0, 2] = torch.inf  # padding
+    check_features(hidden, lengths, precision, names, 5)
+
+
+def test_moments_just_below_the_limit_are_finite():
+    limit = (float(torch.finfo(torch.float64).max) / 4) ** 0.25 / 3
+    texts = [0.99 * limit * sign * np.ones((4, 3)) for sign in (1, -1, 1, -1)]
+    moments = Moments.from_texts(texts, np.eye(2)[[0, 1, 0, 1]])
+    for name in TENSORS:
+        assert torch.isfinite(getattr(moments, name).double()).all(), name
+
+
+def test_a_file_keeps_precision_and_source(tmp_path):
+    moments = Moments.zeros([3, 7], 2, 2, precision="float32", source="a model")
+    moments.update([torch.ones(2, 3, 2)] * 2, torch.tensor([3, 2]), torch.eye(2))
+    moments.save(tmp_path / "m.safetensors")
+    again = Moments.load(tmp_path / "m.safetensors")
+    assert (again.precision, again.source, again.layers) == ("float32", "a model", (3, 7))
+
+
+def test_messages_about_moments_say_what_to_do(tmp_path):
+    empty = Moments.zeros([0], 2, 2)
+    with pytest.raises(ValueError, match=r"^These moments contain no texts\. Add a batch with update first\.$"):
+        empty.layer(0)
+    with pytest.raises(ValueError, match=r"^The batch contains no texts\.$"):
+        empty.update([torch.ones(0, 3, 2)], torch.ones(0, dtype=torch.int64), torch.ones(0, 2))
+    with pytest.raises(ValueError, match=r"Expected 2 features, 2 targets, and the same number of texts"):
+        empty.update([torch.ones(2, 3, 5)], torch.tensor([3, 3]), torch.eye(2))
+    with pytest.raises(ValueError, match=r"Cannot merge moments of different shape: \(layers, features, targets\) = "):
+        empty.merge(Moments.zeros([0], 3, 2))
+    with pytest.raises(ValueError, match="on text 2 that are too large to square"):
+        Moments.from_texts([OK, OK, OK * 1e200, OK], [0, 1, 0, 1])
+
+
+def test_targets_of_any_type_give_the_same_moments():
+    features, lengths = [torch.ones(2, 3, 1)], torch.tensor([3, 2])
+    parts = [Moments.zeros([0], 1, 2) for _ in range(2)]
+    parts[0].update(features, lengths, torch.eye(2))
+    parts[1].update(features, lengths, torch.eye(2, dtype=torch.int64))
+    for name in TENSORS:
+        assert torch.equal(getattr(parts[0], name), getattr(parts[1], name)), name
