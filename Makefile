@@ -98,7 +98,7 @@ faults: $(STAMP)  ## kill long-running work 200 times at random moments and chec
 fuzz: $(STAMP)  ## test every statement of the theory on 10,000 random problems (half an hour)
 	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest -q -m hypothesis tests/test_linear.py tests/test_moments.py tests/test_score.py tests/test_controls.py tests/test_uncertainty.py --junitxml runs/fuzz.xml
 
-mutate: $(STAMP)  ## change the core in small ways and count the changes that no test detects (an hour)
+mutate: $(STAMP)  ## change the core in small ways and count the changes that no test detects (hours)
 	test -x _build/mutate/bin/python || $(PYTHON) -m venv _build/mutate
 	_build/mutate/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock mutmut
 	HYPOTHESIS_PROFILE=mutation OMP_NUM_THREADS=1 _build/mutate/bin/python -m mutmut run
