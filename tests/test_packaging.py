@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import re
 import shutil
@@ -12,12 +13,14 @@ import tarfile
 import tomllib
 import zipfile
 from collections.abc import Iterable
+from importlib import metadata
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
@@ -56,6 +59,15 @@ def test_lock_pins_every_requirement_within_its_range():
 def test_lock_contains_only_exact_versions():
     lines = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if not line.startswith("#")]
     assert len(lines) == len(LOCK)
+
+
+def test_every_pinned_version_runs_on_the_first_release_of_the_oldest_python():
+    """A version for Python 3.11.5 and later cannot be installed where 3.11.2 is the system's Python."""
+    oldest = PROJECT["requires-python"].removeprefix(">=") + ".0"
+    for name in LOCK:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            needed = metadata.metadata(name)["Requires-Python"]
+            assert needed is None or oldest in SpecifierSet(needed), f"{name} needs Python {needed}"
 
 
 def test_running_environment_matches_the_lock():
