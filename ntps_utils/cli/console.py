@@ -61,6 +61,16 @@ def replace_unencodable() -> None:
             stream.reconfigure(errors="replace")
 
 
+def drop_unwritten_errors() -> None:
+    """Drop what the error stream does not take: Python would end with status 120 because of it."""
+    try:
+        if sys.stderr is not None:
+            sys.stderr.flush()
+    except (OSError, ValueError):
+        with suppress(OSError, ValueError):  # what is left in the buffer goes nowhere
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
+
 def note(message: object) -> None:
     """Print a note on the error stream."""
     err.print(f"[yellow]note:[/yellow] {escape(str(message))}", soft_wrap=True, highlight=False)

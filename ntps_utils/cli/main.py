@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Annotated, Any, ParamSpec, TypeVar
@@ -12,7 +13,7 @@ from typer.core import TyperGroup
 import ntps_utils
 from ntps_utils.cli import datasets, lab, models, results
 from ntps_utils.cli.benchmark import benchmark_command
-from ntps_utils.cli.console import guarded, note, out, replace_unencodable
+from ntps_utils.cli.console import drop_unwritten_errors, guarded, note, out, replace_unencodable
 from ntps_utils.cli.doctor import doctor_command
 from ntps_utils.cli.prescreen import prescreen_command
 from ntps_utils.cli.score import score_command
@@ -72,6 +73,8 @@ def main(
 ) -> None:
     """Next Token Perception Score: does next-token prediction learn what your task needs?"""
     replace_unencodable()
+    atexit.unregister(drop_unwritten_errors)  # once, however many commands one process runs
+    atexit.register(drop_unwritten_errors)
 
 
 def renamed(command: Callable[P, R], old: str, new: str) -> Callable[P, R]:

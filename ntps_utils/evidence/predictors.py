@@ -220,11 +220,11 @@ def texts_read(model: CausalModel, data: TextDataset, tokens: Tokens) -> list[st
 
     Examples
     --------
-    >>> from ntps_utils.models.datasets import as_dataset
+    >>> from ntps_utils.models.datasets import load_texts
     >>> from ntps_utils.models.loading import load_model
-    >>> model, data = load_model("lab/XS"), as_dataset((["the cat sleeps .", "the dogs"], [0, 1]))
-    >>> texts_read(model, data, tokenize(model, data, max_length=3))
-    ['the cat', 'the dogs']
+    >>> model, data = load_model("lab/XS"), load_texts("lab/topic").head(2)
+    >>> [len(text.split()) for text in texts_read(model, data, tokenize(model, data, max_length=8))]
+    [7, 7]
     """
     if not tokens.n_truncated:
         return list(data.texts)
