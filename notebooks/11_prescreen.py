@@ -42,7 +42,7 @@
 # 1. **Headroom.** A gain can hardly be larger than what the best classifier gets wrong. If the 95% limit of that share is below the threshold, the answer is *no*. (The predictor *headroom of the probe* in step 2 is what a probe of the last layer alone gets wrong.)
 # 2. **The frozen model.** Predictors such as headroom, NTPS or k-NN, and at a higher cost attention over all tokens or gradients, give an expected gain with an interval, but only if they predict the gains of left-out datasets better than the median
 #    gain does. If the whole interval lies on one side of the threshold, the answer is *yes* or *no*. In the calibrations that ship with the library, the predictors with such a skill, those of trial runs included, are: in `lab` {glue:text}`pre_columns`; in `real` {glue:text}`pre_real_columns`. NTPS is {glue:text}`pre_ntps`.
-# 3. **A trial run.** `--trial 25%` or `--trial 5min` allows the beginning of the LoRA run, up to a quarter of its steps. What the validation loss and accuracy have done by then can predict the gain of the whole run. A trial run is made only if one of its length has a skill on the recorded runs. The lengths that have one are, in `lab`: {glue:text}`pre_trials`; in `real`: {glue:text}`pre_real_trials`. With another limit no trial run is made, and the report says why.
+# 3. **A trial run.** `--trial 25%` or `--trial 5min` allows the beginning of the LoRA run, up to a quarter of its steps. What the validation loss and accuracy have done by then can predict the gain of the whole run. A trial run is made only if one of its length has a skill on the recorded runs. The lengths that have one are, in `lab`: {glue:text}`pre_trials`; in `real`: {glue:text}`pre_real_trials`. Where none of them is within the limit, no trial run is made, and the report says why.
 #
 # If no step predicts, the *recorded runs* decide: the answer is *no* where the lead is so large that most recorded gains would not make up for it. The interval is then the spread of the recorded gains minus the lead, and can be wrong by many points for a single case. Otherwise the answer is *open*: the report then gives the spread of the recorded gains, and names it so. It recommends what would have cost least on the recorded runs: never to run LoRA, to run it wherever the best classifier leaves enough to gain, or to follow one of the steps. A trial run whose loss is not lower at its end than at its start never gives a *yes*. A trial run is not continued: a later LoRA run starts again.
 #
@@ -92,6 +92,17 @@ def words(report):
     text = f"**{report['headline']}** {report['summary']} {report['reason']}\n\n"
     text += "".join(f"- {line}\n" for line in report["recommendations"])
     return text + f"\nNext: `{report['command']}`"
+
+
+def with_notes(report):
+    """The same, and the notes of the report."""
+    notes = "".join(f"\n\n*Note: {note}*" for note in report["notes"])
+    return words(report) + notes
+
+
+def held(answers):
+    """Share of the intervals that contain the true gain."""
+    return answers["true_gain"].between(answers["low"], answers["high"]).mean()
 
 
 def fields(report):
@@ -310,10 +321,9 @@ for name, one in shipped.items():
         }
         key = f"pre_{name}_{SHORT[label]}"
         if label in BUDGETS:
-            found = decided[name][label]
-            held = found["true_gain"].between(found["low"], found["high"]).mean()
-            rows[label]["interval held"] = f"{held:.0%}"
-            glue(f"{key}_held", float(held), display=False)
+            share = held(decided[name][label])
+            rows[label]["interval held"] = f"{share:.0%}"
+            glue(f"{key}_held", float(share), display=False)
         glue(f"{key}_decided", float(given.mean()), display=False)
         glue(f"{key}_right", float(right), display=False)
         glue(f"{key}_regret", float(rows[label]["regret"]), display=False)
@@ -359,7 +369,7 @@ worst.droplevel(1)[["model", "dataset", "answer", *columns]].rename(columns=colu
 # %% tags=["remove-input"]
 cases = load_record("prescreened")["cases"]
 case = cases[0]
-Markdown(words(case) + "".join(f"\n\n*Note: {note}*" for note in case["notes"]))
+Markdown(with_notes(case))
 
 # %% tags=["remove-cell"]
 truth = shipped["real"].cells.set_index(["model", "dataset"])
@@ -472,7 +482,7 @@ for key, value in {
 
 # %% tags=["remove-input"]
 own = case["own"]
-Markdown(words(own) + "".join(f"\n\n*Note: {note}*" for note in own["notes"]))
+Markdown(with_notes(own))
 
 # %% tags=["hide-input"]
 pd.DataFrame(
@@ -501,22 +511,13 @@ minutes = [
 small = []
 rng = np.random.default_rng(seed)
 for _ in range(N_DRAWS):
-    chosen = rng.permutation(mine.cells["group"].unique())[:N_OWN]
-    few = mine.without(~mine.cells["group"].isin(chosen))
-    advisor = Advisor(few.cells, few.steps(), seed=seed)
-    for row in mine.without(mine.cells["group"].isin(chosen)).cells.to_dict(
-        "records"
-    ):
-        advice = advisor.advise(row.__getitem__, threshold=LEAST, trial=0.25)
-        small.append(
-            {
-                "decided": advice.answer != "open",
-                "right": (advice.answer == "yes") == (row["advantage"] >= LEAST),
-                "held": advice.low <= row["advantage"] <= advice.high,
-                "predicted": advice.has_skill,
-            }
-        )
-small = pd.DataFrame(small)
+    groups = rng.permutation(mine.cells["group"].unique())
+    few = mine.without(~mine.cells["group"].isin(groups[:N_OWN]))
+    rest = mine.without(mine.cells["group"].isin(groups[:N_OWN]))
+    advisors = dict.fromkeys(groups, Advisor(few.cells, few.steps(), seed=seed))
+    small.append(advise_left_out(rest.cells, advisors, threshold=LEAST, trial=0.25))
+small = pd.concat(small, ignore_index=True)
+small["decided"] = small["answer"] != "open"
 for name, value in {
     "model": MODEL,
     "n": N_OWN,
@@ -525,9 +526,9 @@ for name, value in {
     "minutes_high": max(minutes),
     "draws": N_DRAWS,
     "decided": float(small["decided"].mean()),
-    "right": float(small.loc[small["decided"], "right"].mean()),
-    "held": float(small["held"].mean()),
-    "predicted": float(small["predicted"].mean()),
+    "right": float(small.loc[small["decided"], "right"].astype(bool).mean()),
+    "held": float(held(small)),
+    "predicted": float(small["has_skill"].mean()),
 }.items():
     glue(f"own_{name}", value, display=False)
 

@@ -137,7 +137,7 @@ def test_what_the_chapters_say_beside_their_numbers_follows_from_them():
     words, probes, asked = (
         GLUED[name] for name in ("05_subspaces_you_can_see", "07_scores_against_probes", "14_what_readers_asked")
     )
-    assert words["random_high"] < verdicts.SMALL_SHARE  # two random directions pass the rule, too
+    assert words["random_high"] < 0.1  # two random directions pass the rule, too
     assert probes["size_half_low"] > 0  # the order of tokens raises NTPS a little
     assert probes["declared_pca_low"] < 0 < probes["declared_pca_high"]
     assert asked["factor_width_sd"] > max(asked["factor_layer_sd"], asked["factor_centering_sd"])

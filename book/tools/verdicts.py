@@ -18,9 +18,6 @@ from ntps_utils.evidence.records import load_record
 COLORS = {"held": "success", "partly held": "warning", "not held": "danger", "open": "info"}
 """Color of the badge of each verdict, by its name in sphinx-design."""
 
-SMALL_SHARE = 0.1
-"""Share of the label on test texts that tells directions that show it from those that do not."""
-
 CHEAP = 1.5
 """Extraction of all layers is called cheap up to so many forward passes."""
 
@@ -77,9 +74,6 @@ def verdicts(glued: Mapping[str, Mapping[str, Any]], found: Mapping[str, Any] | 
     claims = {claim["name"]: claim for claim in (load_record("results") if found is None else found)["claims"]}
     holds = "held" if bounds["violations"] == 0 else "not held"
     cheap = "held" if cost["bench_forward"] <= CHEAP else "partly held"
-    real_shown, real_outside = (
-        max(words[f"real_{view}_{model}"] for model in ("smol", "gemma")) for view in ("perception", "autoregressive")
-    )
     measured = load_record("bench_models")["models"].values()
     ratios = [one["all_layers_ratio"] for one in measured if "all_layers_ratio" in one]
     return (
@@ -106,8 +100,8 @@ def verdicts(glued: Mapping[str, Mapping[str, Any]], found: Mapping[str, Any] | 
             "",
             "Autoregressive directions may lie outside the perception subspace",
             ("05_subspaces_you_can_see",),
-            ("held" if words["outside_high"] < SMALL_SHARE else "not held") if words["n_shown"] else "open",
-            "held" if real_outside < SMALL_SHARE <= real_shown else "open",
+            words["verdict_lab"],
+            words["verdict_real"],
             f"For {words['n_shown']} of {words['n_tasks']} labels of the lab, one perception direction explains "
             f"{words['shown_low']:.0%} to {words['shown_high']:.0%} of the variance on test texts, and two "
             f"autoregressive directions explain at most {words['outside_high']:.0%} of it. On the others "

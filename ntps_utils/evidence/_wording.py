@@ -143,7 +143,7 @@ def about_texts(
 
 def about_gain(advice: Advice, best: str, accuracy: float) -> Iterator[str]:
     """A sentence on an expected gain that is cut; ``accuracy`` is that of the ``best`` classifier."""
-    if advice.has_skill and advice.gain >= 1.0 - accuracy:
+    if advice.has_skill and advice.gain > 1.0 - accuracy - 1e-9:  # the same number, but for rounding
         yield (
             f"The predicted gain was larger. It is cut at {points(1.0 - accuracy)} points, the share of the texts that "
             f"{best} gets wrong."
