@@ -68,10 +68,10 @@ def test_a_bag_of_words_reads_as_much_of_a_text_as_the_model(model):
     texts = ["the cat sees the dog . " * 2 + ["the bird sleeps .", "the horse eats ."][label] for label in labels]
     data = as_dataset((texts, labels))
     whole, cut = Case(model, data), Case(model, data, max_length=8)
-    assert whole.words_accuracy == 1.0
-    assert cut.words_accuracy == pytest.approx(0.5, abs=0.05)
+    assert whole.accuracy("words") == 1.0
+    assert cut.accuracy("words") == pytest.approx(0.5, abs=0.05)
     test = alternatives.measure_words(model, data, data, 8)
-    assert test == {"cv": cut.words_accuracy, "test": 0.5}
+    assert test == {"cv": cut.accuracy("words"), "test": 0.5}
     assert alternatives.measure_words(model, data, data, None)["test"] == 1.0
 
 

@@ -285,8 +285,10 @@ def test_an_interrupted_prescreening_goes_on_where_it_was(case, tmp_path, monkey
 
     changed = {name: Predictor(p.label, p.source, count) for name, p in PREDICTORS.items() if name in values}
     monkeypatch.setattr(module, "PREDICTORS", {**PREDICTORS, **changed})
+    monkeypatch.setattr(Case, "_measure", count)
     p = prescreen(model, data, calibration=file, trial="10%", threshold=0.1, resume=kept)
     assert n_forward == 0  # what had been measured was not measured again
+    assert p.alternatives == expected.alternatives
     assert (p.verdict, p.gain, p.step) == (expected.verdict, pytest.approx(expected.gain), expected.step)
     again = prescreen(model, data, calibration=file, trial="10%", threshold=0.1, resume=kept)
     assert again.trial == p.trial  # with the seconds of the first time

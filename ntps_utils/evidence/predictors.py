@@ -62,6 +62,9 @@ class Case:
         Modules that LoRA adapts; by default the query, key and value projections.
     checkpoint : Path, optional
         File for the state of the first pass, see :func:`ntps_utils.models.extraction.extract`.
+    accuracies : dict of str to float, optional
+        Accuracies of classifiers that were measured before, by the names of ``classifiers``; what is
+        measured is added.
     progress : callable, optional
         Called with the name of a step, the number of finished parts and their total.
 
@@ -84,10 +87,12 @@ class Case:
         seed: int = 0,
         target_modules: tuple[str, ...] | None = None,
         checkpoint: Path | None = None,
+        accuracies: dict[str, float] | None = None,
         progress: Callable[[str, int, int], None] | None = None,
     ) -> None:
         self.model, self.data, self.seed, self.target_modules = model, data, seed, target_modules
         self.max_length, self.batch_size = max_length, batch_size
+        self._accuracies = {} if accuracies is None else accuracies
         self._checkpoint, self._progress = checkpoint, progress
 
     @cached_property
@@ -139,40 +144,54 @@ class Case:
         assert data.ids is not None
         return replace(data, features=data.features[rows], labels=data.labels[rows], ids=[data.ids[i] for i in rows])
 
-    @cached_property
-    def accuracy(self) -> float:
-        """Cross-validated accuracy of the logistic probe."""
-        return 1.0 - headroom(self.features)
+    @property
+    def classifiers(self) -> tuple[str, ...]:
+        """Classifiers without finetuning; for names see :func:`best_alternative`."""
+        return (*(f"layer {layer}" for layer in self.layers), "layers", "words")
 
-    @cached_property
+    def accuracy(self, classifier: str) -> float:
+        """Cross-validated accuracy of one of the ``classifiers``.
+
+        Parameters
+        ----------
+        classifier : str
+            "layer 3" and the like for a logistic probe of one layer, "layers" for one of all four at once, "words"
+            for a bag of words, which reads as much of the texts as the model.
+
+        Returns
+        -------
+        float
+        """
+        if classifier not in self._accuracies:
+            self._accuracies[classifier] = float(self._measure(classifier))
+        return self._accuracies[classifier]
+
+    @property
+    def last_accuracy(self) -> float:
+        """Cross-validated accuracy of the logistic probe of the last layer."""
+        return self.accuracy(f"layer {self.layers[-1]}")
+
+    @property
     def layer_accuracy(self) -> dict[int, float]:
         """Cross-validated accuracy of a logistic probe of each of the four layers."""
-        found = {
-            layer: 1.0 - headroom(replace(self.features, features=np.asarray(self.extraction.features[layer], float)))
-            for layer in self.layers[:-1]
-        }
-        return found | {self.layers[-1]: self.accuracy}
+        return {layer: self.accuracy(f"layer {layer}") for layer in self.layers}
 
-    @cached_property
-    def layers_accuracy(self) -> float:
-        """Cross-validated accuracy of a logistic probe of the four layers at once."""
-        labels = self.features.labels
-        rows = np.bincount(labels)[labels] > 1
-        layers = [self.extraction.features[layer][rows] for layer in self.layers]
-        return multi_layer_accuracy(layers, labels[rows], seed=self.seed)
-
-    @cached_property
-    def words_accuracy(self) -> float:
-        """Cross-validated accuracy of a bag of words, on as much of the texts as the model reads."""
-        labels, texts = self.features.labels, texts_read(self.model, self.data, self.tokens)
-        rows = self.extraction.row_indices[np.bincount(labels)[labels] > 1]
-        return bag_of_words_accuracy([texts[i] for i in rows], self.data.labels[rows], seed=self.seed)
-
-    @cached_property
+    @property
     def alternatives(self) -> dict[str, float]:
-        """Cross-validated accuracies of classifiers without finetuning; see :func:`best_alternative`."""
-        single = {f"layer {layer}": accuracy for layer, accuracy in self.layer_accuracy.items()}
-        return single | {"layers": self.layers_accuracy, "words": self.words_accuracy}
+        """Cross-validated accuracies of all ``classifiers``."""
+        return {name: self.accuracy(name) for name in self.classifiers}
+
+    def _measure(self, classifier: str) -> float:
+        labels = self.features.labels
+        if classifier.startswith("layer "):
+            features = np.asarray(self.extraction.features[int(classifier.removeprefix("layer "))], float)
+            return 1.0 - headroom(replace(self.features, features=features))
+        rows = np.flatnonzero(np.bincount(labels)[labels] > 1)  # cross-validation needs two texts of a class
+        if classifier == "layers":
+            layers = [self.extraction.features[layer][rows] for layer in self.layers]
+            return multi_layer_accuracy(layers, labels[rows], seed=self.seed)
+        texts, used = texts_read(self.model, self.data, self.tokens), self.extraction.row_indices[rows]
+        return bag_of_words_accuracy([texts[i] for i in used], self.data.labels[used], seed=self.seed)
 
     @cached_property
     def token_features(self) -> TokenFeatures:
@@ -319,15 +338,15 @@ PREDICTORS: Mapping[str, Predictor] = MappingProxyType(
         "explained": Predictor(
             "tr B / tr Y, centered", "features", lambda case: case.scores["next_token", True].explained
         ),
-        "headroom": Predictor("headroom of the probe", "features", lambda case: 1.0 - case.accuracy),
+        "headroom": Predictor("headroom of the probe", "features", lambda case: 1.0 - case.last_accuracy),
         "h_score": Predictor("H-score, shrunk", "features", lambda case: h_score(case.features)),
         "logme": Predictor("LogME", "features", lambda case: logme(case.features)),
         "knn": Predictor("k-NN accuracy", "features", lambda case: knn_accuracy(case.features)),
         "words": Predictor(
-            "bag of words minus the probe", "features", lambda case: case.words_accuracy - case.accuracy
+            "bag of words minus the probe", "features", lambda case: case.accuracy("words") - case.last_accuracy
         ),
         "layers": Predictor(
-            "four layers minus the last", "features", lambda case: case.layers_accuracy - case.accuracy
+            "four layers minus the last", "features", lambda case: case.accuracy("layers") - case.last_accuracy
         ),
         "attention": Predictor(
             "attention minus mean pooling",

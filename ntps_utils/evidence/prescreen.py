@@ -325,6 +325,8 @@ class Measurements:
     values : dict of str to float
         Predictors by name; ``text_seconds``, the mean duration of a forward pass of one text; and
         ``trial_seconds``, that of the trial run.
+    accuracies : dict of str to float
+        Accuracies of classifiers without finetuning, see :class:`.predictors.Case`.
     trial : list of CurvePoint
         Evaluations of the trial run.
 
@@ -337,6 +339,7 @@ class Measurements:
     def __init__(self, key: str, file: Path | None) -> None:
         self._key, self._file = key, file
         self.values: dict[str, float] = {}
+        self.accuracies: dict[str, float] = {}
         self.trial: list[CurvePoint] = []
         self._cases: dict[str, Any] = {}
         if file is None or not file.is_file():
@@ -345,6 +348,7 @@ class Measurements:
             self._cases = dict(json.loads(file.read_text("utf-8"))["cases"])
             if (own := self._cases.get(key)) is not None:
                 self.values, self.trial = dict(own["values"]), [CurvePoint(**point) for point in own["trial"]]
+                self.accuracies = dict(own.get("accuracies", {}))  # older files have none
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(
                 f"{file} does not hold measurements of a prescreening; name another file to resume from."
@@ -359,7 +363,7 @@ class Measurements:
         """Write the measurements to the file."""
         if self._file is not None:
             points = [asdict(point) for point in self.trial]
-            self._cases[self._key] = {"values": self.values, "trial": points}
+            self._cases[self._key] = {"values": self.values, "accuracies": self.accuracies, "trial": points}
             write_json(self._file, {"cases": self._cases})
 
     def finish(self) -> None:
@@ -605,6 +609,7 @@ def prescreen(
         seed=seed,
         target_modules=modules,
         checkpoint=kept.checkpoint,
+        accuracies=kept.accuracies,
         progress=report,
     )
     with limited_threads(lm.model.num_parameters()):
@@ -623,6 +628,11 @@ def prescreen(
         steps, notes = _usable_steps(used, lm, n_texts, modules)
         advisor = Advisor(used.cells, steps, seed=seed)
         values = _Values(case, lora, kept, report)
+        for i, one in enumerate(case.classifiers):
+            report("accuracies without finetuning", i, len(case.classifiers))
+            case.accuracy(one)
+            kept.keep()
+        report("accuracies without finetuning", len(case.classifiers), len(case.classifiers))
         for predictor, entry in PREDICTORS.items():
             if entry.source == "features":
                 values(predictor)
