@@ -77,7 +77,7 @@ warnings.simplefilter(
 # | $x_1 + x_2 = (1, 1)$ | $x_3 = (1, 1)$ |
 #
 # From both features of the past the prediction is perfect. Now keep only *one* number of the past. The first feature is 1 both times, so the prediction is the same both times. The best one is the mean $(0.5, 1)$, with a squared error of $0.25 + 0.25 = 0.5$. The
-# second feature is first 0 and then 1. From 0 the only linear prediction is 0, which costs $|x_2|^2 = 1$; from 1 the next token is predicted without error. Is there a better number? Take $p \cdot (1, a)$; it is $1$ and $1 + a$. The next tokens are $(0, 1)$ and $(1, 1)$; predicted linearly from these numbers they leave the error $3 - \frac{(1 + a)^2 + (2 + a)^2}{1 + (1 + a)^2}$, which is smallest at $a = 0.618$, where it is $0.382$. This
+# second feature is first 0 and then 1. From 0 the only linear prediction is 0, which costs $|x_2|^2 = 1$; from 1 the next token is predicted without error. Is there a better number? Write $p$ for the past, and take the number $p \cdot (1, a)$; it is $1$ and $1 + a$. The next tokens are $(0, 1)$ and $(1, 1)$, with a sum of squares of 3. The best multiples of these numbers remove the squared length of $1 \cdot (0, 1) + (1 + a) \cdot (1, 1)$ divided by $1 + (1 + a)^2$, and leave the error $3 - \frac{(1 + a)^2 + (2 + a)^2}{1 + (1 + a)^2}$, which is smallest at $a = 0.618$, where it is $0.382$. This
 # chapter finds such directions for texts of any length, any number of features and any number of kept directions; the cell below does it for these three tokens.
 
 # %%
@@ -187,7 +187,7 @@ direction = by_hand.V[:, 0] / by_hand.V[0, 0]
 #
 # ## Does it hold?
 #
-# We draw random problems: 2 to 16 features, from half as many texts as features to ten times as many, full-rank or not,
+# We draw random problems: 2 to 16 features, from half as many texts as features (at least four) to ten times as many, full-rank or not,
 # well-conditioned or badly. For each we pick a width, compute the loss from moments by the result
 # above, and *measure* it by least squares on the tokens through the same directions. Then we let random encoders of the same
 # width, and encoders that are changed by a thousandth of their size, try to reach a smaller loss. The table shows the smallest, the median and the largest value of each column: `rank` and
@@ -355,14 +355,14 @@ glue("words_symmetric_high", float(words["symmetric"].max()), display=False)
 #
 # ## Summary
 #
-# - Linear next-token prediction from prefix sums needs two moments, $A_0$ and $A_1$.
+# - For linear next-token prediction from prefix sums the best encoder needs two moments, $A_0$ and $A_1$; its loss needs the trace of a third, $G'$.
 # - The leading generalized eigenvectors of $(A_1 A_1^\top, A_0)$ are a best encoder for every width, and these encoders are nested.
 # - Least squares on the tokens agrees up to rounding, and gradient descent reaches the same loss.
 # - The symmetric part of $A_1$ is the same for any order of the feature vectors. Features of a language model depend on the order of words themselves.
 #
 # ## Quiz
 #
-# **1.** A text has 20 tokens so far, with $d = 64$ features each. How many numbers does an encoder of width $k = 8$ keep of them?
+# **1.** A text has 20 tokens so far, with $d = 64$ features each. How many numbers does an encoder of width $k = 8$ keep of them to predict the next token?
 #
 # - (a) 160: eight for each token
 # - (b) 8

@@ -487,7 +487,7 @@ from ntps_utils.exercises import check
 #
 # *Difficulty 3 of 5, importance 4 of 5, about 15 minutes.*
 #
-# For two classes and centered moments, show that $r = 1$ and that $u$ is proportional to $S^{-1}(m_1 - m_0)$, with $m_j$ the mean of the mean tokens of
+# For two classes with different means and centered moments, show that $r = 1$ and that $u$ is proportional to $S^{-1}(m_1 - m_0)$, with $m_j$ the mean of the mean tokens of
 # class $j$: Fisher's discriminant direction. Write a function of features `x` (n, d) and labels 0 or 1 that returns $u$, up to its length.
 #
 # ```python
@@ -573,7 +573,7 @@ from ntps_utils.exercises import check
 #
 # *Difficulty 2 of 5, importance 4 of 5, about 10 minutes.*
 #
-# Let the label be a linear function of the features plus independent noise of the same variance. What does $\tr B / \tr Y$ become with centered moments, on average, at $N > d + 1$ texts? Compute before you simulate. Write your answer as a function.
+# Let the label be a linear function of the features plus independent noise whose variance is that of the linear function. What does $\tr B / \tr Y$ become with centered moments, on average, at $N > d + 1$ texts? Compute before you simulate. Write your answer as a function.
 #
 # ```python
 # def share(d, N):
@@ -610,7 +610,7 @@ from ntps_utils.exercises import check
 # *Difficulty 3 of 5, importance 4 of 5, about 15 minutes.*
 #
 # The labels of two classes are tossed with a fair coin. The mean tokens $\xbar$ have the mean $s$ and the covariance $I$, and there are many texts. What is $\tr B$ without centering, approximately, and which share of it does a subspace keep that contains $s$? What is the share if the
-# subspace is orthogonal to $s$? Write $\tr B$ as a function of the length of $s$.
+# subspace is orthogonal to $s$, and what if it contains the part $f$ of $\|s\|^2$? Write $\tr B$ as a function of the length of $s$.
 #
 # ```python
 # def explained(length):
@@ -628,7 +628,8 @@ from ntps_utils.exercises import check
 # ```{solution} ex-2-5
 # :class: dropdown
 # $C = \E\, \xbar y^\top \approx s q^\top$ with $q = (\tfrac12, \tfrac12)$, and $S = I + s s^\top$, so $\tr B = \|q\|^2\, s^\top S^{-1} s = \tfrac12 \cdot \frac{\|s\|^2}{1 + \|s\|^2}$: for a large mean nearly $\tfrac12$, the same as a constant predictor
-# removes. A subspace that contains $s$ keeps all of it, so its share is 100% for a task without any signal. One that is orthogonal to $s$ keeps none. As a function of the length: `0.5 * length**2 / (1 + length**2)`.
+# removes. A subspace that contains $s$ keeps all of it, so its share is 100% for a task without any signal. One that is orthogonal to $s$ keeps none. In between, with an orthonormal basis $W$ of the subspace, $W^\top S W = I + W^\top s s^\top W$ gives
+# $\tfrac12 \cdot \frac{f \|s\|^2}{1 + f \|s\|^2}$, a share of $\frac{f (1 + \|s\|^2)}{1 + f \|s\|^2}$: for a large mean nearly all, even of a small part. As a function of the length: `0.5 * length**2 / (1 + length**2)`.
 # ```
 
 # %% tags=["remove-input"]

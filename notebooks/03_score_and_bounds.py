@@ -525,7 +525,7 @@ glue("room_real", float(worst_real), display=False)
 # $$ (eq-f)
 #
 # With centered moments (as here), if $V$ loses nothing, F has the F distribution with $r_S - k$ and $N - 1 - r_S$ degrees of freedom, exactly for a single target with normal errors. The labels of two classes amount to a single target, but their errors are not normal, so that this is an approximation for many texts. With more classes the degrees of freedom are approximate, too.
-# The 95% interval for the excess loss without noise contains every value under which the measured $\Delta$ lies between the 2.5% and the 97.5% quantile of its distribution. This distribution is a noncentral chi-square distribution, averaged over the values of the noise variance that fit its estimate.
+# The 95% interval for the excess loss without noise contains every value under which the measured $\Delta$ lies between the 2.5% and the 97.5% quantile of its distribution. For a known noise variance $\sigma^2$ this is a noncentral chi-square distribution: $N \Delta / \sigma^2$ has $r_S - k$ degrees of freedom, and a noncentrality that is $N / \sigma^2$ times the excess loss without noise. Since $\sigma^2$ is estimated, we average over it: $\sigma^2 = N L^* / X$, with $X$ from a chi-square distribution with $N - 1 - r_S$ degrees of freedom.
 # Subtracting the mean of the noise from $\Delta$ gives $\Delta - (r_S - k)\,
 # L^* / (N - 1 - r_S)$ ({func}`ntps_utils.theory.uncertainty.excess_loss_test`). Another way is to compute the loss on texts that the encoders have not seen ({func}`ntps_utils.theory.uncertainty.held_out_loss`). It needs only the moments of five groups of texts, each left out in turn. For the three models (recorded):
 
@@ -583,8 +583,8 @@ glue("sure_held_high", float(sure["held out"].max()), display=False)
 # :::
 #
 # :::{prf:proof}
-# The log likelihood of weights $w_j$ and intercepts $a_j$ is $\sum_n \big[ a_{y_n} + w_{y_n}^\top x_n - \log \sum_j \exp(a_j + w_j^\top x_n) \big]$. With all weights zero the fitted probabilities are $q$, so the gradient with respect to $w_j$ is
-# $\sum_n (y_{nj} - q_j)\, x_n = N C_j$ in centered moments, and the information of the weights, once the intercepts are fitted, is $N\, (\mathrm{diag}(q) - q q^\top) \otimes S$. Each row of $C$ adds up to zero over the classes, and on such vectors the inverse of
+# The log likelihood of weights $w_j$ and intercepts $a_j$ is $\sum_n \big[ a_{y_n} + w_{y_n}^\top \xbar_n - \log \sum_j \exp(a_j + w_j^\top \xbar_n) \big]$, where $\xbar_n$ is the centered mean token of text $n$, $y_n$ its class, and $y_{nj}$ is 1 for this class and 0 for others. With all weights zero the fitted probabilities are $q$, so the gradient with respect to $w_j$ is
+# $\sum_n (y_{nj} - q_j)\, \xbar_n = N C_j$, with $C_j$ the column of $C$ of class $j$, and the information of the weights, once the intercepts are fitted, is $N\, (\mathrm{diag}(q) - q q^\top) \otimes S$. Each row of $C$ adds up to zero over the classes, and on such vectors the inverse of
 # $\mathrm{diag}(q) - q q^\top$ is $\mathrm{diag}(q)^{-1}$. The quadratic form of the gradient in the inverse information is {eq}`eq-score-test`. ∎
 # :::
 #
@@ -1105,7 +1105,7 @@ from ntps_utils.exercises import check
 #
 # ```{solution} ex-3-3
 # :class: dropdown
-# By symmetry $\E\,\|\tilde P_V \tilde u\|^2 = k/d$ for any unit vector, so both expectations are $k/d$. A score of 0.5 at $k = d/2$ is what a subspace without any construction gives by chance. (If the $w_i$ of chapter 1 are replaced by random vectors, $V$ still scores above $k/d$, above all in the Euclidean score: chapter 6.) Compare a score with $k/d$, at the same fraction of
+# By symmetry $\E\,\|\tilde P_V \tilde u\|^2 = k/d$ for any unit vector, so both expectations are $k/d$. (These are white coordinates of $S$; chapter 1 whitens with $A_0$.) A score of 0.5 at $k = d/2$ is what a subspace without any construction gives by chance. (If the $w_i$ of chapter 1 are replaced by random vectors, $V$ still scores above $k/d$, above all in the Euclidean score: chapter 6.) Compare a score with $k/d$, at the same fraction of
 # $d$, and never across fractions.
 # ```
 #

@@ -28,23 +28,23 @@
 # :::
 #
 # **The paper suggests** {cite}`cheng2025ntps` NTPS as a light prescreening tool for LoRA. **Our tool** measures the frozen model, predicts the gain from recorded finetuning
-# runs on *other* datasets, and makes a short trial run where that does not suffice. It compares LoRA with the best classifier that needs no finetuning. **We find** that in two pretrained models LoRA is better than this classifier by a point or more in only {glue:text}`pre_real_pays` of {glue:text}`pre_real_n` runs: the tool decides {glue:text}`pre_real_frozen_decided:.0%` of their runs without a trial run, always by *no*, because of the lead of this classifier, and is right in {glue:text}`pre_real_frozen_right:.0%` of these, where *no* is right in {glue:text}`pre_real_never_right:.0%` of all runs. With so few runs this is no evidence of a skill over always answering *no*. In the lab, where LoRA is better by a point in {glue:text}`pre_lab_yes_right:.0%` of the cells, the tool decides {glue:text}`pre_lab_frozen_decided:.0%` of the cases without a trial run and {glue:text}`pre_lab_by_trial:.0%` more with one of a
+# runs on *other* datasets, and makes a short trial run where that does not suffice. It compares LoRA with the best classifier that needs no finetuning. **We find** that in two pretrained models LoRA is better than this classifier by a point or more in only {glue:text}`pre_real_pays` of {glue:text}`pre_real_n` runs: the tool decides {glue:text}`pre_real_frozen_decided:.0%` of their runs without a trial run, always by *no*, because of the lead of this classifier, and is right in {glue:text}`pre_real_frozen_right:.0%` of these, where *no* is right in {glue:text}`pre_real_never_right:.0%` of all runs. This shows no skill over always answering *no*, and a *yes* is not possible there, because no step predicts the gains. In the lab, where LoRA is better by a point in {glue:text}`pre_lab_yes_right:.0%` of the cells, the tool decides {glue:text}`pre_lab_frozen_decided:.0%` of the cases without a trial run and {glue:text}`pre_lab_by_trial:.0%` more with one of a
 # quarter of the steps, and {glue:text}`pre_lab_trial_right:.0%` of the answers are right. Where it cannot decide, the report recommends the rule that would have cost least on the recorded runs.
 #
 # {doc}`The front page </book/intro>` has the same in short, with what each rule costs.
 #
 # ## How the tool decides
 #
-# Three steps follow each other. The first that decides ends the prescreening. The calibration `lab` holds runs of the lab's models, `real` those of the {doc}`declared experiment </book/declared>`: two pretrained models of 135 and 268 million parameters on {glue:text}`pre_real_datasets` real datasets.
+# Three steps follow each other. The first that decides ends the prescreening. By default (`auto`) the calibration is `lab` for models of the lab, and `real` for all others. `lab` holds runs of the lab's models, `real` those of the {doc}`declared experiment </book/declared>`: two pretrained models of 135 and 268 million parameters on {glue:text}`pre_real_datasets` real datasets.
 #
-# Before them comes a comparison that needs no finetuning: probes of up to four layers, a probe of these layers at once, and a bag of words, by cross-validation. All answers are about the gain of LoRA over the best of them. What it has over the probe of the last layer is its *lead*. The recorded runs tell how much LoRA has over the last layer (the gain over the best classifier on test texts, plus the lead). The tool predicts this, and subtracts the lead. The bag of words reads as much of a text as the model.
+# Before them comes a comparison that needs no finetuning: probes of up to four layers, a probe of these layers at once, and a bag of words, by cross-validation. All answers are about the gain of LoRA over the best of them. What it has over the probe of the last layer is its *lead*. The tool predicts how much LoRA has over the last layer, and subtracts the lead. For a recorded run, *over the last layer* means the gain over the best classifier on test texts plus the lead, and not the difference to a head that was trained: so the errors of the lead are part of what the intervals have to cover. The first 2,000 rows of a dataset are read (`--max-texts`), and of each text as many tokens as the model allows; `--max-length 64` cuts them as the recorded ones were. The bag of words reads as much of a text as the model.
 #
 # 1. **Headroom.** A gain can hardly be larger than what the best classifier gets wrong. If the 95% limit of that share is below the threshold, the answer is *no*. (The predictor *headroom of the probe* in step 2 is what a probe of the last layer alone gets wrong.)
 # 2. **The frozen model.** Predictors such as headroom, NTPS or k-NN, and at a higher cost attention over all tokens or gradients, give an expected gain with an interval, but only if they predict the gains of left-out datasets better than the median
 #    gain does. If the whole interval lies on one side of the threshold, the answer is *yes* or *no*. In the calibrations that ship with the library, the predictors with such a skill, those of trial runs included, are: in `lab` {glue:text}`pre_columns`; in `real` {glue:text}`pre_real_columns`. NTPS is {glue:text}`pre_ntps`.
-# 3. **A trial run.** `--trial 25%` or `--trial 5min` allows the beginning of the LoRA run, up to a quarter of its steps. What the validation loss and accuracy have done by then can predict the gain of the whole run. A trial run is made only if one of its length has a skill on the recorded runs. The lengths that have one are, in `lab`: {glue:text}`pre_trials`; in `real`: {glue:text}`pre_real_trials`. Where none of them is within the limit, no trial run is made, and the report says why.
+# 3. **A trial run.** `--trial 25%` or `--trial 5min` allows the beginning of the LoRA run, up to a quarter of its steps. What the validation loss and accuracy have done by then can predict the gain of the whole run. A trial run is made only if one of its length has a skill on the recorded runs. The lengths that have one are, in `lab`: {glue:text}`pre_trials`; in `real`: {glue:text}`pre_real_trials`. Where none of them is within the limit, no trial run is made, and the report says why: with `real` alone, `--trial` changes nothing. (In {doc}`chapter 9 <09_predicting_the_gain>` a trial run predicts their gain over a head on the last layer. How much they have over the last layer in the sense above, which is what decides, it does not predict better than the median.)
 #
-# If no step predicts, the *recorded runs* decide: the answer is *no* where the lead is so large that most recorded gains would not make up for it. The interval is then the spread of the recorded gains minus the lead, and can be wrong by many points for a single case. Otherwise the answer is *open*: the report then gives the spread of the recorded gains, and names it so. It recommends what would have cost least on the recorded runs: never to run LoRA, to run it wherever the best classifier leaves enough to gain, or to follow one of the steps. A trial run whose loss is not lower at its end than at its start never gives a *yes*. A trial run is not continued: a later LoRA run starts again.
+# If no step predicts, the *recorded runs* decide: the answer is *no* where at least 85% of the recorded runs gained less over the last layer than the lead and the threshold together. The interval is then the spread of the recorded gains minus the lead, and can be wrong by many points for a single case. Otherwise the answer is *open*: the report then gives the spread of the recorded gains, and names it so. It recommends what would have cost least on the recorded runs: never to run LoRA, to run it wherever the best classifier leaves enough to gain, or to follow one of the steps. A trial run whose loss is not lower at its end than at its start never gives a *yes*. A trial run is not continued: a later LoRA run starts again.
 #
 # ## One cell to change
 #
@@ -77,9 +77,10 @@ from ntps_utils.evidence.advice import (
 )
 from ntps_utils.evidence.calibration import LABELS, load_calibration
 from ntps_utils.evidence.cost import duration
+from ntps_utils.evidence.declared import lora_settings
 from ntps_utils.evidence.prescreen import prescreen
 from ntps_utils.evidence.records import load_record
-from ntps_utils.evidence.runs import recorded_runs
+from ntps_utils.evidence.runs import chosen_rates, recorded_runs
 from ntps_utils.notebook import provenance_note
 from ntps_utils.plotting import COLORS, house_style, panels
 
@@ -164,6 +165,10 @@ _ = ax.set(
 )
 
 # %% tags=["remove-cell"]
+declared = lora_settings(chosen_rates()["smollm2-135m-instruct"])
+glue("set_steps", declared.max_steps, display=False)
+glue("set_batch", declared.batch_size, display=False)
+glue("set_rate", f"{declared.learning_rates[0]:g}", display=False)
 shipped = {name: load_calibration(name) for name in ("lab", "real")}
 used = {
     name: {
@@ -356,9 +361,9 @@ worst[list(columns)] = (100 * worst[list(columns)]).round(1)
 worst.droplevel(1)[["model", "dataset", "answer", *columns]].rename(columns=columns)
 
 # %% [markdown]
-# In the lab the tool decides {glue:text}`pre_lab_frozen_decided:.0%` of the cases without a trial run. With one of at most a quarter it decides {glue:text}`pre_lab_trial_decided:.0%` and is right in {glue:text}`pre_lab_trial_right:.0%` of these; {glue:text}`pre_lab_wrong` answers are wrong. *Regret* is the cost against knowing all gains: missed gains, runs that bring less than the threshold, and what was spent on the decision; whoever has run LoRA keeps the better classifier. Open cases are decided by the expected gain here. *The recommendation* is what the report says to do: in an open case it follows the rule that loses least on the other recorded datasets.
+# In the lab the tool decides {glue:text}`pre_lab_frozen_decided:.0%` of the cases without a trial run. With one of at most a quarter it decides {glue:text}`pre_lab_trial_decided:.0%` and is right in {glue:text}`pre_lab_trial_right:.0%` of these; {glue:text}`pre_lab_wrong` answers are wrong. *Regret* is the cost against knowing all gains: missed gains, runs that bring less than the threshold, and what was spent on the decision; whoever has run LoRA keeps the better classifier. In the first three rows an open case is run if its expected gain reaches the threshold; where no step predicts, this is the mean of the recorded gains over the last layer, minus the lead. *The recommendation* is what the report says to do: in an open case it follows the rule that loses least on the other recorded datasets.
 #
-# In the two pretrained models the tool decides {glue:text}`pre_real_frozen_decided:.0%` of the runs without a trial run and {glue:text}`pre_real_trial_decided:.0%` with one of at most a quarter, of which {glue:text}`pre_real_trial_right:.0%` are right ({glue:text}`pre_real_wrong` wrong answers; always *no* is right in {glue:text}`pre_real_never_right:.0%`). LoRA is better by a point in {glue:text}`pre_real_pays` of the {glue:text}`pre_real_n` runs, and the tool answers *no* to {glue:text}`pre_real_missed` of these. The regret is {glue:text}`pre_real_trial_regret:.2f` points, that of the recommendation {glue:text}`pre_real_advice_regret:.2f`, of always running LoRA {glue:text}`pre_real_yes_regret:.2f`, of never running it {glue:text}`pre_real_never_regret:.2f`. Here, never running LoRA costs least. In the lab never running it costs {glue:text}`pre_lab_never_regret:.2f`, always running it {glue:text}`pre_lab_yes_regret:.2f`, the recommendation {glue:text}`pre_lab_advice_regret:.2f`, and the frozen model alone, without a trial run, {glue:text}`pre_lab_frozen_regret:.2f`. The recommendation is best in neither, and well below the worst rule in both, without being told which of them it is in. The time of the probes is not in these figures.
+# In the two pretrained models the tool decides {glue:text}`pre_real_frozen_decided:.0%` of the runs without a trial run and {glue:text}`pre_real_trial_decided:.0%` with one of at most a quarter, of which {glue:text}`pre_real_trial_right:.0%` are right ({glue:text}`pre_real_wrong` wrong answers; always *no* is right in {glue:text}`pre_real_never_right:.0%`). LoRA is better by a point in {glue:text}`pre_real_pays` of the {glue:text}`pre_real_n` runs, and the tool answers *no* to {glue:text}`pre_real_missed` of these. The regret is {glue:text}`pre_real_trial_regret:.2f` points, that of the recommendation {glue:text}`pre_real_advice_regret:.2f`, of always running LoRA {glue:text}`pre_real_yes_regret:.2f`, of never running it {glue:text}`pre_real_never_regret:.2f`. Here, never running LoRA costs least. In the lab never running it costs {glue:text}`pre_lab_never_regret:.2f`, always running it {glue:text}`pre_lab_yes_regret:.2f`, the recommendation {glue:text}`pre_lab_advice_regret:.2f`, and the frozen model alone, without a trial run, {glue:text}`pre_lab_frozen_regret:.2f`. The recommendation is best in neither, and well below the worst rule in both, without being told which of them it is in. (The mean of the recorded gains is no rule that the recommendation may choose: tried afterwards, it made the regret in the lab smaller at one point, and larger at three and five.) {doc}`Chapter 9 <09_predicting_the_gain>` has the regrets at three and five points. The time of the probes is not in these figures.
 #
 # The intervals held in {glue:text}`pre_real_trial_held:.0%` of the pretrained models' runs and in {glue:text}`pre_lab_trial_held:.0%` of the lab's, with a trial run of at most a quarter; 70% was asked for.
 #
@@ -445,8 +450,8 @@ for key, value in {
 #
 # ## When not to trust it
 #
-# - **When your case is unlike the recorded runs.** All real ones are of two models of 135 and 268 million parameters, on up to 2,000 texts that were cut after 64 tokens, with one setting of LoRA.
-# - **When a note says that the case lies outside the recorded runs**, such as a much larger model. Then only the headroom and a trial run speak about your case, and even the trial run is read with the experience of
+# - **When your case is unlike the recorded runs.** All real ones are of two models of 135 and 268 million parameters, on up to 2,000 texts that were cut after 64 tokens, with one setting of LoRA: rank 8 on query, key and value projections, {glue:text}`set_steps` steps of {glue:text}`set_batch` texts, the learning rate {glue:text}`set_rate`, chosen on two other datasets. In some of these runs the validation loss still fell at the end ({doc}`chapter 9 <09_predicting_the_gain>` counts them), so that more steps may bring more.
+# - **When a note says that the case lies outside the recorded runs**, such as a much larger model. Then only the headroom speaks about your case. A trial run, where the calibration allows one, is read with the experience of
 #   other models.
 # - **When the texts were seen in pretraining**, or when training and test texts are related: no number here can know.
 # - **When the loss falls late.** A trial run that ends on a plateau sees nothing of what follows. In the lab this is frequent, and one reason why a tenth of the steps is not enough there.
@@ -465,7 +470,7 @@ for key, value in {
 #
 # ## Calibrate it on your own runs
 #
-# For one dataset this is not worth it: a calibration needs at least five LoRA runs, and one run on your dataset answers the question. `ntps datasets split FILE FOLDER` and `ntps benchmark --profile declared --models MODEL --datasets FOLDER` make that run with the LoRA settings of our real runs, and train a head on the frozen last layer beside it. With the settings of our real runs that means: at most 2,000 training texts, 64 tokens of a text and one learning rate. `--max-length` changes the second; where the texts are longer, the command that the report recommends does so. Calibrate if you decide about many datasets.
+# For one dataset this is not worth it: a calibration needs at least five LoRA runs, and one run on your dataset answers the question. `ntps datasets split FILE FOLDER` and `ntps benchmark --profile declared --models MODEL --datasets FOLDER` make that run with the LoRA settings of our real runs, and train a head on the frozen last layer beside it. These settings are at most 2,000 training texts, 64 tokens of a text and one learning rate. Where your texts are longer, the command that the report recommends has the option `--max-length` with the length that was read. The lines under *The best classifier without finetuning* below measure that classifier on the same test texts. Calibrate if you decide about many datasets.
 #
 # The shipped calibration `real` holds one setting of LoRA, two small models, and texts of at most 64 tokens. Predictions for your models and your kind of texts come from runs of your own, made with the settings of the declared ones:
 #
@@ -529,11 +534,12 @@ for name, value in {
     "right": float(small.loc[small["decided"], "right"].astype(bool).mean()),
     "held": float(held(small)),
     "predicted": float(small["has_skill"].mean()),
+    "never": float((small.loc[small["decided"], "true_gain"] < LEAST).mean()),
 }.items():
     glue(f"own_{name}", value, display=False)
 
 # %% [markdown]
-# The table has the same for all three cases, each without its own dataset. How good is so small a calibration? We drew {glue:text}`own_n` of the recorded datasets of this model {glue:text}`own_draws` times, and asked about the others, with trial runs of at most a quarter. The tool decided {glue:text}`own_decided:.0%` of the cases, and {glue:text}`own_right:.0%` of these rightly; {glue:text}`own_held:.0%` of the 70% intervals held; a step had a skill in {glue:text}`own_predicted:.0%` of the cases. {numref}`fig-gain-size` shows what more datasets bring in the lab, with four models each.
+# The table has the same for all three cases, each without its own dataset. How good is so small a calibration? We drew {glue:text}`own_n` of the recorded datasets of this model {glue:text}`own_draws` times, and asked about the others, with trial runs of at most a quarter. The tool decided {glue:text}`own_decided:.0%` of the cases, and {glue:text}`own_right:.0%` of these rightly (always *no* would be right in {glue:text}`own_never:.0%` of the same cases); {glue:text}`own_held:.0%` of the 70% intervals held; a step had a skill in {glue:text}`own_predicted:.0%` of the cases. {numref}`fig-gain-size` shows what more datasets bring in the lab, with four models each.
 #
 # ## The best classifier without finetuning
 #
@@ -548,7 +554,7 @@ for name, value in {
 # print(words.score(test.texts, test.labels))
 # ```
 #
-# If it is a probe of a layer, these lines train it on mean tokens; `layer` is the number in the report. The row *of a probe of the best layer* names all layers that were tried; the last of them is the last layer. For several layers, concatenate their features with `numpy.hstack`:
+# If it is a probe of a layer, these lines train it on mean tokens; `layer` is the number in the report. For several layers, concatenate their features with `numpy.hstack`:
 #
 # ```python
 # from sklearn.linear_model import LogisticRegression
@@ -593,7 +599,7 @@ print(
 # ## Summary
 #
 # - First fit what needs no finetuning: a bag of words, probes of several layers. If the best of them makes too few errors for a worthwhile gain, stop. On the recorded pretrained models, never running LoRA cost least. Where a run takes minutes and a missed gain is dear, run LoRA and keep the better classifier.
-# - The tool says *no* where what the best classifier gets wrong is below the threshold. Beyond that it says *yes* or *no* from a step that has predicted the gains of other datasets. Without one it says *no* where the lead of the best classifier is larger than most recorded gains would make up for, and otherwise *open*.
+# - The tool says *no* where what the best classifier gets wrong is below the threshold. Beyond that it says *yes* or *no* from a step that has predicted the gains of other datasets. Without one it says *no* where at least 85% of the recorded gains would not make up for the lead of the best classifier and the threshold, and otherwise *open*.
 # - A trial run sees what the frozen model does not show, if the loss begins to fall early enough.
 # - The case's own dataset never enters its calibration.
 
@@ -608,12 +614,12 @@ print(json.dumps({name: full[name] for name in kept}, indent=1))
 # **1.** The answer is *open*, and the interval is named a spread. What should you do?
 #
 # - (a) Skip LoRA
-# - (b) Read what the report recommends and what the best classifier gets wrong; if a missed gain is dear, run LoRA if it takes minutes, and a trial run if it takes hours
+# - (b) Read what the report recommends and what the best classifier gets wrong; if a missed gain is dear, run LoRA
 # - (c) Lower the threshold until the answer is yes
 #
 # :::{admonition} Answer
 # :class: dropdown
-# (b). The recommendation is the rule that cost least on the recorded runs, and a run measures your own case. A trial run of a quarter of the steps costs about a quarter of the whole one, and can be wrong. Not (a): nothing was found against LoRA. Not (c): the threshold says what a gain is worth to you, and does not depend on what is known.
+# (b). The recommendation is the rule that cost least on the recorded runs, and a run measures your own case. Not (a): nothing was found against LoRA. Not (c): the threshold says what a gain is worth to you, and does not depend on what is known.
 # :::
 #
 # **2.** The probe is right on 98% of 2,000 texts, and the threshold is three points. What is the answer?

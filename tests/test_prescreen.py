@@ -404,11 +404,12 @@ def test_an_expected_gain_that_is_cut_is_named():
 
 
 def test_headlines_name_the_best_classifier_without_finetuning():
-    def of(answer: str, columns: tuple[str, ...] = ("headroom",)) -> str:
-        return headline(Advice(answer, "frozen model", columns, 0.1, 0.05, 0.0, 0.1), "a bag of words")
+    def of(answer: str, columns: tuple[str, ...] = ("headroom",), step: str = "frozen model") -> str:
+        return headline(Advice(answer, step, columns, 0.1, 0.05, 0.0, 0.1), "a bag of words")
 
-    assert of("yes") == "LoRA pays, compared with a bag of words."
-    assert of("no") == "LoRA does not pay: use a bag of words."
+    assert of("yes") == "LoRA probably pays, compared with a bag of words."
+    assert of("no") == "LoRA probably does not pay: use a bag of words."
+    assert of("no", (), "headroom") == "LoRA does not pay: use a bag of words."
     assert of("open") == "Open: the expected gain is too uncertain for a decision."
     assert of("open", ()) == "Open: no step of the tool predicts the gain."
 
@@ -425,7 +426,7 @@ def test_few_texts_are_said_to_be_few(tmp_path):
     assert "Fewer than 10 texts in 1 of 2 classes: rare." in notes
 
 
-SEVERAL = "a probe of several layers at once"
+SEVERAL = "a probe of layers 1 and 2 at once"
 
 
 @pytest.mark.parametrize(
@@ -440,7 +441,7 @@ SEVERAL = "a probe of several layers at once"
 def test_the_best_classifier_without_finetuning_is_named(accuracy, name, lead, words):
     best, found = best_alternative(accuracy)
     assert (best, found) == (name, pytest.approx(lead))
-    assert classifier(best, 2) == words
+    assert classifier(best, (1, 2)) == words
     advice = without_finetuning(words, best, accuracy[best], found)
     assert advice.startswith(f"Without finetuning, take {words}: accuracy {accuracy[best]:.3f}")
     assert ("a probe of the last layer has 0.500" in advice) == (lead > 0)

@@ -3,8 +3,8 @@
     python -m book.tools.real_cases --data FOLDER
 
 Each case is calibrated twice: on the runs that ship with the library, and on a few of them as if a reader had made
-them (``ntps benchmark --profile declared --record``). Predictors and trial runs are made once for both, probes
-twice. A finished case is recorded at once, and is not repeated.
+them (``ntps benchmark --profile declared --record``). Predictors, probes and trial runs are made
+once for both. A finished case is recorded at once, and is not repeated.
 """
 
 from __future__ import annotations

@@ -49,15 +49,19 @@ def points(value: float) -> str:
     return f"{100 * value:.1f}"
 
 
-def classifier(name: str, last: int) -> str:
+def classifier(name: str, layers: Sequence[int]) -> str:
     """A classifier without finetuning in words; for names see :func:`.predictors.best_alternative`."""
-    if name == f"layer {last}":
+    if name == f"layer {layers[-1]}":
         return "a probe of the last layer"
-    return {"words": "a bag of words", "layers": "a probe of several layers at once"}.get(name, f"a probe of {name}")
+    if name == "layers" and len(layers) > 1:
+        return f"a probe of layers {', '.join(map(str, layers[:-1]))} and {layers[-1]} at once"
+    return "a bag of words" if name == "words" else f"a probe of {name}"
 
 
-def reason(advice: Advice, threshold: float, accuracy: float, n_texts: int, best: str, lead: float) -> str:
-    """One sentence that explains a verdict; ``accuracy`` is that of the ``best`` classifier without finetuning."""
+def reason(
+    advice: Advice, threshold: float, accuracy: float, n_texts: int, best: str, lead: float, level: float
+) -> str:
+    """Explain a verdict in a sentence or two; ``accuracy`` is that of the ``best`` classifier without finetuning."""
     if advice.step == "headroom":
         limit = points(headroom_limit(1.0 - accuracy, n_texts))
         return (
@@ -66,8 +70,8 @@ def reason(advice: Advice, threshold: float, accuracy: float, n_texts: int, best
         )
     if not advice.has_skill and advice.answer == "no":
         return (
-            f"{best.capitalize()} is {points(lead)} points better than a probe of the last layer. Most recorded runs "
-            "gained less over the last layer than that and the threshold together."
+            f"To pay, LoRA would have to gain {points(lead + threshold)} points over the last layer, this lead and the "
+            f"threshold together. At least {50 * (1.0 + level):.0f}% of the recorded runs gained less."
         )
     if not advice.has_skill:
         return (
@@ -153,7 +157,9 @@ def about_gain(advice: Advice, best: str, accuracy: float) -> Iterator[str]:
 def headline(advice: Advice, best: str) -> str:
     """The verdict in words."""
     if advice.answer != "open":
-        return {"yes": f"LoRA pays, compared with {best}.", "no": f"LoRA does not pay: use {best}."}[advice.answer]
+        probably = "" if advice.step == "headroom" else "probably "
+        no = f"LoRA {probably}does not pay: use {best}."
+        return {"yes": f"LoRA probably pays, compared with {best}.", "no": no}[advice.answer]
     if not advice.has_skill:
         return "Open: no step of the tool predicts the gain."
     return "Open: the expected gain is too uncertain for a decision."

@@ -285,7 +285,7 @@ class PrescreenReport:
         -------
         str
         """
-        return classifier(alternative, int(list(self.layers)[-1]))
+        return classifier(alternative, [int(layer) for layer in self.layers])
 
     def to_json(self) -> str:
         """Convert all fields to JSON.
@@ -646,7 +646,7 @@ def prescreen(
     counts = np.bincount(labels, minlength=data.n_classes)
     layers = {str(layer): accuracy for layer, accuracy in case.layer_accuracy.items()}
     alternative, lead = best_alternative(case.alternatives)
-    best, accuracy = classifier(alternative, case.layers[-1]), case.alternatives[alternative]
+    best, accuracy = classifier(alternative, case.layers), case.alternatives[alternative]
     sizes = {
         "n_parameters": lm.model.num_parameters(),
         "n_features": lm.dimension,
@@ -671,7 +671,7 @@ def prescreen(
     return PrescreenReport(
         verdict=advice.answer,
         headline=headline(advice, best),
-        reason=reason(advice, least, accuracy, n_texts, best, lead),
+        reason=reason(advice, least, accuracy, n_texts, best, lead, advisor.level),
         recommendations=(
             without_finetuning(best, alternative, accuracy, lead),
             about_lora(
