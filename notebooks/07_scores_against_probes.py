@@ -55,13 +55,16 @@ from ntps_utils.evidence.claims import (
     analyzed_runs,
     datasets_of,
     finetuned_table,
+    scored_table,
 )
+from ntps_utils.evidence.declared import UNTRAINED
 from ntps_utils.evidence.experiment import LAB, cell_frame, score_frame
 from ntps_utils.evidence.records import load_record
 from ntps_utils.evidence.results import SCORE_LABELS, TARGET_LABELS
 from ntps_utils.evidence.runs import recorded_runs
 from ntps_utils.evidence.statistics import (
     max_statistic_test,
+    mean_interval,
     pooled_rank_correlation,
     spearman,
 )
@@ -800,6 +803,71 @@ sizes.rename(
 #
 # Supported by {numref}`fig-declared-probes`; {doc}`the declared page </book/declared>` has every number.
 # :::
+#
+# (sec-untrained)=
+# ## The same model without training
+#
+# How much of a score is due to training, and how much to the architecture and the texts? The plan of the declared experiment has a twin of smollm2-135m-instruct for this question: the same architecture and tokenizer, with random weights. It was scored and probed on the first {glue:text}`twin_n` datasets of the order, on 29 November 2026, after the results above were known; no rule was stated for it before. The table has means over these datasets, and the difference with its 95% interval from resampling them.
+
+# %%
+twin = scored_table(
+    one
+    for one in recorded_runs()
+    if one.run.kind == "scores" and one.run.model == UNTRAINED
+).set_index("dataset")
+trained = tuned[tuned["model"] == UNTRAINED.removesuffix(" (untrained)")]
+trained = trained.set_index("dataset").loc[twin.index]
+MEASURED = {
+    "accuracy": "chance-adjusted accuracy of the probe",
+    "explained": "tr B / tr Y, training texts",
+    "r2": "variance explained, test texts",
+    "ntps": "NTPS",
+    "ntps_random": "of random next tokens",
+    "ntps_symmetric": "of the symmetric half",
+    "ntps_pca_s": "of principal components",
+    "ntps_metric": "NTPS, metric-matched",
+    "ntps_metric_random": "metric-matched, random next tokens",
+    "ntps_task": "NTPS, task-weighted",
+    "ntps_task_random": "task-weighted, random next tokens",
+}
+compared = {}
+for column, label in MEASURED.items():
+    mean, low, high = mean_interval(trained[column] - twin[column], seed=seed)
+    compared[label] = {
+        "trained": trained[column].mean(),
+        "random weights": twin[column].mean(),
+        "difference": mean,
+        "from": low,
+        "to": high,
+    }
+    for part, value in compared[label].items():
+        glue(f"twin_{column}_{part.split()[0]}", float(value), display=False)
+glue("twin_n", len(twin), display=False)
+pd.DataFrame(compared).T.round(2)
+
+# %% tags=["remove-cell"]
+stories = scored_table(
+    one
+    for one in recorded_runs()
+    if one.run.kind == "scores" and one.run.model == "stories260K"
+)
+glue("stories_n", len(stories), display=False)
+for column in ("ntps", "ntps_pca_s", "ntps_random", "explained"):
+    pair = (stories[[name]].to_numpy().T for name in (column, "accuracy"))
+    glue_interval(
+        f"stories_{column}",
+        pooled_rank_correlation(
+            *pair,
+            clusters=stories["cluster"],
+            seed=seed,
+            n_resamples=n_permutations,
+        ),
+    )
+
+# %% [markdown]
+# TWINTEXT
+#
+# *stories260K*, too, was scored and probed for the plan, on all {glue:text}`stories_n` datasets (eleven of them had been seen with it before). The rank correlation of NTPS with the accuracy of the probe is {glue:text}`stories_ntps_rho:.2f` there ({glue:text}`stories_ntps_low:.2f` to {glue:text}`stories_ntps_high:.2f`), that of principal components {glue:text}`stories_ntps_pca_s_rho:.2f` ({glue:text}`stories_ntps_pca_s_low:.2f` to {glue:text}`stories_ntps_pca_s_high:.2f`), of random next tokens {glue:text}`stories_ntps_random_rho:.2f` ({glue:text}`stories_ntps_random_low:.2f` to {glue:text}`stories_ntps_random_high:.2f`), and of tr B / tr Y {glue:text}`stories_explained_rho:.2f` ({glue:text}`stories_explained_low:.2f` to {glue:text}`stories_explained_high:.2f`). It is a model of 260 thousand parameters, and the picture is that of the two larger ones.
 #
 # (sec-real-settings)=
 # ## Three small models on real texts

@@ -369,7 +369,7 @@ worst.droplevel(1)[["model", "dataset", "answer", *columns]].rename(columns=colu
 #
 # ## A real model
 #
-# Here the tool is asked about {glue:text}`case_model` and {glue:text}`case_texts` texts of the dataset *{glue:text}`case_dataset`*. The calibration is `real` without this dataset, the threshold {glue:text}`case_threshold:.0f` point, and a trial run of at most 25% is allowed (recorded: `python -m book.tools.real_cases`):
+# Here the tool is asked about {glue:text}`case_model` and {glue:text}`case_texts` texts of the dataset *{glue:text}`case_dataset`*. The calibration is `real` without this dataset, the threshold {glue:text}`case_threshold:.0f` point, and a trial run of at most 25% is allowed (recorded: `python -m book.tools.real_cases`; the sentences are those that the present version writes about the recorded values):
 
 # %% tags=["remove-input"]
 cases = load_record("prescreened")["cases"]

@@ -499,7 +499,7 @@ from ntps_utils.exercises import check
 #
 # *Difficulty 3 of 5, importance 3 of 5, about 10 minutes.*
 #
-# A text twice as long counts seven to eight times in $A_0$. By which factor would it count if hidden states were independent with mean zero?
+# In $A_0$ a text twice as long counts for almost eight times as much (measured above). By which factor would it count if hidden states were independent with mean zero?
 #
 # ```python
 # factor = ...

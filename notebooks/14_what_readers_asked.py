@@ -174,10 +174,10 @@ glue("mag_texts", facts["n_texts"], display=False)
 # a fixed task. The last column is the mean rank correlation between the scores of all tasks at two settings.
 
 # %%
-agreement = []
+agreement, settings_of_all = [], {}
 for label in ("lab", "real"):
     scores = load_recorded(label, "scores").query("when == 'before'")
-    scores = scores[scores["dataset"] != "lab/random"]
+    settings_of_all[label] = scores = scores[scores["dataset"] != "lab/random"]
     for column, (kind, _) in KINDS.items():
         by_task, by_setting, pairs = [], [], []
         for _, part in scores.groupby("model"):
@@ -192,16 +192,20 @@ for label in ("lab", "real"):
         agreement.append((label, kind, *means))
 agreement = pd.DataFrame(
     agreement,
-    columns=["cells", "score", "over tasks", "over settings", "agreement"],
+    columns=["cells", "score", "over tasks", "over settings", "rank correlation"],
 ).set_index(["cells", "score"])
 agreement.round(2)
 
 # %% tags=["remove-cell"]
 for label in ("lab", "real"):
     for key, kind in {"e": "Euclidean", "m": "metric-matched"}.items():
-        for column in ("over tasks", "over settings", "agreement"):
+        for column, part in {
+            "over tasks": "over_tasks",
+            "over settings": "over_settings",
+            "rank correlation": "agreement",
+        }.items():
             glue(
-                f"{label}_{key}_{column.replace(' ', '_')}",
+                f"{label}_{key}_{part}",
                 float(agreement.loc[(label, kind), column]),
                 display=False,
             )
@@ -212,8 +216,7 @@ for label in ("lab", "real"):
 # %%
 FACTORS = {"layer": "place", "width": "rule", "centering": "centered"}
 lines = []
-lab_scores = load_recorded("lab", "scores").query("when == 'before'")
-lab_scores = lab_scores[lab_scores["dataset"] != "lab/random"]
+lab_scores = settings_of_all["lab"]
 for column, (kind, _) in KINDS.items():
     for factor, level in FACTORS.items():
         fixed = ["model", *(set(FACTORS.values()) - {level})]
@@ -225,7 +228,7 @@ for column, (kind, _) in KINDS.items():
         rhos = [spearman(*pair.to_numpy().T) for pair in pairs]
         lines.append((kind, factor, np.mean(deviations), np.mean(rhos)))
 factors = pd.DataFrame(
-    lines, columns=["score", "factor", "over its values", "agreement"]
+    lines, columns=["score", "factor", "over its values", "rank correlation"]
 ).set_index(["score", "factor"])
 factors.round(2)
 
@@ -233,7 +236,7 @@ factors.round(2)
 for factor in FACTORS:
     at = factors.loc[("Euclidean", factor)]
     glue(f"factor_{factor}_sd", float(at["over its values"]), display=False)
-    glue(f"factor_{factor}_rho", float(at["agreement"]), display=False)
+    glue(f"factor_{factor}_rho", float(at["rank correlation"]), display=False)
 
 # %% [markdown]
 # For the Euclidean score in the lab, the standard deviation over settings is {glue:text}`lab_e_over_settings:.2f` and that over tasks {glue:text}`lab_e_over_tasks:.2f` (on real texts

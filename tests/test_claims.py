@@ -21,6 +21,7 @@ from ntps_utils.evidence.claims import (
     judge,
     regret,
     rises,
+    scored_table,
     setting_of,
     wide,
 )
@@ -323,6 +324,17 @@ def test_regret_is_zero_for_the_gain_and_largest_for_its_opposite():
     assert regret(-gain, gain) == pytest.approx(0.0)
     worst = [np.sort(row)[-5:].mean() - np.sort(row)[:5].mean() for row in gain]
     assert regret(gain, gain) == pytest.approx(np.mean(worst))
+
+
+def test_scores_of_runs_without_finetuning_stand_in_the_same_columns(strong):
+    runs = [one for one in strong if one.run.kind == "lora"]
+    without = [replace(one, result=replace(one.result, finetuning=None)) for one in runs]
+    table = scored_table(without)
+    assert table.equals(scored_table(runs))
+    tuned = finetuned_table(strong).set_index(["model", "dataset"])
+    table = table.set_index(["model", "dataset"]).loc[tuned.index]
+    assert set(tuned) - set(table) >= {"gain", "frozen", "gain_errors"}
+    assert table.equals(tuned[list(table)])
 
 
 def test_a_row_has_net_scores_and_gains_in_three_units(strong):

@@ -249,7 +249,22 @@ def finetuned_table(runs: Iterable[RecordedRun], *, seed: int = 0) -> pd.DataFra
     )
 
 
-def _row(result: ExperimentResult) -> dict[str, object]:
+def scored_table(runs: Iterable[RecordedRun]) -> pd.DataFrame:
+    """Tabulate scores, controls and probes of runs of any kind.
+
+    Parameters
+    ----------
+    runs : iterable of RecordedRun
+
+    Returns
+    -------
+    DataFrame
+        One row for each run, with those columns of :func:`finetuned_table` that need no finetuning.
+    """
+    return pd.DataFrame([_scored(one.result) for one in runs])
+
+
+def _scored(result: ExperimentResult) -> dict[str, object]:
     row: dict[str, object] = {
         "model": result.model,
         "dataset": result.dataset,
@@ -265,15 +280,21 @@ def _row(result: ExperimentResult) -> dict[str, object]:
     for subspace in ("next_token", *CONTROLS):
         if (r2 := setting_of(result.scores, centered=True, subspace=subspace).r2) is not None:
             row["r2_subspace" if subspace == "next_token" else f"r2_subspace_{subspace}"] = r2
-    probe, tuned = result.probes["last"], result.finetuning
-    assert tuned is not None
-    assert tuned.frozen_cross_entropy is not None
-    assert tuned.lora_cross_entropy is not None
+    probe = result.probes["last"]
     return row | {
         "accuracy": probe.adjusted_accuracy,
         "r2": probe.r2,
         "cross_entropy_skill": probe.cross_entropy_skill,
         "headroom": result.transferability["headroom"].value,
+    }
+
+
+def _row(result: ExperimentResult) -> dict[str, object]:
+    tuned = result.finetuning
+    assert tuned is not None
+    assert tuned.frozen_cross_entropy is not None
+    assert tuned.lora_cross_entropy is not None
+    return _scored(result) | {
         "frozen": tuned.frozen_accuracy,
         "gain": tuned.gain,
         "gain_errors": tuned.gain / max(1.0 - tuned.frozen_accuracy, 1e-3),

@@ -12,8 +12,8 @@ from ntps_utils._utils.files import data_file
 from ntps_utils._utils.validation import check_choice
 
 Record = Literal[
-    "bench_cpu", "bench_models", "coverage", "datasets", "many_texts", "pilots", "power", "prescreened", "real_models",
-    "results", "visible_rise",
+    "base_types", "bench_cpu", "bench_models", "coverage", "datasets", "many_texts", "pilots", "power", "prescreened",
+    "real_models", "results", "visible_rise",
 ]  # fmt: skip
 
 
@@ -22,9 +22,9 @@ def load_record(name: Record) -> dict[str, Any]:
 
     Parameters
     ----------
-    name : {"bench_cpu", "bench_models", "coverage", "datasets", "many_texts", "pilots", "power",
+    name : {"base_types", "bench_cpu", "bench_models", "coverage", "datasets", "many_texts", "pilots", "power",
         "prescreened", "real_models", "results", "visible_rise"}
-        ``bench_cpu``: timings of models with random weights (``make bench``). ``bench_models``:
+        ``base_types``: LoRA on frozen weights of two types (``python -m book.tools.base_types``). ``bench_cpu``: timings of models with random weights (``make bench``). ``bench_models``:
         timings of real models (``python -m book.tools.bench --model ...``). ``coverage``: how often
         intervals contain the true score (``python -m book.tools.coverage``). ``datasets``: sizes of the
         real datasets, and what a bag of words reaches (``python -m book.tools.datasets``). ``many_texts``:
