@@ -24,8 +24,9 @@ def load_record(name: Record) -> dict[str, Any]:
     ----------
     name : {"base_types", "bench_cpu", "bench_models", "coverage", "datasets", "many_texts", "pilots", "power",
         "prescreened", "real_models", "results", "visible_rise"}
-        ``base_types``: LoRA on frozen weights of two types (``python -m book.tools.base_types``). ``bench_cpu``: timings of models with random weights (``make bench``). ``bench_models``:
-        timings of real models (``python -m book.tools.bench --model ...``). ``coverage``: how often
+        ``base_types``: LoRA on frozen weights of two types (``python -m book.tools.base_types``). ``bench_cpu``:
+        timings of models with random weights (``make bench``). ``bench_models``: timings of real models (``python -m
+        book.tools.bench --model ...``). ``coverage``: how often
         intervals contain the true score (``python -m book.tools.coverage``). ``datasets``: sizes of the
         real datasets, and what a bag of words reaches (``python -m book.tools.datasets``). ``many_texts``:
         scores of the lab's models on ten times as many texts (``python -m book.tools.many_texts``). ``pilots``:
