@@ -398,6 +398,7 @@ for key, (score, target) in {
     "ceiling": ("tr B / tr Y", "probe accuracy"),
     "euclid_gain": ("Euclidean", "LoRA gain"),
     "metric_gain": ("metric-matched", "LoRA gain"),
+    "taskw_gain": ("task-weighted", "LoRA gain"),
     "ceiling_gain": ("tr B / tr Y", "LoRA gain"),
 }.items():
     glue_interval(key, results[score, target])
