@@ -836,13 +836,13 @@ for column, label in MEASURED.items():
     mean, low, high = mean_interval(trained[column] - twin[column], seed=seed)
     compared[label] = {
         "trained": trained[column].mean(),
-        "random weights": twin[column].mean(),
+        "untrained": twin[column].mean(),
         "difference": mean,
         "from": low,
         "to": high,
     }
     for part, value in compared[label].items():
-        glue(f"twin_{column}_{part.split()[0]}", float(value), display=False)
+        glue(f"twin_{column}_{part}", float(value), display=False)
 glue("twin_n", len(twin), display=False)
 pd.DataFrame(compared).T.round(2)
 
@@ -866,7 +866,7 @@ for column in ("ntps", "ntps_pca_s", "ntps_random", "explained"):
     )
 
 # %% [markdown]
-# TWINTEXT
+# The probe reads almost nothing from the twin: its chance-adjusted accuracy is {glue:text}`twin_accuracy_untrained:.2f` in the mean, and {glue:text}`twin_accuracy_trained:.2f` in the trained model. All three scores are higher in the trained model: NTPS by {glue:text}`twin_ntps_difference:.2f` ({glue:text}`twin_ntps_from:.2f` to {glue:text}`twin_ntps_to:.2f`), the metric-matched score by {glue:text}`twin_ntps_metric_difference:.2f` ({glue:text}`twin_ntps_metric_from:.2f` to {glue:text}`twin_ntps_metric_to:.2f`), the task-weighted one by {glue:text}`twin_ntps_task_difference:.2f` ({glue:text}`twin_ntps_task_from:.2f` to {glue:text}`twin_ntps_task_to:.2f`). The score of random next tokens is not ({glue:text}`twin_ntps_random_difference:+.2f`, {glue:text}`twin_ntps_random_from:+.2f` to {glue:text}`twin_ntps_random_to:+.2f`). So the scores contain something that training has made. But the height of a score does not show it: NTPS is {glue:text}`twin_ntps_untrained:.2f` in a model from which a probe reads nothing, and in both models next tokens score lower than random next tokens.
 #
 # *stories260K*, too, was scored and probed for the plan, on all {glue:text}`stories_n` datasets (eleven of them had been seen with it before). The rank correlation of NTPS with the accuracy of the probe is {glue:text}`stories_ntps_rho:.2f` there ({glue:text}`stories_ntps_low:.2f` to {glue:text}`stories_ntps_high:.2f`), that of principal components {glue:text}`stories_ntps_pca_s_rho:.2f` ({glue:text}`stories_ntps_pca_s_low:.2f` to {glue:text}`stories_ntps_pca_s_high:.2f`), of random next tokens {glue:text}`stories_ntps_random_rho:.2f` ({glue:text}`stories_ntps_random_low:.2f` to {glue:text}`stories_ntps_random_high:.2f`), and of tr B / tr Y {glue:text}`stories_explained_rho:.2f` ({glue:text}`stories_explained_low:.2f` to {glue:text}`stories_explained_high:.2f`). It is a model of 260 thousand parameters, and the picture is that of the two larger ones.
 #

@@ -142,6 +142,16 @@ def test_what_the_chapters_say_beside_their_numbers_follows_from_them():
     assert words["random_high"] < 0.1  # two random directions pass the rule, too
     assert probes["size_half_low"] > 0  # the order of tokens raises NTPS a little
     assert probes["declared_pca_low"] < 0 < probes["declared_pca_high"]
+    for score in (
+        "ntps",
+        "ntps_metric",
+        "ntps_task",
+    ):  # training raises the scores, and next tokens lie below random ones
+        assert probes[f"twin_{score}_from"] > 0
+    assert probes["twin_ntps_random_to"] < 0.02
+    assert probes["twin_accuracy_untrained"] < 0.1 < probes["twin_accuracy_trained"]
+    for part in ("trained", "untrained"):
+        assert probes[f"twin_ntps_{part}"] < probes[f"twin_ntps_random_{part}"]
     assert asked["factor_width_sd"] > max(asked["factor_layer_sd"], asked["factor_centering_sd"])
     assert asked["factor_layer_rho"] < min(asked["factor_width_rho"], asked["factor_centering_rho"])
 
