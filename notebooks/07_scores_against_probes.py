@@ -828,8 +828,10 @@ MEASURED = {
     "ntps_pca_s": "of principal components",
     "ntps_metric": "NTPS, metric-matched",
     "ntps_metric_random": "metric-matched, random next tokens",
+    "ntps_metric_pca_s": "metric-matched, principal components",
     "ntps_task": "NTPS, task-weighted",
     "ntps_task_random": "task-weighted, random next tokens",
+    "ntps_task_pca_s": "task-weighted, principal components",
 }
 compared = {}
 for column, label in MEASURED.items():
@@ -866,7 +868,9 @@ for column in ("ntps", "ntps_pca_s", "ntps_random", "explained"):
     )
 
 # %% [markdown]
-# The probe reads almost nothing from the twin: its chance-adjusted accuracy is {glue:text}`twin_accuracy_untrained:.2f` in the mean, and {glue:text}`twin_accuracy_trained:.2f` in the trained model. All three scores are higher in the trained model: NTPS by {glue:text}`twin_ntps_difference:.2f` ({glue:text}`twin_ntps_from:.2f` to {glue:text}`twin_ntps_to:.2f`), the metric-matched score by {glue:text}`twin_ntps_metric_difference:.2f` ({glue:text}`twin_ntps_metric_from:.2f` to {glue:text}`twin_ntps_metric_to:.2f`), the task-weighted one by {glue:text}`twin_ntps_task_difference:.2f` ({glue:text}`twin_ntps_task_from:.2f` to {glue:text}`twin_ntps_task_to:.2f`). The score of random next tokens is not ({glue:text}`twin_ntps_random_difference:+.2f`, {glue:text}`twin_ntps_random_from:+.2f` to {glue:text}`twin_ntps_random_to:+.2f`). So the scores contain something that training has made. But the height of a score does not show it: NTPS is {glue:text}`twin_ntps_untrained:.2f` in a model from which a probe reads nothing, and in both models next tokens score lower than random next tokens.
+# The probe reads almost nothing from the twin: its chance-adjusted accuracy is {glue:text}`twin_accuracy_untrained:.2f` in the mean, and {glue:text}`twin_accuracy_trained:.2f` in the trained model. All three scores are higher in the trained model: NTPS by {glue:text}`twin_ntps_difference:.2f` ({glue:text}`twin_ntps_from:.2f` to {glue:text}`twin_ntps_to:.2f`), the metric-matched score by {glue:text}`twin_ntps_metric_difference:.2f` ({glue:text}`twin_ntps_metric_from:.2f` to {glue:text}`twin_ntps_metric_to:.2f`), the task-weighted one by {glue:text}`twin_ntps_task_difference:.2f` ({glue:text}`twin_ntps_task_from:.2f` to {glue:text}`twin_ntps_task_to:.2f`). The score of random next tokens is not ({glue:text}`twin_ntps_random_difference:+.2f`, {glue:text}`twin_ntps_random_from:+.2f` to {glue:text}`twin_ntps_random_to:+.2f`). So the scores contain something that training has made.
+#
+# The height of the paper's score does not show it: NTPS is {glue:text}`twin_ntps_untrained:.2f` in a model from which a probe reads nothing, and in both models next tokens score lower than random next tokens. The metric-matched score does: in the twin next tokens score about as random ones do ({glue:text}`twin_ntps_metric_untrained:.2f` and {glue:text}`twin_ntps_metric_random_untrained:.2f`), in the trained model clearly higher ({glue:text}`twin_ntps_metric_trained:.2f` and {glue:text}`twin_ntps_metric_random_trained:.2f`). But principal components, which need no next tokens, rise with training as well ({glue:text}`twin_ntps_metric_pca_s_untrained:.2f` and {glue:text}`twin_ntps_metric_pca_s_trained:.2f`): training moves what labels need into the directions of large variance, and next-token directions take part in it.
 #
 # *stories260K*, too, was scored and probed for the plan, on all {glue:text}`stories_n` datasets (eleven of them had been seen with it before). The rank correlation of NTPS with the accuracy of the probe is {glue:text}`stories_ntps_rho:.2f` there ({glue:text}`stories_ntps_low:.2f` to {glue:text}`stories_ntps_high:.2f`), that of principal components {glue:text}`stories_ntps_pca_s_rho:.2f` ({glue:text}`stories_ntps_pca_s_low:.2f` to {glue:text}`stories_ntps_pca_s_high:.2f`), of random next tokens {glue:text}`stories_ntps_random_rho:.2f` ({glue:text}`stories_ntps_random_low:.2f` to {glue:text}`stories_ntps_random_high:.2f`), and of tr B / tr Y {glue:text}`stories_explained_rho:.2f` ({glue:text}`stories_explained_low:.2f` to {glue:text}`stories_explained_high:.2f`). It is a model of 260 thousand parameters, and the picture is that of the two larger ones.
 #
@@ -1013,6 +1017,7 @@ for key, column in {"acc": "probe_adjusted_last", "gain": "gain"}.items():
 # - Compare every score with tr B / tr Y, which does not use next-token prediction and has the largest coefficient with chance-adjusted probe accuracy here.
 # - Compare the best coefficient of a sweep with the distribution of the best when tasks are permuted.
 # - In two pretrained models the correlation of NTPS with probe accuracy is not decided by fifteen datasets. A probe that sees next-token directions explains less on test texts than one that sees as many principal components.
+# - All three scores are higher in a pretrained model than in its twin with random weights. So are those of principal components. The paper's score is above one half even in the twin, whose features show a probe almost nothing.
 #
 # ## Quiz
 #

@@ -149,6 +149,13 @@ def test_what_the_chapters_say_beside_their_numbers_follows_from_them():
     ):  # training raises the scores, and next tokens lie below random ones
         assert probes[f"twin_{score}_from"] > 0
     assert probes["twin_ntps_random_to"] < 0.02
+    assert probes["twin_ntps_metric_pca_s_from"] > 0  # principal components rise as well
+    assert probes["twin_ntps_untrained"] > 0.5
+    gap = [
+        probes[f"twin_ntps_metric_{part}"] - probes[f"twin_ntps_metric_random_{part}"]
+        for part in ("untrained", "trained")
+    ]
+    assert abs(gap[0]) < 0.06 < 0.1 < gap[1]
     assert probes["twin_accuracy_untrained"] < 0.1 < probes["twin_accuracy_trained"]
     for part in ("trained", "untrained"):
         assert probes[f"twin_ntps_{part}"] < probes[f"twin_ntps_random_{part}"]
