@@ -704,7 +704,7 @@ from ntps_utils.exercises import check
 #
 # ````{solution} ex-11-2
 # :class: dropdown
-# $h + 1.645 \sqrt{h(1-h)/n}$. For $h = 0.02$ and $n = 100$ this is 0.043, so the answer is not "no" yet.
+# $h + 1.645 \sqrt{h(1-h)/n}$. For $h = 0.02$ and $n = 100$ this is 0.043, so the answer is not "no" yet. Without any error this limit is zero, for any number of texts; the tool takes the exact limit of a binomial share, which is about $3/n$ then.
 #
 # ```python
 # def limit(headroom, n):

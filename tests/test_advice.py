@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from ntps_utils.evidence.advice import Advice, Advisor, Step, headroom_limit, left_out_advisors, regret
 from ntps_utils.evidence.advice import advise_left_out as decide_left_out
@@ -258,6 +259,12 @@ def test_decisions_are_about_the_gain_over_the_best_classifier_without_finetunin
         two = advisor.advise(row.__getitem__, threshold=threshold + 0.05)
         assert one.answer == two.answer
         assert (one.gain, one.low, one.high) == pytest.approx((two.gain - 0.05, two.low - 0.05, two.high - 0.05))
+
+
+@pytest.mark.parametrize(("n_errors", "n"), [(0, 10), (0, 300), (3, 100), (40, 2000), (9, 9)])
+def test_the_limit_of_the_headroom_is_that_of_a_binomial_test(n_errors, n):
+    exact = stats.binomtest(n_errors, n).proportion_ci(0.9, "exact").high  # 90% on two sides is 95% on one
+    assert headroom_limit(n_errors / n, n) == pytest.approx(exact)
 
 
 def test_intervals_hold_for_the_gain_over_the_best_classifier():

@@ -372,6 +372,14 @@ def test_the_command_runs_records_and_continues(tiny_model, tiny_data, tmp_path)
     differs = runner.invoke(app, ["results", "diff", str(tmp_path / "out_cells.csv"), str(tmp_path / "changed.csv")])
     assert differs.exit_code == 1
     assert "probe_last" in differs.output
+    other = cells.assign(dataset="data/a", probe_last=cells["probe_last"] * (1 + 2e-6))  # a path, and a seventh digit
+    other.to_csv(tmp_path / "other.csv", index=False)
+    near = runner.invoke(app, ["results", "diff", str(tmp_path / "out_cells.csv"), str(tmp_path / "other.csv")])
+    assert (near.exit_code, "0 differences" in near.output) == (0, True)
+    scores, none = str(tmp_path / "out_scores.csv"), str(tmp_path / "none.csv")
+    for file, message in ((scores, "Table two has scores"), (none, "There is no table")):
+        wrong = runner.invoke(app, ["results", "diff", str(tmp_path / "out_cells.csv"), file])
+        assert (wrong.exit_code, message in wrong.output) == (2, True)
     parquet = runner.invoke(app, ["results", "export", str(tmp_path / "x.parquet"), "--store", str(tmp_path / "s")])
     assert parquet.exit_code == 0
     assert len(pd.read_parquet(tmp_path / "x.parquet")) == 1

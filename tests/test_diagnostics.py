@@ -70,7 +70,7 @@ def test_imbalance_is_reported_for_unbalanced_classes_only():
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(400, 5)), np.zeros(400, dtype=int)
     y[:12] = 1
-    with pytest.warns(ProbeWarning, match="97% of the test texts.*imbalance: see chapter 7"):
+    with pytest.warns(ProbeWarning, match="97% of the texts to classify.*imbalance: see chapter 7"):
         logistic_probe(x, y, x, y)
     y[:100] = 1
     with warnings.catch_warnings():

@@ -528,6 +528,69 @@ def test_repeated_texts_are_noted(tiny_model):
         score_model(tiny_model, data, layers="last", controls=False)
 
 
+def test_empty_texts_are_counted(tiny_model):
+    data = as_dataset((["good", " ", "", "bad"], [1, 0, 1, 0]))
+    with pytest.warns(DatasetWarning, match=r"2 of 4 texts of .* are empty"):
+        score_model(tiny_model, data)
+
+
+def test_texts_cut_at_the_limit_of_the_model_are_not_told_to_raise_it(tmp_path):
+    data = as_dataset((["the cat sees the dog . " * 40, "the bird sleeps . " * 60], [0, 1]))
+    model = load_model("lab/XS")
+    with pytest.warns(ExtractionWarning, match=r"truncated to 128 tokens; .* This is the limit of the model\."):
+        extract(model, data)
+    with pytest.warns(ExtractionWarning, match="Raise max_length to read more of them"):
+        extract(model, data, max_length=20)
+
+
+def test_a_separator_in_an_unquoted_text_is_named(tmp_path):
+    file = tmp_path / "commas.csv"
+    file.write_text("text,label\ngood film,1\nbad, very bad, film,0\n")
+    with pytest.raises(HubError, match="put texts that contain the separator in quotation marks"):
+        load_texts(str(file))
+
+
+def test_a_folder_without_a_tokenizer_is_named(tmp_path, tiny_model):
+    (tmp_path / "model").mkdir()
+    for name in ("config.json", "model.safetensors"):
+        shutil.copy(tiny_model / name, tmp_path / "model")
+    with pytest.raises(HubError, match=r"^There is no tokenizer in .*model\. Save the tokenizer"):
+        load_model(str(tmp_path / "model"))
+
+
+def test_weights_that_are_no_numbers_are_not_called_an_overflow(tmp_path):
+    broken = load_model("lab/XS").model
+    with torch.no_grad():
+        broken.get_input_embeddings().weight.fill_(float("nan"))
+    broken.save_pretrained(tmp_path / "nan")
+    load_model("lab/XS").tokenizer.save_pretrained(tmp_path / "nan")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = load_model(str(tmp_path / "nan"))
+    with pytest.raises(ValueError, match=r"not finite \(NaN\)"):
+        extract(model, load_texts("lab/topic").head(20))
+
+
+def test_a_backend_that_is_not_there_is_named_in_one_line():
+    with pytest.raises(HubError, match=r"^The device 'xpu' cannot be used: .{1,220}$"):
+        load_model("lab/XS", device="xpu")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["lab", "tasks", "--examples", "-1"], "greater than or equal to 0"),
+        (["benchmark", "--models", "lab/XS", "--datasets", "lab/topic", "--flops", "0"], "--flops must be"),
+        ([*SCORE, "--jackknife", "500"], "choose between 3 and 60"),
+        ([*SCORE, "--k-v", "0"], "--k-v 0 is below 1"),
+    ],
+)
+def test_options_out_of_range_are_refused_with_the_range(arguments, message):
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2
+    assert message in " ".join(result.output.split())
+
+
 def test_prescreening_does_not_predict_from_fewer_texts_than_features():
     report = prescreen(load_model("lab/M", dtype="float32"), load_texts("lab/topic").head(60), calibration="lab")
     assert (report.verdict, report.interval) == ("open", "spread")

@@ -399,6 +399,8 @@ def test_models_can_be_pretrained_on_text_files(tmp_path):
     packed = tmp_path / "book.txt.gz"
     packed.write_bytes(gzip.compress(file.read_bytes()))
     assert (pretrain.corpus_source([packed], n_tokens=300, context=32).tokens == source.tokens).all()
+    others = [pretrain.corpus_source([file], n_tokens=n, context=c) for n, c in ((290, 32), (300, 16))]
+    assert len({one.name for one in (source, *others)}) == 3  # runs of different sources are different runs
     losses = [
         at.loss
         for at in pretrain.pretrain(

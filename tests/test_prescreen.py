@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from book.tools import real_cases
 from ntps_utils.cli.main import app
 from ntps_utils.evidence import prescreen as module
-from ntps_utils.evidence._wording import about_gain, classifier, command, headline, without_finetuning
+from ntps_utils.evidence._wording import about_gain, about_lora, classifier, command, headline, without_finetuning
 from ntps_utils.evidence.advice import Advice, Advisor, Step, advise_left_out, headroom_limit, left_out_advisors
 from ntps_utils.evidence.calibration import load_calibration
 from ntps_utils.evidence.cost import finetuning_cost
@@ -399,7 +399,7 @@ def test_an_expected_gain_that_is_cut_is_named():
         return list(about_gain(Advice("yes", "frozen model", columns, 0.1, gain, 0.0, 0.3), "a bag of words", 0.75))
 
     (note,) = of(0.25, ("headroom",))
-    assert note.endswith("It is cut at 25.0 points, the share of the texts that a bag of words gets wrong.")
+    assert "It is cut at 25.0 points, the share of the texts that a bag of words gets wrong;" in note
     assert of(0.2, ("headroom",)) == of(0.25, ()) == []
 
 
@@ -424,6 +424,31 @@ def test_few_texts_are_said_to_be_few(tmp_path):
     rare = replace(data, labels=np.where(np.arange(60) < 4, 1, 0), label_names=("usual", "rare"))
     notes = prescreen("lab/XS", rare, calibration=recorded(tmp_path, "nothing", seed=1)).notes
     assert "Fewer than 10 texts in 1 of 2 classes: rare." in notes
+    some = prescreen(
+        "lab/XS", load_texts("lab/tense").head(90), calibration=recorded(tmp_path, "nothing"), max_texts=60
+    )
+    assert some.recommendations[-1].startswith("Use more texts: 60 ")
+    assert some.command == "Run the same command with a larger --max-texts: the dataset has 30 more texts."
+
+
+def test_a_few_texts_never_decide_by_the_lead():
+    """Of 30 texts that a bag of words classifies best, one is 3 points of accuracy."""
+    words = [f"{('good', 'bad')[i % 2]} {('film', 'book', 'song')[i % 3]}" for i in range(30)]
+    p = prescreen("lab/XS", (words, [i % 2 for i in range(30)]))
+    assert p.verdict == "open"
+    assert p.command.startswith("Label more texts")
+
+
+def test_an_open_case_that_follows_its_expected_gain_says_so():
+    def of(todo, **more):
+        return about_lora(todo, 0.0, 60.0, {"run": 0.1, "stop": 0.2}, 900, 100, decided=False, n_more=0, **more)
+
+    for todo, start in (
+        ("stop", "Do not run LoRA: the expected gain is below"),
+        ("run", "Run LoRA: the expected gain is at least"),
+    ):
+        assert of(todo, by_gain=True).startswith(start)
+        assert "On the recorded runs" in of(todo, by_gain=False)
 
 
 SEVERAL = "a probe of layers 1 and 2 at once"

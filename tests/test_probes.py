@@ -65,7 +65,7 @@ def test_logistic_probe_warns_of_leaks_and_new_classes():
     x, y = blobs(200, 2, 4, 3.0, 0)
     with pytest.warns(ProbeWarning, match="far below one half"):
         logistic_probe(x, y, x, 1 - y)
-    with pytest.warns(ProbeWarning, match=r"classes \[2\] occur in the test texts only"):
+    with pytest.warns(ProbeWarning, match=r"test texts only, by number: \[2\]\."):
         logistic_probe(x, y, x[:3], np.array([0, 1, 2]))
 
 

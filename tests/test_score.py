@@ -303,6 +303,8 @@ def test_resolve_width(k, expected):
 def test_resolve_width_warns_above_the_rank():
     with pytest.warns(NumericalWarning, match="exceeds the rank 20"):
         resolve_width(21, 20, 32)
+    with pytest.raises(ValueError, match=r"k_v must be at least 1, or a fraction in \(0, 1\], got 0"):
+        resolve_width(0, 20, 32)
 
 
 @pytest.mark.parametrize("k", [0, -1, 33, 0.0, 1.5, -0.1, float("nan"), True, "0.5", None])

@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ntps_utils._utils.files import check_writable
-from ntps_utils._utils.validation import check_choice, check_integer
+from ntps_utils._utils.validation import check_choice, check_integer, check_number
 from ntps_utils.cli import options
 from ntps_utils.cli.console import err, guarded, new_table, note, out
 
@@ -155,6 +155,8 @@ def benchmark_command(
         dataset_places = parse_names(datasets, "--datasets", registry("datasets"))
         check_integer("--jobs", jobs, 1)
         check_integer("--retries", retries, 0)
+        if flops is not None:
+            check_number("--flops", flops, 0.0, open_low=True)
         settings = replace(
             _settings(profile, n_train, n_test, max_length, lora, seed),
             text_column=text_column,

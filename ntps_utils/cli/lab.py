@@ -27,10 +27,10 @@ app = typer.Typer(
 
 @app.command("tasks")
 def list_tasks(
-    examples: Annotated[int, typer.Option(help="Number of example texts per task.")] = 1,
+    examples: Annotated[int, typer.Option(min=0, help="Number of example texts per task.")] = 1,
     seed: Annotated[int, options.seed_option("the texts")] = 0,
 ) -> None:
-    """List the tasks with an example and the best possible accuracy."""
+    """List the tasks with an example and the best possible accuracy on 500 drawn texts."""
     with guarded():
         from ntps_utils.lab.tasks import TASKS, sample
 

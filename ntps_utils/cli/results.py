@@ -48,13 +48,20 @@ def list_command(
 def diff_command(
     first: Annotated[Path, typer.Argument(help="A store, or a recorded table of cells (CSV).")],
     second: Annotated[Path, typer.Argument(help="A store or table to compare with the first.")],
-    tolerance: Annotated[float, typer.Option(help="Largest absolute difference of equal numbers.")] = 1e-9,
+    tolerance: Annotated[
+        float,
+        typer.Option(help="Largest absolute difference of equal numbers. For a CSV file the sixth digit is added."),
+    ] = 1e-9,
 ) -> None:
     """Compare two tables of results. The exit status is 1 if they differ."""
     with guarded():
         from ntps_utils.evidence.tables import compare
 
-        differences = compare(_read_cells(first), _read_cells(second), tolerance)
+        one, two = (_read_cells(path) for path in (first, second))
+        recorded = ".csv" in (first.suffix, second.suffix)  # numbers of six digits, and names of the command line
+        if recorded:
+            one, two = _short_names(one), _short_names(two)
+        differences = compare(one, two, tolerance, relative=1e-5 if recorded else 0.0)
         for row in differences.itertuples(index=False):
             line = f"{row.model} on {row.dataset}: {row.column}: {row.one} | {row.two}"
             out.print(line, highlight=False, markup=False)
@@ -120,11 +127,19 @@ def _cell_text(value: Any) -> str:
     return escape(str(value))
 
 
+def _short_names(cells: pd.DataFrame) -> pd.DataFrame:
+    """Cells with the last parts of paths as names, where these tell the cells apart."""
+    short = cells.assign(**{name: cells[name].str.split("/").str[-1] for name in ("model", "dataset") if name in cells})
+    return cells if short.duplicated(["model", "dataset"]).any() else short
+
+
 def _read_cells(path: Path) -> pd.DataFrame:
     import pandas as pd
 
     from ntps_utils.evidence.tables import stored_cells
 
+    if path.suffix == ".csv" and not path.is_file():
+        raise ValueError(f"There is no table {path}. `ntps benchmark --record PREFIX` writes PREFIX_cells.csv.")
     return pd.read_csv(path) if path.suffix == ".csv" else stored_cells(_open_store(path))
 
 

@@ -150,7 +150,7 @@ def about_gain(advice: Advice, best: str, accuracy: float) -> Iterator[str]:
     if advice.has_skill and advice.gain > 1.0 - accuracy - 1e-9:  # the same number, but for rounding
         yield (
             f"The predicted gain was larger. It is cut at {points(1.0 - accuracy)} points, the share of the texts that "
-            f"{best} gets wrong."
+            f"{best} gets wrong; the upper end of the interval is cut at the 95% limit of this share."
         )
 
 
@@ -210,12 +210,23 @@ def about_lora(
     n_needed: int,
     *,
     decided: bool,
+    by_gain: bool,
+    n_more: int,
 ) -> str:
-    """What to do about LoRA, and in an open case why."""
+    """What to do about LoRA, and in an open case why.
+
+    ``by_gain``: the expected gain decided, and no rule for all cases; ``n_more``: texts of the dataset that were not
+    used.
+    """
+    if todo == "label":
+        verb = "Use" if n_more else "Label"
+        return f"{verb} more texts: {n_texts} do not tell gains of a few points apart. At least {n_needed} are needed."
+    if by_gain and todo in ("stop", "run"):
+        side, do = ("below", "Do not run LoRA") if todo == "stop" else ("at least", "Run LoRA")
+        took = "" if todo == "stop" else f" The run alone takes about {duration(seconds)} here."
+        return f"{do}: the expected gain is {side} the threshold, although the interval contains it.{took}"
     if todo == "stop":
         return "Do not run LoRA." if decided else f"Do not run LoRA. {_why(regrets)}."
-    if todo == "label":
-        return f"Label more texts: {n_texts} do not tell gains of a few points apart. At least {n_needed} are needed."
     if todo == "trial":
         return f"Make a trial run of {100 * share:g}% of the steps. {_why(regrets)}."
     run = f"Run LoRA. The run alone takes about {duration(seconds)} here."
@@ -226,9 +237,9 @@ def _why(regrets: Mapping[str, float]) -> str:
     """What rules would have lost on the recorded runs."""
     trials = {name: value for name, value in regrets.items() if name.startswith("trial")}
     why = (
-        f"On the recorded runs, at this threshold, always running LoRA costs {points(regrets['run'])} points of "
-        f"accuracy on average against knowing the gains, and never running it {points(regrets['stop'])}: gains that "
-        "are missed, and runs that fall short of the threshold"
+        "On the recorded runs, at this threshold, running LoRA wherever the best classifier leaves enough to gain "
+        f"costs {points(regrets['run'])} points of accuracy on average against knowing the gains, and never running it "
+        f"{points(regrets['stop'])}: gains that are missed, and runs that fall short of the threshold"
     )
     if trials:
         name = min(trials, key=lambda name: trials[name])
@@ -245,11 +256,16 @@ BENCHMARK_OPTIONS = (
 """Options of ``ntps prescreen`` that ``ntps benchmark`` has too; it calls ``--max-texts`` ``--n-train``."""
 
 
-def command(todo: Todo, share: float, model: Any, dataset: Any, given: Mapping[str, Any], longest: int = 0) -> str:
+def command(
+    todo: Todo, share: float, model: Any, dataset: Any, given: Mapping[str, Any], longest: int = 0, n_more: int = 0
+) -> str:
     """The command that does what is recommended, with the options of this call, or a sentence if there is none.
 
     A LoRA run reads as many tokens of a text as this call did: ``longest`` is the length of its longest text.
+    ``n_more`` texts of the dataset were not used.
     """
+    if todo == "label" and n_more:
+        return f"Run the same command with a larger --max-texts: the dataset has {n_more:,} more texts."
     if todo == "stop":
         return "Stop here."
     if todo == "label":

@@ -11,7 +11,6 @@ error of the lead too.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -19,6 +18,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+from scipy import stats
 
 from ntps_utils._utils.validation import check_number
 from ntps_utils.evidence.statistics import Estimate, GainRegressor, cluster_skill, left_out_medians
@@ -36,8 +36,8 @@ LEVEL = 0.7
 MARGIN = 0.1
 """How far a predictor may lie outside the range of the recorded runs, as a share of that range."""
 
-_HEADROOM_Z = 1.645
-"""Standard errors above the headroom that are taken for its upper limit: 95% on one side."""
+HEADROOM_LEVEL = 0.95
+"""Level of the upper limit of the headroom, on one side."""
 
 
 @dataclass(frozen=True)
@@ -168,6 +168,8 @@ def _over_last_layer(cells: pd.DataFrame) -> pd.Series:
 def headroom_limit(headroom: float, n_texts: float) -> float:
     """Upper 95% limit of the headroom, from the number of texts that it was measured on.
 
+    The exact limit of a binomial share (Clopper and Pearson 1934): even without any error it is above zero.
+
     Parameters
     ----------
     headroom : float
@@ -181,10 +183,11 @@ def headroom_limit(headroom: float, n_texts: float) -> float:
 
     Examples
     --------
-    >>> round(headroom_limit(0.01, 1000), 4)
-    0.0152
+    >>> round(headroom_limit(0.01, 1000), 4), round(headroom_limit(0.0, 60), 4)
+    (0.0169, 0.0487)
     """
-    return headroom + _HEADROOM_Z * math.sqrt(headroom * (1.0 - headroom) / n_texts)
+    n_errors = headroom * n_texts
+    return 1.0 if n_errors >= n_texts else float(stats.beta.ppf(HEADROOM_LEVEL, n_errors + 1.0, n_texts - n_errors))
 
 
 class Advisor:
@@ -366,9 +369,25 @@ class Advisor:
         share = {fitted.step.name: fitted.step.share for fitted in self.steps}.get(best, 0.0)
         if share > made:
             return "trial", share
-        if best not in ("run", "stop") and advice.has_skill:
+        if self.follows_gain(advice, threshold=threshold):
             return ("run" if advice.gain >= threshold else "stop"), 0.0
         return ("run" if lost["run"] < lost["stop"] else "stop"), 0.0
+
+    def follows_gain(self, advice: Advice, *, threshold: float) -> bool:
+        """Say whether an open case is recommended by its expected gain, and not by a rule for all cases.
+
+        Parameters
+        ----------
+        advice, threshold
+            See :meth:`recommend`.
+
+        Returns
+        -------
+        bool
+        """
+        lost = self.regrets(threshold)
+        best = min(lost, key=lambda name: lost[name])
+        return advice.answer == "open" and advice.has_skill and best not in ("run", "stop")
 
 
 def left_out_advisors(cells: pd.DataFrame, steps: Sequence[Step], *, level: float = LEVEL) -> dict[str, Advisor]:

@@ -319,6 +319,8 @@ def run_benchmark(
         if watch is not None:
             watch(states)
 
+    if scheduler not in (None, "local") and "://" not in scheduler:
+        raise BenchmarkError(f"scheduler must be 'local' or an address such as dask://host:8786, got {scheduler!r}.")
     failed, failures = failures_of(store), []
     report()
     if plan.missing:
@@ -509,10 +511,6 @@ def _client(scheduler: str, n_workers: int, gpu: bool) -> Iterator[Any]:
             yield stack.enter_context(Client(cluster))
             return
         address = scheduler.replace("dask://", "tcp://", 1)
-        if "://" not in address:
-            raise BenchmarkError(
-                f"scheduler must be 'local' or an address such as dask://host:8786, got {scheduler!r}."
-            )
         try:
             client = stack.enter_context(Client(address, timeout=CONNECTION_TIMEOUT))
         except (OSError, ValueError) as error:

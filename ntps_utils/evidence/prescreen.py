@@ -53,7 +53,7 @@ from ntps_utils.evidence.experiment import limited_threads
 from ntps_utils.evidence.predictors import PREDICTORS, Case, best_alternative
 from ntps_utils.evidence.trials import TRIALS, trial_cost, trial_step, trial_values
 from ntps_utils.models._tables import describe_text_column
-from ntps_utils.models.datasets import TextDataset, as_dataset, first_texts
+from ntps_utils.models.datasets import TextDataset, as_dataset, first_texts, warn_of_empty_texts
 from ntps_utils.models.extraction import batch_overhead, hidden_states, length_batches
 from ntps_utils.models.finetuning import (
     CurvePoint,
@@ -64,7 +64,7 @@ from ntps_utils.models.finetuning import (
     trial_run,
 )
 from ntps_utils.models.loading import CausalModel, as_model, evaluation_mode
-from ntps_utils.models.probes import ProbeWarning, warn_of_shared_texts
+from ntps_utils.models.probes import warn_of_shared_texts
 
 DEFAULT_THRESHOLD = 0.01
 """Smallest gain in accuracy that makes LoRA worthwhile, if the user names none."""
@@ -162,8 +162,8 @@ class PrescreenReport:
         Expected gain in accuracy over the best classifier without finetuning, and its interval.
     interval : {"calibrated", "spread"}
         "calibrated" if a step with a skill gave them. "spread" for the median of the recorded gains and the range of
-        most of them, minus ``lead``, cut at what the best classifier gets wrong: they say nothing else about this
-        case.
+        most of them, minus ``lead``: they say nothing else about this case. Expected gain and lower end are cut at
+        what the best classifier gets wrong, the upper end at the 95% limit of this share.
     level : float
         Nominal coverage of the interval.
     threshold : float
@@ -175,8 +175,8 @@ class PrescreenReport:
     notes : tuple of str
         Sentences on what limits the answer.
     command : str
-        The command that does what the last recommendation says, with all options of this call, or what to do if
-        there is none.
+        The command that does what the last recommendation says, with the options of this call that it has too, or
+        what to do if there is none.
     model, dataset : str
         Names.
     n_texts, n_classes, n_features, n_parameters : int
@@ -581,10 +581,12 @@ def prescreen(
         name = "lab" if isinstance(model_name, str) and model_name.startswith("lab/") else "real"
     recorded = load_calibration(name)
     data = as_dataset(dataset, "train", text_column=text_column, label_column=label_column)
+    n_given = len(data)
     data = first_texts(data, max_texts)
     _check_classes(data)
     with warnings.catch_warnings(record=True) as shared:
-        warnings.simplefilter("always", ProbeWarning)
+        warnings.simplefilter("always")
+        warn_of_empty_texts(data)
         warn_of_shared_texts(data.texts)
     used, left_out = _other_runs(recorded, data, leave_out)
     lm = as_model(model, device=device, dtype=dtype, base_model=base_model, trust_remote_code=trust_remote_code)
@@ -637,6 +639,8 @@ def prescreen(
             if entry.source == "features":
                 values(predictor)
         advice = advisor.advise(values, threshold=least, trial=share)
+    if n_texts < MIN_TEXTS and advice.step != "headroom":  # a few texts decide which classifier is the best
+        advice = replace(advice, answer="open")
     kept.finish()
     measured = {**{k: v for k, v in kept.values.items() if k in PREDICTORS}, **trial_values(kept.trial, lora.max_steps)}
     made = kept.trial[-1].step / lora.max_steps if kept.trial else 0.0
@@ -666,6 +670,7 @@ def prescreen(
     todo, next_share = advisor.recommend(advice, threshold=least, made=made)
     if advice.answer == "open" and n_texts < MIN_TEXTS:
         todo, next_share = "label", 0.0
+    n_more = n_given - len(data)
     shown_share = next_share or made or 0.1
     is_made = made > 0.0 and shown_share == made
     return PrescreenReport(
@@ -682,6 +687,8 @@ def prescreen(
                 n_texts,
                 max(MIN_TEXTS, lm.dimension),
                 decided=advice.answer != "open",
+                by_gain=advisor.follows_gain(advice, threshold=least),
+                n_more=n_more,
             ),
         ),
         gain=advice.gain,
@@ -693,7 +700,7 @@ def prescreen(
         step=advice.step,
         columns=advice.columns,
         notes=tuple(notes),
-        command=command(todo, next_share, model, dataset, _changed(options), longest),
+        command=command(todo, next_share, model, dataset, _changed(options), longest, n_more),
         model=lm.name,
         dataset=data.name,
         majority=float(counts.max() / n_texts),

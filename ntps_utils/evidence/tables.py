@@ -253,7 +253,7 @@ def export(store: Store, file: Path) -> int:
     return len(rows)
 
 
-def compare(one: pd.DataFrame, two: pd.DataFrame, tolerance: float = 1e-9) -> pd.DataFrame:
+def compare(one: pd.DataFrame, two: pd.DataFrame, tolerance: float = 1e-9, *, relative: float = 0.0) -> pd.DataFrame:
     """Find the cells that only one of two tables has, and the values in which the tables differ.
 
     Durations and keys are not compared, nor are columns that only one table has.
@@ -264,6 +264,9 @@ def compare(one: pd.DataFrame, two: pd.DataFrame, tolerance: float = 1e-9) -> pd
         Tables as returned by :func:`stored_cells` or :func:`cell_table`.
     tolerance : float
         Largest absolute difference of two numbers that count as equal.
+    relative : float
+        The same relative to the second number, added to ``tolerance``; 1e-5 for recorded tables, whose numbers have
+        six digits.
 
     Returns
     -------
@@ -289,6 +292,8 @@ def compare(one: pd.DataFrame, two: pd.DataFrame, tolerance: float = 1e-9) -> pd
             raise ValueError(f"Table {name} has no column {missing[0]!r}: it is empty, or not a table of results.")
         repeated = table[table.duplicated(CELL)]
         if len(repeated):
+            if "layer" in table.columns:
+                raise ValueError(f"Table {name} has scores, several for each cell; give the table of cells.")
             model, dataset = repeated.iloc[0][CELL]
             raise ValueError(
                 f"Table {name} has several rows for {model} on {dataset}, from different settings or versions; "
@@ -306,7 +311,7 @@ def compare(one: pd.DataFrame, two: pd.DataFrame, tolerance: float = 1e-9) -> pd
     for column in columns:
         a, b = both[f"{column}_one"], both[f"{column}_two"]
         if pd.api.types.is_numeric_dtype(a) and pd.api.types.is_numeric_dtype(b):
-            equal = np.isclose(a.astype(float), b.astype(float), rtol=0.0, atol=tolerance, equal_nan=True)
+            equal = np.isclose(a.astype(float), b.astype(float), rtol=relative, atol=tolerance, equal_nan=True)
         else:
             equal = ((a == b) | (a.isna() & b.isna())).to_numpy()
         parts.append(both.loc[~equal, CELL].assign(column=column, one=a[~equal], two=b[~equal]))

@@ -231,8 +231,9 @@ def corpus_source(files: Sequence[str | Path], *, n_tokens: int = 4096, context:
     tokens = np.fromiter((i for row in encoded for i in row.ids), dtype=np.int32)
     if len(tokens) < 60 * context:
         raise ValueError(f"{len(tokens)} tokens are too few to train on; give at least {60 * context} tokens of text.")
-    names = ", ".join(path.name for path in paths)
-    return CorpusSource(tokens, tokenizer, context, f"{names} (sha256 {sha256(*paths)[:16]})")
+    label = ", ".join(path.name for path in paths)
+    label += f" (sha256 {sha256(*paths)[:16]}, {len(tokenizer)} tokens, windows of {context})"
+    return CorpusSource(tokens, tokenizer, context, label)
 
 
 # -- training ----------------------------------------------------------------------
@@ -350,7 +351,8 @@ def pretrain(
         earlier = json.loads(run_file.read_text("utf-8"))
         if (earlier["recipe"], earlier["texts"]) != (record["recipe"], record["texts"]):
             raise ValueError(
-                f"{folder} contains a different run (another recipe or other texts); choose an empty folder."
+                f"{folder} contains a different run (another recipe, other texts, vocabulary or windows); choose an "
+                "empty folder."
             )
         record = earlier
         if str(recipe.n_steps) in record["checkpoints"]:

@@ -168,7 +168,14 @@ def read_table(path: Path, text_column: str, label_column: str) -> pd.DataFrame:
         zipfile.BadZipFile,
         ImportError,
     ) as error:
-        hint = " A quotation mark is not closed." if "EOF inside string" in str(error) else ""
+        hint = ""
+        if "EOF inside string" in str(error):
+            hint = " A quotation mark is not closed."
+        elif "Error tokenizing" in str(error):
+            hint = (
+                " A row has more columns than the header: put texts that contain the separator in quotation marks, and "
+                "close each quotation mark."
+            )
         raise HubError(f"{path} could not be read: {first_line(error)}.{hint}") from None
     _check_once(frame.columns, str(path), [*names, label_column])
     if table_kind(path) in (".csv", ".tsv") and {*names, label_column} <= set(frame.columns):

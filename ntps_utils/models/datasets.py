@@ -400,6 +400,30 @@ def warn_of_repeated_texts(data: TextDataset, share: float = 0.05) -> None:
         )
 
 
+def warn_of_empty_texts(data: TextDataset) -> None:
+    """Warn if texts of a dataset have no character but white space.
+
+    Parameters
+    ----------
+    data : TextDataset
+
+    Warns
+    -----
+    DatasetWarning
+        If there is such a text; the message states their number.
+
+    Examples
+    --------
+    >>> warn_of_empty_texts(TextDataset("reviews", "train", ["good", "bad"], [1, 0], ["negative", "positive"]))
+    """
+    if n_empty := sum(not text.strip() for text in data.texts):
+        warnings.warn(
+            f"{n_empty} of {len(data)} texts of {data.name} are empty. They count like others; remove their rows.",
+            DatasetWarning,
+            stacklevel=3,
+        )
+
+
 def registered_datasets() -> dict[str, dict[str, Any]]:
     """Load the entries of ``data/datasets.toml``.
 

@@ -466,7 +466,12 @@ def extract(
             with_reference(
                 "cut-texts",
                 f"{tokens.n_truncated} of {len(ids)} texts were truncated to {max_length} tokens; "
-                "the scores describe their beginnings. Raise max_length if the model allows it.",
+                "the scores describe their beginnings. "
+                + (
+                    "This is the limit of the model."
+                    if max_length == model.max_length
+                    else "Raise max_length to read more of them."
+                ),
             ),
             ExtractionWarning,
             stacklevel=2,

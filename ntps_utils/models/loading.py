@@ -523,8 +523,8 @@ def _in_float64(model: Any, name: str) -> Any:
     try:
         with torch.inference_mode():
             features = backbone(model)(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
-        if bool((features.abs() < LARGEST).all()):
-            return model
+        if bool((features.abs() < LARGEST).all()) or bool(features.isnan().any()):
+            return model  # a weight that is not a number is found with the features
         reason = "features overflow"
     except Exception as error:  # RuntimeError and others, by architecture
         reason = first_line(error)
@@ -623,6 +623,7 @@ def _merged(folder: Path, base: CausalModel) -> Any:
             base.model.resize_token_embeddings(n_rows, mean_resizing=False)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of missing weights, which are counted below
+            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")  # between peft and transformers
             adapted: Any = peft.PeftModel.from_pretrained(base.model, str(folder))
         report = adapted.load_adapter(str(folder), adapter_name="default")
         unexpected = [
@@ -916,6 +917,9 @@ class _ModelLocation:
                 raise _needs_consent(self.requested) from None
             if self.local:
                 hint = f" {SAVE_TOKENIZER}" if part == "tokenizer" else ""
+                files = [path for kind in ("*token*", "vocab*", "*.model") for path in Path(self.name).glob(kind)]
+                if part == "tokenizer" and not files:
+                    raise HubError(f"There is no tokenizer in {self.name}.{hint}") from None
                 raise HubError(f"The {part} in {self.name} could not be loaded: {first_line(error)}.{hint}") from None
             whole = part if part == "model" else f"{part} of"
             raise HubError(
@@ -1020,5 +1024,8 @@ def _device(device: str) -> torch.device:
         torch_device = torch.device(device)
         torch.zeros(1, device=torch_device)
     except Exception as error:  # RuntimeError, AssertionError and others, by backend
-        raise HubError(f"The device {device!r} cannot be used: {first_line(error)}.") from None
+        reason = first_line(error)
+        if len(reason) > 200:  # a list of all backends
+            reason = "PyTorch has no such device on this machine"
+        raise HubError(f"The device {device!r} cannot be used: {reason}. Use cpu, or auto.") from None
     return torch_device

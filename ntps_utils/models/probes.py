@@ -301,7 +301,7 @@ def _problems(labels: NDArray[np.int64], test_labels: NDArray[np.int64], accurac
     new_classes = sorted(set(test_labels.tolist()) - set(labels.tolist()))
     if new_classes:
         messages.append(
-            f"The classes {new_classes} occur in the test texts only, where every prediction of them is wrong. "
+            f"Classes that occur in the test texts only, by number: {new_classes}. Every prediction of them is wrong. "
             "Use splits that share their classes."
         )
     n = len(test_labels)
@@ -315,7 +315,7 @@ def _problems(labels: NDArray[np.int64], test_labels: NDArray[np.int64], accurac
     majority = float(counts.max() / n)
     if majority >= IMBALANCE and len(counts) > 1:
         message = (
-            f"One class has {majority:.0%} of the test texts: always predicting it already has an accuracy of "
+            f"One class has {majority:.0%} of the texts to classify: always predicting it already has an accuracy of "
             f"{majority:.2f}. Report the chance-adjusted accuracy."
         )
         messages.append(with_reference("imbalance", message))

@@ -13,7 +13,13 @@ from ntps_utils._utils.layers import Layers, resolve_layers
 from ntps_utils._utils.provenance import provenance
 from ntps_utils._utils.validation import check_integer
 from ntps_utils.models._tables import describe_text_column
-from ntps_utils.models.datasets import TextDataset, as_dataset, first_texts, warn_of_repeated_texts
+from ntps_utils.models.datasets import (
+    TextDataset,
+    as_dataset,
+    first_texts,
+    warn_of_empty_texts,
+    warn_of_repeated_texts,
+)
 from ntps_utils.models.extraction import extract, random_groups, tokenize
 from ntps_utils.models.loading import CausalModel, as_model
 from ntps_utils.theory.estimator import as_widths, check_score_settings, score_layers
@@ -108,7 +114,10 @@ def score_model(
     widths = as_widths(k_v)
     data = as_dataset(dataset, split, text_column=text_column, label_column=label_column)
     data = first_texts(data, max_texts)
+    warn_of_empty_texts(data)
     warn_of_repeated_texts(data)
+    if jackknife > len(data):
+        raise ValueError(f"{len(data)} texts cannot form {jackknife} groups; choose between 3 and {len(data)}.")
     _check_classes(data, range(len(data)), "")
     lm = as_model(model, device=device, dtype=dtype, base_model=base_model, trust_remote_code=trust_remote_code)
     chosen = resolve_layers(layers, lm.n_layers)

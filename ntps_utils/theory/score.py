@@ -610,7 +610,9 @@ def resolve_width(k_v: Width, rank: int, d: int) -> int:
     if isinstance(k_v, bool) or not isinstance(k_v, (int, float, np.integer, np.floating)):
         raise ValueError(f"k_v must be an integer or a fraction in (0, 1], got {k_v!r}.")
     if isinstance(k_v, (int, np.integer)):
-        if not 1 <= k_v <= d:
+        if k_v < 1:
+            raise ValueError(f"k_v must be at least 1, or a fraction in (0, 1], got {k_v}.")
+        if k_v > d:
             raise ValueError(f"k_v = {k_v} is outside 1 ... {d}; it cannot exceed the number of features.")
         if k_v > rank:
             _warn(f"k_v = {k_v} exceeds the rank {rank} of the autoregressive problem; k_v = {rank} is used.")
