@@ -274,7 +274,7 @@ for row in pairs.query("dataset == @dataset and seed == @one").to_dict("records"
     glue(f"types_start_{row['base_dtype']}", start, display=False)
 
 # %% [markdown]
-# With bfloat16 the accuracy is higher by {glue:text}`types_mean:.1f` points in the mean, with a standard error of {glue:text}`types_error:.1f` (single pairs: {glue:text}`types_least:+.1f` to {glue:text}`types_most:+.1f`). Between seeds, with the same type, it has a standard deviation of {glue:text}`types_seeds:.1f` points. So these runs show no loss by rounding. The pair that differs most does so before its first step: its validation losses start at {glue:text}`types_start_float32:.2f` and {glue:text}`types_start_bfloat16:.2f`, because the head starts from a probe of the features, whose penalty is chosen by cross-validation.
+# With bfloat16 the accuracy is higher by {glue:text}`types_mean:.1f` points in the mean, with a standard error of {glue:text}`types_error:.1f` (single pairs: {glue:text}`types_least:+.1f` to {glue:text}`types_most:+.1f`). Between seeds, with the same type, it has a standard deviation of {glue:text}`types_seeds:.1f` points. So these runs show no loss by rounding. The pair that differs most does so before its first step: its validation losses start at {glue:text}`types_start_float32:.2f` (float32) and {glue:text}`types_start_bfloat16:.2f` (bfloat16). The head starts from a probe of the features, here those of the rounded weights, and its penalty is chosen by cross-validation among a few values.
 #
 # ## Is the estimate right?
 #

@@ -256,8 +256,8 @@ def advice(glued: Mapping[str, Mapping[str, Any]]) -> str:
     if gain["rule_real_yes_n"] == 0 and gain["rule_real_advised_n"] == 0:
         answers = (
             "On the pretrained models no step of the tool predicts the gain, with or without `--trial`. So it answers "
-            "*no* or *open* there, never *yes*, and recommends not to run LoRA in all runs: the same as always *no*, "
-            "which is right in as many of the decided runs and needs no measuring."
+            "*no* or *open* there, never *yes*, and recommends against LoRA in every run. Always *no* says the same, "
+            "is right in the same decided runs, and needs no measuring."
         )
     lora = lora_settings(PILOT_RATES[0])
     return (
