@@ -1023,7 +1023,7 @@ for key, column in {"acc": "probe_adjusted_last", "gain": "gain"}.items():
 #
 # **1.** A linear probe is at chance on a task, and full finetuning solves it. What follows?
 #
-# - (a) The frozen features do not show the task linearly
+# - (a) A linear probe of this many texts does not find the task in the frozen features
 # - (b) The features hold no information about the task
 # - (c) The probe was trained badly
 #
