@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import shutil
@@ -19,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 
+from ntps_utils.models import extraction
 from ntps_utils.models._hub import HubError
 from ntps_utils.models.datasets import load_texts
 from ntps_utils.models.extraction import ExtractionWarning, extract, length_batches, pad_batch, random_groups, tokenize
@@ -530,3 +532,30 @@ def test_repository_with_code_needs_consent(lm, data, tiny_model, tmp_path):
     assert type(own.model).__name__ == "OwnForCausalLM"
     few = data.head(10)
     same(extract(own, few).moments, extract(lm, few).moments, 1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_rounding_in_products_of_another_shape_is_not_taken_for_reading_ahead(lm, dtype, monkeypatch):
+    """A causal model whose features change by a tenth with the number of tokens is accepted in 16 bits only."""
+    actual = extraction.hidden_states
+
+    def rounded(model, ids):
+        states = actual(model, ids)
+        return tuple(one * (1.0 + 0.1 * (len(ids[0]) % 12 > 0)) for one in states)
+
+    monkeypatch.setattr(extraction, "hidden_states", rounded)
+    narrow = replace(lm, model=copy.deepcopy(lm.model).to(dtype))
+    extraction.check_model(narrow)
+    with pytest.raises(ValueError, match="is not a causal model"):
+        extraction.check_model(replace(lm, model=copy.deepcopy(lm.model).float()))
+
+
+def test_a_model_that_reads_ahead_is_refused_in_16_bits(lm, monkeypatch):
+    actual = extraction.hidden_states
+
+    def ahead(model, ids):
+        return tuple(one + one.flip(1) for one in actual(model, ids))
+
+    monkeypatch.setattr(extraction, "hidden_states", ahead)
+    with pytest.raises(ValueError, match="is not a causal model"):
+        extraction.check_model(replace(lm, model=copy.deepcopy(lm.model).bfloat16()))

@@ -523,8 +523,10 @@ def _in_float64(model: Any, name: str) -> Any:
     try:
         with torch.inference_mode():
             features = backbone(model)(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
-        if bool((features.abs() < LARGEST).all()) or bool(features.isnan().any()):
-            return model  # a weight that is not a number is found with the features
+        if bool((features.abs() < LARGEST).all()):
+            return model
+        if any(bool(weights.isnan().any()) for weights in model.parameters()):
+            return model  # no type of numbers helps; the features that are not finite are refused later
         reason = "features overflow"
     except Exception as error:  # RuntimeError and others, by architecture
         reason = first_line(error)
