@@ -186,7 +186,7 @@ _ = ax.legend(loc="upper right")
 #
 # ## What real models take here
 #
-# Two models that `ntps models fetch` brings, on the machine that made this edition: two CPU cores without bfloat16 units, in float32. *Short* are 64 texts of sst2, *long* are 4 of 512 tokens. Ratios are times divided by that of the forward pass alone on the same batches, medians of three measurements, so that differences of a few hundredths are noise
+# Two models that `ntps models fetch` brings, on the machine that made this edition: two CPU cores, in float32. *Short* are 64 texts of sst2, *long* are 4 of 512 tokens. Ratios are times divided by that of the forward pass alone on the same batches, medians of three measurements, so that differences of a few hundredths are noise
 # (recorded; `python -m book.tools.bench --model NAME --data DATASET` measures yours).
 
 # %% tags=["hide-input"]

@@ -129,8 +129,11 @@ def _cell_text(value: Any) -> str:
 
 def _short_names(cells: pd.DataFrame) -> pd.DataFrame:
     """Cells with the last parts of paths as names, where these tell the cells apart."""
-    short = cells.assign(**{name: cells[name].str.split("/").str[-1] for name in ("model", "dataset") if name in cells})
-    return cells if short.duplicated(["model", "dataset"]).any() else short
+    names = ["model", "dataset"]
+    if not set(names) <= set(cells):
+        return cells  # refused by the comparison
+    short = cells.assign(**{name: cells[name].str.split("/").str[-1] for name in names})
+    return cells if short.duplicated(names).any() else short
 
 
 def _read_cells(path: Path) -> pd.DataFrame:
