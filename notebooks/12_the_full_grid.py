@@ -220,6 +220,19 @@ solves = [
     row["ratio_to_textbook"] for row in bench.values() if "ratio_to_textbook" in row
 ]
 glue("real_scores", float(np.median(solves)), display=False)
+halves = [row for row in bench.values() if "ratio_to_float32" in row]
+shares = [row["ratio_to_float32"] for row in halves]
+others = [
+    row["last_layer"][s] for row in halves for s in ("ntps_metric", "ntps_task")
+]
+for name, value in {
+    "low": min(shares),
+    "high": max(shares),
+    "ntps": max(row["last_layer"]["ntps"] for row in halves),
+    "other": max(others),
+    "worst": max(max(row["largest"].values()) for row in halves),
+}.items():
+    glue(f"half_{name}", float(value), display=False)
 declared = run_settings(planned_runs()[0], {planned_runs()[0].model: 1e-3})
 passes = cost.experiment_passes(cost.TextSize(2000, 1000, 2, 25.0, 64), declared)
 cell_tokens = 25 * (passes.texts + cost.STEP_PASSES["lora"] * passes.step_texts)
@@ -237,6 +250,8 @@ glue(
 
 # %% [markdown]
 # A forward pass reads {glue:text}`real_slowest:.0f` to {glue:text}`real_fastest:.0f` tokens a second. With the moments of the last layer a pass takes at most {glue:text}`real_last:.2f` times as long, with those of every layer at most {glue:text}`real_all:.2f` times. In the median of the rows, a pass with the moments of every layer takes {glue:text}`real_against_loop:.2f` of the time of a loop with dense triangular matrices over batches of 16 texts in the order of the file, as the released script reads them. For short texts, most of this is saved because texts of similar length share a batch. All scores of a layer at every width, with both eigenproblems, are {glue:text}`real_scores:.1f` times faster than the operations of the released scripts: two generalized eigenproblems and 19 pseudo-inverses.
+#
+# With `--dtype bfloat16` forward passes are in 16 bits. On this machine the moments of all layers then take {glue:text}`half_low:.2f` to {glue:text}`half_high:.2f` of the time in float32 (one measurement for each model), and scores of the last layer change by up to {glue:text}`half_ntps:.4f` (Euclidean) and {glue:text}`half_other:.4f` (the other two), those of any layer by up to {glue:text}`half_worst:.3f`. It is an option, because the last digits are lost.
 #
 # As an example we take a cell of the {doc}`declared experiment </book/declared>`: 2,000 training and 1,000 test texts of 25 tokens, and LoRA for 300 steps of 16 texts. It costs about {glue:text}`real_cell_tokens:.1e` forward passes of one token, which is {glue:text}`real_cell_low:.0f` to {glue:text}`real_cell_high:.0f` minutes here.
 #

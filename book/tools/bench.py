@@ -338,7 +338,7 @@ def bench_model(
 
 
 def bench_bfloat16(name: str, data: TextDataset, max_length: int, device: str) -> dict[str, Any]:
-    """Compare the scores from forward passes in bfloat16 with those from float32.
+    """Compare scores and duration of forward passes in bfloat16 with those in float32.
 
     Parameters
     ----------
@@ -354,12 +354,16 @@ def bench_bfloat16(name: str, data: TextDataset, max_length: int, device: str) -
     Returns
     -------
     dict
-        Largest difference over layers of each score at half of all directions, and in the last layer.
+        Largest difference over layers of each score at half of all directions, and in the last layer; and the
+        duration of the extraction of all layers, as a share of that in float32.
     """
-    rows = []
+    rows, seconds = [], []
     for dtype in ("float32", "bfloat16"):
         model = load_model(name, device=device, dtype=dtype)
+        extract(model, data.head(64), max_length=max_length, precision="float32")
+        started = time.perf_counter()
         moments = extract(model, data, max_length=max_length, precision="float32").moments
+        seconds.append(time.perf_counter() - started)
         solved = [subspaces(moments.layer(layer)) for layer in moments.layers]
         rows.append([one.row(one.d // 2) for one in solved])
     differences = {
@@ -370,6 +374,7 @@ def bench_bfloat16(name: str, data: TextDataset, max_length: int, device: str) -
         "n_texts": len(data),
         "largest": {score: max(values) for score, values in differences.items()},
         "last_layer": {score: values[-1] for score, values in differences.items()},
+        "ratio_to_float32": seconds[1] / seconds[0],
     }
 
 
