@@ -384,7 +384,7 @@ glue("words_symmetric_high", float(words["symmetric"].max()), display=False)
 # (c). The encoders of all widths are nested. (a) is wrong because the eigenvalue problem {eq}`eq-ar-eig` does not depend on the width. (b) is wrong because the columns have different eigenvalues, and the best pair has the two largest. (In another basis of the same span the first two columns are in general not the best pair, so the order of the columns must be known.)
 # :::
 #
-# **3.** The words of every text are shuffled before a language model reads them. Features come from a layer above the embeddings. What happens to the symmetric part of $A_1$?
+# **3.** Words are shuffled before a language model reads a text; features come from its last layer. What happens to the symmetric part of $A_1$?
 #
 # - (a) It changes, because the features change
 # - (b) It becomes zero

@@ -778,18 +778,19 @@ pd.DataFrame(found["selections"]).query("target == 'accuracy'").drop(
 # %% [markdown]
 # The coefficient hardly depends on *climate_sentiment*, which has half as many texts as most others. With the number of classes held fixed it is smaller.
 #
-# How large the scores are, beside those of the other directions, is a question of its own: do next-token directions hold more of what the labels need than others do? The table has means over both models and all datasets, and the difference with its 95% interval. The last rows leave scores aside: they have the share of the variance of the *test* targets that a linear probe explains which sees only these directions.
+# How large the scores are, beside those of the other directions, is a question of its own: do next-token directions hold more of what the labels need than others do? The table has means over both models and all datasets, the difference with its 95% interval, and the share of the runs in which next-token directions have the higher value. The last rows leave scores aside: they have the share of the variance of the *test* targets that a linear probe explains which sees only these directions.
 
 # %%
 sizes.rename(
     index={"r2_subspace": "variance explained on test texts"}
     | {one.removeprefix("ntps_"): label for one, label in CONTROL_COLUMNS.items()},
     columns={
-        "next_token": "next-token directions",
-        "other": "the others",
+        "next_token": "next tokens",
+        "other": "others",
+        "difference": "diff.",
         "low": "from",
         "high": "to",
-        "share": "runs with next-token higher",
+        "share": "higher in",
     },
 ).round(3)
 
@@ -810,7 +811,7 @@ sizes.rename(
 #
 # How much of a score is due to training, and how much to the architecture and the texts? The plan of the declared experiment has a twin of smollm2-135m-instruct for this question: the same architecture and tokenizer, with random weights. It was scored and probed on the first {glue:text}`twin_n` datasets of the order, on 29 November 2026, after the results above were known; no rule was stated for it before. The table has means over these datasets, and the difference with its 95% interval from resampling them.
 
-# %%
+# %% tags=["hide-input"]
 twin = scored_table(
     one
     for one in recorded_runs()
@@ -870,7 +871,7 @@ for column in ("ntps", "ntps_pca_s", "ntps_random", "explained"):
 # %% [markdown]
 # The probe reads almost nothing from the twin: its chance-adjusted accuracy is {glue:text}`twin_accuracy_untrained:.2f` in the mean, and {glue:text}`twin_accuracy_trained:.2f` in the trained model. All three scores are higher in the trained model: NTPS by {glue:text}`twin_ntps_difference:.2f` ({glue:text}`twin_ntps_from:.2f` to {glue:text}`twin_ntps_to:.2f`), the metric-matched score by {glue:text}`twin_ntps_metric_difference:.2f` ({glue:text}`twin_ntps_metric_from:.2f` to {glue:text}`twin_ntps_metric_to:.2f`), the task-weighted one by {glue:text}`twin_ntps_task_difference:.2f` ({glue:text}`twin_ntps_task_from:.2f` to {glue:text}`twin_ntps_task_to:.2f`). With random next tokens the Euclidean score is not higher ({glue:text}`twin_ntps_random_difference:+.2f`, {glue:text}`twin_ntps_random_from:+.2f` to {glue:text}`twin_ntps_random_to:+.2f`), and the other two are by {glue:text}`twin_ntps_metric_random_difference:.2f` and {glue:text}`twin_ntps_task_random_difference:.2f` only. So the scores contain something that training has made.
 #
-# The height of the paper's score does not show it: NTPS is {glue:text}`twin_ntps_untrained:.2f` in a model from which a probe reads nothing, and in both models next tokens score lower than random next tokens. The metric-matched score does: in the twin next tokens score about as random ones do ({glue:text}`twin_ntps_metric_untrained:.2f` and {glue:text}`twin_ntps_metric_random_untrained:.2f`), in the trained model clearly higher ({glue:text}`twin_ntps_metric_trained:.2f` and {glue:text}`twin_ntps_metric_random_trained:.2f`). But principal components, which need no next tokens, rise with training as well ({glue:text}`twin_ntps_metric_pca_s_untrained:.2f` and {glue:text}`twin_ntps_metric_pca_s_trained:.2f`): training moves what labels need into the directions of large variance, and next-token directions take part in it. (A negative share of variance means that a probe on all features predicts these test texts worse than their class frequencies do.)
+# The height of the paper's score does not show it: NTPS is {glue:text}`twin_ntps_untrained:.2f` in a model from which a probe reads almost nothing, and in both models next tokens score lower than random next tokens. The metric-matched score does: in the twin next tokens score about as random ones do ({glue:text}`twin_ntps_metric_untrained:.2f` and {glue:text}`twin_ntps_metric_random_untrained:.2f`), in the trained model clearly higher ({glue:text}`twin_ntps_metric_trained:.2f` and {glue:text}`twin_ntps_metric_random_trained:.2f`). But principal components, which need no next tokens, rise with training as well ({glue:text}`twin_ntps_metric_pca_s_untrained:.2f` and {glue:text}`twin_ntps_metric_pca_s_trained:.2f`): training moves what labels need into the directions of large variance, and next-token directions take part in it. (A negative share of variance means that a probe on all features predicts these test texts worse than their class frequencies do.)
 #
 # *stories260K*, too, was scored and probed for the plan, on all {glue:text}`stories_n` datasets (eleven of them had been seen with it before). The rank correlation of NTPS with the accuracy of the probe is {glue:text}`stories_ntps_rho:.2f` there ({glue:text}`stories_ntps_low:.2f` to {glue:text}`stories_ntps_high:.2f`), that of principal components {glue:text}`stories_ntps_pca_s_rho:.2f` ({glue:text}`stories_ntps_pca_s_low:.2f` to {glue:text}`stories_ntps_pca_s_high:.2f`), of random next tokens {glue:text}`stories_ntps_random_rho:.2f` ({glue:text}`stories_ntps_random_low:.2f` to {glue:text}`stories_ntps_random_high:.2f`), and of tr B / tr Y {glue:text}`stories_explained_rho:.2f` ({glue:text}`stories_explained_low:.2f` to {glue:text}`stories_explained_high:.2f`). It is a model of 260 thousand parameters. The order of the four is that of the two larger ones, but only the interval of tr B / tr Y excludes zero.
 #

@@ -352,7 +352,7 @@ def bad_batch(**changes):
         (lambda: NTPS(layers=[]).update(np.zeros((4, 3, 2)), None, [0, 1, 0, 1]), "No layer is given"),
         (lambda: NTPS(n_classes=2).update(np.zeros((2, 3, 2)), None, [0, 2]), "labels go up to 2, but n_classes is 2"),
         (lambda: NTPS().compute(), "No text was added"),
-        (lambda: NTPS(k_v=0), "outside 1"),
+        (lambda: NTPS(k_v=0), "at least 1"),
         (lambda: NTPS(k_v=1.5), "not a fraction"),
         (lambda: NTPS(k_v=[]), "empty sequence"),
         (lambda: NTPS(k_v="half"), "k_v must be an integer or a fraction"),
