@@ -24,7 +24,7 @@
 # - let a short trial run decide where the frozen model cannot (in the lab, or with a calibration of your own);
 # - calibrate the tool on finetuning runs of your own.
 #
-# You need no other chapter. The page runs in a minute or two on a model of the lab; real cases below took 4 to 7 minutes each.
+# You need no other chapter. The page runs in a minute or two on a model of the lab; real cases took the minutes that stand in the table below.
 # :::
 #
 # **The paper suggests** {cite}`cheng2025ntps` NTPS as a light prescreening tool for LoRA. **Our tool** measures the frozen model, predicts the gain from recorded finetuning

@@ -303,14 +303,17 @@ def test_resolve_width(k, expected):
 def test_resolve_width_warns_above_the_rank():
     with pytest.warns(NumericalWarning, match="exceeds the rank 20"):
         resolve_width(21, 20, 32)
-    with pytest.raises(ValueError, match=r"k_v must be at least 1, or a fraction in \(0, 1\], got 0"):
-        resolve_width(0, 20, 32)
 
 
 @pytest.mark.parametrize("k", [0, -1, 33, 0.0, 1.5, -0.1, float("nan"), True, "0.5", None])
 def test_resolve_width_rejects_invalid_widths(k):
     with pytest.raises(ValueError, match=r"k_v|fraction"):
         resolve_width(k, 20, 32)
+
+
+def test_a_width_of_zero_is_told_the_smallest_one():
+    with pytest.raises(ValueError, match=r"k_v must be at least 1, or a fraction in \(0, 1\], got 0"):
+        resolve_width(0, 20, 32)
 
 
 def moments_of_groups(problem: Problem, n: int) -> list[Moments]:

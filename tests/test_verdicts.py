@@ -10,7 +10,7 @@ import pytest
 import scipy.stats
 
 from book.tools import refresh, verdicts
-from ntps_utils.evidence.claims import judge
+from ntps_utils.evidence.claims import analyzed_runs, finetuned_table, judge, share_reached, wide
 from ntps_utils.evidence.declared import RUNS_ENDED
 from ntps_utils.evidence.records import load_record
 from ntps_utils.evidence.runs import recorded_runs
@@ -164,6 +164,12 @@ def test_what_the_chapters_say_beside_their_numbers_follows_from_them():
         assert probes[f"twin_ntps_{part}"] < probes[f"twin_ntps_random_{part}"]
     assert asked["factor_width_sd"] > max(asked["factor_layer_sd"], asked["factor_centering_sd"])
     assert asked["factor_layer_rho"] < min(asked["factor_width_rho"], asked["factor_centering_rho"])
+
+
+def test_the_scale_of_the_last_row_ends_where_the_front_page_says():
+    gain = wide(finetuned_table(analyzed_runs(recorded_runs())), "gain")
+    assert share_reached(-gain, gain) == pytest.approx(1.0)
+    assert -1.2 < share_reached(gain, gain) < -1.0  # "about -1, and somewhat less where the number is odd"
 
 
 def test_the_legend_shows_the_verdicts_that_occur():

@@ -252,7 +252,7 @@ def advice(glued: Mapping[str, Mapping[str, Any]]) -> str:
         ("regret of never running LoRA", "{:.2f}", "never_regret"),
     ]
     real, lab = ([show.format(gain[f"{start}_{name}"]) for _, show, name in rows] for start in ("rule_real", "rule"))
-    answers = "The pretrained models have answers of *yes*, *no* and *open*."
+    answers = "On the pretrained models"
     if gain["rule_real_yes_n"] == 0 and gain["rule_real_advised_n"] == 0:
         answers = (
             "On the pretrained models no step of the tool predicts the gain, with or without `--trial`. So it answers "
