@@ -223,7 +223,9 @@ def test_open_cases_follow_the_rule_that_loses_least_on_the_recorded_runs(monkey
         losses = dict.fromkeys(names, 0.02) | {"stop": 0.03, best: 0.01}
         monkeypatch.setattr(advisor, "regrets", lambda threshold: losses)
         advice = Advice(answer, "frozen model", ("headroom",) if has_skill else (), 0.1, gain, gain - 0.1, gain + 0.1)
-        return advisor.recommend(advice, threshold=0.05, made=made)
+        todo = advisor.recommend(advice, threshold=0.05, made=made)
+        assert todo.by_gain == (answer == "open" and has_skill and todo.action != "trial" and best not in names[:2])
+        return todo.action, todo.share
 
     assert action("yes", 0.2, "run") == ("run", 0.0)
     assert action("no", 0.0, "run") == ("stop", 0.0)
@@ -322,7 +324,8 @@ def test_never_running_is_recommended_where_the_best_classifier_is_rarely_beaten
     lost = advisor.regrets(0.02)
     assert lost["stop"] == min(lost.values())
     advice = advisor.advise(table.loc[table["gain"].idxmax()].__getitem__, threshold=0.02)
-    assert advisor.recommend(advice, threshold=0.02) == ("stop", 0.0)
+    todo = advisor.recommend(advice, threshold=0.02)
+    assert (todo.action, todo.share, todo.regrets) == ("stop", 0.0, lost)
 
 
 @pytest.mark.slow

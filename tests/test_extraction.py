@@ -74,10 +74,15 @@ def test_moments_of_groups_add_up_to_those_of_all_texts(lm, data):
     np.testing.assert_allclose(extraction.moments.A0, whole.A0, rtol=1e-10, atol=1e-8)
 
 
-@pytest.mark.parametrize("n_groups", [0, 5])
+@pytest.mark.parametrize("n_groups", [0, 2, 5])
 def test_random_groups_need_a_text_each(n_groups):
-    with pytest.raises(ValueError, match=f"4 texts cannot form {n_groups} groups; choose between 1 and 4"):
+    with pytest.raises(ValueError, match=f"4 texts cannot form {n_groups} groups; choose between 3 and 4"):
         random_groups(4, n_groups, 0)
+
+
+def test_random_groups_need_three_texts():
+    with pytest.raises(ValueError, match="2 texts cannot form 2 groups; at least 3 texts are needed"):
+        random_groups(2, 2, 0)
 
 
 @pytest.mark.parametrize(

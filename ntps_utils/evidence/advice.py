@@ -105,6 +105,28 @@ class Advice:
         return bool(self.columns)
 
 
+@dataclass(frozen=True)
+class Recommendation:
+    """What to do about LoRA.
+
+    Attributes
+    ----------
+    action : {"run", "stop", "trial"}
+        Run LoRA, do not, or make a trial run.
+    share : float
+        Length of the recommended trial run, as a share of the steps; 0 without one.
+    regrets : mapping of str to float
+        Result of :meth:`Advisor.regrets`.
+    by_gain : bool
+        Whether the expected gain of an open case decided, and not a rule for all cases.
+    """
+
+    action: Action
+    share: float
+    regrets: Mapping[str, float]
+    by_gain: bool = False
+
+
 @dataclass(frozen=True, eq=False)
 class FittedStep:
     """A step, fitted to recorded runs.
@@ -343,7 +365,7 @@ class Advisor:
                 found[fitted.step.name] = loss(possible & (fitted.left_out - self._leads >= threshold), more)
         return found
 
-    def recommend(self, advice: Advice, *, threshold: float, made: float = 0.0) -> tuple[Action, float]:
+    def recommend(self, advice: Advice, *, threshold: float, made: float = 0.0) -> Recommendation:
         """Say what to do: an open case follows the rule that loses least on the recorded runs.
 
         Parameters
@@ -357,37 +379,18 @@ class Advisor:
 
         Returns
         -------
-        action : {"run", "stop", "trial"}
-            Run LoRA, do not, or make a trial run.
-        share : float
-            Length of the recommended trial run; 0 without one.
+        Recommendation
         """
-        if advice.answer != "open":
-            return ("run" if advice.answer == "yes" else "stop"), 0.0
         lost = self.regrets(threshold)
+        if advice.answer != "open":
+            return Recommendation("run" if advice.answer == "yes" else "stop", 0.0, lost)
         best = min(lost, key=lambda name: lost[name])
         share = {fitted.step.name: fitted.step.share for fitted in self.steps}.get(best, 0.0)
         if share > made:
-            return "trial", share
-        if self.follows_gain(advice, threshold=threshold):
-            return ("run" if advice.gain >= threshold else "stop"), 0.0
-        return ("run" if lost["run"] < lost["stop"] else "stop"), 0.0
-
-    def follows_gain(self, advice: Advice, *, threshold: float) -> bool:
-        """Say whether an open case is recommended by its expected gain, and not by a rule for all cases.
-
-        Parameters
-        ----------
-        advice, threshold
-            See :meth:`recommend`.
-
-        Returns
-        -------
-        bool
-        """
-        lost = self.regrets(threshold)
-        best = min(lost, key=lambda name: lost[name])
-        return advice.answer == "open" and advice.has_skill and best not in ("run", "stop")
+            return Recommendation("trial", share, lost)
+        if advice.has_skill and best not in ("run", "stop"):
+            return Recommendation("run" if advice.gain >= threshold else "stop", 0.0, lost, by_gain=True)
+        return Recommendation("run" if lost["run"] < lost["stop"] else "stop", 0.0, lost)
 
 
 def left_out_advisors(cells: pd.DataFrame, steps: Sequence[Step], *, level: float = LEVEL) -> dict[str, Advisor]:
@@ -440,10 +443,10 @@ def advise_left_out(
         expected = advice.gain if advice.has_skill else advisor.mean - cell["lead"]
         value = cell.to_dict().__getitem__
         followed = advisor.advise(value, threshold=threshold)
-        action, share = advisor.recommend(followed, threshold=threshold)
-        if action == "trial" and share <= trial:
-            followed = advisor.advise(value, threshold=threshold, trial=share)
-            action, _ = advisor.recommend(followed, threshold=threshold, made=share)
+        todo = advisor.recommend(followed, threshold=threshold)
+        if todo.action == "trial" and todo.share <= trial:
+            followed = advisor.advise(value, threshold=threshold, trial=todo.share)
+            todo = advisor.recommend(followed, threshold=threshold, made=todo.share)
         rows.append(
             {
                 "cell": index,
@@ -452,7 +455,7 @@ def advise_left_out(
                 "true_gain": cell["advantage"],
                 "right": None if advice.answer == "open" else (advice.answer == "yes") == is_worth,
                 "run": expected >= threshold if advice.answer == "open" else advice.answer == "yes",
-                "recommended": action != "stop",
+                "recommended": todo.action != "stop",
                 "recommended_cost": followed.cost,
             }
         )

@@ -665,9 +665,9 @@ def prescreen(
     notes += about_gain(advice, best, accuracy)
     if asked and not made and advice.answer == "open":
         notes.append(why_no_trial(advisor, share, n_texts, lora))
-    regrets = advisor.regrets(least)
-    todo: Todo
-    todo, next_share = advisor.recommend(advice, threshold=least, made=made)
+    recommended = advisor.recommend(advice, threshold=least, made=made)
+    todo: Todo = recommended.action
+    next_share = recommended.share
     if advice.answer == "open" and n_texts < MIN_TEXTS:
         todo, next_share = "label", 0.0
     n_more = n_given - len(data)
@@ -683,11 +683,11 @@ def prescreen(
                 todo,
                 next_share,
                 lora_seconds,
-                regrets,
+                recommended.regrets,
                 n_texts,
                 max(MIN_TEXTS, lm.dimension),
                 decided=advice.answer != "open",
-                by_gain=advisor.follows_gain(advice, threshold=least),
+                by_gain=recommended.by_gain,
                 n_more=n_more,
             ),
         ),

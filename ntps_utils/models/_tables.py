@@ -131,6 +131,14 @@ def labels_in(paths: Sequence[Path], text_column: str, label_column: str) -> lis
     return [label for table in tables for label in table[label_column].tolist()] if complete else []
 
 
+_HINTS = {
+    "EOF inside string": " A quotation mark is not closed.",
+    "Error tokenizing": " A row has more columns than the header: put texts that contain the separator in quotation "
+    "marks, and close each quotation mark.",
+}
+"""What to do about an error of pandas, by a part of its message; the first one that fits."""
+
+
 def read_table(path: Path, text_column: str, label_column: str) -> pd.DataFrame:
     """Read a table.
 
@@ -168,14 +176,7 @@ def read_table(path: Path, text_column: str, label_column: str) -> pd.DataFrame:
         zipfile.BadZipFile,
         ImportError,
     ) as error:
-        hint = ""
-        if "EOF inside string" in str(error):
-            hint = " A quotation mark is not closed."
-        elif "Error tokenizing" in str(error):
-            hint = (
-                " A row has more columns than the header: put texts that contain the separator in quotation marks, and "
-                "close each quotation mark."
-            )
+        hint = next((hint for part, hint in _HINTS.items() if part in str(error)), "")
         raise HubError(f"{path} could not be read: {first_line(error)}.{hint}") from None
     _check_once(frame.columns, str(path), [*names, label_column])
     if table_kind(path) in (".csv", ".tsv") and {*names, label_column} <= set(frame.columns):

@@ -89,7 +89,7 @@ def random_groups(n: int, n_groups: int, seed: int) -> NDArray[np.intp]:
     n : int
         Number of texts.
     n_groups : int
-        Number of groups, 1 ... n.
+        Number of groups, 3 ... n.
     seed : int
         Random seed for the assignment.
 
@@ -101,15 +101,16 @@ def random_groups(n: int, n_groups: int, seed: int) -> NDArray[np.intp]:
     Raises
     ------
     ValueError
-        If there are fewer texts than groups.
+        If there are fewer than three groups, or fewer texts than groups.
 
     Examples
     --------
-    >>> random_groups(5, 2, seed=0).tolist()
-    [0, 0, 1, 0, 1]
+    >>> random_groups(6, 3, seed=0).tolist()
+    [0, 2, 2, 1, 0, 1]
     """
-    if not 1 <= n_groups <= n:
-        raise ValueError(f"{n} texts cannot form {n_groups} groups; choose between 1 and {n}.")
+    if not 3 <= n_groups <= n:
+        choice = f"choose between 3 and {n}" if n >= 3 else "at least 3 texts are needed"
+        raise ValueError(f"{n} texts cannot form {n_groups} groups; {choice}.")
     return np.random.default_rng(seed).permutation(np.arange(n) % n_groups)
 
 

@@ -918,11 +918,12 @@ class _ModelLocation:
             if "trust_remote_code" in str(error):
                 raise _needs_consent(self.requested) from None
             if self.local:
-                hint = f" {SAVE_TOKENIZER}" if part == "tokenizer" else ""
-                files = [path for kind in ("*token*", "vocab*", "*.model") for path in Path(self.name).glob(kind)]
-                if part == "tokenizer" and not files:
-                    raise HubError(f"There is no tokenizer in {self.name}.{hint}") from None
-                raise HubError(f"The {part} in {self.name} could not be loaded: {first_line(error)}.{hint}") from None
+                problem = f"The {part} in {self.name} could not be loaded: {first_line(error)}."
+                if part == "tokenizer":
+                    if not any(any(Path(self.name).glob(kind)) for kind in ("*token*", "vocab*", "*.model")):
+                        problem = f"There is no tokenizer in {self.name}."
+                    problem += f" {SAVE_TOKENIZER}"
+                raise HubError(problem) from None
             whole = part if part == "model" else f"{part} of"
             raise HubError(
                 f"The {whole} {self.name} could not be loaded from the Hub ({first_line(error)}). "

@@ -116,8 +116,7 @@ def score_model(
     data = first_texts(data, max_texts)
     warn_of_empty_texts(data)
     warn_of_repeated_texts(data)
-    if jackknife > len(data):
-        raise ValueError(f"{len(data)} texts cannot form {jackknife} groups; choose between 3 and {len(data)}.")
+    groups = random_groups(len(data), jackknife, seed) if jackknife else None
     _check_classes(data, range(len(data)), "")
     lm = as_model(model, device=device, dtype=dtype, base_model=base_model, trust_remote_code=trust_remote_code)
     chosen = resolve_layers(layers, lm.n_layers)
@@ -139,7 +138,7 @@ def score_model(
         lm,
         data,
         layers=chosen,
-        groups=random_groups(len(data), jackknife, seed) if jackknife else None,
+        groups=groups,
         tokens=tokens,
         max_length=max_length,
         bos=bos,
