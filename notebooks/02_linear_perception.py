@@ -21,7 +21,7 @@
 # - read $\tr B$, the ceiling of linear probes, and know when it is too optimistic;
 # - decide whether to center.
 #
-# It needs linear algebra only. The steps of chapter 1 are repeated here in short, so that this chapter can be read alone, except for the box on coin tosses.
+# It needs linear algebra only. The steps of chapter 1 are repeated here in short, so that this chapter can be read alone, except for the box on coin tosses and the last question of exercise 2.2.
 # It runs in half a minute on two cores.
 # :::
 #
@@ -249,7 +249,7 @@ glue("final_gap", float(final_gap), display=False)
 
 # %% [markdown]
 # All four widths reach the loss of the closed form; the largest width takes most steps. On this problem a linear probe without an intercept that is trained by gradient descent ends where the theorem says. In numbers: over {glue:text}`n_problems` problems closed form and measurement differ by at most {glue:text}`worst:.0e` of the loss of predicting
-# zero, {glue:text}`beaten` encoders did better, and gradient descent ends within {glue:text}`final_gap:.0e`.
+# zero, in {glue:text}`beaten` problems another encoder did better by more than $10^{-9}$ (the negative loss in the table is rounding, too), and gradient descent ends within {glue:text}`final_gap:.0e`.
 #
 # ## To center, or not
 #
@@ -301,7 +301,7 @@ glue("d_planted", planted.d, display=False)
 # {glue:text}`spread:.1%` around its mean, and its eigenvalue {glue:text}`beta_1:.3f` is nearly
 # $\|q\|^2 =$ {glue:text}`q_square:.3f`, the loss that predicting the class frequencies removes. Without centering $\tr B$ is {glue:text}`trace_b_raw:.3f` in place of {glue:text}`trace_b_centered:.3f`, although the additional direction tells nothing about a single text.
 #
-# That $u_1$ is nearly the constant holds for classes of equal size and features that come close to a constant. For classes of equal size and features that contain an exact constant, the constant direction is, in white coordinates, itself an eigenvector of $B$ (not mixed with differences between the classes). Its eigenvalue is $1/c$, and no other is larger. (Let $S a = s$. Then $C^\top a = q = \tfrac1c (1, \dots, 1)^\top$ and $C\, (1, \dots, 1)^\top = s = S a$, so $C C^\top a = \tfrac1c S a$. The eigenvalues of $B$ above zero are those of $C^\top S^{-1} C$, which is at most $Y = I/c$.) With classes of unequal size the span of $U$ still contains the constant, but $u_1$ mixes it with differences between the classes.
+# That $u_1$ is nearly the constant holds for classes of equal size and features that come close to a constant. For classes of equal size and features that contain an exact constant, the constant direction is, in white coordinates, itself an eigenvector of $B$ (not mixed with differences between the classes). Its eigenvalue is $1/c$, and no other is larger. (Let $a$ be the direction with $a^\top \xbar = 1$ for every text. Then $S a = \E\, \xbar\, \xbar^\top a = s$, $C^\top a = \E\, y\, \xbar^\top a = q = \tfrac1c (1, \dots, 1)^\top$ and $C\, (1, \dots, 1)^\top = s = S a$, so $C C^\top a = \tfrac1c S a$. The eigenvalues of $B$ above zero are those of $C^\top S^{-1} C$, which is at most $Y = I/c$.) With classes of unequal size the span of $U$ still contains the constant, but $u_1$ mixes it with differences between the classes.
 #
 # By default this library uses second moments, as the paper does, and each result says so. `center=True` uses covariances.
 # We recommend it when tasks are to be compared.
@@ -361,7 +361,7 @@ glue("n_coins", len(coins), display=False)
 # \frac{\tr B}{\tr Y} = \frac{d}{N - 1} \approx \frac{d}{N}
 # $$
 #
-# of the variance of $N$ texts, and all of it as soon as $N \le d + 1$. (Without centering this holds only if the features have mean zero. Otherwise the class frequencies are explained, too: for the coin tosses above $\tr B / \tr Y$ is {glue:text}`coin_ceiling:.0%`, and $d/N$ is {glue:text}`coin_noise:.0%`.)
+# of the variance of $N$ texts, and all of it as soon as $N \le d + 1$: the $N$ centered values of a noise label are a vector in $N - 1$ dimensions that prefers no direction, and the fit projects it on $d$ of them. (Without centering, and with features of mean zero, the share is $d/N$, and all as soon as $N \le d$. With another mean the class frequencies are explained, too: for the coin tosses above $\tr B / \tr Y$ is {glue:text}`coin_ceiling:.0%`, and $d/N$ is {glue:text}`coin_noise:.0%`.)
 # A large model has {glue:text}`large:,` features, so that this share is large even with several thousand texts: it falls to {glue:text}`tenth:.0%` at {glue:text}`texts_tenth:,` texts, and to {glue:text}`twentieth:.0%` at {glue:text}`texts_twentieth:,`. There are two remedies, both optional here: a **ridge**, or **shrinkage** of $S$ towards a multiple of the identity with the
 # intensity of Ledoit and Wolf {cite}`ledoit2004`, which this library computes from streamed moments without keeping a feature.
 
@@ -506,7 +506,7 @@ from ntps_utils.exercises import check
 # ```{solution} ex-2-1
 # :class: dropdown
 # Centered one-hot targets are $y - q = (a, -a)$ with one number $a$ for each text, so $C$ has rank one: each column is a multiple of
-# $\E[(\xbar - s)(y_1 - q_1)] = \pi_0 \pi_1 (m_1 - m_0)$, where $\pi_j$ is the share of class $j$. Then $B$ has one eigenvector, $\tilde u \propto
+# $\E[(\xbar - s)(y_1 - q_1)] = \pi_0 \pi_1 (m_1 - m_0)$, where $\pi_j$ is the share of class $j$. Then $B$ has one eigenvector with an eigenvalue above zero, $\tilde u \propto
 # S^{-1/2}(m_1 - m_0)$, and $u = S^{-1/2} \tilde u \propto S^{-1} (m_1 - m_0)$. Here $S$ is the total covariance. Fisher uses the
 # one within classes; the two differ by a multiple of $(m_1 - m_0)(m_1 - m_0)^\top$, which does not change the direction
 # (Sherman and Morrison). In code: `np.linalg.solve(np.cov(x.T), x[labels == 1].mean(0) - x[labels == 0].mean(0))`.
@@ -610,7 +610,7 @@ from ntps_utils.exercises import check
 # *Difficulty 3 of 5, importance 4 of 5, about 15 minutes.*
 #
 # The labels of two classes are tossed with a fair coin. The mean tokens $\xbar$ have the mean $s$ and the covariance $I$, and there are many texts. What is $\tr B$ without centering, approximately, and which share of it does a subspace keep that contains $s$? What is the share if the
-# subspace is orthogonal to $s$, and what if it contains the part $f$ of $\|s\|^2$? Write $\tr B$ as a function of the length of $s$.
+# subspace is orthogonal to $s$, and what if the projection of $s$ on it has the squared length $f \|s\|^2$? Write $\tr B$ as a function of the length of $s$.
 #
 # ```python
 # def explained(length):
@@ -628,7 +628,7 @@ from ntps_utils.exercises import check
 # ```{solution} ex-2-5
 # :class: dropdown
 # $C = \E\, \xbar y^\top \approx s q^\top$ with $q = (\tfrac12, \tfrac12)$, and $S = I + s s^\top$, so $\tr B = \|q\|^2\, s^\top S^{-1} s = \tfrac12 \cdot \frac{\|s\|^2}{1 + \|s\|^2}$: for a large mean nearly $\tfrac12$, the same as a constant predictor
-# removes. A subspace that contains $s$ keeps all of it, so its share is 100% for a task without any signal. One that is orthogonal to $s$ keeps none. In between, with an orthonormal basis $W$ of the subspace, $W^\top S W = I + W^\top s s^\top W$ gives
+# removes. A subspace that contains $s$ keeps all of it, so its share is 100% for a task without any signal. One that is orthogonal to $s$ keeps none. In between, with an orthonormal basis $Q$ of the subspace, $Q^\top S Q = I + Q^\top s s^\top Q$ gives
 # $\tfrac12 \cdot \frac{f \|s\|^2}{1 + f \|s\|^2}$, a share of $\frac{f (1 + \|s\|^2)}{1 + f \|s\|^2}$: for a large mean nearly all, even of a small part. As a function of the length: `0.5 * length**2 / (1 + length**2)`.
 # ```
 

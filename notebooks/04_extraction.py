@@ -27,7 +27,7 @@
 #
 # **The paper says** {cite}`cheng2025ntps` that the score needs second moments only. **The code does** collect them for every layer in one pass
 # ({func}`ntps_utils.models.extraction.extract`), whatever the number of texts. **We find** that this pass takes {glue:text}`bench_forward:.2f` times as long as the forward passes alone. Counting pads as tokens, or leaving out
-# the first token, moves the paper's score by about as much as
+# the beginning-of-sequence token, moves the paper's score by about as much as
 # tasks differ from each other, and a cut-off for eigenvalues that is usual in single precision changes scores by up to 0.2 (lab/M, smollm2) and 0.3 (gemma).
 
 # %% tags=["parameters"]
@@ -121,6 +121,8 @@ glue("n_tokens", whole.moments.n_tokens, display=False)
 # - **pads counted**: the texts of a batch are padded to equal length, and the padding tokens count as tokens;
 # - **no BOS**: the tokenizer's beginning-of-sequence token is left out;
 # - **centered**: covariances instead of second moments, so that a constant direction explains nothing.
+#
+# A fourth habit is to cut texts at a number of tokens. The score is then one of the beginnings of the texts. A note says so if more than 5% of them are cut.
 
 
 # %% tags=["hide-input"]
@@ -276,18 +278,18 @@ for key, frame in zip(("lab", "smol", "gemma"), (lab_facts, *large), strict=True
 # Below the last layer of the real models the first token of a text is up to {glue:text}`first_smol:.0f` (smollm2) and {glue:text}`first_gemma:.0f` (gemma) times as long as other tokens, and a
 # single feature holds up to {glue:text}`largest_smol:.0%` and {glue:text}`largest_gemma:.0%` of all squares: *massive activations* {cite}`sun2024massive`. They carry no information about the text, because they are
 # nearly the same in every text, but they enter every prefix sum. The right panel shows the effective rank $(\sum_i \lambda_i)^2 / \sum_i \lambda_i^2$ of the eigenvalues $\lambda_i$ of the centered $S$: it is $d$ if all are equal, and 1 if one direction holds all of the variance. It is not the numerical rank, which counts
-# directions. The effective rank is small in these layers, although centering removes what is the same in every text. The reason is that a mean token divides the massive activation by the number of tokens, which differs from text to text, and even this variation is larger than the variance of all other directions together. The condition number of $A_0$, with features scaled to unit variance, is up to {glue:text}`condition_lab:.0e` in the lab's model,
+# directions. The effective rank is small in these layers, although centering removes what is the same in every text. The reason is that a mean token divides the massive activation by the number of tokens, which differs from text to text, and even this variation is larger than the variance of all other directions together. The condition number of $A_0$, scaled so that its diagonal is one, is up to {glue:text}`condition_lab:.0e` in the lab's model,
 # {glue:text}`condition_smol:.0e` in smollm2 and {glue:text}`condition_gemma:.0e` in gemma. The next section asks whether single precision is enough for such features.
 #
 # ## Precision and rank
 #
-# A score depends on which directions have any variance. In exact arithmetic their number is the rank; in floating point a cut-off decides which small eigenvalues count. Ours is applied in units in which every
-# feature has unit variance, so that massive activations do not hide other directions, and it is relative: an eigenvalue counts if it exceeds the largest one times the relative rounding error of the moments.
-# An *absolute* cut-off, such as $10^{-8}$, gives another rank when the features are rescaled.
+# A score depends on which directions have any variance. In exact arithmetic their number is the rank; in floating point a cut-off decides which small eigenvalues count. Ours is applied to the matrix scaled to a diagonal of ones,
+# so that massive activations do not hide other directions, and it is relative: an eigenvalue counts if it exceeds the largest one times the relative rounding error of the moments.
+# An *absolute* cut-off, such as $10^{-8}$, gives another rank when the features are rescaled. Features that are so large that a sum of products is infinite in its type are refused.
 #
 # Products in float32 take half the time of float64. How do they change the scores? We compare three ways with float64 products of the same features:
 #
-# - **cut**: sums of float32 products, and a cut-off of $d$ times the rounding unit of float32, as is usual for float32 matrices;
+# - **cut**: sums of float32 products for $A_0$ and $A_1$, and a cut-off of $d$ times the rounding unit of float32, as is usual for float32 matrices;
 # - **plain**: the same sums, with the cut-off of float64;
 # - **shifted**: our default for large models. The mean is subtracted from the features, and from first tokens their own mean; products are formed in float32, and the shift is undone exactly in float64
 #   ({class}`ntps_utils.theory.moments.Accumulator`).
@@ -315,7 +317,7 @@ _ = axes[0].legend(fontsize=8)
 # | smollm2-135m-instruct | {glue:text}`cut_smol` | {glue:text}`plain_smol` | {glue:text}`shifted_smol` |
 # | gemma-3-270m | {glue:text}`cut_gemma` | {glue:text}`plain_gemma` | {glue:text}`shifted_gemma` |
 #
-# Most of the effect of single precision is the effect of the cut-off. It leaves as few as {glue:text}`rank_lab` directions of the lab's model, {glue:text}`rank_smol` of smollm2 and {glue:text}`rank_gemma` of gemma, although most of the others carry information: keeping them (*plain*) changes scores by about what the middle column says. Products of shifted features in float32 change them by about what the last column says, so they can replace products in float64. Chapters 6 and 13 look at the released script, which changes the precision together with an *absolute* cut-off. That one keeps too many directions instead of too few, and changes the scores of a small model little.
+# Most of the effect of single precision is the effect of the cut-off. It leaves as few as {glue:text}`rank_lab` directions of $A_0$ in the lab's model, {glue:text}`rank_smol` in smollm2 and {glue:text}`rank_gemma` in gemma, although most of the others carry information: keeping them (*plain*) changes scores by about what the middle column says. Products of shifted features in float32 change them by about what the last column says, so they can replace products in float64. Chapters 6 and 13 look at the released script, which changes the precision together with an *absolute* cut-off. That one keeps too many directions instead of too few, and changes the scores of a small model little.
 #
 # With few texts the rank appears as a gap in the spectrum:
 
@@ -323,8 +325,10 @@ _ = axes[0].legend(fontsize=8)
 few = extract(model, data.head(40), layers=(last,)).moments.layer(last)
 thin = np.linalg.eigvalsh(few.S)[::-1]
 thin32 = np.linalg.eigvalsh(few.S.astype(np.float32))[::-1]
+unit = 1 / np.sqrt(np.diag(few.S))  # scales S to a diagonal of ones
+scaled = np.linalg.eigvalsh(few.S * np.outer(unit, unit))[::-1]
 glue("thin_true", 40, display=False)
-glue("thin_relative", int((thin > few.rcond * thin[0]).sum()), display=False)
+glue("thin_relative", int((scaled > few.rcond * scaled[0]).sum()), display=False)
 glue("thin_absolute", int((thin32 > 1e-8).sum()), display=False)
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "The spectrum of S from 40 texts on a logarithmic axis, which falls by many orders of magnitude after the 40th eigenvalue in float64 and flattens at rounding level in float32, partly above a dotted line at 1e-8."}, "figure": {"caption": "The numerical rank is where the spectrum drops. Absolute values of the eigenvalues, so that the curve rises again where they are negative; S from 40 texts has rank 40; float64 shows it, float32 leaves rounding errors that an absolute cut-off of $10^{-8}$ (dotted) partly keeps.", "name": "fig-spectra"}}
@@ -391,7 +395,7 @@ glue("bench_arithmetic", float(1 + costs[0][3]), display=False)
 #
 # - Moments are sums: one pass, any batches, any number of machines.
 # - Pads must not count. Report whether a BOS token counts, and whether moments are centered.
-# - A numerical rank depends on a cut-off. Scale features to unit variance first, and set the cut-off relative to the largest eigenvalue, at the rounding error of the moments.
+# - A numerical rank depends on a cut-off. Scale the matrix to a diagonal of ones first, and set the cut-off relative to the largest eigenvalue, at the rounding error of the moments.
 # - Real models have massive activations on first tokens. Subtract them before you multiply in float32.
 # - Extraction adds a fraction of a forward pass to the forward pass itself; the cost of the scores does not grow with the number of texts. By the estimate of chapter 12, with one CPU thread beside a GPU, the eigendecompositions would take longer than the passes for most models.
 #

@@ -103,7 +103,7 @@ _ = figure.colorbar(image, ax=axes, label="score")
 # tasks agrees best with the ranking by the quantity that the score shall predict, such as the accuracy of a probe.
 #
 # How much of the rise is due to next-token prediction? By chapter 1, $V = A_0^{-1/2} (w_1, \dots, w_k)$ with orthonormal $w_i$, and only the $w_i$ depend on the next token. Put random orthonormal vectors in their place: the result is the V of a **random next token**, one that
-# depends on the same past through random directions. Beside the score we draw the mean score of such subspaces for every $k_v$ at once, by a formula that is an approximation for many features
+# depends on the same past through random directions. Beside the score we draw the mean score of such subspaces for every $k_v$ at once, by a formula that is approximate, and closer the more features there are
 # ({func}`ntps_utils.theory.controls.mean_random_scores`), and the score of the leading principal components of S. The **net score** is the score minus the mean score for a random next token.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Two panels over k_v. Left: the score and the mean score for a random next token lie close together; right: the score is below the random mean for the first directions, and then far above it; the score of the principal components stays near zero in the Euclidean panel and rises early in the metric-matched one."}, "figure": {"caption": "The net score is the first line minus the second. Euclidean (left) and metric-matched score (right) with all perception directions, of next-token directions, of the directions of a random next token (mean), and of principal components.", "name": "fig-net-landscape"}}
@@ -175,7 +175,7 @@ for ax, (column, shade), label in zip(axes, shades.items(), labels, strict=True)
 _ = axes[0].set_ylabel("score")
 
 # %% [markdown]
-# After the embeddings the means change little from layer to layer, while single tasks move more, and some lines cross. The layer hardly changes how high scores are, but it changes which tasks score higher. The metric-matched and the task-weighted panel are similar because most tasks have two classes, hence one perception direction after centering, for which the two scores are equal.
+# After the embeddings the means change little from layer to layer, while single tasks move more, and some lines cross. The layer hardly changes how high scores are, but between distant layers a few tasks change places. The metric-matched and the task-weighted panel are similar because most tasks have two classes, hence one perception direction after centering, for which the two scores are equal.
 #
 # ## From the wrong end
 #
@@ -285,7 +285,7 @@ glue("effect_single", float(np.nanmax(effect)), display=False)
 
 # %% [markdown]
 # The absolute cut-off keeps {glue:text}`kept_absolute` directions, the relative one in double precision {glue:text}`kept_relative`. On the lab's tasks, where no direction
-# is that massive, the same change of precision, cut-off and projector moves NTPS by at most {glue:text}`effect_single:.2g`. So it does no harm here. With massive directions it counts rounding errors as directions; what that does to a score was not measured.
+# is that massive, single precision with the absolute cut-off, and with a projector from the pseudo-inverse of V in place of an orthonormal basis, as in the released script, moves NTPS by at most {glue:text}`effect_single:.2g` at four widths. So it does no harm here. With massive directions it counts rounding errors as directions; what that does to a score was not measured.
 #
 # ## What choosing the best setting does
 #
@@ -394,7 +394,7 @@ axes[0].set_ylabel("layer")
 _ = figure.colorbar(image, ax=axes, label="coefficient")
 
 # %% [markdown]
-# Neighboring settings have similar colors, because they give nearly the same order of tasks; the sweep therefore counts as fewer than {glue:text}`n_settings` independent settings (exercise 6.2). The coefficients of the Euclidean score are near zero or negative at most settings. Those of the other two scores are positive at nearly all widths but the smallest. Here these two are computed from covariances. From second moments, the coefficients of the task-weighted score are negative, and the sign of the metric-matched one depends on the setting (chapter 7).
+# Neighboring settings have similar colors, because the next fraction, and less so the next layer, gives a similar order of tasks; the sweep therefore counts as fewer than {glue:text}`n_settings` independent settings (exercise 6.2). The coefficients of the Euclidean score are near zero or negative at most settings. Those of the other two scores are positive at nearly all widths but the smallest. Here these two are computed from covariances. From second moments, the coefficients of the task-weighted score are negative, and the sign of the metric-matched one depends on the setting (chapter 7).
 #
 # ## Summary
 #
@@ -494,7 +494,7 @@ from ntps_utils.exercises import check
 # ````{solution} ex-6-2
 # :class: dropdown
 # Solve $\Phi(q \sqrt{n-1}) = 0.95^{1/\nu}$: $\nu = \log 0.95 / \log \Phi(q \sqrt{n-1})$. For the Euclidean score, with $q$ = {glue:text}`null_edge_euclid:.2f` and n = {glue:text}`n_tasks`,
-# that is {glue:text}`independent:.0f` independent settings in place of {glue:text}`n_settings`: neighboring fractions and layers give nearly the same order of tasks. With so few tasks the tail of the normal approximation is too heavy: with that of permuted ranks the number is {glue:text}`independent_exact:.0f`.
+# that is {glue:text}`independent:.0f` independent settings in place of {glue:text}`n_settings`, because neighboring settings give similar orders of tasks. With so few tasks the tail of the normal approximation is too heavy. With that of permuted ranks the number is {glue:text}`independent_exact:.0f`, which is the one to trust; it is below {glue:text}`n_settings`, too.
 #
 # ```python
 # def independent(q, n):

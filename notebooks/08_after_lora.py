@@ -416,7 +416,7 @@ for name in ("lab", "real"):
 #
 # - A score after LoRA is the score of the merged model; both U and V change with the features.
 # - The rule was fixed first, and is the same for every score. Two parts of it, which texts count and the moments of two scores, were changed after results had been seen.
-# - No rise of the paper's score was measured in the lab, and with few texts for each feature it cannot be. The metric-matched one rises in the lab, on test texts too, and more where accuracy gains more.
+# - No rise of the paper's score was measured in the lab, and with so few texts for each feature a rise of 0.1 would hardly show. The metric-matched one rises in the lab, on test texts too, and more where accuracy gains more.
 # - On training texts a score rises even on a coin toss: compute it on test texts, or beside a control.
 # - A control on which nothing can be learned shows what finetuning does by itself.
 # - In two pretrained models the question is open: too few runs with shuffled labels, and too few test texts.

@@ -35,16 +35,16 @@
 #
 # ## How the tool decides
 #
-# Three steps follow each other. The first that decides ends the prescreening; where none does, the spread of the recorded runs is left. By default (`auto`) the calibration is `lab` for models of the lab, and `real` for all others. `lab` holds runs of the lab's models, `real` those of the {doc}`declared experiment </book/declared>`: two pretrained models of 135 and 268 million parameters on {glue:text}`pre_real_datasets` real datasets.
+# Four rules follow each other: the headroom, the frozen model, a trial run, and the lead of the best classifier against the recorded gains. The first that decides ends the prescreening. In the calibration `real` only the first and the last can answer, and only by *no*: no step predicts the gains there. By default (`auto`) the calibration is `lab` for models of the lab, and `real` for all others. `lab` holds runs of the lab's models, `real` those of the {doc}`declared experiment </book/declared>`: two pretrained models of 135 and 268 million parameters on {glue:text}`pre_real_datasets` real datasets.
 #
-# Before them comes a comparison that needs no finetuning: probes of up to four layers, a probe of these layers at once, and a bag of words, by cross-validation. All answers are about the gain of LoRA over the best of them. What it has over the probe of the last layer is its *lead*. The tool predicts how much LoRA has over the last layer, and subtracts the lead. For a recorded run, *over the last layer* means the gain over the best classifier on test texts plus the lead, and not the difference to a head that was trained: so the errors of the lead are part of what the intervals have to cover. The first 2,000 rows of a dataset are read (`--max-texts`), and of each text as many tokens as the model allows; `--max-length 64` cuts them as the recorded ones were. The bag of words reads as much of a text as the model.
+# Before them comes a comparison that needs no finetuning: probes of up to four layers, a probe of these layers at once, and a bag of words, by cross-validation. All answers are about the gain of LoRA over the best of them. What it has over the probe of the last layer is its *lead*. The tool predicts how much LoRA has over the last layer, and subtracts the lead. For a recorded run, *over the last layer* means the gain over the best classifier on test texts plus the lead, and not the difference to a head that was trained: so the errors of the lead are part of what the intervals have to cover. The first 2,000 rows of a dataset are read (`--max-texts`), and of each text as many tokens as the model allows: leave it so to decide about your texts as they are; a note says where they are longer than the recorded ones. (`--max-length 64` cuts them as those were cut. The answer is then comparable, and about cut texts.) The bag of words reads as much of a text as the model.
 #
 # 1. **Headroom.** A gain can hardly be larger than what the best classifier gets wrong. If the 95% limit of that share is below the threshold, the answer is *no*. (The predictor *headroom of the probe* in step 2 is what a probe of the last layer alone gets wrong.)
 # 2. **The frozen model.** Predictors such as headroom, NTPS or k-NN, and at a higher cost attention over all tokens or gradients, give an expected gain with an interval, but only if they predict the gains of left-out datasets better than the median
 #    gain does. If the whole interval lies on one side of the threshold, the answer is *yes* or *no*. In the calibrations that ship with the library, the predictors with such a skill, those of trial runs included, are: in `lab` {glue:text}`pre_columns`; in `real` {glue:text}`pre_real_columns`. NTPS is {glue:text}`pre_ntps`.
-# 3. **A trial run.** `--trial 25%` or `--trial 5min` allows the beginning of the LoRA run, up to a quarter of its steps. What the validation loss and accuracy have done by then can predict the gain of the whole run. A trial run is made only if one of its length has a skill on the recorded runs. The lengths that have one are, in `lab`: {glue:text}`pre_trials`; in `real`: {glue:text}`pre_real_trials`. Where none of them is within the limit, no trial run is made, and the report says why: with `real` alone, `--trial` changes nothing. (In {doc}`chapter 9 <09_predicting_the_gain>` a trial run predicts their gain over a head on the last layer. How much they have over the last layer in the sense above, which is what decides, it does not predict better than the median.)
+# 3. **A trial run.** `--trial 25%` or `--trial 5min` allows the beginning of the LoRA run, up to a quarter of its steps. What the validation loss and accuracy have done by then can predict the gain of the whole run. A trial run is made only if one of its length has a skill on the recorded runs. The lengths that have one are, in `lab`: {glue:text}`pre_trials`; in `real`: {glue:text}`pre_real_trials`. Where none of them is within the limit, no trial run is made, and the report says why: with `real` alone, `--trial` changes nothing. (On the pretrained models a trial run predicts the accuracy of LoRA minus that of a trained head, {doc}`chapter 9 <09_predicting_the_gain>`. It has not been shown to predict what LoRA has over the last layer in the sense above, which is what the tool needs.)
 #
-# If no step predicts, the *recorded runs* decide: the answer is *no* where at least 85% of the recorded runs gained less over the last layer than the lead and the threshold together. The interval is then the spread of the recorded gains minus the lead, and can be wrong by many points for a single case. Otherwise the answer is *open*: the report then gives the spread of the recorded gains, and names it so. It recommends what would have cost least on the recorded runs: never to run LoRA, to run it wherever the best classifier leaves enough to gain, or to follow one of the steps. A trial run whose loss is not lower at its end than at its start never gives a *yes*. A trial run is not continued: a later LoRA run starts again.
+# 4. **The recorded runs.** If no step predicts, only the lead is left: the answer is *no* where at least 85% of the recorded runs gained less over the last layer than the lead and the threshold together. The interval is then the spread of the recorded gains minus the lead, and can be wrong by many points for a single case. Otherwise the answer is *open*: the report then gives the spread of the recorded gains, and names it so. It recommends what would have cost least on the recorded runs: never to run LoRA, to run it wherever the best classifier leaves enough to gain, or to follow one of the steps. A trial run whose loss is not lower at its end than at its start never gives a *yes*. A trial run is not continued: a later LoRA run starts again.
 #
 # ## One cell to change
 #
@@ -69,6 +69,8 @@ import pandas as pd
 from IPython.display import Markdown
 from myst_nb import glue
 
+from ntps_utils.cli.console import out
+from ntps_utils.cli.prescreen import print_prescreen
 from ntps_utils.evidence.advice import (
     Advisor,
     advise_left_out,
@@ -123,10 +125,10 @@ frozen = prescreen(
     threshold=threshold,
     seed=seed,
 )
-Markdown(words(fields(frozen)))
+Markdown(with_notes(fields(frozen)))
 
 # %% [markdown]
-# Then with one:
+# {doc}`/book/score_your_own` explains these lines one by one. Then with a trial run:
 
 # %%
 p = prescreen(
@@ -138,7 +140,7 @@ p = prescreen(
     trial=trial,
     seed=seed,
 )
-Markdown(words(fields(p)))
+Markdown(with_notes(fields(p)))
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "The expected gain with its interval, before and after the trial run, on a line with the threshold and all errors of the best classifier."}, "figure": {"caption": "What LoRA is expected to gain over the best classifier without finetuning, before and after the trial run. Dot: expected gain, filled if a step predicts it; bar: interval; dotted: threshold; dashed: all that this classifier gets wrong. Expected gain and lower end are cut there, the upper end at its 95% limit.", "name": "fig-prescreen"}}
 figure, (ax,) = panels(1, height=1.8)
@@ -224,6 +226,15 @@ for name, value in {
 # The frozen model answers *{glue:text}`pre_frozen_verdict`* at a threshold of {glue:text}`pre_points` points, and the {glue:text}`pre_step` answers *{glue:text}`pre_verdict`*.
 # For this very case the whole LoRA run was made as well. Its gain over the best classifier, on test texts, was {glue:text}`pre_known`, {glue:text}`pre_inside` the last interval. The prediction did not use it. (A gain on test texts can be larger than what the probe gets wrong in cross-validation, since the probe can be worse on the test texts.) The two reports differ in the duration of the LoRA run: the first estimates it from a forward pass, the second from the steps of the trial run.
 #
+# The shell prints a report as text, here the second one:
+
+# %% tags=["hide-input"]
+out.width = 88
+with out.capture() as printed:
+    print_prescreen(p)
+print(printed.get())
+
+# %% [markdown]
 # ## What was measured
 #
 # Each number, and where the case stands among the recorded runs: 0% is below all of them, 100% above ({doc}`/book/score_your_own` explains the names; from the shell, `--verbose` prints them):
@@ -252,7 +263,7 @@ glue("pre_last", float(p.probe_accuracy), display=False)
 #
 # ## What the answer is based on
 #
-# The calibration holds {glue:text}`pre_runs` finetuning runs on {glue:text}`pre_datasets` datasets, without the dataset at hand ({glue:text}`pre_left`). Chapter 9 leaves out the coin toss instead, so that its skills differ a little. Each step is judged on datasets
+# The calibration holds {glue:text}`pre_runs` finetuning runs on {glue:text}`pre_datasets` datasets, without the dataset at hand ({glue:text}`pre_left`). Chapter 9 judges the same steps without the runs on the coin toss and with those of the dataset at hand. With so few datasets this changes a skill by a tenth or more. Each step is judged on datasets
 # that were left out of its regression. Skill is the share of the median's error that the step saves, with its 95% interval; a step is used only if the interval lies above zero. Cost is
 # a share of the LoRA run.
 
@@ -270,7 +281,7 @@ pd.DataFrame(
 ).T
 
 # %% [markdown]
-# Costs count forward passes. The cross-validated probes come on top, and are not small beside short runs: with them, prescreening took {glue:text}`cases_time_low:.0%` to {glue:text}`cases_time_high:.0%` of the estimated time of the LoRA run in the three real cases below. The cost of a trial run contains its evaluations on the validation texts, which the whole run makes too. A step without skill is not made. Where no step has a skill, answers come from what the best classifier gets wrong, or from its lead; neither needs a skill.
+# Costs count forward passes. The cross-validated probes come on top, and are not small beside short runs: with them, prescreening took {glue:text}`cases_time_low:.0%` to {glue:text}`cases_time_high:.0%` of the estimated time of the LoRA run in the three real cases below. Where a LoRA run takes minutes, run it instead. The cost of a trial run contains its evaluations on the validation texts, which the whole run makes too. A step without skill is not made. Where no step has a skill, answers come from what the best classifier gets wrong, or from its lead; neither needs a skill.
 #
 # ## How often it is right
 #
@@ -341,6 +352,15 @@ for name, one in shipped.items():
     missed = int((pays & (last["answer"] == "no").to_numpy()).sum())
     glue(f"pre_{name}_missed", missed, display=False)
     tables[TITLES[name]] = pd.DataFrame(rows).T
+    told = advise_left_out(cells, advisors, threshold=0.03, trial=0.25)
+    nothing = np.zeros(len(gains))
+    for word, run, cost in (
+        ("advice", told["recommended"], told["recommended_cost"]),
+        ("yes", nothing == 0.0, nothing),
+        ("never", nothing != 0.0, nothing),
+    ):
+        lost = 100 * float(regret(gains, run, cost, 0.03).mean())
+        glue(f"pre_{name}_{word}_3", lost, display=False)
 pd.concat(tables)
 
 # %% [markdown]
@@ -358,12 +378,19 @@ for name, found in decided.items():
 columns = {"gain": "expected", "low": "from", "high": "to", "true_gain": "true gain"}
 worst = pd.concat({name: part.head(5) for name, part in wrong.items()})
 worst[list(columns)] = (100 * worst[list(columns)]).round(1)
+medical = shipped["real"].cells.set_index(["model", "dataset"]).loc["gemma-3-270m"]
+medical = medical.loc["medical"]
+best = medical["lora"] - medical["advantage"]
+glue("pre_medical_lead", 100 * float(medical["lead"]), display=False)
+glue("pre_medical_test", 100 * float(best - medical["probe_last"]), display=False)
 worst.droplevel(1)[["model", "dataset", "answer", *columns]].rename(columns=columns)
 
 # %% [markdown]
+# In *medical*, most questions occur twice, once with each label. Cross-validation puts one copy into the training folds of the other, so that the lead of the best classifier comes out too large: {glue:text}`pre_medical_lead:.1f` points for gemma-3-270m, and {glue:text}`pre_medical_test:.1f` on test texts. If your file has pairs of nearly equal texts, the lead is not to be trusted: the tool does not know which texts belong together.
+#
 # In the lab the tool decides {glue:text}`pre_lab_frozen_decided:.0%` of the cases without a trial run. With one of at most a quarter it decides {glue:text}`pre_lab_trial_decided:.0%` and is right in {glue:text}`pre_lab_trial_right:.0%` of these; {glue:text}`pre_lab_wrong` answers are wrong. *Regret* is the cost against knowing all gains: missed gains, runs that bring less than the threshold, and what was spent on the decision; whoever has run LoRA keeps the better classifier. In the first three rows an open case is run if its expected gain reaches the threshold; where no step predicts, the *mean* of the recorded gains over the last layer, minus the lead, stands for it (reports show the median). *The recommendation* is what the report says to do: in an open case it follows the rule that loses least on the other recorded datasets.
 #
-# In the two pretrained models the tool decides {glue:text}`pre_real_frozen_decided:.0%` of the runs without a trial run and {glue:text}`pre_real_trial_decided:.0%` with one of at most a quarter, of which {glue:text}`pre_real_trial_right:.0%` are right ({glue:text}`pre_real_wrong` wrong answers; always *no* is right in the same ones, and in {glue:text}`pre_real_never_right:.0%` of all runs). LoRA is better by a point in {glue:text}`pre_real_pays` of the {glue:text}`pre_real_n` runs, and the tool answers *no* to {glue:text}`pre_real_missed` of these. The regret is {glue:text}`pre_real_trial_regret:.2f` points, that of the recommendation {glue:text}`pre_real_advice_regret:.2f`, of always running LoRA {glue:text}`pre_real_yes_regret:.2f`, of never running it {glue:text}`pre_real_never_regret:.2f`. Here, never running LoRA costs least. In the lab never running it costs {glue:text}`pre_lab_never_regret:.2f`, always running it {glue:text}`pre_lab_yes_regret:.2f`, the recommendation {glue:text}`pre_lab_advice_regret:.2f`, and running open cases by the mean of the recorded gains {glue:text}`pre_lab_frozen_regret:.2f`. The recommendation is best in neither, and well below the worst rule in both, without being told which of them it is in. (The mean of the recorded gains is no rule that the recommendation may choose: tried afterwards, it made the regret in the lab smaller at one point, and larger at three and five.) {doc}`Chapter 9 <09_predicting_the_gain>` has the regrets at three and five points. The time of the probes is not in these figures.
+# In the two pretrained models the tool decides {glue:text}`pre_real_frozen_decided:.0%` of the runs without a trial run and {glue:text}`pre_real_trial_decided:.0%` with one of at most a quarter, of which {glue:text}`pre_real_trial_right:.0%` are right ({glue:text}`pre_real_wrong` wrong answers; always *no* is right in the same ones, and in {glue:text}`pre_real_never_right:.0%` of all runs). LoRA is better by a point in {glue:text}`pre_real_pays` of the {glue:text}`pre_real_n` runs, and the tool answers *no* to {glue:text}`pre_real_missed` of these. The regret is {glue:text}`pre_real_trial_regret:.2f` points, that of the recommendation {glue:text}`pre_real_advice_regret:.2f`, of always running LoRA {glue:text}`pre_real_yes_regret:.2f`, of never running it {glue:text}`pre_real_never_regret:.2f`. Here, never running LoRA costs least; the recommendation makes the same decisions, and its regret is larger by the cost of measuring the frozen model. In the lab never running LoRA costs {glue:text}`pre_lab_never_regret:.2f`, always running it {glue:text}`pre_lab_yes_regret:.2f`, the recommendation {glue:text}`pre_lab_advice_regret:.2f`, and deciding without a trial run {glue:text}`pre_lab_frozen_regret:.2f`: at one point a trial run costs more than it brings there. The recommendation is best in neither, and well below the worst rule in both, without being told which of them it is in. (The first row runs open cases by the mean of the recorded gains. The recommendation may not choose this rule: tried afterwards, it made the regret in the lab smaller at one point, and larger at three and five.) At three points the regrets of the recommendation, of always and of never running LoRA are {glue:text}`pre_real_advice_3:.2f`, {glue:text}`pre_real_yes_3:.2f` and {glue:text}`pre_real_never_3:.2f` on the pretrained models, and {glue:text}`pre_lab_advice_3:.2f`, {glue:text}`pre_lab_yes_3:.2f` and {glue:text}`pre_lab_never_3:.2f` in the lab ({doc}`chapter 9 <09_predicting_the_gain>` has those at five). The time of the probes is not in these figures.
 #
 # The intervals held in {glue:text}`pre_real_trial_held:.0%` of the pretrained models' runs and in {glue:text}`pre_lab_trial_held:.0%` of the lab's, with a trial run of at most a quarter; 70% was asked for.
 #
@@ -446,19 +473,20 @@ for key, value in {
     glue(f"cases_{key}", value, display=False)
 
 # %% [markdown]
-# (The LoRA runs of these cases took {glue:text}`cases_took_low:.0f` to {glue:text}`cases_took_high:.0f` minutes in the experiment, each on one of two cores. The reports' estimates, from forward passes, are for both cores.) {glue:text}`cases_decided` of the {glue:text}`cases_n` cases are decided, {glue:text}`cases_right` of these rightly, and the true gain lies inside the interval in {glue:text}`cases_inside` of {glue:text}`cases_n`. A trial run was allowed, and made in {glue:text}`cases_trial` of them: the tool makes one only if trial runs of its length have a skill on the other recorded datasets.
+# The LoRA runs of these cases were made in the experiment, each on one of two cores, in {glue:text}`cases_took_list` minutes (without {glue:text}`cases_stood:.0f` minutes in which the run on {glue:text}`cases_stood_name` stood still). The reports, which estimate the time on both cores from forward passes, say {glue:text}`cases_said_list`. Prescreening took {glue:text}`cases_ratio_low:.1f` to {glue:text}`cases_ratio_high:.1f` times as long as these runs.
+#
+# {glue:text}`cases_decided` of the {glue:text}`cases_n` cases are decided, {glue:text}`cases_right` of these rightly, and the true gain lies inside the interval in {glue:text}`cases_inside` of {glue:text}`cases_n`. A trial run was allowed, and made in {glue:text}`cases_trial` of them: the tool makes one only if trial runs of its length have a skill on the other recorded datasets.
 #
 # ## When not to trust it
 #
 # - **When your case is unlike the recorded runs.** All real ones are of two models of 135 and 268 million parameters, on up to 2,000 texts that were cut after 64 tokens, with one setting of LoRA: rank 8 on query, key and value projections, {glue:text}`set_steps` steps of {glue:text}`set_batch` texts, the learning rate {glue:text}`set_rate`, chosen on two other datasets. In some of these runs the validation loss still fell at the end ({doc}`chapter 9 <09_predicting_the_gain>` counts them), so that more steps may bring more.
-# - **When a note says that the case lies outside the recorded runs**, such as a much larger model. Then only the headroom speaks about your case. A trial run, where the calibration allows one, is read with the experience of
-#   other models.
+# - **When a note says that the case lies outside the recorded runs**, such as a larger model: "This case has … parameters of the model, the recorded runs …. Whether they predict it is not known." The verdict is printed all the same, from runs of small models. Believe it only where its reason is that the best classifier gets too few texts wrong.
 # - **When the texts were seen in pretraining**, or when training and test texts are related: no number here can know.
 # - **When the loss falls late.** A trial run that ends on a plateau sees nothing of what follows. In the lab this is frequent, and one reason why a tenth of the steps is not enough there.
 #
 # ## What a gain is worth to you
 #
-# The threshold decides what counts as *paying*. Without one, a gain of one point does; but with a few hundred texts the headroom is uncertain by more than a point, so that the first step rarely says *no*. Give `--threshold 3` unless one point matters to you. (For how many texts: give at least 100, better more than the model has features; a trial run needs 250.) In Python `threshold` is a share of the texts (0.03), in the shell `--threshold` is in points (3); `worth` (0.2 in Python, `--worth 20` in the shell) is the accuracy that an hour of computing must bring, and the tool converts it with the duration of the LoRA run on this machine:
+# The threshold decides what counts as *paying*. Without one, a gain of one point does; but with a few hundred texts the headroom is uncertain by more than a point, so that the first step rarely says *no*. Give `--threshold 3` unless one point matters to you. (For how many texts: give at least 100, and better more than the model has features, because the predictors of the frozen model are not used with fewer. A model of more than 2,000 features needs `--max-texts 5000`, say. A trial run needs 250.) In Python `threshold` is a share of the texts (0.03), in the shell `--threshold` is in points (3); `worth` (0.2 in Python, `--worth 20` in the shell) is the accuracy that an hour of computing must bring, and the tool converts it with the duration of the LoRA run on this machine:
 #
 # ```bash
 # ntps prescreen smollm2-135m-instruct reviews.csv --threshold 3            # at least three points
@@ -470,7 +498,7 @@ for key, value in {
 #
 # ## Calibrate it on your own runs
 #
-# For one dataset this is not worth it: a calibration needs at least five LoRA runs, and one run on your dataset answers the question. `ntps datasets split FILE FOLDER` and `ntps benchmark --profile declared --models MODEL --datasets FOLDER` make that run with the LoRA settings of our real runs, and train a head on the frozen last layer beside it. These settings are at most 2,000 training texts, 64 tokens of a text and one learning rate; `--n-train N` and `--max-length N` change the first two. The lines under *The best classifier without finetuning* below measure that classifier on the same test texts. Calibrate if you decide about many datasets.
+# For one dataset this is not worth it: a calibration needs at least five LoRA runs, and one run on your dataset answers the question. `ntps datasets split FILE FOLDER` and `ntps benchmark --profile declared --models MODEL --datasets FOLDER` make that run with the LoRA settings of our real runs, and train a head on the frozen last layer beside it. These settings are at most 2,000 training texts, 64 tokens of a text and one learning rate; `--n-train N` and `--max-length N` change the first two. The lines under *The best classifier without finetuning* below measure that classifier on the same test texts. Calibrate if you decide about many datasets, and check the calibration on runs that it does not contain.
 #
 # The shipped calibration `real` holds one setting of LoRA, two small models, and texts of at most 64 tokens. Predictions for your models and your kind of texts come from runs of your own, made with the settings of the declared ones:
 #
@@ -508,14 +536,37 @@ pd.DataFrame(
 # %% tags=["remove-cell"]
 MODEL, N_OWN, N_DRAWS = case["model"], own["calibration"]["n_datasets"], 40
 mine = shipped["real"].without(shipped["real"].cells["model"] != MODEL)
-runs = {one.run.dataset: one for one in recorded_runs() if one.run.model == MODEL}
-minutes = [
-    runs[dataset].result.finetuning.lora_seconds / 60
-    for dataset in mine.cells["dataset"]
-]
-took = [runs[one["dataset"]].result.finetuning.lora_seconds / 60 for one in cases]
-glue("cases_took_low", min(took), display=False)
-glue("cases_took_high", max(took), display=False)
+runs = {
+    one.run.dataset: one.result.finetuning
+    for one in recorded_runs()
+    if (one.run.kind, one.run.model, one.run.seed) == ("lora", MODEL, 0)
+}
+
+
+def stood(run):
+    """Minutes by which the slowest part of a run was slower than its other parts."""
+    at = np.array([(point.step, point.seconds) for point in run.lora_curve])
+    steps, seconds = np.diff(at, axis=0).T
+    slowest = np.argmax(seconds / steps)
+    return (seconds[slowest] - np.median(seconds / steps) * steps[slowest]) / 60
+
+
+minutes = [runs[dataset].lora_seconds / 60 for dataset in mine.cells["dataset"]]
+of_cases = {one["dataset"]: runs[one["dataset"]] for one in cases}
+longest = max(of_cases, key=lambda name: stood(of_cases[name]))
+took = np.array([run.lora_seconds / 60 for run in of_cases.values()])
+took[list(of_cases).index(longest)] -= stood(of_cases[longest])
+spent = np.array([one["seconds"] / 60 for one in cases])
+said = [one["lora_seconds"] / 60 for one in cases]
+for name, value in {
+    "took_list": ", ".join(f"{one:.0f}" for one in took),
+    "said_list": ", ".join(f"{one:.0f}" for one in said),
+    "stood": stood(of_cases[longest]),
+    "stood_name": longest,
+    "ratio_low": float((spent / took).min()),
+    "ratio_high": float((spent / took).max()),
+}.items():
+    glue(f"cases_{name}", value, display=False)
 small = []
 rng = np.random.default_rng(seed)
 for _ in range(N_DRAWS):
@@ -542,51 +593,59 @@ for name, value in {
     glue(f"own_{name}", value, display=False)
 
 # %% [markdown]
-# The table has the same for all three cases, each without its own dataset. How good is so small a calibration? We drew {glue:text}`own_n` of the recorded datasets of this model {glue:text}`own_draws` times, and asked about the others, with trial runs of at most a quarter. The tool decided {glue:text}`own_decided:.0%` of the cases, and {glue:text}`own_right:.0%` of these rightly (always *no* would be right in {glue:text}`own_never:.0%` of the same cases); {glue:text}`own_held:.0%` of the 70% intervals held; a step had a skill in {glue:text}`own_predicted:.0%` of the cases. {numref}`fig-gain-size` shows what more datasets bring in the lab, with four models each.
+# The table has the same for all three cases, each without its own dataset. How good is so small a calibration? We drew {glue:text}`own_n` of the recorded datasets of this model {glue:text}`own_draws` times, and asked about the others, with trial runs of at most a quarter. The tool decided {glue:text}`own_decided:.0%` of the cases, and {glue:text}`own_right:.0%` of these rightly (always *no* would be right in {glue:text}`own_never:.0%` of the same cases); {glue:text}`own_held:.0%` of the 70% intervals held; a step had a skill in {glue:text}`own_predicted:.0%` of the cases. So with six datasets of one real model the calibration was not better than always *no*; from how many datasets on it pays is not known. {numref}`fig-gain-size` shows what more datasets bring in the lab, with four models each.
 #
 # ## The best classifier without finetuning
 #
-# The answer *no* means: train the classifier that the report names, and stop. To compare it with a LoRA run of `ntps benchmark`, give both the same texts: `train.head(2000)`, and in `extract` below `max_length=64`, or what the run was given; a bag of words gets the texts from {func}`ntps_utils.evidence.predictors.texts_read`. Otherwise the classifier reads more than LoRA. Divide a single file with `ntps datasets split reviews.csv data/new` first. If the classifier is a bag of words, these lines train it:
+# The answer *no* means: train the classifier that the report names, and stop. To compare it with a LoRA run of `ntps benchmark`, give both the same texts: the lines below read 2,000 training texts and 64 tokens of a text, as the profile *declared* does (`--n-train` and `--max-length` change it). Otherwise the classifier reads more than LoRA. Divide a single file with `ntps datasets split reviews.csv data/new` first. If the classifier is a bag of words, these lines train it:
 #
 # ```python
+# from ntps_utils.evidence.predictors import texts_read
 # from ntps_utils.models.datasets import load_texts
+# from ntps_utils.models.extraction import tokenize
+# from ntps_utils.models.loading import load_model
 # from ntps_utils.models.richer_probes import bag_of_words
 #
-# train, test = (load_texts("data/new", split) for split in ("train", "test"))
-# words = bag_of_words().fit(train.texts, train.labels)
-# print(words.score(test.texts, test.labels))
+# model = load_model("path/to/model")
+# train, test = load_texts("data/new", "train").head(2000), load_texts("data/new", "test")
+# read, read_test = (texts_read(model, part, tokenize(model, part, 64)) for part in (train, test))
+# words = bag_of_words().fit(read, train.labels)
+# print(words.score(read_test, test.labels))
 # ```
 #
-# If it is a probe of a layer, these lines train it on mean tokens; `layer` is the number in the report. For several layers, concatenate their features with `numpy.hstack`:
+# If it is a probe, these lines train it on mean tokens, with the penalty chosen as in the tool. `layers` are the numbers in the report; the features of several layers are put side by side:
 #
 # ```python
-# from sklearn.linear_model import LogisticRegression
-# from sklearn.pipeline import make_pipeline
-# from sklearn.preprocessing import StandardScaler
+# import numpy as np
 #
 # from ntps_utils.models.datasets import load_texts
 # from ntps_utils.models.extraction import extract
 # from ntps_utils.models.loading import load_model
+# from ntps_utils.models.probes import logistic_probe
 #
-# model, layer = load_model("path/to/model"), 8
-# train, test = (load_texts("data/new", split) for split in ("train", "test"))
-# x, x_test = (extract(model, part, layers=(layer,), features=(layer,)).features[layer] for part in (train, test))
-# probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)).fit(x, train.labels)
-# print(probe.score(x_test, test.labels))
+# model, layers = load_model("path/to/model"), (8,)  # or (8, 15, 22, 30)
+# train, test = load_texts("data/new", "train").head(2000), load_texts("data/new", "test")
+# features = [extract(model, part, layers=layers, features=layers, max_length=64).features for part in (train, test)]
+# x, x_test = (np.hstack([one[layer] for layer in layers]) for one in features)
+# print(logistic_probe(x, train.labels, x_test, test.labels).test_accuracy)
 # ```
 #
 # ## After a "yes"
 #
-# `ntps benchmark` measures the gain; the next lines train an adapter and keep it (give `finetune` the `max_length` of the prescreening, or it reads whole texts):
+# `ntps benchmark` measures the gain; the next lines train an adapter and keep it. They try three learning rates (3e-4 was chosen for two small models) and keep the best by the loss on validation texts. Without `max_length`, whole texts are read:
 #
 # ```python
+# from dataclasses import replace
+#
 # from ntps_utils.evidence.declared import lora_settings
 # from ntps_utils.models.datasets import load_texts
 # from ntps_utils.models.finetuning import finetune
 # from ntps_utils.models.loading import load_model
 #
-# train, test = (load_texts("data/new", split) for split in ("train", "test"))
-# result = finetune(load_model("path/to/model"), train, test, lora_settings(3e-4), keep_adapter=True)  # the rate chosen for two small models: try 1e-3 and 1e-4, too
+# train, test = load_texts("data/new", "train").head(2000), load_texts("data/new", "test")
+# config = replace(lora_settings(3e-4), learning_rates=(1e-3, 3e-4, 1e-4))
+# result = finetune(load_model("path/to/model"), train, test, config, max_length=64, keep_adapter=True)
+# print(result.learning_rate, result.accuracy)
 # result.adapter.save_pretrained("adapter")
 # ```
 #

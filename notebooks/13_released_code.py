@@ -16,7 +16,7 @@
 #
 # :::{admonition} After this page you can
 # :class: tip
-# - say, for each choice in the code released with the paper, what it does to a score, by measurement;
+# - say, for each choice about the score in the code released with the paper, what it does to a score, by measurement, and which other choices were only read;
 # - switch on each choice about the score in this library, to find out which choice causes a difference between two results.
 #
 # You need chapter 3 for the score. It runs in two minutes.
@@ -68,7 +68,7 @@ house_style()
 #
 # ### Which eigenvectors come first
 #
-# The theory keeps the directions of the *largest* eigenvalues. Solvers return eigenvalues in ascending order, and the first $k$ columns are kept (K_sweep.py 16-17, 49-54, 78-79): the
+# The theory keeps the directions of the *largest* eigenvalues. Solvers return eigenvalues in ascending order, and the first $k$ columns are kept (K_sweep.py 16-17, 78-79; a sparse solver in 49-54, off by default, keeps the smallest of the largest ones): the
 # *smallest*. We try it on a problem whose answer is known. The labels depend on exactly the two directions that serve prediction best, so a score should be near 1 from $k = 2$ on.
 
 # %%
@@ -253,14 +253,14 @@ for key, name in {"ours": "ours", "script": "the script's"}.items():
 # %% [markdown]
 # The order of eigenvectors and the width of U raise the scores of some tasks and lower those of others, so they change which tasks score high. With both choices U contains no label direction. The script's score then has a similar size to ours but another meaning: if the labels of all texts are permuted, ours changes by {glue:text}`permuted_ours:.2f` in the median and the script's by {glue:text}`permuted_script:.3f`. So the script's score describes $S$ and $A_0$, and not the task. The other two choices have no visible effect on this model, whose features have no massive direction.
 # In the median the order of eigenvectors moves the score by {glue:text}`switch_asc:.2f`, filling U by {glue:text}`switch_fill:.2f`, single precision with the absolute cut-off by
-# {glue:text}`switch_single:.2g`, the pseudo-inverse by {glue:text}`switch_pinv:.1g`, and all together by {glue:text}`switch_all:.2f` (at most {glue:text}`switch_all_max:.2f`). The effects do not add up: all choices together change the score less than the order alone. On the planted problem above the order changes the score far more, because there the labels depend on the directions in which features vary most. On the lab's tasks U is long where features vary little, and the factor $A_0^{-1/2}$ makes the columns of V long there as well, so that either end of the spectrum gives a similar score. The two recipes' rankings of the eight tasks have a
+# {glue:text}`switch_single:.2g`, the pseudo-inverse by {glue:text}`switch_pinv:.1g`, and all together by {glue:text}`switch_all:.2f` (at most {glue:text}`switch_all_max:.2f`). The effects do not add up: all choices together change the score less than the order alone. On the planted problem above the order changes the score far more, because there the labels depend on the directions in which features vary most. On the lab's tasks U is long where features vary little, and the factor $A_0^{-1/2}$ makes the columns of V long there as well, so that either end of the spectrum gives scores of a similar height, though that of a single task moves. The two recipes' rankings of the eight tasks have a
 # rank correlation of {glue:text}`switch_all_rho:.2f`. So two reports that differ in these choices cannot be compared.
 #
 # ## From texts to moments
 #
 # - **Padding** (cache.py 90, 140): the code takes the first $T$ positions of each row of a batch, which is right if padding tokens stand at the end. It does not set that side, and some tokenizers fill at the start.
 #   Its effect is measured below.
-# - **Cost** (cache.py 66-75, 117-122): dense triangular matrices for each text cost $O(T^2 d)$; cumulative sums cost $O(T d)$ and give the same result ({doc}`chapter 4 <04_extraction>` has measurements).
+# - **Cost** (cache.py 66-75, 117-122): dense triangular matrices for each text cost $O(T^2 d)$; cumulative sums cost $O(T d)$ and give the same result ({doc}`chapter 12 <12_the_full_grid>` has measurements).
 # - **Precision** (cache.py 52, 125): sums over a dataset are kept in single precision; ours are kept in double precision.
 # - **Length** (cache.py 117-125): the loss is a sum over positions, there and here, so long texts count for more. How much, is measured below.
 
@@ -371,9 +371,9 @@ for s in ("lab", "real"):
 
 # %% [markdown]
 # Accuracy on the training texts is {glue:text}`gap_min:.0f` to {glue:text}`gap_max:.0f` points above that on test texts here, although there are many times as many texts as features. (The rows *real* are those of three small models on real texts, chapter 7.) The mean rank correlation of the Euclidean score with training accuracy is {glue:text}`lab_probe_train_last:.2f` in the
-# lab and {glue:text}`real_probe_train_last:.2f` on real texts; with test accuracy it is {glue:text}`lab_probe_last:.2f` and {glue:text}`real_probe_last:.2f`.
+# lab and {glue:text}`real_probe_train_last:.2f` on real texts; with plain test accuracy it is {glue:text}`lab_probe_last:.2f` and {glue:text}`real_probe_last:.2f` (chapter 7 has the coefficients with chance-adjusted accuracy).
 #
-# - **Seeds** (utils.py 21): the function that sets them is not called, so each cell is one run with an unknown seed. How much does the gain depend on the seed?
+# - **Seeds** (utils.py 21): the function that sets them is not called, so the head, the adapters and the batches of each cell come from one run with an unknown seed (the split by row has the seed 42). How much does the gain depend on the seed?
 
 # %%
 small = load_model("lab/XS", dtype="float32")

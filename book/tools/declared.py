@@ -71,16 +71,17 @@ def sources() -> str:
 
 
 def order() -> str:
-    """Return the datasets in the order of the runs, with the day of each recorded run."""
+    """Return the datasets in the order of the runs, with the time of each recorded run."""
     days = {one.run: one.provenance["started"][:16].replace("T", " ") for one in recorded_runs()}
     planned = planned_runs()
     rows = []
     for i, dataset in enumerate(run_order(), 1):
-        others = [
-            label
-            for label, kind, seed in (("seed 1", "lora", 1), ("shuffled labels", "shuffled", 0), ("paper", "paper", 0))
-            if any((run.kind, run.dataset, run.seed) == (kind, dataset, seed) for run in planned)
-        ]
+        others = []
+        for label, kind, seed in (("seed 1", "lora", 1), ("shuffled labels", "shuffled", 0), ("paper", "paper", 0)):
+            runs = [run for run in planned if (run.kind, run.dataset, run.seed) == (kind, dataset, seed)]
+            if runs:
+                made = {days[run][:10] for run in runs if run in days}
+                others.append(label + (f" ({', '.join(sorted(made))})" if made else ""))
         started = [
             next((days[r] for r in days if (r.kind, r.model, r.dataset, r.seed) == ("lora", m, dataset, 0)), "")
             for m in FINETUNED_MODELS
@@ -228,7 +229,7 @@ def results(found: Mapping[str, Any]) -> str:
             LEVEL_LABELS[row["score"]],
             CONTROL_LABELS[row["control"]],
             *(_number(row[name]) for name in ("next_token", "other")),
-            _interval(row, "difference"),
+            _interval(row, "difference", digits=3),
             f"{row['share']:.0%}",
         )
         for row in found["levels"]
