@@ -156,7 +156,11 @@ def test_the_tool_records_each_run_once_and_continues(lab_data, tmp_path, monkey
     (first,) = recorded_runs(out)
     assert (first.run, first.result.dataset) == (plan[0], "lab-data")
     assert first.provenance["settings"]["lora"]["max_steps"] == 2
-    outcome = CliRunner().invoke(command_line, [*command, "--limit", "1"])
+    outcome = CliRunner().invoke(command_line, [*command, "--only", "gpt2"])
+    assert outcome.exit_code == 2
+    assert "gpt2; these kinds of runs have: lab/S, lab/XS." in outcome.output
+    assert CliRunner().invoke(command_line, [*command, "--only", "lab/S", "--kinds", "lora"]).exit_code == 2
+    outcome = CliRunner().invoke(command_line, [*command, "--only", "lab/XS", "--limit", "1"])
     assert "1/1 scores: lab/XS on lab-data, seed 0" in outcome.output
     assert [one.run for one in recorded_runs(out)] == list(plan[:2])
     outcome = CliRunner().invoke(command_line, [*command, "--workers", "2"])

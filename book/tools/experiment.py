@@ -60,6 +60,7 @@ def main(
     data: Annotated[Path, typer.Option(help="Folder with a folder for each dataset.")],
     kinds: Annotated[str, typer.Option(help="Kinds of runs, separated by commas.")] = "lora,shuffled,paper,scores",
     models: Annotated[str, typer.Option(help="NAME=PATH,... for models that are folders.")] = "",
+    only: Annotated[str, typer.Option(help="Names of the models to run, separated by commas; by default all.")] = "",
     limit: Annotated[int, typer.Option(min=1, help="Largest number of runs.")] = 1000,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "auto",
     workers: Annotated[int, typer.Option(min=1, help="Processes; the cores are divided among them.")] = 1,
@@ -69,7 +70,14 @@ def main(
     paths = dict(part.split("=", 1) for part in models.split(",") if part)
     recorded = recorded_runs(out) if out.is_file() else ()
     done = {one.run for one in recorded}
-    missing = [run for run in planned_runs() if run not in done and run.kind in kinds.split(",")][:limit]
+    plan = [run for run in planned_runs() if run.kind in kinds.split(",")]
+    if only:
+        chosen = set(only.split(","))
+        if unknown := chosen - {run.model for run in plan}:
+            known = ", ".join(sorted({run.model for run in plan}))
+            raise typer.BadParameter(f"{', '.join(sorted(unknown))}; these kinds of runs have: {known}.")
+        plan = [run for run in plan if run.model in chosen]
+    missing = [run for run in plan if run not in done][:limit]
     rates = chosen_rates()
     tasks = [(run, data, paths.get(run.model), device, rates) for run in missing]
     for i, one in enumerate(_results(tasks, workers), 1):
