@@ -163,7 +163,8 @@ def verdicts(glued: Mapping[str, Mapping[str, Any]], found: Mapping[str, Any] | 
             f"{gain['chance_lab_scores_high']:.1f} in 95% of the draws. Counted against the best half, the kept runs "
             f"of the lab gain {gain['behind_lab_scores']:.1f} points less, random ones "
             f"{gain['behind_lab_chance']:.1f}; in the paper's own cells, with settings chosen for the gain, those of "
-            f"the half with the lowest NTPS {gain['paper_ntps_regret']:.1f}, and random ones {gain['paper_ntps_chance']:.1f}."
+            f"the half with the lowest NTPS {gain['paper_ntps_regret']:.1f}, and random ones "
+            f"{gain['paper_ntps_chance']:.1f}."
             f"{_measured(claims['(vi)'])}",
         ),
     )
