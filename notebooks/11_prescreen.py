@@ -498,7 +498,7 @@ for key, value in {
 #
 # ## Calibrate it on your own runs
 #
-# For one dataset this is not worth it: a calibration needs at least five LoRA runs, and one run on your dataset answers the question. `ntps datasets split FILE FOLDER` and `ntps benchmark --profile declared --models MODEL --datasets FOLDER` make that run with the LoRA settings of our real runs, and train a head on the frozen last layer beside it. These settings are at most 2,000 training texts, 64 tokens of a text and one learning rate; `--n-train N` and `--max-length N` change the first two. The lines under *The best classifier without finetuning* below measure that classifier on the same test texts. Calibrate if you decide about many datasets, and check the calibration on runs that it does not contain.
+# For one dataset this is not worth it: a calibration needs at least five LoRA runs, and one run on your dataset answers the question. `ntps datasets split FILE FOLDER` and `ntps benchmark --profile declared --models MODEL --datasets FOLDER` make that run with the LoRA settings of our real runs, and train a head on the frozen last layer and the classifiers without finetuning beside it: the columns `lora` and `advantage` of its table are the accuracy of LoRA and its gain over the best of them, chosen by cross-validation. These settings are at most 2,000 training texts, 64 tokens of a text and one learning rate; `--n-train N` and `--max-length N` change the first two. Calibrate if you decide about many datasets, and check the calibration on runs that it does not contain.
 #
 # The shipped calibration `real` holds one setting of LoRA, two small models, and texts of at most 64 tokens. Predictions for your models and your kind of texts come from runs of your own, made with the settings of the declared ones:
 #
@@ -508,7 +508,7 @@ for key, value in {
 # ntps prescreen path/to/model data/new --calibration real,runs/mine_cells.csv
 # ```
 #
-# The first command records LoRA runs with their evaluations, and compares them with the better of two probes, of the middle and of the last layer; the second is calibrated on them alone, the third on them and on the runs that ship with the library. The shipped runs were compared with the best of all classifiers of this page, which is harder to beat: an answer from own runs is more favorable to LoRA. The tool refuses fewer than five datasets besides the new one.
+# The first command records LoRA runs with their evaluations, and the classifiers without finetuning beside them; the second is calibrated on them alone, the third on them and on the runs that ship with the library. (Other profiles than *declared* leave the classifiers out, and the better of two probes, of the middle and of the last layer, stands for the best of them: it is easier to beat.) The tool refuses fewer than five datasets besides the new one.
 #
 # Here is the same for a real model. Suppose that {glue:text}`own_model` is yours, and that you have made LoRA runs on {glue:text}`own_n` datasets: {glue:text}`own_datasets`. (They are the first of our recorded runs. Each took {glue:text}`own_minutes_low:.0f` to {glue:text}`own_minutes_high:.0f` minutes on one of two cores.) Then a new dataset comes, *{glue:text}`case_dataset`*, and the second command answers:
 #
@@ -600,7 +600,7 @@ for name, value in {
 # The answer *no* means: train the classifier that the report names, and stop. To compare it with a LoRA run of `ntps benchmark`, give both the same texts: the lines below read 2,000 training texts and 64 tokens of a text, as the profile *declared* does (`--n-train` and `--max-length` change it). Otherwise the classifier reads more than LoRA. Divide a single file with `ntps datasets split reviews.csv data/new` first. If the classifier is a bag of words, these lines train it:
 #
 # ```python
-# from ntps_utils.evidence.predictors import texts_read
+# from ntps_utils.evidence.classifiers import texts_read
 # from ntps_utils.models.datasets import load_texts
 # from ntps_utils.models.extraction import tokenize
 # from ntps_utils.models.loading import load_model

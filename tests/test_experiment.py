@@ -13,6 +13,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.preprocessing import StandardScaler
 
+from ntps_utils.evidence.classifiers import ClassifierAccuracy, best_alternative, compare_classifiers
 from ntps_utils.evidence.experiment import (
     GPU,
     PLACES,
@@ -22,12 +23,14 @@ from ntps_utils.evidence.experiment import (
     run_experiment,
     score_frame,
 )
+from ntps_utils.evidence.predictors import PREDICTORS, Case
 from ntps_utils.evidence.tables import RECORDED, cell_table, load_recorded, score_table
 from ntps_utils.models.datasets import load_texts
 from ntps_utils.models.extraction import extract
 from ntps_utils.models.finetuning import FinetuneConfig, finetune
 from ntps_utils.models.loading import CausalModel, load_model
 from ntps_utils.models.probes import chance_adjusted, linear_probe, logistic_probe
+from ntps_utils.models.richer_probes import bag_of_words
 from ntps_utils.models.scoring import score_model
 
 SHORT = FinetuneConfig(learning_rates=(1e-2,), max_steps=10, eval_steps=5)
@@ -51,6 +54,46 @@ def test_scores_after_lora_can_be_left_out(result, model):
     assert found.scores_after == ()
     assert found.scores == result.scores
     assert found.finetuning.lora_accuracy == result.finetuning.lora_accuracy
+
+
+@pytest.mark.slow
+def test_classifiers_without_finetuning_are_those_of_a_prescreening(result, model):
+    """They leave the rest of the result as it is, and their columns are what a calibration reads."""
+    settings = replace(SETTINGS, classifiers=True)
+    train, test = settings.texts("lab/tense")
+    found = run_experiment(model, train, test, settings)
+    assert found.scores == result.scores
+    assert found.finetuning.lora_predictions == result.finetuning.lora_predictions
+    case = Case(model, train)
+    validated = {name: one.cross_validated for name, one in found.classifiers.items()}
+    assert validated == pytest.approx(case.alternatives)
+    last = extract(model, train, layers="last", features="last"), extract(model, test, layers="last", features="last")
+    x, x_test = (one.features[3] for one in last)
+    expected = logistic_probe(x, train.labels, x_test, test.labels).test_accuracy
+    assert found.classifiers["layer 3"].test == pytest.approx(expected, abs=0.02)
+    words = bag_of_words().fit(train.texts, train.labels).score(test.texts, test.labels)
+    assert found.classifiers["words"].test == pytest.approx(words)
+    assert ExperimentResult.from_dict(json.loads(json.dumps(found.to_dict()))) == found
+    row = found.to_row()
+    best, lead = best_alternative(validated)
+    assert (row["alternative"], row["lead"]) == (best, lead)
+    assert row["advantage"] == pytest.approx(row["lora"] - found.classifiers[best].test)
+    for name in ("words", "layers"):
+        assert row[name] == pytest.approx(PREDICTORS[name].function(case))
+    assert set(row) - set(result.to_row()) == {"alternative", "lead", "advantage", "words", "layers"}
+    assert "advantage" not in replace(found, finetuning=None).to_row()
+
+
+def test_training_texts_that_are_alone_in_their_class_are_left_out():
+    rng = np.random.default_rng(0)
+    y = np.array([0, 1] * 20 + [2])
+    x = {1: rng.normal(size=(41, 3)), 2: y[:, None] + 0.1 * rng.normal(size=(41, 3))}
+    texts = [f"class {'abc'[label] * 2}" for label in y]
+    found = compare_classifiers(x, x, (texts, texts), (y, y))
+    without = {layer: part[:40] for layer, part in x.items()}
+    same = compare_classifiers(without, x, (texts[:40], texts), (y[:40], y))
+    assert found == same
+    assert found["words"] == ClassifierAccuracy(1.0, pytest.approx(40 / 41))
 
 
 @pytest.mark.slow
@@ -175,6 +218,7 @@ def test_rows_without_lora_have_no_finetuning_columns(result):
         ("controls", 1, "controls must be True or False, got 1"),
         ("test_last_step", None, "test_last_step must be"),
         ("score_after", 0, "score_after must be"),
+        ("classifiers", "all", "classifiers must be True or False, got 'all'"),
         ("shuffle_labels", "yes", "shuffle_labels must be"),
         ("text_column", "", "text_column must be a name, got ''"),
         ("label_column", 3, "label_column must be a name, got 3"),

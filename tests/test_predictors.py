@@ -16,8 +16,9 @@ from book.tools import predictors as tool
 from ntps_utils._utils.files import data_file
 from ntps_utils.evidence import calibration
 from ntps_utils.evidence.calibration import load_calibration
+from ntps_utils.evidence.classifiers import best_alternative
 from ntps_utils.evidence.experiment import ExperimentConfig, run_experiment
-from ntps_utils.evidence.predictors import PREDICTORS, Case, best_alternative
+from ntps_utils.evidence.predictors import PREDICTORS, Case
 from ntps_utils.models.datasets import TextDataset, as_dataset, load_texts
 from ntps_utils.models.extraction import Tokens, extract
 from ntps_utils.models.loading import CausalModel, load_model
@@ -71,9 +72,9 @@ def test_a_bag_of_words_reads_as_much_of_a_text_as_the_model(model):
     whole, cut = Case(model, data), Case(model, data, max_length=8)
     assert whole.accuracy("words") == 1.0
     assert cut.accuracy("words") == pytest.approx(0.5, abs=0.05)
-    test = alternatives.measure_words(model, data, data, 8)
+    test = alternatives.measure(model, data, data, 8)["words"]
     assert test == {"cv": cut.accuracy("words"), "test": 0.5}
-    assert alternatives.measure_words(model, data, data, None)["test"] == 1.0
+    assert alternatives.measure(model, data, data, None)["words"]["test"] == 1.0
 
 
 def test_attention_and_layers_count_where_the_mean_token_hides_the_class(model):

@@ -23,9 +23,10 @@ from ntps_utils.evidence import prescreen as module
 from ntps_utils.evidence._wording import about_gain, about_lora, classifier, command, headline, without_finetuning
 from ntps_utils.evidence.advice import Advice, Advisor, Step, advise_left_out, headroom_limit, left_out_advisors
 from ntps_utils.evidence.calibration import load_calibration
+from ntps_utils.evidence.classifiers import best_alternative
 from ntps_utils.evidence.cost import finetuning_cost
 from ntps_utils.evidence.experiment import ExperimentConfig, limited_threads, n_threads
-from ntps_utils.evidence.predictors import PREDICTORS, Case, Predictor, best_alternative
+from ntps_utils.evidence.predictors import PREDICTORS, Case, Predictor
 from ntps_utils.evidence.prescreen import compare, parse_trial, prescreen
 from ntps_utils.evidence.trials import trial_cost, trial_values
 from ntps_utils.models.datasets import TextDataset, load_texts
@@ -675,6 +676,19 @@ def test_runs_of_ones_own_are_compared_with_the_better_of_two_probes(tmp_path):
     is_better = cells["model"] == "m0"
     assert cells["lead"].to_numpy() == pytest.approx(np.where(is_better, 0.1, 0.0))
     assert cells["advantage"].to_numpy() == pytest.approx(np.where(is_better, 0.1, 0.2))
+
+
+def test_runs_of_ones_own_with_classifiers_are_compared_with_the_best_of_them(tmp_path):
+    """As `ntps benchmark --profile declared --record` writes them."""
+    file = recorded(tmp_path, "headroom")
+    table = pd.read_csv(file)
+    table = table.assign(probe_last=0.5, probe_middle=0.9, lora=0.7, alternative="words", lead=0.07, words=0.07)
+    table["advantage"] = table["gain"] - 0.1
+    table.to_csv(file, index=False)
+    calibration = load_calibration(file)
+    assert calibration.cells["lead"].eq(0.07).all()
+    assert calibration.cells["advantage"].to_numpy() == pytest.approx(table["gain"] - 0.1)
+    assert any("words" in columns for step in calibration.steps() for columns in step.choices)
 
 
 def test_a_calibration_without_gains_is_refused(tmp_path):

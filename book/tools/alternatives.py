@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import time
-import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -23,15 +22,21 @@ from book.tools.predictors import load_cases
 from ntps_utils._utils.files import write_text
 from ntps_utils._utils.provenance import provenance
 from ntps_utils.evidence.benchmark import made_by
+from ntps_utils.evidence.classifiers import compare_classifiers, probed_layers, texts_read
 from ntps_utils.evidence.declared import FINETUNED_MODELS, MAX_LENGTH, Run, order, run_settings
 from ntps_utils.evidence.experiment import ExperimentConfig, limited_threads
-from ntps_utils.evidence.predictors import Case, texts_read
 from ntps_utils.evidence.runs import chosen_rates
 from ntps_utils.models.datasets import TextDataset
-from ntps_utils.models.extraction import batch_overhead, hidden_states, length_batches, mean_pool, pad_batch, tokenize
+from ntps_utils.models.extraction import (
+    Tokens,
+    batch_overhead,
+    hidden_states,
+    length_batches,
+    mean_pool,
+    pad_batch,
+    tokenize,
+)
 from ntps_utils.models.loading import CausalModel, evaluation_mode
-from ntps_utils.models.probes import ProbeWarning, logistic_probe
-from ntps_utils.models.richer_probes import bag_of_words, bag_of_words_accuracy
 from ntps_utils.theory.linear import Array
 
 RECORDED = Path("ntps_utils/data/recorded/alternatives.jsonl")
@@ -77,46 +82,21 @@ def main(
 def measure(
     model: CausalModel, train: TextDataset, test: TextDataset, max_length: int | None
 ) -> dict[str, dict[str, float]]:
-    """Accuracy of each classifier: cross-validated on the training texts ("cv"), and on the test texts ("test").
-
-    The classifiers are logistic probes of each of the four layers of a prescreening, of the four at once, and a bag of
-    words. Training texts that are alone in their class are left out.
-    """
-    layers = Case(model, train).layers
-    rows = np.flatnonzero(np.bincount(train.labels)[train.labels] > 1)
-    train = train.select(rows.tolist())
-    x, x_test = (text_features(model, part, layers, max_length) for part in (train, test))
-    found = {}
-    for name, columns in {**{f"layer {layer}": [layer] for layer in layers}, "layers": list(layers)}.items():
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ProbeWarning)
-            probe = logistic_probe(
-                np.hstack([x[layer] for layer in columns]),
-                train.labels,
-                np.hstack([x_test[layer] for layer in columns]),
-                test.labels,
-            )
-        found[name] = {"cv": probe.cv_accuracy, "test": probe.test_accuracy}
-    return found | {"words": measure_words(model, train, test, max_length)}
+    """Accuracy of each classifier: cross-validated on the training texts ("cv"), and on the test texts ("test")."""
+    layers = probed_layers(model.n_layers)
+    tokens, test_tokens = (tokenize(model, part, max_length) for part in (train, test))
+    found = compare_classifiers(
+        text_features(model, tokens, layers),
+        text_features(model, test_tokens, layers),
+        (texts_read(model, train, tokens), texts_read(model, test, test_tokens)),
+        (train.labels, test.labels),
+    )
+    return {name: {"cv": one.cross_validated, "test": one.test} for name, one in found.items()}
 
 
-def measure_words(
-    model: CausalModel, train: TextDataset, test: TextDataset, max_length: int | None
-) -> dict[str, float]:
-    """Accuracy of a bag of words on as much of the texts as the model reads."""
-    texts, test_texts = (texts_read(model, part, tokenize(model, part, max_length)) for part in (train, test))
-    words = bag_of_words().fit(texts, train.labels)
-    return {
-        "cv": bag_of_words_accuracy(texts, train.labels),
-        "test": float(np.mean(words.predict(test_texts) == test.labels)),
-    }
-
-
-def text_features(
-    model: CausalModel, data: TextDataset, layers: tuple[int, ...], max_length: int | None
-) -> dict[int, Array]:
+def text_features(model: CausalModel, tokens: Tokens, layers: tuple[int, ...]) -> dict[int, Array]:
     """Mean token of every text in each layer, (n, d); 0 for a text without tokens."""
-    ids = tokenize(model, data, max_length).ids
+    ids = tokens.ids
     found = {layer: np.zeros((len(ids), model.dimension)) for layer in layers}
     rows = [row for row in range(len(ids)) if ids[row]]
     with evaluation_mode(model.model), torch.inference_mode():

@@ -10,13 +10,16 @@ once for both. A finished case is recorded at once, and is not repeated.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import typer
 
+from book.tools.alternatives import RECORDED as ALTERNATIVES
 from ntps_utils._utils.files import write_json
+from ntps_utils.evidence.classifiers import ClassifierAccuracy
 from ntps_utils.evidence.declared import CLUSTERS, MAX_LENGTH, N_TRAIN, run_settings
 from ntps_utils.evidence.prescreen import PrescreenReport, prescreen
 from ntps_utils.evidence.runs import RecordedRun, chosen_rates, recorded_runs
@@ -43,11 +46,26 @@ def own_runs(dataset: str) -> list[RecordedRun]:
 
 
 def record_own(dataset: str, prefix: Path) -> Path:
-    """Write the table that ``ntps benchmark --record`` would have written for these runs."""
+    """Write the table that ``ntps benchmark --record`` would have written for these runs.
+
+    Their classifiers without finetuning were measured apart (``book.tools.alternatives``).
+    """
     runs = own_runs(dataset)
+    lines = ALTERNATIVES.read_text("utf-8").splitlines()
+    known = {(row["model"], row["dataset"]): row["accuracy"] for row in map(json.loads, lines)}
+    results = [
+        replace(
+            one.result,
+            classifiers={
+                name: ClassifierAccuracy(accuracy["cv"], accuracy["test"])
+                for name, accuracy in known[MODEL, one.run.dataset].items()
+            },
+        )
+        for one in runs
+    ]
     names = ",".join(one.run.dataset for one in runs)
     command = f"ntps benchmark --profile declared --models {MODEL} --datasets {names}"
-    record([one.result for one in runs], prefix, run_settings(runs[0].run, chosen_rates()), command)
+    record(results, prefix, run_settings(runs[0].run, chosen_rates()), command)
     return prefix.with_name(f"{prefix.name}_cells.csv")
 
 

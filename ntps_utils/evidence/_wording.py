@@ -50,7 +50,7 @@ def points(value: float) -> str:
 
 
 def classifier(name: str, layers: Sequence[int]) -> str:
-    """A classifier without finetuning in words; for names see :func:`.predictors.best_alternative`."""
+    """A classifier without finetuning in words; for names see :func:`.classifiers.best_alternative`."""
     if name == f"layer {layers[-1]}":
         return "a probe of the last layer"
     if name == "layers" and len(layers) > 1:

@@ -14,10 +14,11 @@ import pandas as pd
 from ntps_utils._utils.files import data_file
 from ntps_utils.evidence.advice import Source, Step
 from ntps_utils.evidence.claims import analyzed_runs, finished_datasets
+from ntps_utils.evidence.classifiers import best_alternative
 from ntps_utils.evidence.cost import finetuning_cost
 from ntps_utils.evidence.declared import CLUSTERS, MAX_LENGTH, lora_settings
 from ntps_utils.evidence.experiment import PROFILES
-from ntps_utils.evidence.predictors import PREDICTORS, best_alternative
+from ntps_utils.evidence.predictors import PREDICTORS
 from ntps_utils.evidence.runs import chosen_rates, recorded_runs
 from ntps_utils.evidence.tables import cell_table, load_recorded
 from ntps_utils.evidence.trials import TRIALS, trial_column, trial_cost, trial_values
@@ -60,9 +61,10 @@ class Calibration:
         One row for each run: ``model``, ``dataset``, ``group`` (datasets that are left out together), ``gain``,
         ``lead`` and ``advantage`` (see :class:`~ntps_utils.evidence.advice.Advisor`), sizes, the predictors that were
         recorded, under their names in :data:`~ntps_utils.evidence.predictors.PREDICTORS`, and those of trial runs
-        (:func:`~ntps_utils.evidence.trials.trial_values`). In tables of ``ntps benchmark --record``, the best
-        classifier without finetuning is the better one of the probes of the middle and the last layer; without
-        these, the lead is 0 and the advantage is the gain.
+        (:func:`~ntps_utils.evidence.trials.trial_values`). In tables of ``ntps benchmark --record`` that
+        hold no classifiers without finetuning (:class:`~ntps_utils.evidence.experiment.ExperimentConfig`), the better
+        one of the probes of the middle and the last layer stands for the best of them; without these, the lead is 0
+        and the advantage is the gain.
     lora : FinetuneConfig
         Settings of the runs.
     max_length : int or None
@@ -246,7 +248,7 @@ def _normalized(cells: pd.DataFrame, name: str) -> pd.DataFrame:
 
 
 def _against_probes(cells: pd.DataFrame) -> pd.DataFrame:
-    """Lead and advantage of a table that holds probes of two layers at most, by their accuracy on test texts."""
+    """Lead and advantage of a table without classifiers, by the accuracy of two probes on test texts."""
     if not {"lora", "probe_last", "probe_middle"} <= set(cells):
         return pd.DataFrame({"lead": 0.0, "advantage": cells["gain"]})
     best = cells[["probe_last", "probe_middle"]].max(axis=1)

@@ -26,6 +26,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from ntps_utils._utils.validation import check_integer, check_number
+from ntps_utils.evidence.classifiers import N_LAYERS
 from ntps_utils.evidence.experiment import CENTERINGS, EXTRACTION_BATCH, PLACES, ExperimentConfig, n_threads
 from ntps_utils.models.datasets import TextDataset
 from ntps_utils.models.finetuning import FinetuneConfig, attention_projections
@@ -434,6 +435,8 @@ def cell_cost(size: ModelSize, texts: TextSize, settings: ExperimentConfig, spee
     seconds = forward / speed.flops + passes.calls * size.n_layers * speed.layer_seconds
     seconds += steps / speed.step_flops + passes.steps * size.n_layers * speed.layer_step_seconds
     n_probes, n_solves = FROZEN_PROBES, N_SOLVES
+    if settings.classifiers:  # of single layers, and of all at once, which has as many features as they together
+        n_probes += 2 * N_LAYERS
     if settings.lora is not None:
         n_probes += settings.frozen.warm_head + settings.lora.warm_head
         n_solves += settings.score_after * N_SOLVES

@@ -21,6 +21,14 @@ from scipy.special import logsumexp
 from threadpoolctl import threadpool_limits
 
 from ntps_utils._utils.validation import check_choice, check_flag, check_integer, check_name, check_number, check_seed
+from ntps_utils.evidence.classifiers import (
+    ClassifierAccuracy,
+    best_alternative,
+    compare_classifiers,
+    last_probe,
+    probed_layers,
+    texts_read,
+)
 from ntps_utils.models._hub import HubError
 from ntps_utils.models.datasets import TextDataset, first_texts, has_splits, load_texts
 from ntps_utils.models.extraction import Extraction, ExtractionWarning, Tokens, extract, tokenize
@@ -76,6 +84,9 @@ class ExperimentConfig:
         there, as the released script does, instead of at the chosen checkpoint.
     score_after : bool
         Also compute the scores after LoRA, from new forward passes of all texts.
+    classifiers : bool
+        Also measure the classifiers without finetuning that prescreening compares LoRA with
+        (:mod:`ntps_utils.evidence.classifiers`), so that the results serve as its calibration.
     shuffle_labels : bool
         Finetune on permuted training labels: a control for what finetuning does without a task.
     text_column, label_column : str
@@ -120,6 +131,7 @@ class ExperimentConfig:
     controls: bool = False
     test_last_step: bool = False
     score_after: bool = True
+    classifiers: bool = False
     shuffle_labels: bool = False
     text_column: str = "text"
     label_column: str = "label"
@@ -133,7 +145,7 @@ class ExperimentConfig:
         check_integer("n_test", self.n_test, 1, optional=True)
         check_integer("max_length", self.max_length, 2, optional=True)
         check_choice("dtype", self.dtype, ("float32", "float64", "bfloat16", "float16"))
-        for name in ("controls", "test_last_step", "score_after", "shuffle_labels"):
+        for name in ("controls", "test_last_step", "score_after", "classifiers", "shuffle_labels"):
             check_flag(name, getattr(self, name))
         for name in ("text_column", "label_column"):
             check_name(name, getattr(self, name))
@@ -416,6 +428,9 @@ class ExperimentResult:
         Scores after LoRA; empty without a LoRA run, or where the settings leave them out.
     warnings : tuple of str
         Warnings of this library during the experiment.
+    classifiers : mapping of str to ClassifierAccuracy
+        By name, see :func:`~ntps_utils.evidence.classifiers.best_alternative`; empty where the settings leave them
+        out.
     """
 
     model: str
@@ -436,6 +451,7 @@ class ExperimentResult:
     finetuning: FinetuneComparison | None = None
     scores_after: tuple[ScoreSetting, ...] = ()
     warnings: tuple[str, ...] = ()
+    classifiers: Mapping[str, ClassifierAccuracy] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Convert to dictionaries, lists and numbers that JSON can represent.
@@ -472,6 +488,9 @@ class ExperimentResult:
                 "finetuning": None if finetuning is None else FinetuneComparison.from_dict(finetuning),
                 "scores_after": tuple(ScoreSetting(**part) for part in values["scores_after"]),
                 "warnings": tuple(values["warnings"]),
+                "classifiers": {
+                    name: ClassifierAccuracy(**part) for name, part in values.get("classifiers", {}).items()
+                },
             }
         )
 
@@ -508,6 +527,8 @@ class ExperimentResult:
             row |= {name: value for name, value in more.items() if value is not None}
         for name, score in self.transferability.items():
             row |= {f"transfer_{name}": score.value, f"transfer_{name}_seconds": score.seconds}
+        if self.classifiers:
+            row |= self._best_classifier()
         if (tuned := self.finetuning) is not None:
             row |= {
                 "frozen": tuned.frozen_accuracy,
@@ -531,6 +552,21 @@ class ExperimentResult:
                     if (value := getattr(point, quantity)) is not None:
                         row[f"curve_{quantity}_{point.step}"] = value
         return row | {"seconds": self.seconds}
+
+    def _best_classifier(self) -> dict[str, Any]:
+        """Columns about the best classifier without finetuning, see :class:`ntps_utils.evidence.advice.Advisor`."""
+        validated = {name: one.cross_validated for name, one in self.classifiers.items()}
+        best, lead = best_alternative(validated)
+        last = validated[last_probe(validated)]
+        columns = {
+            "alternative": best,
+            "lead": lead,
+            "words": validated["words"] - last,
+            "layers": validated["layers"] - last,
+        }
+        if self.finetuning is not None:
+            columns["advantage"] = self.finetuning.lora_accuracy - self.classifiers[best].test
+        return columns
 
 
 def _with_lists(value: Any) -> Any:
@@ -632,19 +668,22 @@ def score_extraction(
     extraction: Extraction,
     spectrum: float,
     *,
+    layers: tuple[int, ...] | None = None,
     split: str = "train",
     controls: bool = False,
     test: Extraction | None = None,
     labels: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None,
     seed: int = 0,
 ) -> tuple[ScoreSetting, ...]:
-    """Compute all scores at each extracted layer, with both centerings and both widths of V.
+    """Compute all scores of extracted layers, with both centerings and both widths of V.
 
     Parameters
     ----------
     extraction : Extraction
     spectrum : float
         Fraction of the autoregressive spectrum of the second width, in (0, 1].
+    layers : tuple of int, optional
+        Layers to score; by default all extracted ones.
     split : {"train", "test"}
         What to note as the origin of the texts.
     controls : bool
@@ -671,7 +710,7 @@ def score_extraction(
     settings = []
     moments = extraction.moments
     last = moments.layers[-1]
-    for layer in moments.layers:
+    for layer in moments.layers if layers is None else dict.fromkeys(layers):
         for center in CENTERINGS:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", NumericalWarning)
@@ -790,7 +829,8 @@ def run_experiment(
                 "give texts of at least two classes."
             )
     places = middle_and_last(model.n_layers)
-    layers = tuple(dict.fromkeys(places.values()))
+    more = probed_layers(model.n_layers) if settings.classifiers else ()
+    layers = tuple(sorted({*places.values(), *more}))
     extraction, test_extraction = (
         extract(model, part, layers=layers, features=layers, batch_size=EXTRACTION_BATCH, tokens=tokens)
         for part, tokens in ((train, train_tokens), (test, test_tokens))
@@ -799,6 +839,7 @@ def run_experiment(
     scores = score_extraction(
         extraction,
         settings.spectrum,
+        layers=tuple(places.values()),
         controls=settings.controls,
         test=test_extraction,
         labels=(y, y_test),
@@ -806,7 +847,14 @@ def run_experiment(
     )
     score_seconds = time.perf_counter() - started
     if settings.controls:
-        scores += score_extraction(test_extraction, settings.spectrum, split="test", controls=True, seed=settings.seed)
+        scores += score_extraction(
+            test_extraction,
+            settings.spectrum,
+            layers=tuple(places.values()),
+            split="test",
+            controls=True,
+            seed=settings.seed,
+        )
     probes = {
         place: _probe(extraction.features[layer], y, test_extraction.features[layer], y_test, train, settings.seed)
         for place, layer in places.items()
@@ -820,6 +868,15 @@ def run_experiment(
         None if settings.lora is None else settings.lora.target_modules,
     )
     transferability = _transferability(features)
+    classifiers: dict[str, ClassifierAccuracy] = {}
+    if settings.classifiers:
+        classifiers = compare_classifiers(
+            {layer: extraction.features[layer] for layer in more},
+            {layer: test_extraction.features[layer] for layer in more},
+            (texts_read(model, train, train_tokens), texts_read(model, test, test_tokens)),
+            (y, y_test),
+            seed=settings.seed,
+        )
     finetuning: FinetuneComparison | None = None
     scores_after: tuple[ScoreSetting, ...] = ()
     if settings.lora is not None:
@@ -851,6 +908,7 @@ def run_experiment(
         seconds=time.perf_counter() - started,
         finetuning=finetuning,
         scores_after=scores_after,
+        classifiers=classifiers,
     )
 
 

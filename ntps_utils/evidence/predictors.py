@@ -17,6 +17,7 @@ from typing import Literal
 
 import numpy as np
 
+from ntps_utils.evidence.classifiers import probed_layers, texts_read
 from ntps_utils.evidence.cost import LINEARIZED_GRADIENTS, LINEARIZED_TEXTS
 from ntps_utils.evidence.experiment import EXTRACTION_BATCH, ExperimentConfig, ScoreSetting, score_extraction
 from ntps_utils.models.datasets import TextDataset
@@ -103,8 +104,7 @@ class Case:
     @property
     def layers(self) -> tuple[int, ...]:
         """Four layers at equal distances, the last of which is the last layer; fewer for a small model."""
-        last = self.model.n_layers - 1
-        return tuple(sorted({round(last * part / 4) for part in range(1, 5)}))
+        return probed_layers(self.model.n_layers)
 
     @cached_property
     def extraction(self) -> Extraction:
@@ -146,7 +146,7 @@ class Case:
 
     @property
     def classifiers(self) -> tuple[str, ...]:
-        """Classifiers without finetuning; for names see :func:`best_alternative`."""
+        """Classifiers without finetuning; for names see :func:`~ntps_utils.evidence.classifiers.best_alternative`."""
         return (*(f"layer {layer}" for layer in self.layers), "layers", "words")
 
     def accuracy(self, classifier: str) -> float:
@@ -220,63 +220,6 @@ class Case:
                 self._progress(step, n_done, len(self.data))
 
         return count
-
-
-def texts_read(model: CausalModel, data: TextDataset, tokens: Tokens) -> list[str]:
-    """Return the texts as far as the model reads them.
-
-    Parameters
-    ----------
-    model : CausalModel
-    data : TextDataset
-    tokens : Tokens
-        Tokens of these texts.
-
-    Returns
-    -------
-    list of str
-        A text that was truncated is decoded from its tokens.
-
-    Examples
-    --------
-    >>> from ntps_utils.models.datasets import load_texts
-    >>> from ntps_utils.models.loading import load_model
-    >>> model, data = load_model("lab/XS"), load_texts("lab/topic").head(2)
-    >>> [len(text.split()) for text in texts_read(model, data, tokenize(model, data, max_length=8))]
-    [7, 7]
-    """
-    if not tokens.n_truncated:
-        return list(data.texts)
-    return [
-        model.tokenizer.decode(ids, skip_special_tokens=True) if len(ids) == tokens.max_length else text
-        for ids, text in zip(tokens.ids, data.texts, strict=True)
-    ]
-
-
-def best_alternative(accuracy: Mapping[str, float]) -> tuple[str, float]:
-    """Choose the best classifier without finetuning, by cross-validated accuracy.
-
-    Parameters
-    ----------
-    accuracy : mapping of str to float
-        By classifier: "layer 3" and the like for logistic probes of single layers, the last layer last among them;
-        "layers" for a probe of several layers at once; "words" for a bag of words.
-
-    Returns
-    -------
-    name : str
-        At equal accuracies the probe of the last layer comes first.
-    lead : float
-        What it has over the probe of the last layer, at least 0.
-
-    Examples
-    --------
-    >>> best_alternative({"layer 4": 0.75, "layer 8": 0.5, "layers": 0.625, "words": 0.25})
-    ('layer 4', 0.25)
-    """
-    last = [name for name in accuracy if name.startswith("layer ")][-1]
-    best = max(accuracy, key=lambda name: (accuracy[name], name == last))
-    return best, accuracy[best] - accuracy[last]
 
 
 @dataclass(frozen=True)

@@ -47,10 +47,11 @@ from ntps_utils.evidence.calibration import (
     Calibration,
     load_calibration,
 )
+from ntps_utils.evidence.classifiers import best_alternative
 from ntps_utils.evidence.cost import duration as duration
 from ntps_utils.evidence.cost import finetuning_cost
 from ntps_utils.evidence.experiment import limited_threads
-from ntps_utils.evidence.predictors import PREDICTORS, Case, best_alternative
+from ntps_utils.evidence.predictors import PREDICTORS, Case
 from ntps_utils.evidence.trials import TRIALS, trial_cost, trial_step, trial_values
 from ntps_utils.models._tables import describe_text_column
 from ntps_utils.models.datasets import TextDataset, as_dataset, first_texts, warn_of_empty_texts
@@ -186,7 +187,7 @@ class PrescreenReport:
     probe_accuracy : float
         Cross-validated accuracy of a logistic probe of the last layer.
     alternative : str
-        The best classifier without finetuning, see :func:`~ntps_utils.evidence.predictors.best_alternative`.
+        The best classifier without finetuning, see :func:`~ntps_utils.evidence.classifiers.best_alternative`.
     alternatives : dict of str to float
         Cross-validated accuracies of all such classifiers.
     lead : float
