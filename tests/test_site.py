@@ -363,6 +363,18 @@ CUT = """
 """
 """Formulas in a line of text that go beyond it."""
 
+HIDDEN = """
+() => [...document.querySelectorAll("article mjx-container:is([display], .wide)")]
+  .filter((e) => e.offsetParent)
+  .filter((e) => {
+    const cut = e.querySelector("mjx-math").getBoundingClientRect().width > e.clientWidth + 1;
+    const hint = getComputedStyle(e, "::after").content.includes("Swipe");
+    return cut !== hint || parseFloat(getComputedStyle(e).fontSize) < 12.8;
+  })
+  .map((e) => e.textContent.slice(0, 60))
+"""
+"""Formulas that are cut and do not say so, or the reverse, or that are smaller than four fifths of the text."""
+
 
 @pytest.mark.browser
 @pytest.mark.parametrize("name", PAGES)
@@ -381,6 +393,7 @@ def test_pages_fit_the_width_of_a_phone(chromium, address, name):
         if name in WRITTEN:
             assert visit.page.evaluate(SMALL) == []
             assert visit.page.evaluate(CUT) == []
+            assert visit.page.evaluate(HIDDEN) == []
             assert serious(visit.page, WITHOUT_CONTRAST) == []
 
 

@@ -16,6 +16,24 @@ function separate() {
   for (const formula of formulas) formula.classList.remove("wide");
   const wide = formulas.filter((f) => f.offsetWidth > f.closest("p, li, td, dd, section").clientWidth);
   for (const formula of wide) formula.classList.add("wide");
+  fit();
+}
+
+// A formula with a line of its own becomes somewhat smaller if it is too wide; if that is not enough, it scrolls.
+const SMALLEST = 0.8;
+function fit() {
+  const formulas = [...document.querySelectorAll(".bd-article mjx-container:is([display], .wide)")];
+  for (const formula of formulas) {
+    formula.classList.remove("cut");
+    formula.style.fontSize = formula.dataset.size ??= formula.style.fontSize;
+  }
+  const width = (formula) => formula.querySelector("mjx-math").getBoundingClientRect().width;
+  const ratios = formulas.map((formula) => formula.clientWidth / width(formula));
+  const sizes = formulas.map((formula) => parseFloat(getComputedStyle(formula).fontSize));
+  formulas.forEach((formula, i) => {
+    if (ratios[i] < 1) formula.style.fontSize = `${sizes[i] * Math.max(SMALLEST, 0.98 * ratios[i])}px`;
+  });
+  for (const formula of formulas) formula.classList.toggle("cut", width(formula) > formula.clientWidth + 1);
 }
 
 window.addEventListener("load", () => {
