@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -222,9 +224,14 @@ def test_open_cases_follow_the_rule_that_loses_least_on_the_recorded_runs(monkey
     def action(answer: str, gain: float, best: str, *, has_skill: bool = True, made: float = 0.0) -> tuple[str, float]:
         losses = dict.fromkeys(names, 0.02) | {"stop": 0.03, best: 0.01}
         monkeypatch.setattr(advisor, "regrets", lambda threshold: losses)
-        advice = Advice(answer, "frozen model", ("headroom",) if has_skill else (), 0.1, gain, gain - 0.1, gain + 0.1)
+        columns = ("headroom",) if has_skill else ()
+        advice = Advice(answer, "frozen model", columns, 0.1, gain, gain - 0.1, gain + 0.1, 0.3)
         todo = advisor.recommend(advice, threshold=0.05, made=made)
-        assert todo.by_gain == (answer == "open" and has_skill and todo.action != "trial" and best not in names[:2])
+        by_gain = has_skill and todo.action != "trial" and best not in names[:2]
+        assert todo.reason == ("answer" if answer != "open" else "gain" if by_gain else "rule")
+        few = advisor.recommend(replace(advice, errors=0.04), threshold=0.05, made=made)
+        assert few.action == (todo.action if answer != "open" else "stop")
+        assert few.reason == ("answer" if answer != "open" else "errors")
         return todo.action, todo.share
 
     assert action("yes", 0.2, "run") == ("run", 0.0)

@@ -21,7 +21,15 @@ from book.tools import real_cases
 from ntps_utils.cli.main import app
 from ntps_utils.evidence import prescreen as module
 from ntps_utils.evidence._wording import about_gain, about_lora, classifier, command, headline, without_finetuning
-from ntps_utils.evidence.advice import Advice, Advisor, Step, advise_left_out, headroom_limit, left_out_advisors
+from ntps_utils.evidence.advice import (
+    Advice,
+    Advisor,
+    Recommendation,
+    Step,
+    advise_left_out,
+    headroom_limit,
+    left_out_advisors,
+)
 from ntps_utils.evidence.calibration import load_calibration
 from ntps_utils.evidence.classifiers import best_alternative
 from ntps_utils.evidence.cost import finetuning_cost
@@ -397,7 +405,9 @@ def test_the_recommended_run_reads_as_much_of_the_texts_as_the_prescreening():
 
 def test_an_expected_gain_that_is_cut_is_named():
     def of(gain: float, columns: tuple[str, ...]) -> list[str]:
-        return list(about_gain(Advice("yes", "frozen model", columns, 0.1, gain, 0.0, 0.3), "a bag of words", 0.75))
+        return list(
+            about_gain(Advice("yes", "frozen model", columns, 0.1, gain, 0.0, 0.3, 0.25), "a bag of words", 0.75)
+        )
 
     (note,) = of(0.25, ("headroom",))
     assert "It is cut at 25.0 points, the share of the texts that a bag of words gets wrong;" in note
@@ -406,7 +416,7 @@ def test_an_expected_gain_that_is_cut_is_named():
 
 def test_headlines_name_the_best_classifier_without_finetuning():
     def of(answer: str, columns: tuple[str, ...] = ("headroom",), step: str = "frozen model") -> str:
-        return headline(Advice(answer, step, columns, 0.1, 0.05, 0.0, 0.1), "a bag of words")
+        return headline(Advice(answer, step, columns, 0.1, 0.05, 0.0, 0.1, 0.3), "a bag of words")
 
     assert of("yes") == "LoRA probably pays, compared with a bag of words."
     assert of("no") == "LoRA probably does not pay: use a bag of words."
@@ -441,15 +451,30 @@ def test_a_few_texts_never_decide_by_the_lead():
 
 
 def test_an_open_case_that_follows_its_expected_gain_says_so():
-    def of(todo, **more):
-        return about_lora(todo, 0.0, 60.0, {"run": 0.1, "stop": 0.2}, 900, 100, decided=False, n_more=0, **more)
+    def of(todo, reason):
+        recommended = Recommendation(todo, 0.0, {"run": 0.1, "stop": 0.2}, reason)
+        return about_lora(todo, 0.0, 60.0, recommended, 900, 100, n_more=0)
 
     for todo, start in (
         ("stop", "Do not run LoRA: the expected gain is below"),
         ("run", "Run LoRA: the expected gain is at least"),
     ):
-        assert of(todo, by_gain=True).startswith(start)
-        assert "On the recorded runs" in of(todo, by_gain=False)
+        assert of(todo, "gain").startswith(start)
+        assert "On the recorded runs" in of(todo, "rule")
+        assert "On the recorded runs" not in of(todo, "answer")
+
+
+def test_lora_is_not_recommended_where_the_best_classifier_hardly_errs(tmp_path):
+    """No error in 120 texts leaves up to 2.5% of errors on others: the answer is open, the advice is not to run."""
+    texts = [f"{('good', 'bad')[i % 2]} film {i}" for i in range(120)]
+    file = recorded(tmp_path, "nothing")
+    p = prescreen("lab/XS", (texts, [i % 2 for i in range(120)]), calibration=file, threshold=0.01)
+    assert p.verdict == "open"
+    assert p.recommendations[-1] == (
+        "Do not run LoRA: the best classifier gets fewer texts wrong than the threshold asks for. 120 texts do not "
+        "exclude that it gets more wrong on others."
+    )
+    assert p.command == "Stop here."
 
 
 SEVERAL = "a probe of layers 1 and 2 at once"

@@ -97,6 +97,14 @@ def test_words_show_what_features_do_not():
     assert bag_of_words_accuracy(texts, rng.permutation(labels)) < 0.5
 
 
+def test_texts_without_words_are_read_by_characters():
+    texts, labels = ["a ! 1", "? b 2"] * 10, np.array([0, 1] * 10)
+    assert bag_of_words_accuracy(texts, labels) == 1.0
+    assert bag_of_words().fit(texts, labels).predict(["! 3 !"]).tolist() == [0]
+    with pytest.raises(ValueError, match="empty vocabulary"):
+        bag_of_words_accuracy([""] * 20, labels)
+
+
 def test_a_bag_of_words_does_not_see_their_order():
     classifier = bag_of_words().fit(["good film", "bad film"] * 10, [0, 1] * 10)
     assert classifier.score(["a good one", "a bad one"], [0, 1]) == 1.0

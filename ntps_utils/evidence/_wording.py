@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ntps_utils.evidence.advice import Advice, Advisor, headroom_limit
+from ntps_utils.evidence.advice import Advice, Advisor, Recommendation, headroom_limit
 from ntps_utils.evidence.calibration import LABELS, Calibration
 from ntps_utils.evidence.cost import duration
 from ntps_utils.evidence.declared import MAX_LENGTH
@@ -205,32 +205,31 @@ def about_lora(
     todo: Todo,
     share: float,
     seconds: float,
-    regrets: Mapping[str, float],
+    recommended: Recommendation,
     n_texts: int,
     n_needed: int,
     *,
-    decided: bool,
-    by_gain: bool,
     n_more: int,
 ) -> str:
-    """What to do about LoRA, and in an open case why.
-
-    ``by_gain``: the expected gain decided, and no rule for all cases; ``n_more``: texts of the dataset that were not
-    used.
-    """
+    """What to do about LoRA, and in an open case why; ``n_more`` texts of the dataset were not used."""
     if todo == "label":
         verb = "Use" if n_more else "Label"
         return f"{verb} more texts: {n_texts} do not tell gains of a few points apart. At least {n_needed} are needed."
-    if by_gain and todo in ("stop", "run"):
+    if recommended.reason == "errors":
+        return (
+            "Do not run LoRA: the best classifier gets fewer texts wrong than the threshold asks for. "
+            f"{n_texts:,} texts do not exclude that it gets more wrong on others."
+        )
+    if recommended.reason == "gain":
         side, do = ("below", "Do not run LoRA") if todo == "stop" else ("at least", "Run LoRA")
         took = "" if todo == "stop" else f" The run alone takes about {duration(seconds)} here."
         return f"{do}: the expected gain is {side} the threshold, although the interval contains it.{took}"
+    why = "" if recommended.reason == "answer" else f" {_why(recommended.regrets)}."
     if todo == "stop":
-        return "Do not run LoRA." if decided else f"Do not run LoRA. {_why(regrets)}."
+        return f"Do not run LoRA.{why}"
     if todo == "trial":
-        return f"Make a trial run of {100 * share:g}% of the steps. {_why(regrets)}."
-    run = f"Run LoRA. The run alone takes about {duration(seconds)} here."
-    return run if decided else f"{run} {_why(regrets)}."
+        return f"Make a trial run of {100 * share:g}% of the steps.{why}"
+    return f"Run LoRA. The run alone takes about {duration(seconds)} here.{why}"
 
 
 def _why(regrets: Mapping[str, float]) -> str:

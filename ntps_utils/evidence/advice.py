@@ -86,6 +86,8 @@ class Advice:
         Without such a step, they are the median and the range that holds most of the recorded gains, minus the lead.
         Expected gain and lower end are at most the share of texts that this classifier gets wrong, the upper end is
         at most the 95% limit of this share.
+    errors : float
+        Share of texts that the best classifier without finetuning gets wrong.
     outside : tuple of str
         Predictors outside the range of the recorded runs; their steps were left out.
     """
@@ -97,6 +99,7 @@ class Advice:
     gain: float
     low: float
     high: float
+    errors: float
     outside: tuple[str, ...] = ()
 
     @property
@@ -117,14 +120,15 @@ class Recommendation:
         Length of the recommended trial run, as a share of the steps; 0 without one.
     regrets : mapping of str to float
         Result of :meth:`Advisor.regrets`.
-    by_gain : bool
-        Whether the expected gain of an open case decided, and not a rule for all cases.
+    reason : {"answer", "errors", "gain", "rule"}
+        What decided: the answer; in an open case that the best classifier gets fewer texts wrong than the
+        threshold; the expected gain; or the rule for all cases that has the smallest regret.
     """
 
     action: Action
     share: float
     regrets: Mapping[str, float]
-    by_gain: bool = False
+    reason: Literal["answer", "errors", "gain", "rule"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -271,8 +275,9 @@ class Advisor:
         self.median, self.low, self.high = (float(q) for q in quantiles)
         self.steps = [FittedStep.fit(step, cells, seed) for step in steps]
         self._advantages, self._leads = (cells[name].to_numpy(float) for name in ("advantage", "lead"))
-        pairs = zip((cells["headroom"] - cells["lead"]).clip(lower=0.0), cells["n_texts"], strict=True)
-        self._limits = np.array([headroom_limit(headroom, n_texts) for headroom, n_texts in pairs])
+        self._errors = (cells["headroom"] - cells["lead"]).clip(lower=0.0).to_numpy(float)
+        pairs = zip(self._errors, cells["n_texts"], strict=True)
+        self._limits = np.array([headroom_limit(errors, n_texts) for errors, n_texts in pairs])
 
     def advise(self, value: Callable[[str], float], *, threshold: float, trial: float = 0.0) -> Advice:
         """Decide for one case.
@@ -301,15 +306,15 @@ class Advisor:
         check_number("trial", trial, 0.0, 1.0)
         spent: dict[str, float] = {"features": self.steps[0].step.cost if self.steps else 0.0}
         lead = value("lead")
-        headroom = max(0.0, value("headroom") - lead)
-        limit = headroom_limit(headroom, value("n_texts"))
-        bounds = (headroom, headroom, limit)
+        errors = max(0.0, value("headroom") - lead)
+        limit = headroom_limit(errors, value("n_texts"))
+        bounds = (errors, errors, limit)
 
         def over_the_best(*gains: float) -> tuple[float, ...]:
             return tuple(min(gain - lead, bound) for gain, bound in zip(gains, bounds, strict=True))
 
         gain, low, high = over_the_best(self.median, self.low, self.high)
-        advice = Advice("open", "recorded runs", (), spent["features"], gain, low, high)
+        advice = Advice("open", "recorded runs", (), spent["features"], gain, low, high, errors)
         if limit < threshold:
             return replace(advice, answer="no", step="headroom")
         for fitted in self.steps:
@@ -348,25 +353,27 @@ class Advisor:
         -------
         dict of str to float
             Mean :func:`regret` by rule. "stop" makes no run and takes the best classifier without finetuning. "run"
-            makes every run for which this classifier leaves a worthwhile gain. Of the steps with a skill, by their
+            makes every run for which this classifier gets enough texts wrong. Of the steps with a skill, by their
             names, each makes those of these runs whose expected gain is worthwhile; it predicts from the runs of
             other groups, and its cost is included.
         """
-        possible = self._limits >= threshold
+        possible, enough = self._limits >= threshold, self._errors >= threshold
         features = self.steps[0].step.cost if self.steps else 0.0
 
         def loss(run: NDArray[np.bool_], cost: float) -> float:
             return float(regret(self._advantages, run, features + cost * possible, threshold).mean())
 
-        found = {"stop": loss(np.zeros_like(possible), 0.0), "run": loss(possible, 0.0)}
+        found = {"stop": loss(np.zeros_like(possible), 0.0), "run": loss(enough, 0.0)}
         for fitted in self.steps:
             if fitted.has_skill:
                 more = 0.0 if fitted.step.source == "features" else fitted.step.cost
-                found[fitted.step.name] = loss(possible & (fitted.left_out - self._leads >= threshold), more)
+                found[fitted.step.name] = loss(enough & (fitted.left_out - self._leads >= threshold), more)
         return found
 
     def recommend(self, advice: Advice, *, threshold: float, made: float = 0.0) -> Recommendation:
         """Say what to do: an open case follows the rule that loses least on the recorded runs.
+
+        LoRA is not run where the best classifier gets fewer texts wrong than the threshold.
 
         Parameters
         ----------
@@ -383,14 +390,16 @@ class Advisor:
         """
         lost = self.regrets(threshold)
         if advice.answer != "open":
-            return Recommendation("run" if advice.answer == "yes" else "stop", 0.0, lost)
+            return Recommendation("run" if advice.answer == "yes" else "stop", 0.0, lost, "answer")
+        if advice.errors < threshold:
+            return Recommendation("stop", 0.0, lost, "errors")
         best = min(lost, key=lambda name: lost[name])
         share = {fitted.step.name: fitted.step.share for fitted in self.steps}.get(best, 0.0)
         if share > made:
-            return Recommendation("trial", share, lost)
+            return Recommendation("trial", share, lost, "rule")
         if advice.has_skill and best not in ("run", "stop"):
-            return Recommendation("run" if advice.gain >= threshold else "stop", 0.0, lost, by_gain=True)
-        return Recommendation("run" if lost["run"] < lost["stop"] else "stop", 0.0, lost)
+            return Recommendation("run" if advice.gain >= threshold else "stop", 0.0, lost, "gain")
+        return Recommendation("run" if lost["run"] < lost["stop"] else "stop", 0.0, lost, "rule")
 
 
 def left_out_advisors(cells: pd.DataFrame, steps: Sequence[Step], *, level: float = LEVEL) -> dict[str, Advisor]:

@@ -107,22 +107,33 @@ def token_features(
     return TokenFeatures(tokens, mask, np.asarray(labels, np.int64))
 
 
+class _Words(TfidfVectorizer):  # type: ignore[misc]  # scikit-learn has no types
+    """TF-IDF weights of words, or of characters where no text has a word of two letters."""
+
+    def fit_transform(self, raw_documents: Sequence[str], y: Any = None) -> Any:
+        try:
+            return super().fit_transform(raw_documents, y)
+        except ValueError as error:
+            if "empty vocabulary" not in str(error) or self.analyzer == "char":
+                raise
+            return self.set_params(analyzer="char").fit_transform(raw_documents, y)
+
+
 def bag_of_words() -> Pipeline:
     """Return an untrained classifier of texts without a language model.
 
     Returns
     -------
     sklearn.pipeline.Pipeline
-        Logistic regression (C = 10) on TF-IDF weights of words and pairs of words.
+        Logistic regression (C = 10) on TF-IDF weights of words and pairs of words; of characters where no text has
+        a word of two letters.
 
     Examples
     --------
     >>> bag_of_words().fit(["good film", "bad film"], [1, 0]).predict(["a good one"])
     array([1])
     """
-    return make_pipeline(
-        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), LogisticRegression(C=10.0, max_iter=1000)
-    )
+    return make_pipeline(_Words(ngram_range=(1, 2), sublinear_tf=True), LogisticRegression(C=10.0, max_iter=1000))
 
 
 def bag_of_words_accuracy(texts: Sequence[str], labels: Labels, *, seed: int = 0) -> float:
@@ -143,7 +154,7 @@ def bag_of_words_accuracy(texts: Sequence[str], labels: Labels, *, seed: int = 0
     Raises
     ------
     ValueError
-        If a class has one text, there is one class, or no text has a word.
+        If a class has one text, there is one class, or all texts are empty.
 
     Examples
     --------
