@@ -607,7 +607,7 @@ from ntps_utils.exercises import check
 #
 # *Difficulty 2 of 5, importance 4 of 5, about 10 minutes.*
 #
-# Stored results are found by a name. Write a function that makes one from the model, the dataset, the settings and the hash of the code, such that a result is found again exactly if all four are the same. Why does the code belong to it, and why not its comments?
+# Stored results are found by a name. Write a function that makes one from the model, the dataset, the settings and the hash of the code, such that a result is found again exactly if all four are the same. (The library adds the versions of the packages.) Why does the code belong to it, and why not its comments?
 #
 # ```python
 # def name(model, dataset, settings, code):
