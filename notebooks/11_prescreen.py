@@ -548,14 +548,19 @@ def stood(run):
     at = np.array([(point.step, point.seconds) for point in run.lora_curve])
     steps, seconds = np.diff(at, axis=0).T
     slowest = np.argmax(seconds / steps)
-    return (seconds[slowest] - np.median(seconds / steps) * steps[slowest]) / 60
+    usual = np.median(seconds / steps) * steps[slowest]
+    return float(seconds[slowest] - usual) / 60
 
 
-minutes = [runs[dataset].lora_seconds / 60 for dataset in mine.cells["dataset"]]
+def moving(run):
+    """Minutes of a run, without those in which it stood still."""
+    return run.lora_seconds / 60 - (stood(run) if stood(run) > 10 else 0.0)
+
+
+minutes = [moving(runs[dataset]) for dataset in mine.cells["dataset"]]
 of_cases = {one["dataset"]: runs[one["dataset"]] for one in cases}
 longest = max(of_cases, key=lambda name: stood(of_cases[name]))
-took = np.array([run.lora_seconds / 60 for run in of_cases.values()])
-took[list(of_cases).index(longest)] -= stood(of_cases[longest])
+took = np.array([moving(run) for run in of_cases.values()])
 spent = np.array([one["seconds"] / 60 for one in cases])
 said = [one["lora_seconds"] / 60 for one in cases]
 for name, value in {

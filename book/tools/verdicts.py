@@ -130,7 +130,9 @@ def verdicts(glued: Mapping[str, Mapping[str, Any]], found: Mapping[str, Any] | 
             f"{after['tasks_test_ntps_metric']:+.2f}, and {after['coin_test_ntps_metric']:+.2f} on a coin toss. With "
             f"so few texts a rise of {after['planted']:.1f} would hardly show, for which the rule of the lab, unlike "
             "that of the real models, has no *open*."
-            f"{_measured(claims['(iv)'])}",
+            f"{_measured(claims['(iv)'])} In real models it rises by more than under shuffled labels in "
+            f"{after['later_e_positive']} of {after['later_n']} runs, the metric-matched score in "
+            f"{after['later_m_positive']} (test texts; some runs came after the declared end).",
         ),
         Row(
             "",
