@@ -68,6 +68,7 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown
 from myst_nb import glue
+from rich.text import Text
 
 from ntps_utils.cli.console import out
 from ntps_utils.cli.prescreen import print_prescreen
@@ -232,7 +233,7 @@ for name, value in {
 out.width = 88
 with out.capture() as printed:
     print_prescreen(p)
-print(printed.get())
+print(Text.from_ansi(printed.get()).plain)  # without bold and italic letters
 
 # %% [markdown]
 # ## What was measured
