@@ -230,7 +230,7 @@ for name, value in {
 # The shell prints a report as text, here the second one:
 
 # %% tags=["hide-input"]
-out.width = 88
+out.is_jupyter, out.width = False, 88  # text, and no HTML
 with out.capture() as printed:
     print_prescreen(p)
 print(Text.from_ansi(printed.get()).plain)  # without bold and italic letters
