@@ -866,7 +866,7 @@ for place, share in zip(("low", "middle", "high"), near_one, strict=True):
 # is a rotation, so (a), (b), (c) and $\tr B$ do not change. The Euclidean score stays the same for every pair of subspaces only if $M$ is a rotation times a scale.
 #
 # The best subspace for *next-token prediction*, however, does not move along in this way, because its loss measures the error in feature units
-# (exercise 1.2). If the next-token problem is solved anew after a change of features that stretches them along rotated axes, $V$ is another subspace, and every score may change. We measure three cases, with second moments that are not centered: a rotation with V solved anew, and such a stretch with V carried along or solved anew.
+# (exercise 1.2). If the next-token problem is solved anew after a change of features that is no rotation times a scale, $V$ is in general another subspace, and every score may change. We measure three cases, with second moments that are not centered: a rotation with V solved anew, and a stretch (along rotated axes, so that it is not only a change of units) with V carried along or solved anew.
 
 
 # %%

@@ -317,7 +317,7 @@ _ = axes[0].legend(fontsize=8)
 # | smollm2-135m-instruct | {glue:text}`cut_smol` | {glue:text}`plain_smol` | {glue:text}`shifted_smol` |
 # | gemma-3-270m | {glue:text}`cut_gemma` | {glue:text}`plain_gemma` | {glue:text}`shifted_gemma` |
 #
-# Most of the effect of single precision is the effect of the cut-off. It leaves as few as {glue:text}`rank_lab` directions of $A_0$ in the lab's model, {glue:text}`rank_smol` in smollm2 and {glue:text}`rank_gemma` in gemma, although most of the others carry information: keeping them (*plain*) changes scores by about what the middle column says. Products of shifted features in float32 change them by about what the last column says, so they can replace products in float64. Chapters 6 and 13 look at the released script, which changes the precision together with an *absolute* cut-off. That one keeps too many directions instead of too few, and changes the scores of a small model little.
+# Most of the effect of single precision is the effect of the cut-off. It leaves as few as {glue:text}`rank_lab` directions of $A_0$ in the lab's model, {glue:text}`rank_smol` in smollm2 and {glue:text}`rank_gemma` in gemma, although the others matter: without them (*cut*) a score moves by up to what the first column says, and with them (*plain*) float32 differs from float64 by what the middle column says. Products of shifted features in float32 change them by about what the last column says, so they can replace products in float64. Chapters 6 and 13 look at the released script, which changes the precision together with an *absolute* cut-off. That one keeps too many directions instead of too few, and changes the scores of a small model little.
 #
 # With few texts the rank appears as a gap in the spectrum:
 

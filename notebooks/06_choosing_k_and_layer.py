@@ -254,7 +254,7 @@ glue("moved_capped", f"{max(moved['capped']):.0e}", display=False)
 glue("moved_filled", float(max(moved["filled"])), display=False)
 
 # %% [markdown]
-# Scores reach similar heights in all three panels, so the height does not show which eigenvectors were kept. The order of tasks differs, and with U filled the lines nearly coincide, because no column of U is a label direction any more (except at the largest fractions). The standard deviation of the score over tasks, averaged over fractions, is {glue:text}`spread_right:.3f` in the right order and {glue:text}`spread_filled:.3f` from the wrong end with U filled; the two
+# Scores reach similar heights in all three panels, so the height does not show which eigenvectors were kept. The order of tasks differs, and with U filled the lines nearly coincide, because U, too, is filled from the smallest eigenvalue: the label directions are its last columns, of which none is kept except at the largest fractions. The standard deviation of the score over tasks, averaged over fractions, is {glue:text}`spread_right:.3f` in the right order and {glue:text}`spread_filled:.3f` from the wrong end with U filled; the two
 # rankings of the tasks have a mean rank correlation of {glue:text}`agree_filled:.2f`. The filled columns are not determined by the data. Rotating the features, which changes nothing about a model, moves the
 # score by up to {glue:text}`moved_filled:.2f`, and by {glue:text}`moved_capped` if U stops at its rank.
 #

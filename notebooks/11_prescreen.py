@@ -27,8 +27,8 @@
 # You need no other chapter. The page runs in a minute or two on a model of the lab; real cases took the minutes that stand in the table below.
 # :::
 #
-# **The paper suggests** {cite}`cheng2025ntps` NTPS as a light prescreening tool for LoRA. **Our tool** measures the frozen model, predicts the gain from recorded finetuning
-# runs on *other* datasets, and makes a short trial run where that does not suffice. It compares LoRA with the best classifier that needs no finetuning. **We find** that in two pretrained models LoRA is better than this classifier by a point or more in only {glue:text}`pre_real_pays` of {glue:text}`pre_real_n` runs: the tool decides {glue:text}`pre_real_frozen_decided:.0%` of their runs without a trial run, always by *no*, because of the lead of this classifier, and is right in {glue:text}`pre_real_frozen_right:.0%` of these. Always *no* is right in the same ones (and in {glue:text}`pre_real_never_right:.0%` of all runs), so that this shows no skill; and a *yes* is not possible there, because no step predicts the gains. In the lab, where LoRA is better by a point in {glue:text}`pre_lab_yes_right:.0%` of the cells, the tool decides {glue:text}`pre_lab_frozen_decided:.0%` of the cases without a trial run and {glue:text}`pre_lab_by_trial:.0%` more with one of a
+# **The paper suggests** {cite}`cheng2025ntps` NTPS as a light prescreening tool for LoRA. **Our tool** fits the classifiers that need no finetuning, and compares LoRA with the best of them. Where recorded finetuning runs
+# on *other* datasets show that it can, so far only in the lab, it predicts the gain, and makes a short trial run if that is needed. For other models it answers *no* or *open* from the errors of the best classifier and its lead. **We find** that in two pretrained models LoRA is better than this classifier by a point or more in only {glue:text}`pre_real_pays` of {glue:text}`pre_real_n` runs: the tool decides {glue:text}`pre_real_frozen_decided:.0%` of their runs without a trial run, always by *no*, because of the lead of this classifier, and is right in {glue:text}`pre_real_frozen_right:.0%` of these. Always *no* is right in the same ones (and in {glue:text}`pre_real_never_right:.0%` of all runs), so that this shows no skill; and a *yes* is not possible there, because no step predicts the gains. In the lab, where LoRA is better by a point in {glue:text}`pre_lab_yes_right:.0%` of the cells, the tool decides {glue:text}`pre_lab_frozen_decided:.0%` of the cases without a trial run and {glue:text}`pre_lab_by_trial:.0%` more with one of a
 # quarter of the steps, and {glue:text}`pre_lab_trial_right:.0%` of the answers are right. Where it cannot decide, the report recommends the rule that would have cost least on the recorded runs.
 #
 # {doc}`The front page </book/intro>` has the same in short, with what each rule costs.
@@ -225,7 +225,7 @@ for name, value in {
 
 # %% [markdown]
 # The frozen model answers *{glue:text}`pre_frozen_verdict`* at a threshold of {glue:text}`pre_points` points, and the {glue:text}`pre_step` answers *{glue:text}`pre_verdict`*.
-# For this very case the whole LoRA run was made as well. Its gain over the best classifier, on test texts, was {glue:text}`pre_known`, {glue:text}`pre_inside` the last interval. The prediction did not use it. (A gain on test texts can be larger than what the probe gets wrong in cross-validation, since the probe can be worse on the test texts.) The two reports differ in the duration of the LoRA run: the first estimates it from a forward pass, the second from the steps of the trial run.
+# For this very case the whole LoRA run was made as well. Its gain over the best classifier, on test texts, was {glue:text}`pre_known`, {glue:text}`pre_inside` the last interval. The prediction did not use it. (A gain on test texts can be larger than what the probe gets wrong in cross-validation, since the probe can be worse on the test texts.) The two reports differ in the duration of the LoRA run: the first estimates it from a forward pass, the second from the steps of the trial run. So do the reports below.
 #
 # The shell prints a report as text, here the second one:
 
@@ -282,7 +282,7 @@ pd.DataFrame(
 ).T
 
 # %% [markdown]
-# Costs count forward passes. The cross-validated probes come on top, and are not small beside short runs: with them, prescreening took {glue:text}`cases_time_low:.0%` to {glue:text}`cases_time_high:.0%` of the estimated time of the LoRA run in the three real cases below. Where a LoRA run takes minutes, run it instead. The cost of a trial run contains its evaluations on the validation texts, which the whole run makes too. A step without skill is not made. Where no step has a skill, answers come from what the best classifier gets wrong, or from its lead; neither needs a skill.
+# Costs count forward passes. The cross-validated probes come on top, and are not small beside short runs: with them, prescreening took {glue:text}`cases_time_low:.0%` to {glue:text}`cases_time_high:.0%` of the estimated time of the LoRA run in the three real cases below. Where a LoRA run takes minutes and a missed gain is dear, skip the prescreening: `ntps benchmark --profile declared` makes the run and fits the same classifiers beside it; keep the better one. The cost of a trial run contains its evaluations on the validation texts, which the whole run makes too. A step without skill is not made. Where no step has a skill, answers come from what the best classifier gets wrong, or from its lead; neither needs a skill.
 #
 # ## How often it is right
 #
@@ -487,7 +487,7 @@ for key, value in {
 #
 # ## What a gain is worth to you
 #
-# The threshold decides what counts as *paying*. Without one, a gain of one point does; but with a few hundred texts the headroom is uncertain by more than a point, so that the first step rarely says *no*. Give `--threshold 3` unless one point matters to you. (For how many texts: give at least 100, and better more than the model has features, because the predictors of the frozen model are not used with fewer. A model of more than 2,000 features needs `--max-texts 5000`, say. A trial run needs 250.) In Python `threshold` is a share of the texts (0.03), in the shell `--threshold` is in points (3); `worth` (0.2 in Python, `--worth 20` in the shell) is the accuracy that an hour of computing must bring, and the tool converts it with the duration of the LoRA run on this machine:
+# The threshold decides what counts as *paying*. Without one, a gain of one point does; but with a few hundred texts the headroom is uncertain by more than a point, so that the first step rarely says *no*. Give `--threshold 3` unless one point matters to you. (For how many texts: give at least 100; more make the accuracies more certain. Where a step has a skill, as in `lab` or with a calibration of your own, give more than the model has features, because the predictors of the frozen model are not used with fewer, and 250 for a trial run.) In Python `threshold` is a share of the texts (0.03), in the shell `--threshold` is in points (3); `worth` (0.2 in Python, `--worth 20` in the shell) is the accuracy that an hour of computing must bring, and the tool converts it with the duration of the LoRA run on this machine:
 #
 # ```bash
 # ntps prescreen smollm2-135m-instruct reviews.csv --threshold 3            # at least three points
@@ -511,7 +511,7 @@ for key, value in {
 #
 # The first command records LoRA runs with their evaluations, and the classifiers without finetuning beside them; the second is calibrated on them alone, the third on them and on the runs that ship with the library. (Other profiles than *declared* leave the classifiers out, and the better of two probes, of the middle and of the last layer, stands for the best of them: it is easier to beat.) The tool refuses fewer than five datasets besides the new one.
 #
-# Here is the same for a real model. Suppose that {glue:text}`own_model` is yours, and that you have made LoRA runs on {glue:text}`own_n` datasets: {glue:text}`own_datasets`. (They are the first of our recorded runs. Each took {glue:text}`own_minutes_low:.0f` to {glue:text}`own_minutes_high:.0f` minutes on one of two cores.) Then a new dataset comes, *{glue:text}`case_dataset`*, and the second command answers:
+# Here is the same for a real model. Suppose that {glue:text}`own_model` is yours, and that you have made LoRA runs on {glue:text}`own_n` datasets: {glue:text}`own_datasets`. (They are the first of our recorded runs. Each took {glue:text}`own_minutes_low:.0f` to {glue:text}`own_minutes_high:.0f` minutes on one of two cores.) Then a new dataset comes, *{glue:text}`case_dataset`*, and the second command answers (where it names two trial runs, the first is the one that was made, and the second would have cost least on the recorded runs):
 #
 
 # %% tags=["remove-input"]
@@ -638,7 +638,7 @@ for name, value in {
 #
 # ## After a "yes"
 #
-# `ntps benchmark` measures the gain; the next lines train an adapter and keep it. They try three learning rates (3e-4 was chosen for two small models) and keep the best by the loss on validation texts. Without `max_length`, whole texts are read:
+# `ntps benchmark` measures the gain; the next lines train an adapter and keep it. The head that was trained with it is not kept: the lines above fit one, if they get the model `load_model("adapter", base_model="path/to/model")` and its last layer. They try three learning rates (3e-4 was chosen for two small models) and keep the best by the loss on validation texts. Without `max_length`, whole texts are read:
 #
 # ```python
 # from dataclasses import replace
@@ -742,7 +742,7 @@ from ntps_utils.exercises import check
 #
 # ````{solution} ex-11-1
 # :class: dropdown
-# An expected gain above the threshold can be right by little more than chance. The ends say how sure the answer is; with an interval of 70%, each side errs in about 15% of all cases by construction. The answers that are given can err more often than that (see the table of wrong answers), because they are not all cases, but those whose interval lies on one side of the threshold.
+# An expected gain above the threshold can be right by little more than chance. The ends say how sure the answer is; with an interval of 70%, each side should err in about 15% of all cases (measured above, somewhat fewer than 70% held). The answers that are given can err more often than that (see the table of wrong answers), because they are not all cases, but those whose interval lies on one side of the threshold.
 #
 # ```python
 # def decide(low, high, threshold):
@@ -776,7 +776,7 @@ from ntps_utils.exercises import check
 #
 # ```python
 # def limit(headroom, n):
-#     return headroom + 1.645 * math.sqrt(headroom * (1 - headroom) / n)
+#     return headroom + 1.645 * np.sqrt(headroom * (1 - headroom) / n)
 # ```
 # ````
 #

@@ -89,7 +89,7 @@ def verdicts(glued: Mapping[str, Mapping[str, Any]], found: Mapping[str, Any] | 
         Row(
             "(ii)",
             "It has a closed form and is cheap",
-            ("01_linear_autoregression", "02_linear_perception", "04_extraction"),
+            ("01_linear_autoregression", "02_linear_perception", "04_extraction", "12_the_full_grid"),
             cheap,
             cheap,
             f"On a CPU the moments of all layers take {cost['bench_forward']:.2f} times a forward pass over the texts, "
@@ -130,9 +130,10 @@ def verdicts(glued: Mapping[str, Mapping[str, Any]], found: Mapping[str, Any] | 
             f"{after['tasks_test_ntps_metric']:+.2f}, and {after['coin_test_ntps_metric']:+.2f} on a coin toss. With "
             f"so few texts a rise of {after['planted']:.1f} would hardly show, for which the rule of the lab, unlike "
             "that of the real models, has no *open*."
-            f"{_measured(claims['(iv)'])} In real models it falls in {after['later_e_falls']} of {after['later_n']} runs. "
-            f"Its change is above that under shuffled labels in {after['later_e_positive']}, that of the metric-matched "
-            f"score in {after['later_m_positive']} (few test texts; some runs came after the declared end).",
+            f"{_measured(claims['(iv)'])} In real models it falls in {after['later_e_falls']} of {after['later_n']} "
+            "runs. "
+            f"Its change is above that under shuffled labels in {after['later_e_positive']}, that of the "
+            f"metric-matched score in {after['later_m_positive']} (few test texts; some runs came after the declared end).",
         ),
         Row(
             "",
@@ -290,8 +291,9 @@ def advice(glued: Mapping[str, Mapping[str, Any]]) -> str:
         f"a LoRA run, times the threshold. The time of fitting the probes is not in it: with them, prescreening took "
         f"{min(shares):.0%} to {max(shares):.0%} of the "
         f"{min(minutes):.0f} to {max(minutes):.0f} minutes that the report estimates for the LoRA run, on two cores, "
-        f"in {len(cases)} recorded cases of up to {N_TRAIN:,} short texts. If your LoRA run takes minutes, run it "
-        "instead of the prescreening.\n"
+        f"in {len(cases)} recorded cases of up to {N_TRAIN:,} short texts. If your LoRA run takes minutes and a "
+        "missed gain is dear, skip the prescreening: `ntps benchmark --profile declared` makes the run and fits the "
+        "same classifiers beside it; keep the better one.\n"
     )
 
 
