@@ -131,9 +131,9 @@ def verdicts(glued: Mapping[str, Mapping[str, Any]], found: Mapping[str, Any] | 
             f"so few texts a rise of {after['planted']:.1f} would hardly show, for which the rule of the lab, unlike "
             "that of the real models, has no *open*."
             f"{_measured(claims['(iv)'])} In real models it falls in {after['later_e_falls']} of {after['later_n']} "
-            "runs. "
-            f"Its change is above that under shuffled labels in {after['later_e_positive']}, that of the "
-            f"metric-matched score in {after['later_m_positive']} (few test texts; some runs came after the declared end).",
+            f"runs. Its change is above that under shuffled labels in {after['later_e_positive']}, that of the "
+            f"metric-matched score in {after['later_m_positive']} (few test texts; some runs came after the declared "
+            "end).",
         ),
         Row(
             "",
