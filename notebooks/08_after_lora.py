@@ -353,15 +353,13 @@ def with_differences(runs, score):
 
 changed = {label: with_differences(runs, score) for score, label in labels.items()}
 in_time = with_differences(analyzed_runs(runs), "ntps").index
-shown = pd.concat(changed, axis=1).round(3).sort_index()
-shown.index = pd.MultiIndex.from_tuples(
-    [
-        (model.split("-")[0], dataset + "*" * ((model, dataset) in in_time))
-        for model, dataset in shown.index
-    ],
-    names=["model", "dataset"],
+shown = pd.concat(changed, names=["score"]).sort_index().round(3)
+shown.index = shown.index.map(
+    lambda row: (row[0], row[1].split("-")[0], row[2] + "*" * (row[1:] in in_time))
 )
-shown.rename(columns={"rise": "true", "difference": "diff."})
+shown.rename_axis(["score", "model", "dataset"]).rename(
+    columns={"rise": "true labels", "shuffled": "shuffled labels"}
+)
 
 # %% tags=["remove-cell"]
 found = load_record("results")
