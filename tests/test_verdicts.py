@@ -10,7 +10,7 @@ import pytest
 import scipy.stats
 
 from book.tools import refresh, verdicts
-from ntps_utils.evidence.claims import analyzed_runs, finetuned_table, judge, share_reached, wide
+from ntps_utils.evidence.claims import analyzed_runs, finetuned_table, judge, rises, share_reached, wide
 from ntps_utils.evidence.declared import RUNS_ENDED
 from ntps_utils.evidence.records import load_record
 from ntps_utils.evidence.runs import recorded_runs
@@ -170,6 +170,17 @@ def test_the_scale_of_the_last_row_ends_where_the_front_page_says():
     gain = wide(finetuned_table(analyzed_runs(recorded_runs())), "gain")
     assert share_reached(-gain, gain) == pytest.approx(1.0)
     assert -1.2 < share_reached(gain, gain) < -1.0  # "about -1, and somewhat less where the number is odd"
+
+
+def test_what_chapters_say_in_words_about_the_pretrained_models_and_random_directions_is_true():
+    words, after, tool = (GLUED[name] for name in ("05_subspaces_you_can_see", "08_after_lora", "11_prescreen"))
+    assert words["outside_high"] <= words["random_most"]  # "within that range"
+    assert 0.0 < after["later_m_smollm2_low"] < 0.005  # "begins beside zero"
+    table = rises(recorded_runs())
+    higher = table[table["rise"] > table["shuffled"]]
+    assert (higher["rise"] < 0.0).mean() > 0.5  # "mostly because it falls less"
+    assert tool["own_right"] <= tool["own_never"]  # "not better than always no"
+    assert load_record("real_models")["models"]["stories260K"]["shares"]["perception"]["held out"] < 0.1
 
 
 def test_the_legend_shows_the_verdicts_that_occur():
