@@ -511,7 +511,7 @@ for key, value in {
 #
 # The first command records LoRA runs with their evaluations, and the classifiers without finetuning beside them; the second is calibrated on them alone, the third on them and on the runs that ship with the library. (Other profiles than *declared* leave the classifiers out, and the better of two probes, of the middle and of the last layer, stands for the best of them: it is easier to beat.) The tool refuses fewer than five datasets besides the new one.
 #
-# Here is the same for a real model. Suppose that {glue:text}`own_model` is yours, and that you have made LoRA runs on {glue:text}`own_n` datasets: {glue:text}`own_datasets`. (They are the first of our recorded runs. Each took {glue:text}`own_minutes_low:.0f` to {glue:text}`own_minutes_high:.0f` minutes on one of two cores.) Then a new dataset comes, *{glue:text}`case_dataset`*, and the second command answers (where it names two trial runs, the first is the one that was made, and the second would have cost least on the recorded runs):
+# Here is the same for a real model. Suppose that {glue:text}`own_model` is yours, and that you have made LoRA runs on {glue:text}`own_n` datasets: {glue:text}`own_datasets`. (They are the first of our recorded runs. Each took {glue:text}`own_minutes_low:.0f` to {glue:text}`own_minutes_high:.0f` minutes on one of two cores.) Then a new dataset comes, *{glue:text}`case_dataset`*, and the second command answers:
 #
 
 # %% tags=["remove-input"]
@@ -638,10 +638,12 @@ for name, value in {
 #
 # ## After a "yes"
 #
-# `ntps benchmark` measures the gain; the next lines train an adapter and keep it. The head that was trained with it is not kept: the lines above fit one, if they get the model `load_model("adapter", base_model="path/to/model")` and its last layer. They try three learning rates (3e-4 was chosen for two small models) and keep the best by the loss on validation texts. Without `max_length`, whole texts are read:
+# `ntps benchmark` measures the gain; the next lines train an adapter and keep it. They try three learning rates (3e-4 was chosen for two small models) and keep the best by the loss on validation texts. Without `max_length`, whole texts are read:
 #
 # ```python
 # from dataclasses import replace
+#
+# import torch
 #
 # from ntps_utils.evidence.declared import lora_settings
 # from ntps_utils.models.datasets import load_texts
@@ -653,6 +655,23 @@ for name, value in {
 # result = finetune(load_model("path/to/model"), train, test, config, max_length=64, keep_adapter=True)
 # print(result.learning_rate, result.accuracy)
 # result.adapter.save_pretrained("adapter")
+# torch.save(result.head.state_dict(), "adapter/head.pt")
+# ```
+#
+# Later, adapter and head classify texts:
+#
+# ```python
+# import torch
+#
+# from ntps_utils.models.datasets import load_texts
+# from ntps_utils.models.extraction import extract
+# from ntps_utils.models.loading import load_model
+#
+# model, test = load_model("adapter", base_model="path/to/model"), load_texts("data/new", "test")
+# weights = torch.load("adapter/head.pt")
+# features = extract(model, test, layers="last", features="last", max_length=64).features[model.n_layers - 1]
+# logits = torch.from_numpy(features).double() @ weights["weight"].T + weights["bias"]
+# print([test.label_names[i] for i in logits.argmax(1)])
 # ```
 #
 # ## The cost

@@ -227,6 +227,19 @@ def test_adapter_is_saved_and_loaded_by_peft(model, task, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("config", [QUICK, replace(QUICK, warm_head=False), replace(QUICK, method="frozen")])
+def test_the_head_classifies_as_the_run_did(model, task, config):
+    """The standardization of the training loop is part of the returned head."""
+    result = finetune(model, *task, config)
+    texts = extract(result.model, task[1], layers="last", features="last")
+    logits = result.head(torch.from_numpy(texts.features[model.n_layers - 1]).double())
+    assert result.head.weight.shape == (task[0].n_classes, model.dimension)
+    np.testing.assert_array_equal(logits.argmax(1).numpy(), result.predictions)
+    loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(task[1].labels))
+    assert float(loss) == pytest.approx(result.test.cross_entropy, rel=1e-4)
+
+
+@pytest.mark.slow
 def test_learning_rate_is_chosen_on_the_validation_split(model, task):
     result = finetune(model, *task, replace(QUICK, warm_head=False, learning_rates=(1e-9, 1e-2)))
     assert result.learning_rate == 1e-2

@@ -393,14 +393,17 @@ def test_costs_are_those_of_the_recorded_number_of_texts():
     assert real.steps()[0].cost > real.steps(1000)[0].cost
 
 
+RUN = Recommendation("run", 0.0, {}, "answer")
+
+
 def test_the_recommended_run_reads_as_much_of_the_texts_as_the_prescreening():
     def of(longest: int, **given: object) -> str:
-        return command("run", 0.0, "some/model", "data/mine", given, longest)
+        return command(RUN, "some/model", "data/mine", given, longest)
 
     assert of(64) == "ntps benchmark --profile declared --models some/model --datasets data/mine"
     assert of(300).endswith(" --max-length 300")
     assert of(200, **{"max-length": 200}).endswith(" --max-length 200")
-    assert "max-length" not in command("run", 0.0, "lab/XS", "data/mine", {}, 300)  # its profile cuts nothing
+    assert "max-length" not in command(RUN, "lab/XS", "data/mine", {}, 300)  # its profile cuts nothing
 
 
 def test_an_expected_gain_that_is_cut_is_named():
@@ -453,7 +456,7 @@ def test_a_few_texts_never_decide_by_the_lead():
 def test_an_open_case_that_follows_its_expected_gain_says_so():
     def of(todo, reason):
         recommended = Recommendation(todo, 0.0, {"run": 0.1, "stop": 0.2}, reason)
-        return about_lora(todo, 0.0, 60.0, recommended, 900, 100, n_more=0)
+        return about_lora(recommended, 60.0, 900, 100, n_more=0)
 
     for todo, start in (
         ("stop", "Do not run LoRA: the expected gain is below"),
@@ -462,6 +465,18 @@ def test_an_open_case_that_follows_its_expected_gain_says_so():
         assert of(todo, "gain").startswith(start)
         assert "On the recorded runs" in of(todo, "rule")
         assert "On the recorded runs" not in of(todo, "answer")
+
+
+@pytest.mark.parametrize(
+    ("action", "share", "made", "named"),
+    [("run", 0.0, 0.25, "25%"), ("run", 0.0, 0.1, "10%"), ("trial", 0.1, 0.0, "10%"), ("run", 0.0, 0.0, None)],
+)
+def test_the_reason_names_the_trial_run_that_was_made_or_is_recommended(action, share, made, named):
+    regrets = {"run": 0.01, "stop": 0.02, "trial run of 10%": 0.005, "trial run of 25%": 0.03}
+    text = about_lora(Recommendation(action, share, regrets, "rule"), 60.0, 900, 100, n_more=0, made=made)
+    costs = {"10%": "0.5", "25%": "3.0"}
+    for length, cost in costs.items():
+        assert (f"Deciding by a trial run of {length} costs {cost}," in text) == (length == named)
 
 
 def test_lora_is_not_recommended_where_the_best_classifier_hardly_errs(tmp_path):

@@ -17,9 +17,8 @@ from typing import Annotated, Any
 
 import typer
 
-from book.tools.alternatives import RECORDED as ALTERNATIVES
 from ntps_utils._utils.files import write_json
-from ntps_utils.evidence.classifiers import ClassifierAccuracy
+from ntps_utils.evidence.classifiers import recorded_classifiers
 from ntps_utils.evidence.declared import CLUSTERS, MAX_LENGTH, N_TRAIN, run_settings
 from ntps_utils.evidence.prescreen import PrescreenReport, prescreen
 from ntps_utils.evidence.runs import RecordedRun, chosen_rates, recorded_runs
@@ -51,18 +50,8 @@ def record_own(dataset: str, prefix: Path) -> Path:
     Their classifiers without finetuning were measured apart (``book.tools.alternatives``).
     """
     runs = own_runs(dataset)
-    lines = ALTERNATIVES.read_text("utf-8").splitlines()
-    known = {(row["model"], row["dataset"]): row["accuracy"] for row in map(json.loads, lines)}
-    results = [
-        replace(
-            one.result,
-            classifiers={
-                name: ClassifierAccuracy(accuracy["cv"], accuracy["test"])
-                for name, accuracy in known[MODEL, one.run.dataset].items()
-            },
-        )
-        for one in runs
-    ]
+    known = recorded_classifiers()
+    results = [replace(one.result, classifiers=known[MODEL, one.run.dataset]) for one in runs]
     names = ",".join(one.run.dataset for one in runs)
     command = f"ntps benchmark --profile declared --models {MODEL} --datasets {names}"
     record(results, prefix, run_settings(runs[0].run, chosen_rates()), command)

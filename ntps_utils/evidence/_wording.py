@@ -6,7 +6,7 @@ import math
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,7 @@ from ntps_utils.evidence.advice import Advice, Advisor, Recommendation, headroom
 from ntps_utils.evidence.calibration import LABELS, Calibration
 from ntps_utils.evidence.cost import duration
 from ntps_utils.evidence.declared import MAX_LENGTH
+from ntps_utils.evidence.trials import trial_name
 from ntps_utils.models.datasets import TextDataset
 from ntps_utils.models.finetuning import FinetuneConfig
 from ntps_utils.models.loading import CausalModel
@@ -46,7 +47,7 @@ FAR = 2.0
 
 
 def points(value: float) -> str:
-    return f"{100 * value:.1f}"
+    return f"{round(100 * value, 1) + 0.0:.1f}"  # no minus sign before a zero
 
 
 def classifier(name: str, layers: Sequence[int]) -> str:
@@ -70,8 +71,10 @@ def reason(
         )
     if not advice.has_skill and advice.answer == "no":
         return (
-            f"To pay, LoRA would have to gain {points(lead + threshold)} points over the last layer, this lead and the "
-            f"threshold together. At least {50 * (1.0 + level):.0f}% of the recorded runs gained less."
+            f"To pay, LoRA would have to be {points(lead + threshold)} points better than a probe of the last layer: "
+            f"{points(lead)} are the lead of {best}, {points(threshold)} the threshold. In at least "
+            f"{50 * (1.0 + level):.0f}% of the recorded runs it was better by less (its gain over the best classifier "
+            "on test texts, plus the lead of that classifier)."
         )
     if not advice.has_skill:
         return (
@@ -182,10 +185,6 @@ def why_no_trial(advisor: Advisor, share: float, n_texts: int, lora: FinetuneCon
     )
 
 
-Todo = Literal["stop", "run", "trial", "label"]
-"""What is recommended: no LoRA, the LoRA run, a trial run, or more labeled texts."""
-
-
 HOW = {
     "words": "ntps_utils.models.richer_probes.bag_of_words() is one, with the methods of scikit-learn",
     "layers": "concatenate the mean tokens of these layers",
@@ -202,16 +201,19 @@ def without_finetuning(best: str, name: str, accuracy: float, lead: float) -> st
 
 
 def about_lora(
-    todo: Todo,
-    share: float,
-    seconds: float,
     recommended: Recommendation,
+    seconds: float,
     n_texts: int,
     n_needed: int,
     *,
     n_more: int,
+    made: float = 0.0,
 ) -> str:
-    """What to do about LoRA, and in an open case why; ``n_more`` texts of the dataset were not used."""
+    """What to do about LoRA, and in an open case why.
+
+    ``n_more`` texts of the dataset were not used, and a trial run of the share ``made`` of the steps was made.
+    """
+    todo = recommended.action
     if todo == "label":
         verb = "Use" if n_more else "Label"
         return f"{verb} more texts: {n_texts} do not tell gains of a few points apart. At least {n_needed} are needed."
@@ -224,25 +226,25 @@ def about_lora(
         side, do = ("below", "Do not run LoRA") if todo == "stop" else ("at least", "Run LoRA")
         took = "" if todo == "stop" else f" The run alone takes about {duration(seconds)} here."
         return f"{do}: the expected gain is {side} the threshold, although the interval contains it.{took}"
-    why = "" if recommended.reason == "answer" else f" {_why(recommended.regrets)}."
+    why = "" if recommended.reason == "answer" else f" {_why(recommended, made)}."
     if todo == "stop":
         return f"Do not run LoRA.{why}"
     if todo == "trial":
-        return f"Make a trial run of {100 * share:g}% of the steps.{why}"
+        return f"Make a {trial_name(recommended.share)} of the steps.{why}"
     return f"Run LoRA. The run alone takes about {duration(seconds)} here.{why}"
 
 
-def _why(regrets: Mapping[str, float]) -> str:
-    """What rules would have lost on the recorded runs."""
-    trials = {name: value for name, value in regrets.items() if name.startswith("trial")}
+def _why(recommended: Recommendation, made: float) -> str:
+    """What rules would have lost on the recorded runs: of trial runs, the one that is recommended or was made."""
+    regrets = recommended.regrets
+    trial = trial_name(recommended.share or made)
     why = (
         "On the recorded runs, at this threshold, running LoRA wherever the best classifier leaves enough to gain "
         f"costs {points(regrets['run'])} points of accuracy on average against knowing the gains, and never running it "
         f"{points(regrets['stop'])}: gains that are missed, and runs that fall short of the threshold"
     )
-    if trials:
-        name = min(trials, key=lambda name: trials[name])
-        why += f". Deciding by a {name} costs {points(trials[name])}, with the computing time of the trial"
+    if trial in regrets:
+        why += f". Deciding by a {trial} costs {points(regrets[trial])}, with the computing time of the trial"
     return why
 
 
@@ -256,13 +258,19 @@ BENCHMARK_OPTIONS = (
 
 
 def command(
-    todo: Todo, share: float, model: Any, dataset: Any, given: Mapping[str, Any], longest: int = 0, n_more: int = 0
+    recommended: Recommendation,
+    model: Any,
+    dataset: Any,
+    given: Mapping[str, Any],
+    longest: int = 0,
+    n_more: int = 0,
 ) -> str:
     """The command that does what is recommended, with the options of this call, or a sentence if there is none.
 
     A LoRA run reads as many tokens of a text as this call did: ``longest`` is the length of its longest text.
     ``n_more`` texts of the dataset were not used.
     """
+    todo, share = recommended.action, recommended.share
     if todo == "label" and n_more:
         return f"Run the same command with a larger --max-texts: the dataset has {n_more:,} more texts."
     if todo == "stop":

@@ -26,7 +26,7 @@ from ntps_utils.evidence.trials import trial_column
 from ntps_utils.theory.linear import Array
 
 Answer = Literal["yes", "no", "open"]
-Action = Literal["run", "stop", "trial"]
+Action = Literal["run", "stop", "trial", "label"]
 Source = Literal["features", "tokens", "gradients", "trial"]
 """What predictors need: text features, every token, gradients, or a trial run."""
 
@@ -114,21 +114,21 @@ class Recommendation:
 
     Attributes
     ----------
-    action : {"run", "stop", "trial"}
-        Run LoRA, do not, or make a trial run.
+    action : {"run", "stop", "trial", "label"}
+        Run LoRA, do not, make a trial run, or label more texts.
     share : float
         Length of the recommended trial run, as a share of the steps; 0 without one.
     regrets : mapping of str to float
         Result of :meth:`Advisor.regrets`.
-    reason : {"answer", "errors", "gain", "rule"}
-        What decided: the answer; in an open case that the best classifier gets fewer texts wrong than the
-        threshold; the expected gain; or the rule for all cases that has the smallest regret.
+    reason : {"answer", "texts", "errors", "gain", "rule"}
+        What decided: the answer; in an open case that there are too few texts; that the best classifier gets fewer
+        of them wrong than the threshold; the expected gain; or the rule for all cases that has the smallest regret.
     """
 
     action: Action
     share: float
     regrets: Mapping[str, float]
-    reason: Literal["answer", "errors", "gain", "rule"]
+    reason: Literal["answer", "texts", "errors", "gain", "rule"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,18 +14,18 @@ import pandas as pd
 from ntps_utils._utils.files import data_file
 from ntps_utils.evidence.advice import Source, Step
 from ntps_utils.evidence.claims import analyzed_runs, finished_datasets
-from ntps_utils.evidence.classifiers import best_alternative
+from ntps_utils.evidence.classifiers import best_columns, recorded_classifiers
 from ntps_utils.evidence.cost import finetuning_cost
 from ntps_utils.evidence.declared import CLUSTERS, MAX_LENGTH, lora_settings
 from ntps_utils.evidence.experiment import PROFILES
 from ntps_utils.evidence.predictors import PREDICTORS
 from ntps_utils.evidence.runs import chosen_rates, recorded_runs
 from ntps_utils.evidence.tables import cell_table, load_recorded
-from ntps_utils.evidence.trials import TRIALS, trial_column, trial_cost, trial_values
+from ntps_utils.evidence.trials import TRIALS, trial_column, trial_cost, trial_name, trial_values
 from ntps_utils.models.finetuning import CurvePoint, FinetuneConfig
 
 LABELS = {name: predictor.label for name, predictor in PREDICTORS.items()} | {
-    f"trial_{kind}_{100 * share:g}": f"{label} in a trial run of {100 * share:g}%"
+    f"trial_{kind}_{100 * share:g}": f"{label} in a {trial_name(share)}"
     for share in TRIALS
     for kind, label in (
         ("loss", "largest fall of the loss"),
@@ -122,7 +122,7 @@ class Calibration:
             if {loss, accuracy} <= set(self.cells):
                 choices = ((loss,), (accuracy,), (loss, accuracy), (loss, accuracy, "headroom"))
                 cost = trial_cost(self.lora, share, n_texts) / whole
-                found.append(Step(f"trial run of {100 * share:g}%", choices, cost, "trial", share))
+                found.append(Step(trial_name(share), choices, cost, "trial", share))
         return tuple(found)
 
 
@@ -218,14 +218,9 @@ def _with_predictors(cells: pd.DataFrame, name: str) -> pd.DataFrame:
 
 def _with_alternatives(cells: pd.DataFrame) -> pd.DataFrame:
     """A table of runs with the best classifier without finetuning: its name, lead, and the advantage of LoRA."""
-    lines = data_file("recorded/alternatives.jsonl").read_text("utf-8").splitlines()
-    known = {(row["model"], row["dataset"]): row["accuracy"] for row in map(json.loads, lines)}
-    rows = []
-    for model, dataset, lora in zip(cells["model"], cells["dataset"], cells["lora"], strict=True):
-        accuracy = known[model, dataset]
-        validated = {name: values["cv"] for name, values in accuracy.items()}
-        best, lead = best_alternative(validated)
-        rows.append({"alternative": best, "lead": lead, "advantage": lora - accuracy[best]["test"]})
+    known = recorded_classifiers()
+    cases = zip(cells["model"], cells["dataset"], cells["lora"], strict=True)
+    rows = [best_columns(known[model, dataset], lora) for model, dataset, lora in cases]
     return cells.join(pd.DataFrame(rows, index=cells.index))
 
 

@@ -5,13 +5,16 @@ LoRA is worth its cost only if it is better than the best of them.
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ntps_utils._utils.files import data_file
 from ntps_utils.models.datasets import TextDataset
 from ntps_utils.models.extraction import Tokens
 from ntps_utils.models.loading import CausalModel
@@ -116,6 +119,55 @@ def best_alternative(accuracy: Mapping[str, float]) -> tuple[str, float]:
     last = last_probe(accuracy)
     best = max(accuracy, key=lambda name: (accuracy[name], name == last))
     return best, accuracy[best] - accuracy[last]
+
+
+def best_columns(classifiers: Mapping[str, ClassifierAccuracy], lora: float | None = None) -> dict[str, Any]:
+    """Compare LoRA with the best classifier without finetuning, as columns of a table of runs.
+
+    Parameters
+    ----------
+    classifiers : mapping of str to ClassifierAccuracy
+        By classifier, see :func:`best_alternative`.
+    lora : float, optional
+        Test accuracy of LoRA.
+
+    Returns
+    -------
+    dict
+        ``alternative`` and ``lead``, see :func:`best_alternative`; with ``lora`` also ``advantage``, what LoRA has over
+        this classifier on the test texts.
+
+    Examples
+    --------
+    >>> found = {"layer 4": ClassifierAccuracy(0.75, 0.5), "layer 8": ClassifierAccuracy(0.5, 0.5)}
+    >>> best_columns(found, lora=0.625)
+    {'alternative': 'layer 4', 'lead': 0.25, 'advantage': 0.125}
+    """
+    best, lead = best_alternative({name: one.cross_validated for name, one in classifiers.items()})
+    columns: dict[str, Any] = {"alternative": best, "lead": lead}
+    return columns if lora is None else columns | {"advantage": lora - classifiers[best].test}
+
+
+def recorded_classifiers() -> dict[tuple[str, str], dict[str, ClassifierAccuracy]]:
+    """Load the classifiers of the recorded runs, which were measured apart.
+
+    Returns
+    -------
+    dict
+        Accuracies by model and dataset, see :func:`compare_classifiers`.
+
+    Examples
+    --------
+    >>> list(recorded_classifiers()["lab/XS", "lab/topic"])
+    ['layer 0', 'layer 1', 'layer 2', 'layers', 'words']
+    """
+    rows = map(json.loads, data_file("recorded/alternatives.jsonl").read_text("utf-8").splitlines())
+    return {
+        (row["model"], row["dataset"]): {
+            name: ClassifierAccuracy(one["cv"], one["test"]) for name, one in row["accuracy"].items()
+        }
+        for row in rows
+    }
 
 
 def last_probe(names: Mapping[str, object]) -> str:

@@ -23,7 +23,7 @@ from threadpoolctl import threadpool_limits
 from ntps_utils._utils.validation import check_choice, check_flag, check_integer, check_name, check_number, check_seed
 from ntps_utils.evidence.classifiers import (
     ClassifierAccuracy,
-    best_alternative,
+    best_columns,
     compare_classifiers,
     last_probe,
     probed_layers,
@@ -555,18 +555,9 @@ class ExperimentResult:
 
     def _best_classifier(self) -> dict[str, Any]:
         """Columns about the best classifier without finetuning, see :class:`ntps_utils.evidence.advice.Advisor`."""
-        validated = {name: one.cross_validated for name, one in self.classifiers.items()}
-        best, lead = best_alternative(validated)
-        last = validated[last_probe(validated)]
-        columns = {
-            "alternative": best,
-            "lead": lead,
-            "words": validated["words"] - last,
-            "layers": validated["layers"] - last,
-        }
-        if self.finetuning is not None:
-            columns["advantage"] = self.finetuning.lora_accuracy - self.classifiers[best].test
-        return columns
+        columns = best_columns(self.classifiers, None if self.finetuning is None else self.finetuning.lora_accuracy)
+        last = self.classifiers[last_probe(self.classifiers)].cross_validated
+        return columns | {name: self.classifiers[name].cross_validated - last for name in ("words", "layers")}
 
 
 def _with_lists(value: Any) -> Any:

@@ -26,7 +26,6 @@ from ntps_utils._utils.validation import check_integer, check_number, check_seed
 from ntps_utils.evidence._wording import (
     MIN_TEXTS,
     MIN_VALIDATION,
-    Todo,
     about_gain,
     about_lora,
     about_texts,
@@ -52,7 +51,7 @@ from ntps_utils.evidence.cost import duration as duration
 from ntps_utils.evidence.cost import finetuning_cost
 from ntps_utils.evidence.experiment import limited_threads
 from ntps_utils.evidence.predictors import PREDICTORS, Case
-from ntps_utils.evidence.trials import TRIALS, trial_cost, trial_step, trial_values
+from ntps_utils.evidence.trials import TRIALS, trial_cost, trial_share, trial_step, trial_values
 from ntps_utils.models._tables import describe_text_column
 from ntps_utils.models.datasets import TextDataset, as_dataset, first_texts, warn_of_empty_texts
 from ntps_utils.models.extraction import batch_overhead, hidden_states, length_batches
@@ -263,8 +262,9 @@ class PrescreenReport:
         runs = self.calibration
         more = f" is {points(self.lead)} points better than a probe of the last layer, and" if self.lead > 0.0 else ""
         return (
-            f"No step predicts this case. The recorded runs gained {points(runs.gain)} points of accuracy over the "
-            f"last layer in the median, and {level} of them {points(runs.gain_low)} to {points(runs.gain_high)}. Here "
+            f"No step predicts this case. In the recorded runs, LoRA was better than a probe of the last layer by "
+            f"{points(runs.gain)} points of accuracy in the median, and in {level} of them by {points(runs.gain_low)} "
+            f"to {points(runs.gain_high)}. Here "
             f"{self.best}{more} gets {points(1.0 - self.alternatives[self.alternative])}% of the texts wrong; a gain "
             f"can hardly be larger. {cost}"
         )
@@ -644,7 +644,7 @@ def prescreen(
         advice = replace(advice, answer="open")
     kept.finish()
     measured = {**{k: v for k, v in kept.values.items() if k in PREDICTORS}, **trial_values(kept.trial, lora.max_steps)}
-    made = kept.trial[-1].step / lora.max_steps if kept.trial else 0.0
+    made = trial_share(kept.trial[-1].step, lora.max_steps) if kept.trial else 0.0
     if made:
         parts = trial_cost(lora, made, n_texts) / finetuning_cost(lora, n_texts, 0)
         lora_seconds = kept.values["trial_seconds"] / parts
@@ -667,12 +667,10 @@ def prescreen(
     if asked and not made and advice.answer == "open":
         notes.append(why_no_trial(advisor, share, n_texts, lora))
     recommended = advisor.recommend(advice, threshold=least, made=made)
-    todo: Todo = recommended.action
-    next_share = recommended.share
     if advice.answer == "open" and n_texts < MIN_TEXTS:
-        todo, next_share = "label", 0.0
+        recommended = replace(recommended, action="label", share=0.0, reason="texts")
     n_more = n_given - len(data)
-    shown_share = next_share or made or 0.1
+    shown_share = recommended.share or made or 0.1
     is_made = made > 0.0 and shown_share == made
     return PrescreenReport(
         verdict=advice.answer,
@@ -680,15 +678,7 @@ def prescreen(
         reason=reason(advice, least, accuracy, n_texts, best, lead, advisor.level),
         recommendations=(
             without_finetuning(best, alternative, accuracy, lead),
-            about_lora(
-                todo,
-                next_share,
-                lora_seconds,
-                recommended,
-                n_texts,
-                max(MIN_TEXTS, lm.dimension),
-                n_more=n_more,
-            ),
+            about_lora(recommended, lora_seconds, n_texts, max(MIN_TEXTS, lm.dimension), n_more=n_more, made=made),
         ),
         gain=advice.gain,
         gain_low=advice.low,
@@ -699,7 +689,7 @@ def prescreen(
         step=advice.step,
         columns=advice.columns,
         notes=tuple(notes),
-        command=command(todo, next_share, model, dataset, _changed(options), longest, n_more),
+        command=command(recommended, model, dataset, _changed(options), longest, n_more),
         model=lm.name,
         dataset=data.name,
         majority=float(counts.max() / n_texts),

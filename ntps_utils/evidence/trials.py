@@ -54,6 +54,49 @@ def trial_step(share: float, max_steps: int) -> int:
     return max(1, round(share * max_steps))
 
 
+def trial_share(step: int, max_steps: int) -> float:
+    """Return the longest trial run that ends at or before a training step.
+
+    Parameters
+    ----------
+    step : int
+        Number of steps that were made.
+    max_steps : int
+        Steps of the whole run.
+
+    Returns
+    -------
+    float
+        As a share of the steps; 0 without one.
+
+    Examples
+    --------
+    >>> [trial_share(step, 300) for step in (0, 8, 30, 74, 75)]
+    [0.0, 0.025, 0.1, 0.1, 0.25]
+    """
+    return max((share for share in TRIALS if trial_step(share, max_steps) <= step), default=0.0)
+
+
+def trial_name(share: float) -> str:
+    """Return the name of a trial run in reports.
+
+    Parameters
+    ----------
+    share : float
+        Its length, as a share of the steps.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> trial_name(0.025)
+    'trial run of 2.5%'
+    """
+    return f"trial run of {100 * share:g}%"
+
+
 def trial_cost(lora: FinetuneConfig, share: float, n_texts: int) -> float:
     """Compute what a trial run costs besides the features of the frozen model.
 

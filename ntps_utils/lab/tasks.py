@@ -232,9 +232,15 @@ TASKS: dict[str, Task] = {
         _factor_task("intent", "What does the request want?", "intent", request),
         Task("number", "Is the first noun a plural?", "agreement", ("singular", "plural"), _number),
         Task("agreement", "Do all verbs agree with their subjects?", "agreement", ("no", "yes"), _agreement),
-        Task("code", "Is the code word from the second half of a list?", "ignorable", ("first", "second"), _code),
+        Task("code", "Which half of a list is the code word from?", "ignorable", ("first", "second"), _code),
         Task("marker", 'Does the word "perhaps" occur?', "surface", ("no", "yes"), _perhaps),
-        Task("order", "Which of two code words comes first?", "order", ("second", "first"), _order),
+        Task(
+            "order",
+            "Is the earlier of two code words the first or the second of a list?",
+            "order",
+            ("second", "first"),
+            _order,
+        ),
         Task("count", "How many bells ring?", "counting", ("1", "2", "3"), _count),
         Task("paraphrase", "Do the two sentences say the same?", "relation", ("no", "yes"), _paraphrase),
         Task(

@@ -315,6 +315,9 @@ class FinetuneResult:
         Type of the frozen weights in training; the returned model has that of the original one.
     seconds : float
         Duration of the run.
+    head : torch.nn.Linear
+        The trained head, in float64 on the CPU: it maps the mean token of the last layer of ``model`` to logits, in
+        the order of the class numbers.
     adapter : peft.PeftModel or None
         The adapter before merging, if ``keep_adapter`` was set; save it with its
         ``save_pretrained``.
@@ -331,6 +334,7 @@ class FinetuneResult:
     n_trainable: int
     base_dtype: str
     seconds: float
+    head: torch.nn.Linear
     adapter: Any = None
 
     @property
@@ -590,6 +594,7 @@ def finetune(
         n_trainable=sum(p.numel() for p in run.trainable),
         base_dtype=str(run.dtype).removeprefix("torch."),
         seconds=time.perf_counter() - started,
+        head=run.exported_head(),
         adapter=adapter,
     )
 
@@ -1061,6 +1066,15 @@ class _FinetuneRun:
         predictions = logits.argmax(1).cpu().numpy().astype(np.int64)
         loss = float(cross_entropy(logits, torch.as_tensor(labels, device=self.device)))
         return Classification(float(np.mean(predictions == labels)), loss, predictions)
+
+    @torch.no_grad()
+    def exported_head(self) -> torch.nn.Linear:
+        """The head for features that are not standardized."""
+        head = copy.deepcopy(self.head).cpu().double().requires_grad_(False)
+        shift, scale = self.shift.cpu().double(), self.scale.cpu().double()
+        head.weight.div_(scale)
+        head.bias.sub_((head.weight * shift).sum(1))
+        return head
 
     def _classify(self, pooled: torch.Tensor) -> torch.Tensor:
         return self.head((pooled.float() - self.shift) / self.scale)
