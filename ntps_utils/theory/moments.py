@@ -625,6 +625,14 @@ class _Batch:
         # Sums over the pairs (text, t < T) of 1, t and t^2.
         self.pairs = torch.stack([(n - 1).sum(), (n * (n - 1) / 2).sum(), ((n - 1) * n * (2 * n - 1) / 6).sum()])
         self._rows: tuple[Tensor, Tensor] | None = None
+        self._buffers: tuple[Tensor, Tensor] | None = None
+
+    def buffers(self, shape: torch.Size, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Memory for the shifted features and the prefix sums of a layer; asking for new memory each time is slow."""
+        if self._buffers is None or self._buffers[0].shape != shape:
+            x, P = (torch.empty(shape, dtype=dtype, device=self.lengths.device) for _ in range(2))
+            self._buffers = x, P
+        return self._buffers
 
     def rows(self, n_steps: int) -> tuple[Tensor, Tensor]:
         """Rows of the padding, and rows without a next token, in the batch as a matrix of (texts * T) rows."""
@@ -663,11 +671,12 @@ class _Products:
         n_texts, n_steps, d = hidden.shape
         dtype = self.mean.dtype
         padding, no_next = batch.rows(n_steps)
-        x = (hidden.to(dtype) - self.mean).contiguous()  # a new tensor: what follows changes it
+        x, P = batch.buffers(hidden.shape, dtype)
+        torch.sub(hidden.to(dtype), self.mean, out=x)
         x[:, 0] = hidden[:, 0].to(dtype) - self.first
         rows = x.view(-1, d)
         rows[padding] = 0.0
-        P = x.cumsum(1)
+        torch.cumsum(x, 1, out=P)
         total = P[torch.arange(n_texts, device=P.device), batch.lengths - 1].double()
         prefixes = P.view(-1, d)
         prefixes[no_next] = 0.0  # also separates the texts in the product below
