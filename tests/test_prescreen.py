@@ -247,8 +247,8 @@ def test_without_skill_the_answer_is_open_and_names_the_spread(case, tmp_path):
         [min(q, end) for q, end in zip(quantiles, (p.predictors["headroom"],) * 2 + (limit,), strict=True)]
     )
     assert all(step.low <= 0 for step in p.calibration.steps if step.name == "frozen model")
-    assert p.summary.startswith("No step predicts this case. ")
-    assert p.headline == "Open: no step of the tool predicts the gain."
+    assert p.summary.startswith("Nothing that was measured predicts the gain. ")
+    assert p.headline == "Open: nothing that was measured predicts the gain."
     assert p.recommendations[-1].startswith("Run LoRA. The run alone takes about ")
 
 
@@ -425,7 +425,7 @@ def test_headlines_name_the_best_classifier_without_finetuning():
     assert of("no") == "LoRA probably does not pay: use a bag of words."
     assert of("no", (), "headroom") == "LoRA does not pay: use a bag of words."
     assert of("open") == "Open: the expected gain is too uncertain for a decision."
-    assert of("open", ()) == "Open: no step of the tool predicts the gain."
+    assert of("open", ()) == "Open: nothing that was measured predicts the gain."
 
 
 @pytest.mark.slow

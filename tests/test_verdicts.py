@@ -102,7 +102,7 @@ def test_the_readme_has_the_verdicts_of_the_executed_chapters():
 
 def test_the_advice_has_the_regrets_of_the_chapter_and_the_durations_of_the_recorded_reports():
     values = changed("09_predicting_the_gain", rule_advice_regret=0.123, rule_real_never_regret=45.67)
-    text = verdicts.advice(values)
+    text = verdicts.answers(values)
     assert re.search(r"recommendation, in points \| \d\.\d\d \| 0\.12 \|", text)
     assert "| regret of never running LoRA | 45.67 |" in text
     cases = load_record("prescreened")["cases"]
@@ -164,6 +164,21 @@ def test_what_the_chapters_say_beside_their_numbers_follows_from_them():
         assert probes[f"twin_ntps_{part}"] < probes[f"twin_ntps_random_{part}"]
     assert asked["factor_width_sd"] > max(asked["factor_layer_sd"], asked["factor_centering_sd"])
     assert asked["factor_layer_rho"] < min(asked["factor_width_rho"], asked["factor_centering_rho"])
+
+
+def test_what_chapter_9_says_about_decisions_and_the_papers_cells_follows_from_its_numbers():
+    gain = GLUED["09_predicting_the_gain"]
+    assert gain["rule_trial_regret"] > gain["rule_frozen_regret"]  # at one point a trial run costs more than it saves
+    for threshold in ("3", "5"):
+        assert gain[f"rule_trial_regret_{threshold}"] < gain[f"rule_frozen_regret_{threshold}"]
+    assert gain["rule_room_regret"] == gain["rule_frozen_regret"]  # no step has a skill there: both are the fallback
+    assert gain["rule_trial_right"] == gain["rule_frozen_right"] == 1.0
+    assert gain["step_lab_t10_low"] < 0 < gain["step_lab_t25_low"]
+    spent = gain["rule_real_advice_regret"] - gain["rule_real_never_regret"]  # the pass over the texts
+    assert 0.0 < spent < 0.2
+    assert gain["rule_real_frozen_decided"] == gain["rule_real_tenth_decided"] == gain["rule_real_trial_decided"]
+    assert gain["paper_ntps_regret"] < 0.2 * gain["paper_ntps_chance"]  # a good rule for the paper's own cells
+    assert gain["paper_ntps_skill"] < 0.0  # and a bad prediction
 
 
 def test_the_scale_of_the_last_row_ends_where_the_front_page_says():

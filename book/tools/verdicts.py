@@ -128,8 +128,7 @@ def verdicts(glued: Mapping[str, Mapping[str, Any]], found: Mapping[str, Any] | 
             claims["(iv)"]["verdict"],
             f"Mean change on test texts of the lab {after['tasks_test_ntps']:+.2f}; of the metric-matched score "
             f"{after['tasks_test_ntps_metric']:+.2f}, and {after['coin_test_ntps_metric']:+.2f} on a coin toss. With "
-            f"so few texts a rise of {after['planted']:.1f} would hardly show, for which the rule of the lab, unlike "
-            "that of the real models, has no *open*."
+            f"so few texts a rise of {after['planted']:.1f} could be missed."
             f"{_measured(claims['(iv)'])} In real models it falls in {after['later_e_falls']} of {after['later_n']} "
             f"runs. Its change is above that under shuffled labels in {after['later_e_positive']}, that of the "
             f"metric-matched score in {after['later_m_positive']} (few test texts; some runs came after the declared "
@@ -151,8 +150,8 @@ def verdicts(glued: Mapping[str, Mapping[str, Any]], found: Mapping[str, Any] | 
             _plain(gain["skill_lab"]),
             claims["(v)"]["verdict"],
             f"On left-out tasks of the lab its error is {_relative(gain['lab_e_skill'])} that of always predicting the "
-            "median gain. That of a trial run of a quarter of the steps, which predicts about what LoRA has over a "
-            f"probe of the last layer, is {_relative(gain['trial_lab_skill'])} that of the median of this."
+            "median gain. A trial run of a quarter of the steps predicts a related gain (over a probe of the last "
+            f"layer) with an error {_relative(gain['trial_lab_skill'])} that of its median."
             f"{_measured(claims['(v)'])} The paper has {PRINTED_GAIN:.2f}.",
         ),
         Row(
@@ -210,7 +209,7 @@ def _plain(verdict: str) -> str:
 
 
 def tables(glued: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """Return the table of the front page, with colored badges, the badges that occur, and the advice on LoRA.
+    """Return the parts of the front page: the table of verdicts, the badges that occur, and the advice on LoRA.
 
     Parameters
     ----------
@@ -228,11 +227,54 @@ def tables(glued: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
         "verdicts": _table(glued, _badge, "{{doc}}`{} </notebooks/{}>`"),
         "legend": f"{legend}\n",
         "advice": advice(glued),
+        "answers": answers(glued),
     }
 
 
 def advice(glued: Mapping[str, Mapping[str, Any]]) -> str:
-    """Say when LoRA pays, and what simple rules have lost on the recorded runs.
+    """Say when LoRA pays, and what the tool answers.
+
+    Parameters
+    ----------
+    glued : mapping of str to mapping
+        See :func:`verdicts`.
+
+    Returns
+    -------
+    str
+        Markdown.
+    """
+    gain = glued["09_predicting_the_gain"]
+    on_real = ""
+    if gain["rule_real_yes_n"] == 0 and gain["rule_real_advised_n"] == 0:
+        on_real = (
+            "Nothing that the tool measures has been shown to predict the gain there, with or without `--trial`. So it "
+            "answers *no* or *open* for them, never *yes*, and recommends against LoRA in every run. Always *no* says "
+            "the same, is right in the same decided runs, and needs no measuring. "
+        )
+    lora = lora_settings(PILOT_RATES[0])
+    return (
+        f"- **What we found.** On {gain['rule_real_n']:.0f} runs of two pretrained models the best classifier without "
+        "finetuning (a probe of one or several layers or a bag of words, chosen by cross-validation) was more accurate "
+        f"on the test texts than LoRA in {gain['against_real_best_worse']:.0f}, and LoRA was better by a point or more "
+        f"in {gain['rule_real_pays']:.0f}. LoRA minus the best was {gain['against_real_best_mean']:.1f} points in the "
+        f"mean ({gain['against_real_best_low']:.1f} to {gain['against_real_best_high']:.1f}); LoRA minus a head on the "
+        f"last layer, trained in the same way, was {gain['against_real_frozen_mean']:.1f} "
+        f"({gain['against_real_frozen_low']:.1f} to {gain['against_real_frozen_high']:.1f}). In the lab, small models "
+        f"in an artificial language, LoRA is better by a point or more in {gain['rule_pays']:.0f} of "
+        f"{gain['rule_n']:.0f} runs, because some labels there depend on the order of the words.\n"
+        f"- **What the tool says of such models.** {on_real}{gain['rule_real_missed']:.0f} of the "
+        f"{gain['rule_real_pays']:.0f} runs in which LoRA was better by a point were answered *no*. It is "
+        "useful for two things: it names the best classifier, and says how much LoRA could gain at most.\n"
+        "- **Limits.** The two models have 135 and 268 million parameters, with weights that came in 4 to 8 bits; they "
+        f"read up to {N_TRAIN:,} texts of at most {MAX_LENGTH} tokens, with one setting of LoRA (rank {lora.r}, "
+        f"{lora.max_steps} steps of {lora.batch_size} texts). For a larger model or longer texts believe a *no* only "
+        "where its reason is that the best classifier gets too few texts wrong.\n"
+    )
+
+
+def answers(glued: Mapping[str, Mapping[str, Any]]) -> str:
+    """Say how good the answers of the tool are, and what simple rules have lost on the recorded runs.
 
     Parameters
     ----------
@@ -259,41 +301,16 @@ def advice(glued: Mapping[str, Mapping[str, Any]]) -> str:
         ("regret of never running LoRA", "{:.2f}", "never_regret"),
     ]
     real, lab = ([show.format(gain[f"{start}_{name}"]) for _, show, name in rows] for start in ("rule_real", "rule"))
-    answers = "On the pretrained models"
-    if gain["rule_real_yes_n"] == 0 and gain["rule_real_advised_n"] == 0:
-        answers = (
-            "On the pretrained models no step of the tool has shown that it predicts, with or without `--trial`. So "
-            "the tool answers *no* or *open* there, never *yes*, and recommends against LoRA in every run. Always *no* "
-            "says the same, is right in the same decided runs, and needs no measuring."
-        )
-    lora = lora_settings(PILOT_RATES[0])
     return (
-        "**In short.** First fit what needs no finetuning: probes of several layers, and a bag of words. On the "
-        f"{gain['rule_real_n']:.0f} runs of two pretrained models (135 and 268 million parameters, with weights that "
-        f"came in 4 to 8 bits; up to {N_TRAIN:,} texts of at most {MAX_LENGTH} tokens; one setting of LoRA: rank "
-        f"{lora.r}, {lora.max_steps} steps of {lora.batch_size} texts) the best of these, chosen by cross-validation "
-        "on the training texts, was more accurate on the test texts than LoRA in "
-        f"{gain['against_real_best_worse']:.0f}, and LoRA was better by a point or more in "
-        f"{gain['rule_real_pays']:.0f}. LoRA minus the best was {gain['against_real_best_mean']:.1f} points in the "
-        f"mean ({gain['against_real_best_low']:.1f} to {gain['against_real_best_high']:.1f}); LoRA minus a head on the "
-        f"last layer, trained in the same way, was {gain['against_real_frozen_mean']:.1f} "
-        f"({gain['against_real_frozen_low']:.1f} to {gain['against_real_frozen_high']:.1f}). For models and data like "
-        "these: take the best classifier without finetuning, and run LoRA only where a missed gain would be dear. In "
-        "the lab (small models in an artificial language) LoRA is better by a point or more in "
-        f"{gain['rule_pays']:.0f} of {gain['rule_n']:.0f} runs, because some labels there depend on the order of the "
-        "words. For another model, the report says which runs it is compared with.\n\n"
-        "How good the answers are, each dataset left out in turn, at a threshold of one point:\n\n"
+        "Each dataset is left out in turn; the threshold is one point.\n\n"
         + table(("", "two pretrained models", "lab"), zip([row[0] for row in rows], real, lab, strict=True))
-        + f"\n{answers} {gain['rule_real_missed']:.0f} of the {gain['rule_real_pays']:.0f} runs in which LoRA was "
-        "better by a point were answered *no*. *Regret* is what a rule loses against knowing all gains: a missed gain "
+        + "\n*Regret* is what a rule loses against knowing all gains: a missed gain "
         "counts what it exceeds the threshold by, a run that was not worth it at most the threshold (whoever has run "
         "LoRA keeps the better classifier), and what is measured for the decision its share of the forward passes of "
-        f"a LoRA run, times the threshold. The time of fitting the probes is not in it: with them, prescreening took "
+        "a LoRA run, times the threshold. The time of fitting the probes is not in it: with them, prescreening took "
         f"{min(shares):.0%} to {max(shares):.0%} of the "
         f"{min(minutes):.0f} to {max(minutes):.0f} minutes that the report estimates for the LoRA run, on two cores, "
-        f"in {len(cases)} recorded cases of up to {N_TRAIN:,} short texts. If your LoRA run takes minutes and a "
-        "missed gain is dear, skip the prescreening: `ntps benchmark --profile declared` makes the run and fits the "
-        "same classifiers beside it; keep the better one.\n"
+        f"in {len(cases)} recorded cases of up to {N_TRAIN:,} short texts.\n"
     )
 
 
@@ -331,7 +348,8 @@ def readme(text: str, glued: Mapping[str, Mapping[str, Any]]) -> str:
     -------
     str
     """
-    written = {"verdicts": _table(glued, str.capitalize, "[{}](notebooks/plain/{}.ipynb)"), "advice": advice(glued)}
+    verdict_table = _table(glued, str.capitalize, "[{}](notebooks/plain/{}.ipynb)")
+    written = {"verdicts": verdict_table, "advice": f"{advice(glued)}\n{answers(glued)}"}
     for part in PARTS:
         begin, end = marks(part)
         before, rest = text.split(begin)

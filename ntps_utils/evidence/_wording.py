@@ -78,8 +78,8 @@ def reason(
         )
     if not advice.has_skill:
         return (
-            "No step that was made predicts the gains of left-out datasets better than their median, so that only the "
-            "spread of the recorded gains is known."
+            "Nothing that was measured has predicted the gains of left-out datasets better than their median, so that "
+            "only the spread of the recorded gains is known."
         )
     predictors = " and ".join(LABELS[column] for column in advice.columns)
     interval = f"{points(advice.low)} to {points(advice.high)} points"
@@ -164,7 +164,7 @@ def headline(advice: Advice, best: str) -> str:
         no = f"LoRA {probably}does not pay: use {best}."
         return {"yes": f"LoRA probably pays, compared with {best}.", "no": no}[advice.answer]
     if not advice.has_skill:
-        return "Open: no step of the tool predicts the gain."
+        return "Open: nothing that was measured predicts the gain."
     return "Open: the expected gain is too uncertain for a decision."
 
 

@@ -262,10 +262,9 @@ class PrescreenReport:
         runs = self.calibration
         more = f" is {points(self.lead)} points better than a probe of the last layer, and" if self.lead > 0.0 else ""
         return (
-            f"No step predicts this case. In the recorded runs, LoRA was better than a probe of the last layer by "
-            f"{points(runs.gain)} points of accuracy in the median, and in {level} of them by {points(runs.gain_low)} "
-            f"to {points(runs.gain_high)}. Here "
-            f"{self.best}{more} gets {points(1.0 - self.alternatives[self.alternative])}% of the texts wrong; a gain "
+            "Nothing that was measured predicts the gain. In the recorded runs, LoRA was better than a probe of the "
+            f"last layer by {points(runs.gain)} points of accuracy in the median, and in {level} of them by "
+            f"{points(runs.gain_low)} to {points(runs.gain_high)}. Here {self.best}{more} gets {points(1.0 - self.alternatives[self.alternative])}% of the texts wrong; a gain "
             f"can hardly be larger. {cost}"
         )
 
