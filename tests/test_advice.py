@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from ntps_utils.evidence.advice import Advice, Advisor, Step, headroom_limit, left_out_advisors, regret
+from ntps_utils.evidence.advice import LEVEL, Advice, Advisor, Step, headroom_limit, left_out_advisors, regret
 from ntps_utils.evidence.advice import advise_left_out as decide_left_out
 from ntps_utils.evidence.calibration import load_calibration
 
@@ -342,3 +342,20 @@ def test_all_verdicts_on_the_pretrained_models_are_no():
     advisors = left_out_advisors(real.cells, real.steps())
     found = decide_left_out(real.cells, advisors, threshold=0.01, trial=0.25)
     assert set(found["answer"]) == {"no", "open"}
+
+
+def test_another_level_gives_what_a_new_advisor_of_this_level_gives():
+    """A figure of several levels does not fit the steps again."""
+    rng = np.random.default_rng(3)
+    headroom = rng.uniform(0.0, 0.5, 40)
+    table = pd.DataFrame({"headroom": headroom, "advantage": 0.5 * headroom + rng.normal(0, 0.03, 40)})
+    table = table.assign(lead=0.0, n_texts=999, group=np.arange(40) // 2)
+    steps = [Step("frozen model", (("headroom",),), 0.1)]
+    first, wide = Advisor(table, steps), Advisor(table, steps, level=0.9)
+    case = {"headroom": 0.3, "lead": 0.01, "n_texts": 999}
+    moved = first.at_level(0.9)
+    assert moved.advise(case.__getitem__, threshold=0.1) == wide.advise(case.__getitem__, threshold=0.1)
+    assert (moved.level, moved.low, moved.high) == (wide.level, wide.low, wide.high)
+    assert first.level == LEVEL  # it has not changed
+    with pytest.raises(ValueError, match="level must be"):
+        first.at_level(1.0)

@@ -25,7 +25,8 @@ from ntps_utils.cli.benchmark import parse_names
 from ntps_utils.cli.main import app
 from ntps_utils.evidence import benchmark, experiment
 from ntps_utils.evidence.benchmark import RESOURCE, BenchmarkError, failures_of, plan_benchmark, run_benchmark
-from ntps_utils.evidence.experiment import GPU, ExperimentConfig, n_threads
+from ntps_utils.evidence.classifiers import ClassifierAccuracy
+from ntps_utils.evidence.experiment import GPU, ExperimentConfig, ExperimentResult, n_threads
 from ntps_utils.evidence.store import Store
 from ntps_utils.evidence.tables import compare, stored_cells
 from ntps_utils.lab.tasks import sample
@@ -500,3 +501,19 @@ def test_more_processes_than_cores_are_warned_of(tmp_path, monkeypatch):
     monkeypatch.setattr(benchmark, "_run_on_dask", lambda *_: iter(()))  # no cluster is needed to see the warning
     with pytest.warns(benchmark.BenchmarkWarning, match="2 processes with 1 threads each are more than the 1 cores"):
         run_benchmark(["lab/XS"], ["lab/topic"], SCORES_ONLY, Store(tmp_path), n_workers=2)
+
+
+def test_the_table_compares_lora_with_the_best_classifier_if_it_was_measured(undisturbed, monkeypatch):
+    """A reader of the front page looks for the advantage."""
+    result = ExperimentResult.from_dict(next(iter(undisturbed))[1])
+    accuracy = {"layer 1": 0.5, "layer 2": 0.6, "layers": 0.7, "words": 0.4}
+    classifiers = {name: ClassifierAccuracy(value, value + 0.05) for name, value in accuracy.items()}
+    text = io.StringIO()
+    monkeypatch.setattr(commands, "out", Console(file=text, width=200))
+    commands._print_results([replace(result, classifiers=classifiers)], True)
+    heading, _, row = text.getvalue().splitlines()[:3]
+    assert "alternative" in heading
+    assert "probe_middle" not in heading
+    assert f"several layers   {result.finetuning.frozen_accuracy:.3f}" in row
+    assert f"{result.finetuning.lora_accuracy - 0.75:.3f}" in row
+    assert "advantage is lora minus the alternative" in " ".join(text.getvalue().split())

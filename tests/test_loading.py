@@ -732,3 +732,15 @@ def test_the_file_that_cannot_be_read_is_named(file, content, part, tiny_model, 
         load_model(folder)
     assert "\n" not in str(error.value)
     assert ("Save the tokenizer of the model there again" in str(error.value)) == (part == "tokenizer")
+
+
+def test_a_folder_of_checkpoints_is_refused_with_their_names(tmp_path):
+    """A run of a trainer keeps its models in folders such as checkpoint-500."""
+    for name in ("checkpoint-500", "checkpoint-1000", "logs"):
+        (tmp_path / name).mkdir()
+    for name in ("checkpoint-500", "checkpoint-1000"):
+        (tmp_path / name / "config.json").write_text("{}")
+    with pytest.raises(HubError, match=r"no config.json. Folders in it are models: checkpoint-1000, checkpoint-500\."):
+        load_model(tmp_path)
+    with pytest.raises(HubError, match=r"it has no config.json\.$"):
+        load_model(tmp_path / "logs")

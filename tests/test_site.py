@@ -35,7 +35,12 @@ EXPLORERS = [
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of the site, built from the committed notebooks with warnings as errors and a repository."""
+    """Folder of the site, built from the committed notebooks with warnings as errors and a repository.
+
+    ``NTPS_SITE`` names one that `make book` has just built in this way.
+    """
+    if built := os.environ.get("NTPS_SITE"):
+        return Path(built).resolve()
     folder = tmp_path_factory.mktemp("site")
     book.prepare()
     command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(ROOT), "--path-output", str(folder)]

@@ -272,15 +272,25 @@ def _progress(models: Mapping[str, str], datasets: Mapping[str, str]) -> Iterato
 
 
 def _print_results(results: Sequence[ExperimentResult], lora: bool) -> None:
-    tuned = ["frozen", "lora", "gain", "lora_steps"] if lora else []
-    columns = ["model", "dataset", "n_test", "probe_last", "probe_middle", *tuned, "seconds"]
+    compared = lora and any(result.classifiers for result in results)
+    tuned = ["frozen", "lora", "gain", *(["advantage"] if compared else []), "lora_steps"] if lora else []
+    without = ["alternative"] if compared else ["probe_last", "probe_middle"]
+    columns = ["model", "dataset", "n_test", *without, *tuned, "seconds"]
     table = new_table()
     for heading in columns:
-        table.add_column(heading, justify="left" if heading in ("model", "dataset") else "right")
+        table.add_column(heading, justify="left" if heading in ("model", "dataset", "alternative") else "right")
     for result in results:
         row = result.to_row()
+        if row.get("alternative") == "layers":
+            row["alternative"] = "several layers"
         table.add_row(*(f"{v:.3f}" if isinstance(v := row[c], float) else escape(str(v)) for c in columns))
     out.print(table)
+    if compared:
+        out.print(
+            "On test texts: gain is lora minus frozen, a head on the last layer; advantage is lora minus the "
+            "alternative, the best classifier without finetuning by cross-validation.",
+            highlight=False,
+        )
     if lora and any(result.finetuning is not None and not result.finetuning.n_steps for result in results):
         out.print(
             "lora_steps is the training step with the lowest validation loss. 0 means that no later step was better.",

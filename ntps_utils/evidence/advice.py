@@ -11,6 +11,7 @@ error of the lead too.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -261,23 +262,41 @@ class Advisor:
     """
 
     def __init__(self, cells: pd.DataFrame, steps: Sequence[Step], *, level: float = LEVEL, seed: int = 0) -> None:
-        check_number("level", level, 0.0, 1.0, open_low=True, open_high=True)
         needed = {"headroom", "lead", "advantage", "group", "n_texts"}
         needed |= {column for step in steps for choice in step.choices for column in choice}
         needed |= {trial_column("end", step.share) for step in steps if step.share}
         if missing := sorted(needed - set(cells)):
             raise ValueError(f"The recorded runs lack the columns {', '.join(missing)}.")
-        self.level = level
-        share = (1.0 - level) / 2
-        gains = _over_last_layer(cells)
-        quantiles = np.quantile(gains, [0.5, share, 1.0 - share])
-        self.mean = float(gains.mean())
-        self.median, self.low, self.high = (float(q) for q in quantiles)
+        self._gains = _over_last_layer(cells).to_numpy(float)
+        self._set_level(level)
+        self.mean, self.median = float(self._gains.mean()), float(np.median(self._gains))
         self.steps = [FittedStep.fit(step, cells, seed) for step in steps]
         self._advantages, self._leads = (cells[name].to_numpy(float) for name in ("advantage", "lead"))
         self._errors = (cells["headroom"] - cells["lead"]).clip(lower=0.0).to_numpy(float)
         pairs = zip(self._errors, cells["n_texts"], strict=True)
         self._limits = np.array([headroom_limit(errors, n_texts) for errors, n_texts in pairs])
+
+    def _set_level(self, level: float) -> None:
+        check_number("level", level, 0.0, 1.0, open_low=True, open_high=True)
+        self.level = level
+        share = (1.0 - level) / 2
+        self.low, self.high = (float(q) for q in np.quantile(self._gains, [share, 1.0 - share]))
+
+    def at_level(self, level: float) -> Advisor:
+        """Return the same advisor with intervals of another level; its steps are not fitted again.
+
+        Parameters
+        ----------
+        level : float
+            Nominal coverage of the intervals, in (0, 1).
+
+        Returns
+        -------
+        Advisor
+        """
+        other = copy.copy(self)
+        other._set_level(level)
+        return other
 
     def advise(self, value: Callable[[str], float], *, threshold: float, trial: float = 0.0) -> Advice:
         """Decide for one case.

@@ -264,8 +264,9 @@ class PrescreenReport:
         return (
             "Nothing that was measured predicts the gain. In the recorded runs, LoRA was better than a probe of the "
             f"last layer by {points(runs.gain)} points of accuracy in the median, and in {level} of them by "
-            f"{points(runs.gain_low)} to {points(runs.gain_high)}. Here {self.best}{more} gets {points(1.0 - self.alternatives[self.alternative])}% of the texts wrong; a gain "
-            f"can hardly be larger. {cost}"
+            f"{points(runs.gain_low)} to {points(runs.gain_high)}. Here {self.best}{more} gets "
+            f"{points(1.0 - self.alternatives[self.alternative])}% of the texts wrong; a gain can hardly be larger. "
+            f"{cost}"
         )
 
     @property

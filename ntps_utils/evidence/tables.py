@@ -17,7 +17,7 @@ from ntps_utils._utils.validation import check_choice
 from ntps_utils.evidence.experiment import ExperimentConfig, ExperimentResult, cell_frame, score_frame
 from ntps_utils.evidence.store import Store
 
-RECORDED = ("lab", "real", "control", "rehearsal")
+RECORDED = ("lab", "lab_seed1", "real", "control", "rehearsal")
 """Names of the tables that ship with the library, see :func:`load_recorded`."""
 
 CELL = ["model", "dataset"]
@@ -125,8 +125,8 @@ def load_recorded(name: str, what: Literal["cells", "scores"] = "cells") -> pd.D
 
     Parameters
     ----------
-    name : {"lab", "real", "control", "rehearsal"}
-        The lab's models on its tasks; small models on real texts; a model that is untrained and
+    name : {"lab", "lab_seed1", "real", "control", "rehearsal"}
+        The lab's models on its tasks, with two random seeds; small models on real texts; a model that is untrained and
         one that was pretrained on shuffled documents; and the paper's grid, with models and tasks
         of the lab in place of the paper's.
     what : {"cells", "scores"}

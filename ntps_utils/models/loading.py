@@ -954,7 +954,9 @@ def _locate(name: str | Path, trust_remote_code: bool) -> _ModelLocation:
     if path.is_dir():
         _check_quantization(path)
         if not (path / "config.json").is_file():
-            raise HubError(f"{name} is not a model folder: it has no config.json.")
+            inside = sorted(part.parent.name for part in path.glob("*/config.json"))
+            hint = f" Folders in it are models: {', '.join(inside)}." if inside else ""
+            raise HubError(f"{name} is not a model folder: it has no config.json.{hint}")
         if (path / "adapter_config.json").is_file():
             raise HubError(
                 f"{name} holds a whole model and an adapter, which may be merged into it already. Move one of them "
