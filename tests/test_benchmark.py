@@ -355,13 +355,15 @@ def test_mistakes_end_in_one_line(arguments, message):
 def test_the_command_runs_records_and_continues(tiny_model, tiny_data, tmp_path):
     arguments = [
         "benchmark", "--models", f"mine={tiny_model}", "--datasets", f"a={tiny_data}", "--store", str(tmp_path / "s"),
-        "--no-lora", "--n-train", "60", "--record", str(tmp_path / "out"),
+        "--no-lora", "--n-train", "60", "--seed", "3", "--record", str(tmp_path / "out"),
     ]  # fmt: skip
     result = runner.invoke(app, arguments)
     assert result.exit_code == 0, result.output
     cells = pd.read_csv(tmp_path / "out_cells.csv")
     assert cells.loc[0, ["model", "dataset", "n_train"]].tolist() == ["mine", "a", 60]
-    assert str(tmp_path) not in (tmp_path / "out_cells.json").read_text()
+    facts = (tmp_path / "out_cells.json").read_text()
+    assert str(tmp_path) not in facts
+    assert json.loads(facts)["command"].endswith(" --no-lora --n-train 60 --seed 3")
     before = modification_times(tmp_path / "s")
     assert runner.invoke(app, arguments).exit_code == 0
     assert modification_times(tmp_path / "s") == before

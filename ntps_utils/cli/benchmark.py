@@ -195,8 +195,18 @@ def benchmark_command(
 
             command = (
                 f"ntps benchmark --profile {profile} --models {','.join(model_places)} "
-                f"--datasets {','.join(dataset_places)}"
+                f"--datasets {','.join(dataset_places)}{'' if lora else ' --no-lora'}"
             )
+            given = {
+                "n-train": n_train,
+                "n-test": n_test,
+                "max-length": max_length,
+                "seed": seed or None,
+                "target-modules": target_modules,
+                "text-column": None if text_column == "text" else text_column,
+                "label-column": None if label_column == "label" else label_column,
+            }
+            command += "".join(f" --{name} {value}" for name, value in given.items() if value is not None)
             record(results, record_prefix, settings, command, weights={r.model: r.weights for r in results})
             err.print(f"Wrote tables and provenance to {record_prefix}_*.", highlight=False, markup=False)
         _print_results(results, lora)
