@@ -159,7 +159,7 @@ def recorded_classifiers() -> dict[tuple[str, str], dict[str, ClassifierAccuracy
     Examples
     --------
     >>> list(recorded_classifiers()["lab/XS", "lab/topic"])
-    ['layer 0', 'layer 1', 'layer 2', 'layers', 'words']
+    ['layer 1', 'layer 2', 'layer 3', 'layers', 'words']
     """
     rows = map(json.loads, data_file("recorded/alternatives.jsonl").read_text("utf-8").splitlines())
     return {
