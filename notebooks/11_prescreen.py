@@ -496,7 +496,7 @@ for key, value in {
 #
 # ## What a gain is worth to you
 #
-# The threshold decides what counts as *paying*. Without one, a gain of one point does; but with a few hundred texts the headroom is uncertain by more than a point, so that the first step rarely says *no*. Give `--threshold 3` unless one point matters to you. (For how many texts: give at least 100; more make the accuracies more certain. Where a step has a skill, as in `lab` or with a calibration of your own, give more than the model has features, because the predictors of the frozen model are not used with fewer, and 250 for a trial run.) In Python `threshold` is a share of the texts (0.03), in the shell `--threshold` is in points (3); `worth` (0.2 in Python, `--worth 20` in the shell) is the accuracy that an hour of computing must bring, and the tool converts it with the duration of the LoRA run on this machine:
+# The threshold decides what counts as *paying*. Choose the smallest gain for which you would run LoRA; without `--threshold` it is one point. With a few hundred texts one point cannot be told from chance, and `--threshold 3` is a better choice. (How often the answers are right, above, is for one point.) You need at least 100 texts; more make the accuracies more certain. Where a step has a skill, as in `lab` or with a calibration of your own, you need more texts than the model has features, because the predictors of the frozen model are not used with fewer, and 250 for a trial run. In Python `threshold` is a share of the texts (0.03), in the shell `--threshold` is in points (3); `worth` (0.2 in Python, `--worth 20` in the shell) is the accuracy that an hour of computing must bring, and the tool converts it with the duration of the LoRA run on this machine:
 #
 # ```bash
 # ntps prescreen smollm2-135m-instruct reviews.csv --threshold 3            # at least three points
@@ -612,7 +612,7 @@ for name, value in {
 #
 # ## The best classifier without finetuning
 #
-# The answer *no* means: train the classifier that the report names, and stop. To compare it with a LoRA run of `ntps benchmark`, give both the same texts: the lines below read 2,000 training texts and 64 tokens of a text, as the profile *declared* does (`--n-train` and `--max-length` change it). Otherwise the classifier reads more than LoRA. Divide a single file with `ntps datasets split reviews.csv data/new` first. If the classifier is a bag of words, these lines train it:
+# The answer *no* means: train the classifier that the report names, and stop. The lines below measure it on test texts; to use it for new texts, leave out `.head(2000)` and the limit of 64 tokens, and keep what was fitted. To compare it with a LoRA run of `ntps benchmark`, give both the same texts: the lines below read 2,000 training texts and 64 tokens of a text, as the profile *declared* does (`--n-train` and `--max-length` change it). Otherwise the classifier reads more than LoRA. Divide a single file with `ntps datasets split reviews.csv data/new` first. If the classifier is a bag of words, these lines train it:
 #
 # ```python
 # from ntps_utils.evidence.classifiers import texts_read
@@ -642,14 +642,25 @@ for name, value in {
 # train, test = load_texts("data/new", "train").head(2000), load_texts("data/new", "test")
 # features = [extract(model, part, layers=layers, features=layers, max_length=64).features for part in (train, test)]
 # x, x_test = (np.hstack([one[layer] for layer in layers]) for one in features)
-# print(logistic_probe(x, train.labels, x_test, test.labels).test_accuracy)
+# probe = logistic_probe(x, train.labels, x_test, test.labels)
+# print(probe.test_accuracy)
+# kept = {"weights": probe.weights, "biases": probe.biases, "shift": x.mean(0), "scale": x.std(0)}
+# np.savez("probe.npz", classes=probe.classes, **kept)
 # ```
+#
+# The probe reads standardized features. With `z = (x_new - shift) / scale`, the class numbers of new texts are `classes[(z @ weights.T + biases).argmax(1)]`, where `x_new` holds their features from the same layers, with the same `max_length`.
 #
 # ## After "open"
 #
 # 1. Train the classifier that the report names (above): you have it in any case.
-# 2. If one LoRA run is cheap for you, make it: the command stands above, under *Calibrate it on your own runs*. Look at `advantage` in its table, and at its standard error.
-# 3. Otherwise do what the report recommends. On the pretrained models that was never to run LoRA: of the {glue:text}`pre_real_open` runs that the tool left open, LoRA was better by a point or more in {glue:text}`pre_real_open_pays`.
+# 2. If you can afford one LoRA run, make it, even where the report says "Stop here": with `--max-length` as long as your texts (without it, 64 tokens are read). Read `advantage` in its table; its standard error is about $\sqrt{0.15 / n}$ for $n$ test texts.
+#
+#    ```bash
+#    ntps datasets split reviews.csv data/reviews
+#    ntps benchmark --profile declared --models path/to/model --datasets data/reviews --max-length 256
+#    ```
+#
+# 3. Otherwise do what the report recommends. (For a model larger than 268 million parameters, or texts longer than 64 tokens, do not rely on it: the tool has told you the best classifier and the most that LoRA can gain.) On the pretrained models that was never to run LoRA: of the {glue:text}`pre_real_open` runs that the tool left open, LoRA was better by a point or more in {glue:text}`pre_real_open_pays`.
 # 4. If it says *Label more texts* (fewer than 100), first get more: accuracies of so few texts do not tell gains of a few points apart.
 #
 # ## After a "yes"
@@ -702,7 +713,7 @@ print(
 # ## Summary
 #
 # - First fit what needs no finetuning: a bag of words, probes of several layers. If the best of them makes too few errors for a worthwhile gain, stop. On the recorded pretrained models, never running LoRA cost least. Where a run is cheap, make it, and keep the better classifier.
-# - The tool says *no* where what the best classifier gets wrong is below the threshold. Beyond that it says *yes* or *no* from a step that has predicted the gains of other datasets. Without one it says *no* where at least 85% of the recorded gains would not make up for the lead of the best classifier and the threshold, and otherwise *open*.
+# - The tool says *no* where the 95% limit of what the best classifier gets wrong is below the threshold. Beyond that it says *yes* or *no* from a step that has predicted the gains of other datasets. Without one it says *no* where at least 85% of the recorded gains would not make up for the lead of the best classifier and the threshold, and otherwise *open*.
 # - A trial run sees what the frozen model does not show, if the loss begins to fall early enough.
 # - The case's own dataset never enters its calibration.
 

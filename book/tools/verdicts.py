@@ -249,8 +249,8 @@ def advice(glued: Mapping[str, Mapping[str, Any]]) -> str:
     if gain["rule_real_yes_n"] == 0 and gain["rule_real_advised_n"] == 0:
         on_real = (
             "Nothing that the tool measures has been shown to predict the gain there, with or without `--trial`. So it "
-            "answers *no* or *open* for them, never *yes*, and recommends against LoRA in every run. Always *no* says "
-            "the same, is right in the same decided runs, and needs no measuring. "
+            "answers *no* or *open* for them, never *yes*, and recommends against LoRA in every run. Always *no* "
+            "gives the same recommendations, is right in the same decided runs, and needs no measuring. "
         )
     lora = lora_settings(PILOT_RATES[0])
     return (
@@ -295,7 +295,7 @@ def answers(glued: Mapping[str, Mapping[str, Any]]) -> str:
         ("decided with `--trial 25%`", "{:.0%}", "trial_decided"),
         ("of the answers with `--trial 25%` are right", "{:.0%}", "trial_right"),
         ("70% intervals of the gain over the best classifier that held", "{:.0%}", "trial_held"),
-        ("always *no* is right, of all runs", "{:.0%}", "never_right"),
+        ("of the same answers, always *no* would be right in", "{:.0%}", "never_of_decided"),
         ("regret of the recommendation, in points", "{:.2f}", "advice_regret"),
         ("regret of always running LoRA", "{:.2f}", "yes_regret"),
         ("regret of never running LoRA", "{:.2f}", "never_regret"),
