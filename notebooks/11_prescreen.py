@@ -362,7 +362,13 @@ for name, one in shipped.items():
     ):
         lost = 100 * float(regret(gains, run, cost, 0.03).mean())
         glue(f"pre_{name}_{word}_3", lost, display=False)
-pd.concat(tables)
+SHOWN = {
+    "without a trial run": "no trial run",
+    "trial run of at most 10%": "trial up to 10%",
+    "trial run of at most 25%": "trial up to 25%",
+    "two pretrained models": "pretrained",
+}
+pd.concat(tables).rename(index=SHOWN)
 
 # %% [markdown]
 # These are the decided cases in which it was wrong, worst first:

@@ -247,7 +247,7 @@ def test_without_skill_the_answer_is_open_and_names_the_spread(case, tmp_path):
         [min(q, end) for q, end in zip(quantiles, (p.predictors["headroom"],) * 2 + (limit,), strict=True)]
     )
     assert all(step.low <= 0 for step in p.calibration.steps if step.name == "frozen model")
-    assert p.summary.startswith("Nothing that was measured predicts the gain. ")
+    assert p.summary.startswith("In the recorded runs, LoRA was better than a probe of the last layer by ")
     assert p.headline == "Open: nothing that was measured predicts the gain."
     assert p.recommendations[-1].startswith("Run LoRA. The run alone takes about ")
 

@@ -262,11 +262,10 @@ class PrescreenReport:
         runs = self.calibration
         more = f" is {points(self.lead)} points better than a probe of the last layer, and" if self.lead > 0.0 else ""
         return (
-            "Nothing that was measured predicts the gain. In the recorded runs, LoRA was better than a probe of the "
-            f"last layer by {points(runs.gain)} points of accuracy in the median, and in {level} of them by "
-            f"{points(runs.gain_low)} to {points(runs.gain_high)}. Here {self.best}{more} gets "
-            f"{points(1.0 - self.alternatives[self.alternative])}% of the texts wrong; a gain can hardly be larger. "
-            f"{cost}"
+            f"In the recorded runs, LoRA was better than a probe of the last layer by {points(runs.gain)} points of "
+            f"accuracy in the median, and in {level} of them by {points(runs.gain_low)} to {points(runs.gain_high)}. "
+            f"Here {self.best}{more} gets {points(1.0 - self.alternatives[self.alternative])}% of the texts wrong; a "
+            f"gain can hardly be larger. {cost}"
         )
 
     @property
