@@ -34,7 +34,7 @@
 #
 # ## How the tool decides
 #
-# Four steps follow each other (steps of the decision, not of training): the headroom, the frozen model, a trial run, and the lead of the best classifier against the recorded gains. The first that decides ends the prescreening. In the calibration `real` only the first and the last can answer, and only by *no*: no step predicts the gains there. By default (`auto`) the calibration is `lab` for models of the lab, and `real` for all others. `lab` holds runs of the lab's models, `real` those of the {doc}`declared experiment </book/declared>`: two pretrained models of 135 and 268 million parameters on {glue:text}`pre_real_datasets` real datasets.
+# Four steps follow each other (a step of the prescreener is no step of training): the headroom, the frozen model, a trial run, and the lead of the best classifier against the recorded gains. The first that decides ends the prescreening. In the calibration `real` only the first and the last can answer, and only by *no*: no step predicts the gains there. By default (`auto`) the calibration is `lab` for models of the lab, and `real` for all others. `lab` holds runs of the lab's models, `real` those of the {doc}`declared experiment </book/declared>`: two pretrained models of 135 and 268 million parameters on {glue:text}`pre_real_datasets` real datasets.
 #
 # Before them comes a comparison that needs no finetuning: probes of up to four layers, a probe of these layers at once, and a bag of words, by cross-validation. All answers are about the gain of LoRA over the best of them. What it has over the probe of the last layer is its *lead*. The tool predicts how much better than the probe of the last layer LoRA is, and subtracts the lead. For a recorded run, this is its gain over the best classifier on test texts plus the lead, and not the difference to a head that was trained in the same way: so the intervals have to cover the error of the lead, too. The first 2,000 rows of a dataset are read (`--max-texts`), and of each text as many tokens as the model allows: leave it so to decide about your texts as they are; a note says where they are longer than the recorded ones. (`--max-length 64` cuts them as those were cut. The answer is then comparable, and about cut texts.) The bag of words reads as much of a text as the model.
 #
@@ -657,7 +657,7 @@ for name, value in {
 # ## After "open"
 #
 # 1. Train the classifier that the report names (above): you have it in any case.
-# 2. If you can afford one LoRA run, make it, even where the report says "Stop here": with `--max-length` as long as your texts (without it, 64 tokens are read). Read `advantage` in its table; its standard error is about $\sqrt{0.15 / n}$ for $n$ test texts.
+# 2. If you can afford one LoRA run, make it, even where the report says "Stop here": with `--max-length` as long as your texts (without it, 64 tokens are read). Read the advantage over the best classifier in its table (`advantage`); its standard error is about $\sqrt{0.15 / n}$ for $n$ test texts.
 #
 #    ```bash
 #    ntps datasets split reviews.csv data/reviews
