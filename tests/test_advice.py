@@ -280,7 +280,7 @@ def test_intervals_hold_for_the_gain_over_the_best_classifier():
     """The measured lead has an error, which an interval of the gain over the last layer does not contain."""
     inside, too_short = [], []
     for seed in range(3):
-        table = cells("score", n_datasets=40, seed=seed).assign(headroom=0.9)
+        table = cells("score", n_datasets=25, seed=seed).assign(headroom=0.9)
         measured = 0.05 + np.random.default_rng(seed).normal(0, 0.02, len(table))
         table = table.assign(lead=measured, advantage=table["gain"] - 0.05)
         found = advise_left_out(table, STEPS[:1], threshold=0.01)
