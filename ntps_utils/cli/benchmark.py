@@ -191,13 +191,15 @@ def benchmark_command(
             if cell in benchmark.rows
         ]
         if record_prefix is not None and results:  # before printing, which a closed pipe ends
+            from ntps_utils.evidence._wording import options as given_options
             from ntps_utils.evidence.tables import record
 
             command = (
                 f"ntps benchmark --profile {profile} --models {','.join(model_places)} "
-                f"--datasets {','.join(dataset_places)}{'' if lora else ' --no-lora'}"
+                f"--datasets {','.join(dataset_places)}"
             )
             given = {
+                "no-lora": not lora or None,
                 "n-train": n_train,
                 "n-test": n_test,
                 "max-length": max_length,
@@ -206,7 +208,7 @@ def benchmark_command(
                 "text-column": None if text_column == "text" else text_column,
                 "label-column": None if label_column == "label" else label_column,
             }
-            command += "".join(f" --{name} {value}" for name, value in given.items() if value is not None)
+            command += given_options(given, given)
             record(results, record_prefix, settings, command, weights={r.model: r.weights for r in results})
             err.print(f"Wrote tables and provenance to {record_prefix}_*.", highlight=False, markup=False)
         _print_results(results, lora)
