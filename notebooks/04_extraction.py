@@ -120,7 +120,7 @@ glue("n_tokens", whole.moments.n_tokens, display=False)
 #
 # - **pads counted**: the texts of a batch are padded to equal length, and the padding tokens count as tokens;
 # - **no BOS**: the tokenizer's beginning-of-sequence token is left out;
-# - **centered**: covariances instead of second moments, so that a constant direction explains nothing.
+# - **centered**: covariances instead of second moments, so that a constant direction explains nothing. (For the metric-matched and the task-weighted score this is no mistake, but what chapter 2 recommends. The reference of the figure has second moments for all three.)
 #
 # A fourth habit is to cut texts at a number of tokens. The score is then one of the beginnings of the texts. A note says so if more than 5% of them are cut.
 
@@ -284,10 +284,10 @@ for key, frame in zip(("lab", "smol", "gemma"), (lab_facts, *large), strict=True
 # ## Precision and rank
 #
 # A score depends on which directions have any variance. In exact arithmetic their number is the rank; in floating point a cut-off decides which small eigenvalues count. Ours is applied to the matrix scaled to a diagonal of ones,
-# so that massive activations do not hide other directions, and it is relative: an eigenvalue counts if it exceeds the largest one times the relative rounding error of the moments.
+# so that massive activations do not hide other directions, and it is relative: an eigenvalue counts if it exceeds the largest one times the relative rounding error of the moments. For sums in float64 this error is taken as $d$ rounding units. For our sums of float32 products it is $8/d$ units of float32, much less than the usual $d$ units: in the scaled matrix each entry has an error of about one unit, and the largest eigenvalue is up to $d$.
 # An *absolute* cut-off, such as $10^{-8}$, gives another rank when the features are rescaled. Features that are so large that a sum of products is infinite in its type are refused.
 #
-# Products in float32 take half the time of float64. How do they change the scores? We compare three ways with float64 products of the same features:
+# A product of matrices in float32 takes half the time of one in float64; it is a small part of a pass ({doc}`chapter 12 <12_the_full_grid>` has whole passes). How do such products change the scores? We compare three ways with float64 products of the same features:
 #
 # - **cut**: sums of float32 products for $A_0$ and $A_1$, and a cut-off of $d$ times the rounding unit of float32, as is usual for float32 matrices;
 # - **plain**: the same sums, with the cut-off of float64;
@@ -317,7 +317,7 @@ _ = axes[0].legend(fontsize=8)
 # | smollm2-135m-instruct | {glue:text}`cut_smol` | {glue:text}`plain_smol` | {glue:text}`shifted_smol` |
 # | gemma-3-270m | {glue:text}`cut_gemma` | {glue:text}`plain_gemma` | {glue:text}`shifted_gemma` |
 #
-# Most of the effect of single precision is the effect of the cut-off. It leaves as few as {glue:text}`rank_lab` directions of $A_0$ in the lab's model, {glue:text}`rank_smol` in smollm2 and {glue:text}`rank_gemma` in gemma, although the others matter: without them (*cut*) a score moves by up to what the first column says, and with them (*plain*) float32 differs from float64 by what the middle column says. Products of shifted features in float32 change them by about what the last column says, so they can replace products in float64. Chapters 6 and 13 look at the released script, which changes the precision together with an *absolute* cut-off. That one keeps too many directions instead of too few, and changes the scores of a small model little.
+# Most of the effect of single precision is the effect of the cut-off. It leaves as few as {glue:text}`rank_lab` directions of $A_0$ in the lab's model, {glue:text}`rank_smol` in smollm2 and {glue:text}`rank_gemma` in gemma, although the others matter, since with many texts they are larger than the rounding errors: without them (*cut*) a score moves by up to what the first column says, and with them (*plain*) float32 differs from float64 by what the middle column says. Products of shifted features in float32 change them by about what the last column says, so they can replace products in float64. Chapters 6 and 13 look at the released script, which changes the precision together with an *absolute* cut-off. That one keeps too many directions instead of too few, and changes the scores of a small model little.
 #
 # With few texts the rank appears as a gap in the spectrum:
 
@@ -342,7 +342,7 @@ _ = ax.legend()
 
 # %% [markdown]
 # With {glue:text}`thin_true` texts the rank is {glue:text}`thin_true`. In float64 the eigenvalues drop by many orders of magnitude after it, and the relative cut-off finds
-# {glue:text}`thin_relative` directions. In float32 the eigenvalues that should be zero are at the rounding error of the largest one, and an absolute cut-off of $10^{-8}$ counts {glue:text}`thin_absolute` directions. The surplus ones are rounding errors, and a score that uses them contains rounding errors.
+# {glue:text}`thin_relative` directions. In float32 the eigenvalues that should be zero are at the rounding error of the largest one, and an absolute cut-off of $10^{-8}$ counts {glue:text}`thin_absolute` directions. The surplus ones are rounding errors, because the true eigenvalues are zero there, and a score that uses them contains rounding errors.
 #
 # ## What it costs
 #
@@ -395,9 +395,9 @@ glue("bench_arithmetic", float(1 + costs[0][3]), display=False)
 #
 # - Moments are sums: one pass, any batches, any number of machines.
 # - Pads must not count. Report whether a BOS token counts, and whether moments are centered.
-# - A numerical rank depends on a cut-off. Scale the matrix to a diagonal of ones first, and set the cut-off relative to the largest eigenvalue, at the rounding error of the moments.
+# - A numerical rank depends on a cut-off. Scale the matrix to a diagonal of ones first, and set the cut-off relative to the largest eigenvalue, at the rounding error of the moments. The usual $d$ units of float32 are far too many.
 # - Real models have massive activations on first tokens. Subtract them before you multiply in float32.
-# - Extraction adds a fraction of a forward pass to the forward pass itself; the cost of the scores does not grow with the number of texts. By the estimate of chapter 12, with one CPU thread beside a GPU, the eigendecompositions would take longer than the passes for most models.
+# - Extraction adds a fraction of a forward pass to the forward pass itself; the cost of the scores does not grow with the number of texts. By the estimate of chapter 12, with one CPU thread beside a GPU, eigendecompositions and probes together would take longer than passes and training steps for most models.
 #
 # ## Quiz
 #
@@ -465,7 +465,7 @@ from ntps_utils.exercises import check
 #
 # ````{solution} ex-4-1
 # :class: dropdown
-# Multiplying a triangular $T \times T$ matrix with $T \times d$ features costs $T^2 d$, a cumulative sum $T d$. Both then need $T d^2$ for each of the two products, so the triangle is slower for every $T > 1$, and costs more than the products themselves once $T$ exceeds $2d$.
+# Multiplying a triangular $T \times T$ matrix with $T \times d$ features costs $T^2 d$, a cumulative sum $T d$. Both then need $T d^2$ for each of the two products, so the triangle needs more operations for every $T > 1$, and more than the products themselves once $T$ exceeds $2d$. Where $T$ is below $d$, as in the texts of this book, the difference is small.
 #
 # ```python
 # def moments(x):

@@ -153,7 +153,7 @@ lengths = texts["mean_tokens"] * (texts["n_train"] + texts["n_test"])
 glue("full_imdb", float(lengths["imdb"] / lengths.sum()), display=False)
 
 # %% [markdown]
-# Each line is all twelve datasets, one cell at a time. *Hours* is the total time, on a GPU that sustains {glue:text}`full_assumed` operations a second and one thread of this CPU; *on the CPU* is the part of it that the CPU takes. The GPU's rate is an assumption, about a fifth of the nominal rate of an H100 or H200 and two thirds of an A100's;
+# Each line is all twelve datasets, one cell at a time. *Hours* is the total time, on a GPU that sustains {glue:text}`full_assumed` operations a second and one thread of this CPU; *on the CPU* is the part of it that the CPU takes. The rest is more than operations divided by the rate: each call of a layer takes a fixed time, measured on this CPU, which is most of the rest for the small models. The GPU's rate is an assumption, about a fifth of the nominal rate of an H100 or H200 and two thirds of an A100's;
 # measure yours with `ntps benchmark --dry-run` on the device. The last column is this machine, measured on a block of each model's width.
 #
 # - All {glue:text}`full_cells` cells take {glue:text}`full_flops:.1e` operations; the two largest models take {glue:text}`full_share:.0%` of them, and IMDb {glue:text}`full_imdb:.0%` of all tokens.
@@ -252,11 +252,11 @@ glue(
 )
 
 # %% [markdown]
-# A forward pass reads {glue:text}`real_slowest:.0f` to {glue:text}`real_fastest:.0f` tokens a second. With the moments of the last layer a pass takes at most {glue:text}`real_last:.2f` times as long, with those of every layer at most {glue:text}`real_all:.2f` times. A pass with the moments of every layer takes {glue:text}`loop_short_low:.2f` to {glue:text}`loop_short_high:.2f` (short texts) and {glue:text}`loop_long_low:.2f` to {glue:text}`loop_long_high:.2f` (long texts) of the time of a loop with dense triangular matrices over batches of 16 texts in the order of the file, as the released script reads them. For short texts, most of the time is saved because texts of similar length share a batch. All scores of a layer at every width, with both eigenproblems, are {glue:text}`real_scores:.1f` times faster than the operations of the released scripts: two generalized eigenproblems and 19 pseudo-inverses.
+# A forward pass reads {glue:text}`real_slowest:.0f` to {glue:text}`real_fastest:.0f` tokens a second. With the moments of the last layer a pass takes at most {glue:text}`real_last:.2f` times as long, with those of every layer at most {glue:text}`real_all:.2f` times. A pass with the moments of every layer takes {glue:text}`loop_short_low:.2f` to {glue:text}`loop_short_high:.2f` (short texts) and {glue:text}`loop_long_low:.2f` to {glue:text}`loop_long_high:.2f` (long texts) of the time of a loop with dense triangular matrices over batches of 16 texts in the order of the file, as the released script reads them. For short texts, most of the time is saved because texts of similar length share a batch. For long texts nothing is saved: the triangle costs $T^2 d$ operations, which at 512 tokens is less than the $T d^2$ of the products. All scores of a layer at every width, with both eigenproblems, are {glue:text}`real_scores:.1f` times faster than the operations of the released scripts: two generalized eigenproblems and 19 pseudo-inverses.
 #
 # With `--dtype bfloat16` forward passes are in 16 bits. On this machine the moments of all layers then take {glue:text}`half_low:.2f` to {glue:text}`half_high:.2f` of the time in float32 (one measurement for each model), and scores of the last layer change by up to {glue:text}`half_ntps:.4f` (Euclidean) and {glue:text}`half_other:.4f` (the other two), those of any layer by up to {glue:text}`half_worst:.3f`. It is an option, because the last digits are lost.
 #
-# As an example we take a cell of the {doc}`declared experiment </book/declared>`: 2,000 training and 1,000 test texts of 25 tokens, and LoRA for 300 steps of 16 texts. It costs about {glue:text}`real_cell_tokens:.1e` forward passes of one token, which is {glue:text}`real_cell_low:.0f` to {glue:text}`real_cell_high:.0f` minutes here.
+# As an example we take a cell of the {doc}`declared experiment </book/declared>`: 2,000 training and 1,000 test texts of 25 tokens, and LoRA for 300 steps of 16 texts. The texts are read once; the 400 validation texts eight times; the test texts after the best and the last step; and, in this cell, all texts once more for the scores after LoRA. A training step costs two passes over its texts. Together it costs about {glue:text}`real_cell_tokens:.1e` forward passes of one token, which is {glue:text}`real_cell_low:.0f` to {glue:text}`real_cell_high:.0f` minutes here.
 #
 # ## LoRA on rounded weights
 #
@@ -503,7 +503,7 @@ glue("full_dtype", facts["settings"]["dtype"], display=False)
 #
 # :::{admonition} Answer
 # :class: dropdown
-# (a). Operations follow from the sizes alone, and hours are operations divided by a measured speed. (b) is wrong because hours are what the estimate is for. (c) is wrong because the counts are approximate, too: early stopping, for example, is not known in advance.
+# (a). Operations follow from the sizes alone, and hours are operations divided by a speed, which is measured or assumed, plus times that do not depend on the operations. (b) is wrong because hours are what the estimate is for. (c) is wrong because the counts are approximate, too: early stopping, for example, is not known in advance.
 # :::
 #
 # **3.** You have one GPU and one CPU thread for it. What shortens the full grid most?

@@ -24,7 +24,7 @@
 #
 # The authors released their code (repository Yu-AngCheng/NTPS, MIT license), which made this page possible. We read it at commit 0f877f7
 # and cite file and line. Nothing of it is quoted or copied. {func}`ntps_utils.theory.released.released_ntps` implements its recipe anew, with a switch for each
-# choice about the score. For the other choices we say whether the effect is measured here, simulated in chapter 10, or only read in the code. We do not know which script made the published values, because the score script reads a file that the extraction does not write
+# choice about the score. Of the other choices, the effects of some are measured here or simulated in chapter 10, which we then say; all others were only read in the code. We do not know which script made the published values, because the score script reads a file that the extraction does not write
 # (cache.py 23, 303; K_sweep.py 105, 146).
 #
 # **We find** that the order of eigenvectors changes a score by {glue:text}`switch_asc:.2f` in the median, where the standard deviation of our score over the tasks is {glue:text}`tasks_sd:.2f`, and the width of U by {glue:text}`switch_fill:.2f`. With both choices U holds no label direction, and the score hardly depends on the labels. Single precision and the pseudo-inverse change scores of a small model little.
@@ -260,8 +260,8 @@ for key, name in {"ours": "ours", "script": "the script's"}.items():
 #
 # - **Padding** (cache.py 90, 140): the code takes the first $T$ positions of each row of a batch, which is right if padding tokens stand at the end. It does not set that side, and some tokenizers fill at the start.
 #   Its effect is measured below.
-# - **Cost** (cache.py 66-75, 117-122): dense triangular matrices for each text cost $O(T^2 d)$; cumulative sums cost $O(T d)$ and give the same result ({doc}`chapter 12 <12_the_full_grid>` has measurements).
-# - **Precision** (cache.py 52, 125): sums over a dataset are kept in single precision; ours are kept in double precision.
+# - **Cost** (cache.py 66-75, 117-122): dense triangular matrices for each text cost $O(T^2 d)$; cumulative sums cost $O(T d)$ and give the same result. Up to 512 tokens this made no measurable difference ({doc}`chapter 12 <12_the_full_grid>`).
+# - **Precision** (cache.py 52, 125): sums over a dataset are kept in single precision; ours are kept in double precision. (Read, not measured apart: the section above has single precision together with the cut-off.)
 # - **Length** (cache.py 117-125): the loss is a sum over positions, there and here, so long texts count for more. How much, is measured below.
 
 
@@ -318,7 +318,7 @@ glue("twice", float(2**slope), display=False)
 
 # %% [markdown]
 # Padding tokens at the start move the three scores by {glue:text}`left_euclid:.3f`, {glue:text}`left_metric:.3f` and {glue:text}`left_task:.3f` in the median of the eight tasks. A text's weight in $A_0$ grows with the power
-# {glue:text}`slope:.1f` of its length: a text twice as long counts for {glue:text}`twice:.1f` times as much. This follows from the paper's loss, which we keep.
+# {glue:text}`slope:.2f` of its length: a text twice as long counts for {glue:text}`twice:.1f` times as much. This follows from the paper's loss, which we keep.
 #
 # ## From texts to labels
 #

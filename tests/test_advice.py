@@ -68,6 +68,15 @@ def test_a_trial_decides_where_the_frozen_model_does_not():
     assert (decided["step"] == "trial run of 10%").mean() > 0.7
 
 
+def test_a_trial_run_alone_is_paid_for_once():
+    table = cells("trial")
+    found = advise_left_out(table, STEPS[1:], threshold=0.08, trial=0.1)
+    assert (found["cost"] == 0.2).all()
+    without = Advisor(table, STEPS[1:])
+    both = Advisor(table, STEPS)
+    assert without.regrets(0.08)["stop"] == pytest.approx(both.regrets(0.08)["stop"] - 0.1 * 0.08)  # no features
+
+
 @pytest.mark.slow
 def test_without_any_relation_the_answer_is_open():
     answers, skills, inside = [], [], []

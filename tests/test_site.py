@@ -112,6 +112,13 @@ def test_launch_and_download_buttons_lead_to_the_plain_copy(site, source):
     assert (site / "notebooks" / download).resolve().read_bytes() == copy.read_bytes()
 
 
+@pytest.mark.slow
+def test_the_page_on_installation_names_the_source(site):
+    html = (site / "book" / "install.html").read_text()
+    assert f"git clone {REPOSITORY} &amp;&amp; cd {REPOSITORY.rpartition('/')[2]}" in re.sub(r"</?span[^>]*>", "", html)
+    assert "how to get the source" not in html
+
+
 def test_repository_is_read_from_the_environment(monkeypatch):
     for name in ("NTPS_REPOSITORY", "GITHUB_REPOSITORY"):
         monkeypatch.delenv(name, raising=False)

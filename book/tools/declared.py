@@ -94,11 +94,13 @@ def few_test_texts() -> str:
     """Say by how much NTPS on the test texts exceeds that on the training texts before finetuning."""
     shifts, texts = [], []
     for one in recorded_runs():
+        if one.run.model not in FINETUNED_MODELS:
+            continue
         train, test = (setting_of(one.result.scores, centered=False, split=split).ntps for split in ("train", "test"))
         shifts.append(test - train)
         texts.append(one.result.n_test / one.result.n_features)
     return (
-        f"In the recorded runs there are {min(texts):.1f} to {max(texts):.1f} test texts for each feature. Before any "
+        f"In the runs of the two finetuned models there are {min(texts):.1f} to {max(texts):.1f} test texts for each feature. Before any "
         f"finetuning, the difference of NTPS on them and on the training texts is {min(shifts):+.2f} to "
         f"{max(shifts):+.2f}.\n"
     )

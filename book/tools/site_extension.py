@@ -185,6 +185,18 @@ def repository() -> str | None:
     return address.rstrip("/") if address else None
 
 
+def _name_source(app: Sphinx, page: str, source: list[str]) -> None:
+    """Say where the source can be had, on the page on installation."""
+    if page == "book/install":
+        address = repository()
+        how = (
+            f"```bash\ngit clone {address} && cd {address.rpartition('/')[2]}\n```"
+            if address
+            else "Its public address was not known when these pages were built: ask for the source where you got them."
+        )
+        source[0] = source[0].replace("<!-- how to get the source -->", how)
+
+
 def _launch_buttons(app: Sphinx, config: Config) -> None:
     """Add the site's address, and the buttons of Binder and Colab, if the repository's address is known."""
     address = repository()
@@ -264,6 +276,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     dict
         Metadata of the extension.
     """
+    app.connect("source-read", _name_source)
     app.connect("config-inited", _launch_buttons)
     app.connect("config-inited", _edition)
     app.connect("build-finished", _copy_mathjax)

@@ -117,8 +117,8 @@ def verdicts(glued: Mapping[str, Mapping[str, Any]], found: Mapping[str, Any] | 
             ("07_scores_against_probes", "10_the_papers_numbers"),
             _plain(probes["verdict_accuracy"]),
             claims["(iii)"]["verdict"],
-            f"Rank correlation in the lab {_interval(probes, 'euclid_rho', 'euclid')}; of the metric-matched score "
-            f"{_interval(probes, 'metric_rho', 'metric')}.{_measured(claims['(iii)'])}",
+            f"Rank correlation in the lab {_interval(probes, 'euclid_rho', 'euclid')}; of the metric-matched score, another "
+            f"form (chapter 3), {_interval(probes, 'metric_rho', 'metric')}.{_measured(claims['(iii)'])}",
         ),
         Row(
             "(iv)",
@@ -127,12 +127,13 @@ def verdicts(glued: Mapping[str, Mapping[str, Any]], found: Mapping[str, Any] | 
             _plain(after["rise_lab"]),
             claims["(iv)"]["verdict"],
             f"Mean change on test texts of the lab {after['tasks_test_ntps']:+.2f}; of the metric-matched score "
-            f"{after['tasks_test_ntps_metric']:+.2f}, and {after['coin_test_ntps_metric']:+.2f} on a coin toss. With "
+            f"{after['tasks_test_ntps_metric']:+.2f}, and {after['coin_test_ntps_metric']:+.2f} on a coin toss, a task "
+            "with random labels. With "
             f"so few texts a rise of {after['planted']:.1f} could be missed."
-            f"{_measured(claims['(iv)'])} In real models it falls in {after['later_e_falls']} of {after['later_n']} "
-            f"runs. Its change is above that under shuffled labels in {after['later_e_positive']}, that of the "
-            f"metric-matched score in {after['later_m_positive']} (few test texts; some runs came after the declared "
-            "end).",
+            f"{_measured(claims['(iv)'])} In real models it falls in {after['later_e_falls']} of the "
+            f"{after['later_n']} runs after which it was measured. Its change is above that under shuffled labels in {after['later_e_positive']}, that of the "
+            f"metric-matched score in {after['later_m_positive']} (few test texts; some runs came after the end "
+            "of the declared experiment).",
         ),
         Row(
             "",
@@ -297,6 +298,7 @@ def answers(glued: Mapping[str, Mapping[str, Any]]) -> str:
         ("70% intervals of the gain over the best classifier that held", "{:.0%}", "trial_held"),
         ("of the same answers, always *no* would be right in", "{:.0%}", "never_of_decided"),
         ("regret of the recommendation, in points", "{:.2f}", "advice_regret"),
+        ("regret of deciding without a trial run", "{:.2f}", "frozen_regret"),
         ("regret of always running LoRA", "{:.2f}", "yes_regret"),
         ("regret of never running LoRA", "{:.2f}", "never_regret"),
     ]

@@ -52,8 +52,8 @@ class Step:
     choices : tuple of tuple of str
         Sets of predictors. The set with the smallest error on left-out groups of the recorded runs is used.
     cost : float
-        Cost of the step, as a share of a LoRA run, without what other sources need. The first step includes
-        the features of the frozen model; a longer trial run includes a shorter one.
+        Cost of the step, as a share of a LoRA run, without what other sources need. A step from
+        features includes the pass over the texts; a longer trial run includes a shorter one.
     source : {"features", "tokens", "gradients", "trial"}
         What the predictors need.
     share : float
@@ -270,6 +270,7 @@ class Advisor:
         self._gains = _over_last_layer(cells).to_numpy(float)
         self._set_level(level)
         self.mean, self.median = float(self._gains.mean()), float(np.median(self._gains))
+        self._features_cost = next((step.cost for step in steps if step.source == "features"), 0.0)
         self.steps = [FittedStep.fit(step, cells, seed) for step in steps]
         self._advantages, self._leads = (cells[name].to_numpy(float) for name in ("advantage", "lead"))
         self._errors = (cells["headroom"] - cells["lead"]).clip(lower=0.0).to_numpy(float)
@@ -323,7 +324,7 @@ class Advisor:
         """
         check_number("threshold", threshold, 0.0, 1.0)
         check_number("trial", trial, 0.0, 1.0)
-        spent: dict[str, float] = {"features": self.steps[0].step.cost if self.steps else 0.0}
+        spent: dict[str, float] = {"features": self._features_cost}
         lead = value("lead")
         errors = max(0.0, value("headroom") - lead)
         limit = headroom_limit(errors, value("n_texts"))
@@ -377,10 +378,9 @@ class Advisor:
             other groups, and its cost is included.
         """
         possible, enough = self._limits >= threshold, self._errors >= threshold
-        features = self.steps[0].step.cost if self.steps else 0.0
 
         def loss(run: NDArray[np.bool_], cost: float) -> float:
-            return float(regret(self._advantages, run, features + cost * possible, threshold).mean())
+            return float(regret(self._advantages, run, self._features_cost + cost * possible, threshold).mean())
 
         found = {"stop": loss(np.zeros_like(possible), 0.0), "run": loss(enough, 0.0)}
         for fitted in self.steps:
