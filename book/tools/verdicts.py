@@ -117,8 +117,8 @@ def verdicts(glued: Mapping[str, Mapping[str, Any]], found: Mapping[str, Any] | 
             ("07_scores_against_probes", "10_the_papers_numbers"),
             _plain(probes["verdict_accuracy"]),
             claims["(iii)"]["verdict"],
-            f"Rank correlation in the lab {_interval(probes, 'euclid_rho', 'euclid')}; of the metric-matched score, another "
-            f"form (chapter 3), {_interval(probes, 'metric_rho', 'metric')}.{_measured(claims['(iii)'])}",
+            f"Rank correlation in the lab {_interval(probes, 'euclid_rho', 'euclid')}; of the metric-matched score, "
+            f"another form (chapter 3), {_interval(probes, 'metric_rho', 'metric')}.{_measured(claims['(iii)'])}",
         ),
         Row(
             "(iv)",
@@ -131,8 +131,8 @@ def verdicts(glued: Mapping[str, Mapping[str, Any]], found: Mapping[str, Any] | 
             "with random labels. With "
             f"so few texts a rise of {after['planted']:.1f} could be missed."
             f"{_measured(claims['(iv)'])} In real models it falls in {after['later_e_falls']} of the "
-            f"{after['later_n']} runs after which it was measured. Its change is above that under shuffled labels in {after['later_e_positive']}, that of the "
-            f"metric-matched score in {after['later_m_positive']} (few test texts; some runs came after the end "
+            f"{after['later_n']} runs after which it was measured. Its change is above that under shuffled labels in "
+            f"{after['later_e_positive']}, that of the metric-matched score in {after['later_m_positive']} (few test texts; some runs came after the end "
             "of the declared experiment).",
         ),
         Row(

@@ -241,8 +241,8 @@ def _why(recommended: Recommendation, made: float) -> str:
     why = (
         "On the recorded runs, at this threshold, running LoRA wherever the best classifier leaves enough to gain "
         f"costs {points(regrets['run'])} points of accuracy on average against knowing the gains, and never running it "
-        f"{points(regrets['stop'])}: gains that are missed, runs that fall short of the threshold, and the pass over the "
-        "texts"
+        f"{points(regrets['stop'])}: gains that are missed, runs that fall short of the threshold, and the pass over "
+        "the texts"
     )
     if trial in regrets:
         why += f". Deciding by a {trial} costs {points(regrets[trial])}, with the computing time of the trial"
