@@ -101,8 +101,8 @@ def few_test_texts() -> str:
         texts.append(one.result.n_test / one.result.n_features)
     return (
         f"In the runs of the two finetuned models there are {min(texts):.1f} to {max(texts):.1f} test texts for each "
-        f"feature. Before any finetuning, the difference of NTPS on them and on the training texts is {min(shifts):+.2f} to "
-        f"{max(shifts):+.2f}.\n"
+        f"feature. Before any finetuning, the difference of NTPS on them and on the training texts is "
+        f"{min(shifts):+.2f} to {max(shifts):+.2f}.\n"
     )
 
 

@@ -132,8 +132,8 @@ def verdicts(glued: Mapping[str, Mapping[str, Any]], found: Mapping[str, Any] | 
             f"so few texts a rise of {after['planted']:.1f} could be missed."
             f"{_measured(claims['(iv)'])} In real models it falls in {after['later_e_falls']} of the "
             f"{after['later_n']} runs after which it was measured. Its change is above that under shuffled labels in "
-            f"{after['later_e_positive']}, that of the metric-matched score in {after['later_m_positive']} (few test texts; some runs came after the end "
-            "of the declared experiment).",
+            f"{after['later_e_positive']}, that of the metric-matched score in "
+            f"{after['later_m_positive']} (few test texts; some runs came after the end of the declared experiment).",
         ),
         Row(
             "",
