@@ -635,6 +635,9 @@ for name, value in {
 # If it is a probe, these lines train it on mean tokens, with the penalty chosen as in the tool. `layers` are the numbers in the report; the features of several layers are put side by side:
 #
 # ```python
+# import pickle
+# from pathlib import Path
+#
 # import numpy as np
 #
 # from ntps_utils.models.datasets import load_texts
@@ -648,11 +651,10 @@ for name, value in {
 # x, x_test = (np.hstack([one[layer] for layer in layers]) for one in features)
 # probe = logistic_probe(x, train.labels, x_test, test.labels)
 # print(probe.test_accuracy)
-# kept = {"weights": probe.weights, "biases": probe.biases, "shift": x.mean(0), "scale": x.std(0)}
-# np.savez("probe.npz", classes=probe.classes, **kept)
+# Path("probe.pickle").write_bytes(pickle.dumps(probe))
 # ```
 #
-# The probe reads standardized features. With `z = (x_new - shift) / scale`, the class numbers of new texts are `classes[(z @ weights.T + biases).argmax(1)]`, where `x_new` holds their features from the same layers, with the same `max_length`.
+# `probe.predict(x_new)` returns the class numbers of new texts, where `x_new` holds their features from the same layers, side by side, with the same `max_length`.
 #
 # ## After "open"
 #

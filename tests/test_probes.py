@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 from sklearn.linear_model import LinearRegression
@@ -49,6 +51,23 @@ def test_logistic_probe_separates_classes_and_is_at_chance_on_noise(c):
     rng = np.random.default_rng(0)
     noise = logistic_probe(rng.normal(size=(300, 8)), y, rng.normal(size=(300, 8)), y_test)
     assert abs(noise.test_accuracy - 1 / c) < 0.12
+
+
+@pytest.mark.parametrize("c", [2, 4])
+def test_a_kept_probe_classifies_as_it_did(c):
+    rng = np.random.default_rng(c)
+    y, y_test = rng.integers(c, size=300), rng.integers(c, size=100)
+    centers = rng.normal(size=(c, 6))
+    x, x_test = (3.0 + 5.0 * (centers[one] + 0.5 * rng.normal(size=(len(one), 6))) for one in (y, y_test))
+    x[:, 0] = x_test[:, 0] = 7.0  # a constant feature
+    probe = logistic_probe(x, y + 1, x_test, y_test + 1)  # class 0 has no text
+    again = pickle.loads(pickle.dumps(probe))
+    assert again.predict(x_test).tolist() == probe.predictions.tolist()
+    assert np.mean(again.predict(x) == y + 1) == probe.train_accuracy
+    with pytest.raises(ValueError, match=r"must have the shape \(n, 6\), .* got \(100, 5\)"):
+        probe.predict(x_test[:, 1:])
+    with pytest.raises(ValueError, match="must be finite numbers"):
+        probe.predict(np.full((1, 6), np.nan))
 
 
 def test_logistic_probe_is_invariant_to_scale_and_shift():

@@ -183,7 +183,7 @@ def load_calibration(name: str | Path) -> Calibration:
 def _load(name: str) -> Calibration:
     if name == "real":
         lora = lora_settings(max(chosen_rates().values()))
-        return Calibration(name, _normalized(_declared_cells(), name), lora, MAX_LENGTH)
+        return Calibration(name, _declared_cells(_judged_datasets()), lora, MAX_LENGTH)
     if name == "lab":
         cells = _with_alternatives(_with_predictors(load_recorded(name), "lab_predictors"))
         return Calibration(name, _normalized(cells, name), *_settings_of(data_file("recorded/lab_cells.json")))
@@ -196,13 +196,36 @@ def _load(name: str) -> Calibration:
     return Calibration(name, _normalized(pd.read_csv(path), name), *_settings_of(path.with_suffix(".json")))
 
 
-def _declared_cells() -> pd.DataFrame:
-    """The runs of the declared experiment, with the predictors that were computed apart."""
-    runs = analyzed_runs(recorded_runs())
-    datasets = finished_datasets(runs)
+def later_cells() -> pd.DataFrame:
+    """Return the runs of the declared experiment on datasets that were finished after its end.
+
+    They are not in the calibration "real", so that they test what was calibrated on it.
+
+    Returns
+    -------
+    DataFrame
+        See :attr:`Calibration.cells`.
+
+    Examples
+    --------
+    >>> set(later_cells()["dataset"]) & set(load_calibration("real").cells["dataset"])
+    set()
+    """
+    return _declared_cells(set(finished_datasets(recorded_runs())) - _judged_datasets())
+
+
+def _judged_datasets() -> set[str]:
+    """Datasets that the verdicts of the declared experiment rest on."""
+    return set(finished_datasets(analyzed_runs(recorded_runs())))
+
+
+def _declared_cells(datasets: set[str]) -> pd.DataFrame:
+    """The runs of the declared experiment on some datasets, with the predictors that were computed apart."""
+    runs = recorded_runs()
     used = (one for one in runs if one.run.kind == "lora" and one.run.seed == 0 and one.run.dataset in datasets)
     cells = _with_alternatives(_with_predictors(cell_table(one.result for one in used), "predictors"))
-    return cells.assign(group=[CLUSTERS.get(dataset, dataset) for dataset in cells["dataset"]])
+    cells = cells.assign(group=[CLUSTERS.get(dataset, dataset) for dataset in cells["dataset"]])
+    return _normalized(cells, "real")
 
 
 def _with_predictors(cells: pd.DataFrame, name: str) -> pd.DataFrame:

@@ -131,6 +131,9 @@ class LogisticProbe:
         Classes of the training texts.
     weights, biases : (m, d) and (m,) float64
         Coefficients of the class scores, which are linear in the standardized features.
+    shift, scale : (d,) float64
+        Mean and deviation of the training features, by which features are standardized; the deviation of a
+        constant feature is 1.
     """
 
     train_accuracy: float
@@ -141,6 +144,43 @@ class LogisticProbe:
     classes: NDArray[np.int64]
     weights: Array
     biases: Array
+    shift: Array
+    scale: Array
+
+    def predict(self, features: ArrayLike) -> NDArray[np.int64]:
+        """Classify new texts.
+
+        Parameters
+        ----------
+        features : (n, d) array_like
+            Features of the layers that the probe was fitted to, in the same order.
+
+        Returns
+        -------
+        (n,) int64
+            Class numbers.
+
+        Raises
+        ------
+        ValueError
+            If the shape differs from that of the training features, or a value is not finite.
+
+        Examples
+        --------
+        >>> probe = logistic_probe([[0.0], [0.1], [2.0], [2.1]], [0, 0, 1, 1], [[0.2]], [0])
+        >>> probe.predict([[0.3], [1.8]]).tolist()
+        [0, 1]
+        """
+        x = np.asarray(features, dtype=np.float64)
+        if x.ndim != 2 or x.shape[1] != len(self.shift):
+            raise ValueError(
+                f"features must have the shape (n, {len(self.shift)}), like those that the probe was fitted to; got "
+                f"{x.shape}."
+            )
+        if not np.isfinite(x).all():
+            raise ValueError("features must be finite numbers; they contain NaN or infinity.")
+        scores = (x - self.shift) / self.scale @ self.weights.T + self.biases
+        return self.classes[scores.argmax(1)]
 
 
 def linear_probe(
@@ -279,7 +319,7 @@ def logistic_probe(
     accuracy = float(accuracy_score(y_test, predictions))
     for message in _problems(y, y_test, accuracy):
         warnings.warn(message, ProbeWarning, stacklevel=2)
-    classifier = fitted[-1]
+    scaler, classifier = fitted[0], fitted[-1]
     weights, biases = classifier.coef_, classifier.intercept_
     if len(weights) == 1:  # scikit-learn stores one row for two classes
         weights, biases = np.vstack([-weights / 2, weights / 2]), np.concatenate([-biases / 2, biases / 2])
@@ -292,6 +332,8 @@ def logistic_probe(
         classes=classifier.classes_.astype(np.int64),
         weights=weights,
         biases=biases,
+        shift=scaler.mean_,
+        scale=scaler.scale_,
     )
 
 
