@@ -14,6 +14,7 @@ from ntps_utils.evidence.claims import analyzed_runs, finetuned_table, judge, ri
 from ntps_utils.evidence.declared import RUNS_ENDED
 from ntps_utils.evidence.records import load_record
 from ntps_utils.evidence.runs import recorded_runs
+from ntps_utils.evidence.tables import load_recorded
 from tests.conftest import ROOT
 
 GLUED = refresh.glued_values()
@@ -196,6 +197,17 @@ def test_what_chapters_say_in_words_about_the_pretrained_models_and_random_direc
     assert (higher["rise"] < 0.0).mean() > 0.5  # "mostly because it falls less"
     assert tool["own_right"] <= tool["own_never"]  # "not better than always no"
     assert load_record("real_models")["models"]["stories260K"]["shares"]["perception"]["held out"] < 0.1
+
+
+def test_what_chapters_say_in_words_about_settings_and_tasks_is_true():
+    probes, gain = GLUED["07_scores_against_probes"], GLUED["09_predicting_the_gain"]
+    assert abs(probes["metric_raw_rho"] - probes["metric_rho"]) < 0.05  # "nearly the same coefficient"
+    assert probes["taskw_raw_rho"] < 0.0 < probes["taskw_rho"]  # "one of the other sign"
+    assert probes["read_all"] < 0.0  # "it overfits"
+    assert gain["rule_alone_regret"] == pytest.approx(gain["rule_trial_regret"])  # "are the same, too"
+    lab = load_recorded("lab").set_index(["model", "dataset"])
+    row = lab.loc["lab/M", "lab/paraphrase"]
+    assert 0.48 < row["lora_adjusted"] < 0.5  # "just misses one half"
 
 
 def test_the_legend_shows_the_verdicts_that_occur():
