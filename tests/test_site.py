@@ -409,6 +409,29 @@ def test_pages_fit_the_width_of_a_phone(chromium, address, name):
             assert serious(visit.page, WITHOUT_CONTRAST) == []
 
 
+HINTS = """
+() => [...document.querySelectorAll("article mjx-container:not([display], .wide)")]
+  .filter((e) => {
+    const hint = getComputedStyle(e, "::after").content.includes("Swipe");
+    return hint || e.style.fontSize !== (e.dataset.size ?? e.style.fontSize);
+  })
+  .length
+"""
+"""Formulas in a line of text that say how to scroll them, or that are smaller than they were."""
+
+
+@pytest.mark.browser
+def test_formulas_return_to_their_lines_when_the_page_becomes_wider(chromium, address):
+    with Visit(chromium, address, "notebooks/01_linear_autoregression", width=390) as visit:
+        wide = "() => document.querySelectorAll('article mjx-container.wide').length"
+        visit.page.set_viewport_size({"width": 150, "height": 800})
+        visit.page.wait_for_function(f"() => ({wide})() > 10")
+        visit.page.set_viewport_size({"width": 390, "height": 800})
+        visit.page.wait_for_function(f"() => ({wide})() === 0")
+        assert visit.page.evaluate(HINTS) == 0
+        assert visit.page.evaluate(HIDDEN) == []
+
+
 @pytest.mark.browser
 def test_keys_scroll_figures_on_narrow_screens_only(chromium, address):
     with Visit(chromium, address, "notebooks/09_predicting_the_gain", width=390) as visit:

@@ -13,7 +13,10 @@ function reachable() {
 // A formula in a line of text that is longer than the line gets a line of its own.
 function separate() {
   const formulas = [...document.querySelectorAll(".bd-article mjx-container:not([display])")];
-  for (const formula of formulas) formula.classList.remove("wide");
+  for (const formula of formulas) {
+    formula.classList.remove("wide", "cut");
+    if (formula.dataset.size !== undefined) formula.style.fontSize = formula.dataset.size;
+  }
   const wide = formulas.filter((f) => f.offsetWidth > f.closest("p, li, td, dd, section").clientWidth);
   for (const formula of wide) formula.classList.add("wide");
   fit();
@@ -38,7 +41,7 @@ function fit() {
 
 window.addEventListener("load", () => {
   reachable();
-  window.MathJax?.startup?.promise.then(separate);
+  window.MathJax?.startup?.promise.then(() => document.fonts.ready).then(separate);
 });
 window.addEventListener("resize", () => {
   reachable();
