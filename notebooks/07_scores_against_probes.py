@@ -774,7 +774,9 @@ for key, row in {
 # %%
 pd.DataFrame(found["selections"]).query("target == 'accuracy'").drop(
     columns="target"
-).set_index("datasets").round(2)
+).set_index("datasets").astype(object).map(
+    lambda x: x if isinstance(x, int) else "" if np.isnan(x) else round(x, 2)
+)
 
 # %% [markdown]
 # The coefficient hardly depends on *climate_sentiment*, which has half as many texts as most others. With the number of classes held fixed it is smaller.
@@ -783,7 +785,8 @@ pd.DataFrame(found["selections"]).query("target == 'accuracy'").drop(
 
 # %%
 sizes.rename(
-    index={"r2_subspace": "variance explained on test texts"}
+    index=SCORE_LABELS
+    | {"r2_subspace": "variance explained on test texts"}
     | {one.removeprefix("ntps_"): label for one, label in CONTROL_COLUMNS.items()},
     columns={
         "next_token": "next tokens",
