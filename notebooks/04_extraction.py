@@ -362,21 +362,21 @@ pd.DataFrame(costs, columns=columns).set_index("shape").round(3)
 
 # %% [markdown]
 # Measured by `make bench`, recorded with its provenance: total extraction time against the bare forward pass of the same batches in the same precision, and against the
-# textbook loop (a text at a time, a position at a time), with random weights. `ratio_to_forward` is the time of extraction in units of that of the forward pass, and `textbook_ratio` that of the loop in units of that of extraction.
+# textbook loop (a text at a time, a position at a time), with random weights. *To forward* is the time of extraction in units of that of the forward pass, and *loop* that of the loop in units of that of extraction.
 
 # %%
 bench = load_record("bench_cpu")
 measured = pd.DataFrame(bench["extraction"]).T
-shown = [
-    "d",
-    "n_layers",
-    "dtype",
-    "n_tokens",
-    "tokens_per_second",
-    "ratio_to_forward",
-    "textbook_ratio",
-]
-measured[shown].infer_objects().round(2)
+shown = {
+    "d": "d",
+    "n_layers": "layers",
+    "dtype": "type",
+    "n_tokens": "tokens",
+    "tokens_per_second": "tokens/s",
+    "ratio_to_forward": "to forward",
+    "textbook_ratio": "loop",
+}
+measured[list(shown)].rename(columns=shown).infer_objects().round(2)
 
 # %% tags=["remove-cell"]
 row = bench["extraction"]["Qwen2-0.5B"]

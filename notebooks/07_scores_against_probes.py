@@ -927,9 +927,13 @@ real_sets = sorted(real_cells["dataset"].unique())
 facts = real_cells.groupby("dataset")[["n_classes", "n_train", "majority"]].first()
 reached = real_cells.pivot(index="dataset", columns="model", values="probe_last")
 lifted = real_cells.pivot(index="dataset", columns="model", values="gain")
-facts.join(reached[real_models].round(2)).join(
-    (100 * lifted[real_models]).round(1), rsuffix=", gain"
-)
+facts.columns = ["classes", "texts", "majority"]
+parts = {
+    "": facts,
+    "probe accuracy": reached[real_models].round(2),
+    "gain": (100 * lifted[real_models]).round(1),
+}
+pd.concat(parts, axis=1)
 
 # %% [markdown]
 # The table shows the test accuracy of the probe on the last layer, and the LoRA gain in points. We compute the same coefficients as in the lab.

@@ -359,7 +359,10 @@ glue("partial_high", float(partial_range.max()), display=False)
 
 # %%
 medical = cells[cells["dataset"] == "medical_questions_pairs"].set_index("model")
-medical[["probe_test_accuracy", "lora_test_accuracy"]].rename(index=short).round(3).T
+medical[["probe_test_accuracy", "lora_test_accuracy"]].rename(
+    index=short,
+    columns={"probe_test_accuracy": "probe", "lora_test_accuracy": "LoRA"},
+).round(3)
 
 # %% tags=["remove-cell"]
 changes = {

@@ -436,7 +436,7 @@ for name, value in {
 # %% [markdown]
 # The prescreening took {glue:text}`case_minutes:.1f` minutes. The truth, from the {doc}`declared experiment </book/declared>`: on test texts LoRA reaches an accuracy of {glue:text}`case_lora:.3f`, a head on the last layer {glue:text}`case_frozen:.3f`, and the best classifier without finetuning {glue:text}`case_best:.3f`. The gain over the latter is {glue:text}`case_gain:.1f` points, {glue:text}`case_side` the threshold of {glue:text}`case_threshold:.0f`.
 #
-# These are all datasets of which the same was asked. *Expected* and the interval are in points; *best without* is the accuracy of the best classifier without finetuning, and *LoRA* that of LoRA, on the test texts.
+# These are all datasets of which the same was asked. *Expected* and the interval are in points; *best without* is the accuracy of the best classifier without finetuning on the test texts.
 
 # %% tags=["hide-input"]
 pd.DataFrame(
@@ -448,9 +448,7 @@ pd.DataFrame(
             "from": round(100 * one["gain_low"], 1),
             "to": round(100 * one["gain_high"], 1),
             "true gain": round(100 * cell["advantage"], 1),
-            "LoRA": round(cell["lora"], 3),
             "best without": round(cell["lora"] - cell["advantage"], 3),
-            "minutes": round(one["seconds"] / 60, 1),
         }
         for one in cases
         for cell in [truth.loc[one["model"], one["dataset"]]]

@@ -347,6 +347,7 @@ def test_pages_open_without_errors(chromium, address, name):
                 ".filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.innerText.slice(0, 60))"
             )
             assert cut == []
+            assert page.evaluate(CUT_TABLES) == []
         if name in WRITTEN or name == API_EXAMPLE:
             assert serious(page) == []
 
@@ -358,6 +359,13 @@ def test_dark_pages_have_enough_contrast(chromium, address, name):
         assert visit.page.evaluate("() => document.documentElement.dataset.theme") == "dark"
         assert serious(visit.page, CONTRAST_ONLY) == []
 
+
+CUT_TABLES = """
+() => [...document.querySelectorAll("article :is(.output, .pst-scrollable-table-container):has(table)")]
+  .filter((e) => e.offsetParent && e.scrollWidth > e.clientWidth + 1)
+  .map((e) => e.innerText.slice(0, 60))
+"""
+"""Tables whose last columns are hidden."""
 
 SMALL = """
 () => [...document.querySelectorAll("article *")]

@@ -1,5 +1,6 @@
 // Figures, tables and formulas that are too wide, as on a phone, scroll in boxes of their own.
 
+const SMALLEST = 0.8;
 const BOXES = "figure, .cell_output .output, .pst-scrollable-table-container";
 
 // Keys reach and scroll a box that scrolls. MathJax does the same for formulas.
@@ -7,6 +8,18 @@ function reachable() {
   for (const box of document.querySelectorAll(`.bd-article :is(${BOXES})`)) {
     if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
     else box.removeAttribute("tabindex");
+  }
+}
+
+// A table that is too wide becomes smaller, down to four fifths; if that is not enough, it scrolls.
+function shrink() {
+  for (const box of document.querySelectorAll(".bd-article :is(.output, .pst-scrollable-table-container):has(table)")) {
+    const table = box.querySelector("table");
+    table.style.fontSize = "";
+    const size = parseFloat(getComputedStyle(table).fontSize);
+    for (let share = 0.95; box.scrollWidth > box.clientWidth && share > SMALLEST - 0.01; share -= 0.05) {
+      table.style.fontSize = `${size * share}px`;
+    }
   }
 }
 
@@ -23,7 +36,6 @@ function separate() {
 }
 
 // A formula with a line of its own becomes somewhat smaller if it is too wide; if that is not enough, it scrolls.
-const SMALLEST = 0.8;
 function fit() {
   const formulas = [...document.querySelectorAll(".bd-article mjx-container:is([display], .wide)")];
   for (const formula of formulas) {
@@ -40,10 +52,12 @@ function fit() {
 }
 
 window.addEventListener("load", () => {
+  shrink();
   reachable();
   window.MathJax?.startup?.promise.then(() => document.fonts.ready).then(separate);
 });
 window.addEventListener("resize", () => {
+  shrink();
   reachable();
   separate();
 });
