@@ -940,7 +940,7 @@ pd.concat(parts, axis=1)
 
 
 # %%
-binary = sorted(facts.index[facts["n_classes"] == 2])
+binary = sorted(facts.index[facts["classes"] == 2])
 real_primary = real_scores.query(PRIMARY_CENTERED).drop(columns="ntps")
 real_primary = real_primary.merge(
     real_scores.query(PRIMARY)[["model", "dataset", "ntps"]], on=["model", "dataset"]
