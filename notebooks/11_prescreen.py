@@ -657,7 +657,7 @@ for name, value in {
 # ## After "open"
 #
 # 1. Train the classifier that the report names (above): you have it in any case.
-# 2. If you can afford one LoRA run, make it, even where the report says "Stop here": with `--max-length` as long as your texts (without it, 64 tokens are read). Read the advantage over the best classifier in its table (`advantage`); its standard error is about $\sqrt{0.15 / n}$ for $n$ test texts.
+# 2. If you can afford one LoRA run, make it, even where the report recommends against it. Its last line has the command, which reads as many tokens of a text as the report did (without `--max-length` it reads 64). Read the advantage over the best classifier in its table (`advantage`); its standard error is about $\sqrt{0.15 / n}$ for $n$ test texts.
 #
 #    ```bash
 #    ntps datasets split reviews.csv data/reviews

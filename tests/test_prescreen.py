@@ -479,6 +479,23 @@ def test_the_reason_names_the_trial_run_that_was_made_or_is_recommended(action, 
         assert (f"Deciding by a trial run of {length} costs {cost}," in text) == (length == named)
 
 
+@pytest.mark.parametrize(
+    ("reason", "dataset", "expected"),
+    [
+        ("answer", "data/new", "Stop here."),
+        (
+            "rule",
+            "data/new",
+            "Stop here. To measure the gain all the same: ntps benchmark --profile declared --models some/model "
+            "--datasets data/new --max-length 90",
+        ),
+        ("rule", (["a text"], [0]), "Stop here."),
+    ],
+)
+def test_an_open_case_that_is_not_run_has_the_command_that_measures_it(reason, dataset, expected):
+    assert command(Recommendation("stop", 0.0, {}, reason), "some/model", dataset, {}, longest=90) == expected
+
+
 def test_lora_is_not_recommended_where_the_best_classifier_hardly_errs(tmp_path):
     """No error in 120 texts leaves up to 2.5% of errors on others: the answer is open, the advice is not to run."""
     texts = [f"{('good', 'bad')[i % 2]} film {i}" for i in range(120)]

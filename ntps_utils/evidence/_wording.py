@@ -268,17 +268,19 @@ def command(
 ) -> str:
     """The command that does what is recommended, with the options of this call, or a sentence if there is none.
 
-    A LoRA run reads as many tokens of a text as this call did: ``longest`` is the length of its longest text.
+    Where an open case is not to be run, the command that measures its gain follows all the same. A LoRA run reads as
+    many tokens of a text as this call did: ``longest`` is the length of its longest text.
     ``n_more`` texts of the dataset were not used.
     """
     todo, share = recommended.action, recommended.share
     if todo == "label" and n_more:
         return f"Run the same command with a larger --max-texts: the dataset has {n_more:,} more texts."
-    if todo == "stop":
-        return "Stop here."
     if todo == "label":
         return "Label more texts, and run the same command again."
-    if not isinstance(model, (str, Path)) or not isinstance(dataset, (str, Path)):
+    has_names = isinstance(model, (str, Path)) and isinstance(dataset, (str, Path))
+    if todo == "stop" and (recommended.reason == "answer" or not has_names):
+        return "Stop here."
+    if not has_names:
         return f"prescreen(..., trial={share:g})" if todo == "trial" else "finetune(model, train, test)"
     name, texts = shlex.quote(str(model)), shlex.quote(str(dataset))
     if todo == "trial":
@@ -294,6 +296,8 @@ def command(
         columns = options(given, ("text-column", "label-column"))
         texts = shlex.quote(str(path.with_suffix("")) + "-split")
         first = f"ntps datasets split {shlex.quote(str(path))} {texts} --test-share {SPLIT_SHARE:g}{columns} && "
+    if todo == "stop":
+        first = f"Stop here. To measure the gain all the same: {first}"
     return f"{first}ntps benchmark --profile {profile} --models {name} --datasets {texts}{options(given, names)}"
 
 
