@@ -788,6 +788,11 @@ def outcome(name, table, rule, advisors, threshold, trial):
     }
 
 
+def share(value):
+    """A share in words."""
+    return "none" if np.isnan(value) else f"{value:.0%}"
+
+
 decisions = {}
 middle = {name: max(0.0, float(t["gain"].median())) for name, t in tables.items()}
 for name in tables:
@@ -808,9 +813,7 @@ shown = decisions.xs("1", level="threshold")
 pd.DataFrame(
     {
         "decided": shown["decided"].map("{:.0%}".format),
-        "right": [
-            "none" if np.isnan(v) else f"{v:.0%}" for v in shown["right, if decided"]
-        ],
+        "right": shown["right, if decided"].map(share),
         "regret": shown["regret"].round(2),
         **{
             f"at {t}": decisions["regret"].xs(t, level="threshold").round(2)
@@ -957,17 +960,52 @@ if len(later):
     }
     columns = {
         "decided": answered["decided"].map("{:.0%}".format),
-        "right": answered["right, if decided"].map("{:.0%}".format),
-        "*no* right in all": on_later.loc["always no", "right, if decided"].map(
-            "{:.0%}".format
-        ),
+        "right": answered["right, if decided"].map(share),
+        "always no right": on_later.loc["always no", "right, if decided"].map(share),
     }
     shown = pd.DataFrame(columns | regrets).rename_axis("threshold")
 else:
     shown = pd.DataFrame()
 shown
 
+# %% tags=["remove-cell"]
+n_first = tables["real"]["dataset"].nunique() if "real" in tables else 0
+glue("later_first", float(n_first), display=False)
+glue("later_n", float(len(later)), display=False)
+names = later["dataset"].unique() if len(later) else []
+glue("later_sets", ", ".join(names), display=False)
+facts = {"pays": np.nan, "worse": np.nan, "mean": np.nan, "held": np.nan}
+if len(later):
+    advantage = later["advantage"]
+    inside = (spread["low"] <= advantage) & (advantage <= spread["high"])
+    facts = {
+        "pays": (advantage >= 0.01).sum(),
+        "worse": (advantage < 0).sum(),
+        "mean": 100 * advantage.mean(),
+        "held": inside.mean(),
+    }
+for part, value in facts.items():
+    glue(f"later_{part}", float(value), display=False)
+for key, rule in {
+    "yes": "always yes",
+    "never": "always no",
+    "room": "headroom alone",
+    "alone": "trial run of 10% alone",
+    "tool": UP_TO_10,
+    "advice": "the tool's recommendation",
+}.items():
+    for label in ("1", "3", "5", "median"):
+        for part, column in {
+            "decided": "decided",
+            "right": "right, if decided",
+            "regret": "regret",
+        }.items():
+            value = on_later.loc[(rule, label), column] if len(later) else np.nan
+            glue(f"later_{key}_{part}_{label}", float(value), display=False)
+
 # %% [markdown]
+# PLACEHOLDER
+#
 # ## What skipping would have cost
 #
 # A prescreening tool has to decide which runs to make, and does not need the gain itself. Suppose the cells with the lowest prediction (each from other datasets) are skipped. The accuracy lost is the mean of the
