@@ -411,6 +411,21 @@ def test_gain_regressor_follows_the_conventions_of_scikit_learn():
     assert (len(model.group_estimators_), model.n_features_in_) == (12, 2)
 
 
+@pytest.mark.parametrize("p", [0, 1, 3])
+def test_intervals_are_those_of_the_regressions_without_each_group(p):
+    rng = np.random.default_rng(p)
+    x, y, groups = rng.normal(size=(24, p)) * 10.0 ** rng.uniform(-3, 3, p), rng.normal(size=24), np.arange(24) // 3
+    new, level = rng.normal(size=(5, p)), 0.7
+    model = GainRegressor().fit(x, y, groups)
+    every = np.stack([model.group_estimators_[group].predict(new) for group in groups])
+    own = [model.group_estimators_[group].predict(row[None])[0] for row, group in zip(x, groups, strict=True)]
+    assert model.left_out_ == pytest.approx(np.array(own))
+    errors, k = np.abs(y - own)[:, None], int(np.ceil(level * 25))
+    low, high = model.predict_interval(new, level)
+    assert high == pytest.approx(np.sort(every + errors, axis=0)[k - 1])
+    assert low == pytest.approx(np.sort(every - errors, axis=0)[24 - k])
+
+
 @pytest.mark.slow
 def test_skill_interval_of_noise_rarely_excludes_zero():
     """Predictors that are unrelated to the gain; seven groups keep the number of regressions small."""

@@ -262,7 +262,7 @@ def _normalized(cells: pd.DataFrame, name: str) -> pd.DataFrame:
         more["group"] = cells["dataset"]
     if "lead" not in cells:
         more = more.join(_against_probes(cells))
-    return pd.concat([cells, more], axis=1)
+    return pd.concat([cells, more], axis=1).copy()  # in one block
 
 
 def _against_probes(cells: pd.DataFrame) -> pd.DataFrame:
