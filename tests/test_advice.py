@@ -324,6 +324,15 @@ def test_a_lead_above_most_recorded_gains_decides_without_a_skill():
     assert large.answer == "open"  # a threshold above most gains is not about the case
 
 
+@pytest.mark.parametrize("name", ["lab", "real"])
+def test_what_does_not_pay_pays_even_less_at_a_higher_threshold(name):
+    recorded = load_calibration(name)
+    advisor = Advisor(recorded.cells, recorded.steps())
+    for cell in recorded.cells.to_dict("records"):
+        answers = [advisor.advise(cell.__getitem__, threshold=points / 100).answer for points in range(0, 30)]
+        assert set(answers[answers.index("no") :]) == {"no"} if "no" in answers else True
+
+
 def test_a_trial_run_whose_loss_rises_gives_no_yes():
     table = cells("trial")
     advisor = Advisor(table, STEPS)

@@ -10,6 +10,7 @@ import pytest
 import scipy.stats
 
 from book.tools import refresh, verdicts
+from ntps_utils.evidence.calibration import load_calibration
 from ntps_utils.evidence.claims import analyzed_runs, finetuned_table, judge, rises, share_reached, wide
 from ntps_utils.evidence.declared import RUNS_ENDED
 from ntps_utils.evidence.records import load_record
@@ -205,6 +206,11 @@ def test_what_chapters_say_in_words_about_settings_and_tasks_is_true():
     assert probes["taskw_raw_rho"] < 0.0 < probes["taskw_rho"]  # "one of the other sign"
     assert probes["read_all"] < 0.0  # "it overfits"
     assert gain["rule_alone_regret"] == pytest.approx(gain["rule_trial_regret"])  # "are the same, too"
+    for threshold in ("1", "3", "5", "median"):  # "all are right", "always no is right in all"
+        assert gain[f"later_tool_right_{threshold}"] == gain[f"later_never_right_{threshold}"] == 1.0
+    frozen = load_calibration("real").steps()[0].cost
+    assert gain["later_advice_regret_3"] == pytest.approx(3.0 * frozen)  # "its regret is the pass over the texts"
+    assert gain["later_tool_decided_5"] >= gain["later_tool_decided_3"]
     lab = load_recorded("lab").set_index(["model", "dataset"])
     row = lab.loc["lab/M", "lab/paraphrase"]
     assert 0.48 < row["lora_adjusted"] < 0.5  # "just misses one half"

@@ -318,8 +318,8 @@ class Advisor:
 
         Notes
         -----
-        Without a step with a skill, "no" is still possible: if the lead is so large that most recorded gains would
-        not make up for it. A trial run whose validation loss is not lower at its end than at its start never gives
+        Without a step with a skill, "no" is still possible: if there is a lead, and most recorded gains would not make
+        up for it and the threshold. A trial run whose validation loss is not lower at its end than at its start never gives
         "yes".
         """
         check_number("threshold", threshold, 0.0, 1.0)
@@ -357,7 +357,7 @@ class Advisor:
             )
             if answer != "open":
                 break
-        if not advice.has_skill and self.high >= threshold > advice.high:
+        if not advice.has_skill and advice.high < min(threshold, self.high):
             return replace(advice, answer="no")  # because of the lead
         return advice
 
