@@ -319,8 +319,8 @@ class Advisor:
         Notes
         -----
         Without a step with a skill, "no" is still possible: if there is a lead, and most recorded gains would not make
-        up for it and the threshold. A trial run whose validation loss is not lower at its end than at its start never gives
-        "yes".
+        up for it and the threshold. A trial run whose validation loss is not lower at its end than at its start never
+        gives "yes".
         """
         check_number("threshold", threshold, 0.0, 1.0)
         check_number("trial", trial, 0.0, 1.0)
