@@ -919,7 +919,7 @@ for part, i in {"decided": 0, "right": 1}.items():
 #
 # ### Datasets that came later
 #
-# After the experiment had ended, LoRA was run on more datasets in the declared order. The tool is tested on them as it was before these runs, calibrated on the first {glue:text}`later_first` datasets; what would be counted had been {ref}`written down <declared-changes>`. The table has the answers with trial runs of at most 10%, at four thresholds, and the mean regret in points of several rules. "Median" is that of the first gains.
+# After the experiment had ended, LoRA was run on more datasets in the declared order. The tool is tested on them as it was before these runs, calibrated on the first {glue:text}`later_first` datasets; what would be counted had been written down ({doc}`the declared page </book/declared>`, 30 November 2026). The table has the answers with trial runs of at most 10%, at four thresholds, and the mean regret in points of several rules. "Median" is that of the first gains.
 
 # %% tags=["hide-input"]
 LATER = {
@@ -1006,7 +1006,7 @@ for key, rule in {
 # %% [markdown]
 # The datasets are {glue:text}`later_sets`, with {glue:text}`later_n:.0f` runs in both models. LoRA is better than the best classifier without finetuning by a point or more in {glue:text}`later_pays:.0f` of them, and less accurate in {glue:text}`later_worse:.0f`; the mean difference is {glue:text}`later_mean:.1f` points. All answers of the tool are *no*, and all are right. But always *no* is right in all runs, too, and needs no measuring. The tool recommends never to run LoRA, so that its regret is the pass over the texts. Of the gains, {glue:text}`later_held:.0%` lie in their 70% intervals. So what was found on the first datasets was found again: beyond always *no*, the tool gives the name of the best classifier and the most that LoRA can gain. Ten runs on five datasets cannot tell more.
 #
-# The test showed a fault. At five points the tool decided fewer cases than at three, although a gain that does not reach three points does not reach five. This was mended after the result had been written down ({ref}`declared-changes` has the numbers of the day); the table is of the mended tool, which differs in the row of five points only.
+# The test showed a fault. At five points the tool decided fewer cases than at three, although a gain that does not reach three points does not reach five. This was mended after the result had been written down ({doc}`the declared page </book/declared>` has the numbers of the day); the table is of the mended tool, which differs in the row of five points only.
 #
 # ## What skipping would have cost
 #
