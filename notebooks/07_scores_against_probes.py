@@ -933,10 +933,11 @@ parts = {
     "probe accuracy": reached[real_models].round(2),
     "gain": (100 * lifted[real_models]).round(1),
 }
-pd.concat(parts, axis=1)
+short = {"stories260K": "260K", "prose-S": "S", "prose-M": "M"}
+pd.concat(parts, axis=1).rename(columns=short, level=1)
 
 # %% [markdown]
-# The table shows the test accuracy of the probe on the last layer, and the LoRA gain in points. We compute the same coefficients as in the lab.
+# The table shows the test accuracy of the probe on the last layer, and the LoRA gain in points, of *stories260K* (260K), *prose-S* (S) and *prose-M* (M). We compute the same coefficients as in the lab.
 
 
 # %%
