@@ -24,7 +24,7 @@
 # - let a short trial run decide where the frozen model cannot (in the lab, or with a calibration of your own);
 # - calibrate the tool on finetuning runs of your own.
 #
-# You need no other chapter. The page runs in a minute or two on a model of the lab; real cases took the minutes that stand in the table below.
+# You need no other chapter. The page runs in a minute or two on a model of the lab; real cases took the minutes that stand below the table of real cases.
 # :::
 #
 # **The paper suggests** {cite}`cheng2025ntps` NTPS as a light prescreening tool for LoRA. **Our tool** fits the classifiers that need no finetuning, and compares LoRA with the best of them. Where recorded finetuning runs
@@ -36,7 +36,7 @@
 #
 # Four things are tried in turn: the headroom, the frozen model, a trial run, and the lead of the best classifier against the recorded gains. The first that decides ends the prescreening. The second and the third consist of *steps*, sets of predictors with a cost (no steps of training). In the calibration `real` only the headroom and the lead can answer, and only by *no*: no step predicts the gains there. By default (`auto`) the calibration is `lab` for models of the lab, and `real` for all others. `lab` holds runs of the lab's models, `real` those of the {doc}`declared experiment </book/declared>`: two pretrained models of 135 and 268 million parameters on {glue:text}`pre_real_datasets` real datasets.
 #
-# Before them comes a comparison that needs no finetuning: probes of up to four layers, a probe of these layers at once, and a bag of words, by cross-validation. All answers are about the gain of LoRA over the best of them. What it has over the probe of the last layer is its *lead*. The tool predicts how much better than the probe of the last layer LoRA is, and subtracts the lead. What it predicts is known for each recorded run: the gain of LoRA over the best classifier on test texts, plus the lead of this classifier over the probe in cross-validation. This number contains the error of the lead, so that the intervals cover it. It is smaller than the gain over a trained head that the front page and chapter 9 give, too ({doc}`chapter 9 <09_predicting_the_gain>` compares them). The first 2,000 rows of a dataset are read (`--max-texts`; shuffle a file whose rows are sorted before you use it: `ntps datasets split` keeps their order), and of each text as many tokens as the model allows: leave it so to decide about your texts as they are; a note says where they are longer than the recorded ones. (`--max-length 64` cuts them as those were cut. The answer is then comparable, and about cut texts.) The bag of words reads as much of a text as the model.
+# Before them comes a comparison that needs no finetuning: probes of up to four layers, a probe of these layers at once, and a bag of words, by cross-validation. All answers are about the gain of LoRA over the best of them. What it has over the probe of the last layer is its *lead*. The tool predicts how much better than the probe of the last layer LoRA is, and subtracts the lead. What it predicts is known for each recorded run: the gain of LoRA over the best classifier on test texts, plus the lead of this classifier over the probe in cross-validation. This number contains the error of the lead, so that the intervals cover it. In reports it is "better than a probe of the last layer by". It is smaller than the gain over a trained head that the front page and chapter 9 give, too, because this head is less accurate than a probe ({doc}`chapter 9 <09_predicting_the_gain>` compares them). The first 2,000 rows of a dataset are read (`--max-texts`; shuffle a file whose rows are sorted before you use it: `ntps datasets split` keeps their order), and of each text as many tokens as the model allows: leave it so to decide about your texts as they are; a note says where they are longer than the recorded ones. (`--max-length 64` cuts them as those were cut. The answer is then comparable, and about cut texts.) The bag of words reads as much of a text as the model.
 #
 # 1. **Headroom.** A gain can hardly be larger than what the best classifier gets wrong. If the 95% limit of that share is below the threshold, the answer is *no*. (The predictor *headroom of the probe* under 2 is what a probe of the last layer alone gets wrong.)
 # 2. **The frozen model.** Predictors such as headroom, NTPS or k-NN, and at a higher cost attention over all tokens or gradients, give an expected gain with an interval, but only if they predict the gains of left-out datasets better than the median
@@ -391,7 +391,7 @@ glue("pre_medical_test", 100 * float(best - medical["probe_last"]), display=Fals
 worst.droplevel(1)[["model", "dataset", "answer", *columns]].rename(columns=columns)
 
 # %% [markdown]
-# In *medical*, most questions occur twice, once with each label. Cross-validation puts one copy into the training folds of the other, so that the lead of the best classifier comes out too large: {glue:text}`pre_medical_lead:.1f` points for gemma-3-270m, and {glue:text}`pre_medical_test:.1f` on test texts. If your file has pairs of nearly equal texts, the lead is not to be trusted: the tool does not know which texts belong together.
+# In *medical*, most questions occur twice, once with each label. Cross-validation puts one copy into the training folds of the other, which misleads a classifier: accuracies come out too low, and that of the last layer more than that of the best classifier, so that the lead comes out too large: {glue:text}`pre_medical_lead:.1f` points for gemma-3-270m, and {glue:text}`pre_medical_test:.1f` on test texts. If your file has pairs of nearly equal texts, the lead is not to be trusted: the tool does not know which texts belong together.
 #
 # In the lab the tool decides {glue:text}`pre_lab_frozen_decided:.0%` of the cases without a trial run. With one of at most a quarter it decides {glue:text}`pre_lab_trial_decided:.0%` and is right in {glue:text}`pre_lab_trial_right:.0%` of these; {glue:text}`pre_lab_wrong` answers are wrong. *Regret* is what is lost against knowing all gains: missed gains, runs that bring less than the threshold, and what was spent on the decision ({doc}`chapter 9 <09_predicting_the_gain>` has the exact rule). In the first three rows an open case is run if its expected gain reaches the threshold; where no step predicts, the *mean* of the recorded gains over the last layer, minus the lead, stands for it (reports show the median). *The recommendation* is what the report says to do: in an open case it follows the rule that loses least on the other recorded datasets.
 #
@@ -483,7 +483,7 @@ for key, value in {
     glue(f"cases_{key}", value, display=False)
 
 # %% [markdown]
-# The LoRA runs of these cases were made in the experiment, each on one of two cores, in {glue:text}`cases_took_list` minutes.[^stood] The reports, which estimate the time on both cores from forward passes, say {glue:text}`cases_said_list`: expect such an estimate to be wrong by up to a factor of two, and with it the threshold that `--worth` sets. On a GPU, which was not tried, a run can take less time than the probes. Prescreening took {glue:text}`cases_ratio_low:.1f` to {glue:text}`cases_ratio_high:.1f` times as long as these runs (before the minutes are rounded).
+# The LoRA runs of these cases were made in the experiment, each on one of two cores, in {glue:text}`cases_took_list` minutes.[^stood] The reports say {glue:text}`cases_said_list`. They estimate from forward passes, and for both cores, so that the two are not quite alike; expect such an estimate to be wrong by up to a factor of two, and with it the threshold that `--worth` sets. On a GPU, which was not tried, a run can take less time than the probes. Prescreening took {glue:text}`cases_ratio_low:.1f` to {glue:text}`cases_ratio_high:.1f` times as long as these runs (before the minutes are rounded).
 #
 # {glue:text}`cases_decided` of the {glue:text}`cases_n` cases are decided, {glue:text}`cases_right` of these rightly, and the true gain lies inside the interval in {glue:text}`cases_inside` of {glue:text}`cases_n`. A trial run was allowed, and made in {glue:text}`cases_trial` of them: the tool makes one only if trial runs of its length have a skill on the other recorded datasets.
 #
@@ -610,7 +610,7 @@ for name, value in {
     glue(f"own_{name}", value, display=False)
 
 # %% [markdown]
-# The table has the same for all three cases, each without its own dataset. How good is so small a calibration? We drew {glue:text}`own_n` of the recorded datasets of this model {glue:text}`own_draws` times, and asked about the others, with trial runs of at most a quarter. The tool decided {glue:text}`own_decided:.0%` of the cases, and {glue:text}`own_right:.0%` of these rightly (always *no* would be right in {glue:text}`own_never:.0%` of the same cases); {glue:text}`own_held:.0%` of the 70% intervals held; a step had a skill in {glue:text}`own_predicted:.0%` of the cases. So with six datasets of one real model the calibration was not better than always *no*; from how many datasets on it pays is not known. {numref}`fig-gain-size` shows what more datasets bring in the lab, with four models each.
+# The table has the same for all three cases, each without its own dataset. How good is so small a calibration? We drew {glue:text}`own_n` of the recorded datasets of this model {glue:text}`own_draws` times, and asked about the others, with trial runs of at most a quarter. The tool decided {glue:text}`own_decided:.0%` of the cases, and {glue:text}`own_right:.0%` of these rightly (always *no* would be right in {glue:text}`own_never:.0%` of the same cases); {glue:text}`own_held:.0%` of the 70% intervals held; a step had a skill in {glue:text}`own_predicted:.0%` of the cases. So with six datasets of one real model the calibration was not better than always *no*; from how many datasets on it pays is not known. (With few datasets a step can pass the check of its skill by chance: on all recorded runs of both models none does.) {numref}`fig-gain-size` shows what more datasets bring in the lab, with four models each.
 #
 # ## The best classifier without finetuning
 #
@@ -657,7 +657,7 @@ for name, value in {
 # ## After "open"
 #
 # 1. Train the classifier that the report names (above): you have it in any case.
-# 2. If you can afford one LoRA run, make it, even where the report recommends against it. Its last line has the command, which reads as many tokens of a text as the report did (without `--max-length` it reads 64). Read the advantage over the best classifier in its table (`advantage`); its standard error is about $\sqrt{0.15 / n}$ for $n$ test texts.
+# 2. If you can afford one LoRA run, make it, even where the report recommends against it: the recommendation counts a run as much as the threshold, whatever it costs you. Its last line has the command, which reads as many tokens of a text as the report did (without `--max-length` it reads 64). Read the advantage over the best classifier in its table (`advantage`); its standard error is about $\sqrt{0.15 / n}$ for $n$ test texts.
 #
 #    ```bash
 #    ntps datasets split reviews.csv data/reviews
@@ -700,7 +700,7 @@ for name, value in {
 #
 # model, test = load_model("adapter", base_model="path/to/model"), load_texts("data/new", "test")
 # weights = torch.load("adapter/head.pt")
-# features = extract(model, test, layers="last", features="last", max_length=64).features[model.n_layers - 1]
+# features = extract(model, test, layers="last", features="last", max_length=64).features[model.n_layers - 1]  # layer 0: embeddings
 # logits = torch.from_numpy(features).double() @ weights["weight"].T + weights["bias"]
 # print([test.label_names[i] for i in logits.argmax(1)])
 # ```
