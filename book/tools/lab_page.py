@@ -30,9 +30,12 @@ def tables() -> dict[str, str]:
 
 
 def texts(n: int = 4, seed: int = 0) -> str:
-    """Return some documents of the world."""
+    """Return some documents of the world with their topics, and the names of all topics."""
     rng = random.Random(seed)
-    return "\n>\n".join("> " + lab.WORLD.write(rng).text.replace("|", PIPE) for _ in range(n)) + "\n"
+    documents = [lab.WORLD.write(rng) for _ in range(n)]
+    lines = [f"> {one.text.replace('|', PIPE)} (*{one.values['topic']}*)" for one in documents]
+    topics = ", ".join(documents[0].factors["topic"].words["noun"])
+    return "\n>\n".join(lines) + f"\n\nThe topic is in parentheses; the topics are {topics}.\n"
 
 
 def tasks() -> str:
