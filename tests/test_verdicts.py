@@ -211,6 +211,10 @@ def test_what_chapters_say_in_words_about_settings_and_tasks_is_true():
     frozen = load_calibration("real").steps()[0].cost
     assert gain["later_advice_regret_3"] == pytest.approx(3.0 * frozen)  # "its regret is the pass over the texts"
     assert gain["later_tool_decided_5"] >= gain["later_tool_decided_3"]
+    declared = (ROOT / "book" / "declared.md").read_text()
+    for rule in ("advice", "alone", "yes"):
+        regrets = [f"{gain[f'later_{rule}_regret_{threshold}']:.2f}" for threshold in ("1", "3", "5", "median")]
+        assert f"{', '.join(regrets[:3])} and {regrets[3]}" in declared
     lab = load_recorded("lab").set_index(["model", "dataset"])
     row = lab.loc["lab/M", "lab/paraphrase"]
     assert 0.48 < row["lora_adjusted"] < 0.5  # "just misses one half"

@@ -128,8 +128,7 @@ def verdicts(glued: Mapping[str, Mapping[str, Any]], found: Mapping[str, Any] | 
             claims["(iv)"]["verdict"],
             f"Mean change on test texts of the lab {after['tasks_test_ntps']:+.2f}; of the metric-matched score "
             f"{after['tasks_test_ntps_metric']:+.2f}, and {after['coin_test_ntps_metric']:+.2f} on a coin toss, a task "
-            "with random labels. With "
-            f"so few texts a rise of {after['planted']:.1f} could be missed."
+            f"with random labels. With so few texts a rise of {after['planted']:.1f} could be missed."
             f"{_measured(claims['(iv)'])} In real models it falls in {after['later_e_falls']} of the "
             f"{after['later_n']} runs after which it was measured. Its change is above that under shuffled labels in "
             f"{after['later_e_positive']}, that of the metric-matched score in "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import reduce
 from pathlib import Path
@@ -19,7 +19,7 @@ from ntps_utils.evidence.cost import finetuning_cost
 from ntps_utils.evidence.declared import CLUSTERS, MAX_LENGTH, lora_settings
 from ntps_utils.evidence.experiment import PROFILES
 from ntps_utils.evidence.predictors import PREDICTORS
-from ntps_utils.evidence.runs import chosen_rates, recorded_runs
+from ntps_utils.evidence.runs import RecordedRun, chosen_rates, recorded_runs
 from ntps_utils.evidence.tables import cell_table, load_recorded
 from ntps_utils.evidence.trials import TRIALS, trial_column, trial_cost, trial_name, trial_values
 from ntps_utils.models.finetuning import CurvePoint, FinetuneConfig
@@ -183,7 +183,8 @@ def load_calibration(name: str | Path) -> Calibration:
 def _load(name: str) -> Calibration:
     if name == "real":
         lora = lora_settings(max(chosen_rates().values()))
-        return Calibration(name, _declared_cells(_judged_datasets()), lora, MAX_LENGTH)
+        runs = recorded_runs()
+        return Calibration(name, _declared_cells(runs, _judged_datasets(runs)), lora, MAX_LENGTH)
     if name == "lab":
         cells = _with_alternatives(_with_predictors(load_recorded(name), "lab_predictors"))
         return Calibration(name, _normalized(cells, name), *_settings_of(data_file("recorded/lab_cells.json")))
@@ -211,17 +212,17 @@ def later_cells() -> pd.DataFrame:
     >>> set(later_cells()["dataset"]) & set(load_calibration("real").cells["dataset"])
     set()
     """
-    return _declared_cells(set(finished_datasets(recorded_runs())) - _judged_datasets())
-
-
-def _judged_datasets() -> set[str]:
-    """Datasets that the verdicts of the declared experiment rest on."""
-    return set(finished_datasets(analyzed_runs(recorded_runs())))
-
-
-def _declared_cells(datasets: set[str]) -> pd.DataFrame:
-    """The runs of the declared experiment on some datasets, with the predictors that were computed apart."""
     runs = recorded_runs()
+    return _declared_cells(runs, set(finished_datasets(runs)) - _judged_datasets(runs))
+
+
+def _judged_datasets(runs: Sequence[RecordedRun]) -> set[str]:
+    """Datasets that the verdicts of the declared experiment rest on."""
+    return set(finished_datasets(analyzed_runs(runs)))
+
+
+def _declared_cells(runs: Sequence[RecordedRun], datasets: set[str]) -> pd.DataFrame:
+    """The runs of the declared experiment on some datasets, with the predictors that were computed apart."""
     used = (one for one in runs if one.run.kind == "lora" and one.run.seed == 0 and one.run.dataset in datasets)
     cells = _with_alternatives(_with_predictors(cell_table(one.result for one in used), "predictors"))
     cells = cells.assign(group=[CLUSTERS.get(dataset, dataset) for dataset in cells["dataset"]])
