@@ -238,7 +238,7 @@ per_text = len(past) / len(problem.texts)
 gaps = {}
 for k in (1, 2, 4, 8):
     reached = per_text * descend(past, following, k, n_steps, seed)
-    gaps[k] = (reached - solved.autoregressive_loss[k - 1]) / solved.tr_G
+    gaps[k] = (reached - solved.autoregressive_loss[k - 1]) / solved.tr_G  # tr G'
 final_gap = max(abs(gap[-1]) for gap in gaps.values())
 
 # %% mystnb={"image": {"alt": "Gap between the loss of gradient descent and the closed form against steps, for four widths; each falls to rounding error."}, "figure": {"caption": "Gradient descent converges to the closed form at every width. Gap between its loss and the closed-form optimum, as a share of the loss of predicting zero.", "name": "fig-ar-descent"}}

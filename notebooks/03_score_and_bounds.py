@@ -517,7 +517,7 @@ glue("room_real", float(worst_real), display=False)
 #
 # *This section uses F tests. It can be skipped, together with question 3 of the quiz and the last exercise; no later chapter needs more of it than {numref}`fig-coverage`.*
 #
-# $\Delta$ is exact for the texts that it was computed from. Their labels are noisy, and every direction explains a part of the noise. With $r_S$ the rank of $S$, $k$ directions kept and N texts, labels of variance $\sigma^2$ without any relation to the
+# $\Delta$ is exact for the texts that it was computed from. Their labels are noisy, and every direction explains a part of the noise. With $r_S$ the rank of $S$, $k$ directions kept and N texts, labels with noise of variance $\sigma^2$ and no relation to the
 # features have an excess loss of about $\sigma^2 (r_S - k) / N$. Since $\Delta$ is what the features outside $V$ explain beyond $V$, it is the numerator of the F test of two nested linear models,
 #
 # $$

@@ -75,7 +75,7 @@ last = model.n_layers - 1
 # ## Texts
 #
 # Each point is the mean token of a text, projected on the first two perception directions (left) and on the first two autoregressive ones (right). Colors are
-# the labels. Moments are centered here, so that the first direction is not the constant. The title gives the share of the variance of the labels that a linear regression on the two coordinates explains. It is computed on test texts, because among d directions some fit the labels of any given texts by chance.
+# the labels. Moments are centered here, so that the first perception direction is not the constant; the autoregressive directions are the same with and without centering. The title gives the share of the variance of the labels that a linear regression on the two coordinates explains. It is computed on test texts, because among d directions some fit the labels of any given texts by chance.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Scatter plots of a thousand texts of the lab in two rows, middle and last layer, and two columns, perception and autoregressive coordinates. In perception coordinates two of the topics lie apart from the others; in autoregressive coordinates the colors are mixed."}, "figure": {"caption": "The same texts from two points of view. Topic task, middle and last layer of the model: in perception coordinates some topics separate, in autoregressive coordinates most of the spread has other causes.", "name": "fig-texts"}}
 import matplotlib.pyplot as plt
@@ -117,7 +117,7 @@ _ = figure.legend(handles, names, loc="outside lower center", ncols=4, markersca
 #
 # ## Words
 #
-# The next figure shows words in autoregressive coordinates. A word's point is the mean of its features over its occurrences. In the lab the grammar is known, so we know which words may follow which.
+# The next figure shows words in autoregressive coordinates. A word's point is the mean of its features over its occurrences. The prediction is linear in the prefix sum, so the coordinates of a word are what it adds to the prediction of the tokens after it. In the lab the grammar is known, so we know which words may follow which.
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Words of the lab in the first two autoregressive coordinates of the last layer, colored by part of speech: function words and punctuation lie apart, nouns, adjectives, connectives, tags and forms of to be in groups of their own."}, "figure": {"caption": "Words of the lab by part of speech. Mean features of words in the first two autoregressive coordinates of the last layer, colored by part of speech. Black points: single words and punctuation, with their names.", "name": "fig-words"}}
 words = word_features(model, data, last)
@@ -377,11 +377,11 @@ glue("d_real", real[shown[0]]["dimension"], display=False)
 #
 # - (a) They have the same meaning
 # - (b) They have the same length
-# - (c) Similar words may follow them
+# - (c) Mostly, similar words may follow them
 #
 # :::{admonition} Answer
 # :class: dropdown
-# (c). The directions are those that predict the next token best. (a) is wrong because nouns of all topics lie together; meaning counts only as far as it changes what follows. (b) is wrong because the model reads tokens, and does not see the letters of a word.
+# (c). The directions are those that predict the next token best, so words with similar successors tend to lie together. (It is a tendency: the text above has exceptions.) (a) is wrong because nouns of all topics lie together; meaning counts only as far as it changes what follows. (b) is wrong because the model reads tokens, and does not see the letters of a word.
 # :::
 #
 # **3.** The share of a label that a picture shows on held-out texts is −0.2. What does that mean?

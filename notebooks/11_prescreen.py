@@ -36,7 +36,7 @@
 #
 # Four things are tried in turn: the headroom, the frozen model, a trial run, and the lead of the best classifier against the recorded gains. The first that decides ends the prescreening. A step of the prescreener is a set of predictors with a cost; the second and the third consist of such steps (no steps of training). In the calibration `real` only the headroom and the lead can answer, and only by *no*: no step predicts the gains there. By default (`auto`) the calibration is `lab` for models of the lab, and `real` for all others. `lab` holds runs of the lab's models, `real` those of the {doc}`declared experiment </book/declared>`: two pretrained models of 135 and 268 million parameters on {glue:text}`pre_real_datasets` real datasets.
 #
-# Before them comes a comparison that needs no finetuning: probes of up to four layers, a probe of these layers at once, and a bag of words, by cross-validation. All answers are about the gain of LoRA over the best of them. What it has over the probe of the last layer is its *lead*. The tool predicts how much better than the probe of the last layer LoRA is, and subtracts the lead. What it predicts is known for each recorded run: the gain of LoRA over the best classifier on test texts, plus the lead of this classifier over the probe in cross-validation. This number contains the error of the lead, so that the intervals cover it. In reports it is "better than a probe of the last layer by". It is smaller than the gain over a trained head that the front page and chapter 9 give, too, because this head is less accurate than a probe ({doc}`chapter 9 <09_predicting_the_gain>` compares them). The first 2,000 rows of a dataset are read (`--max-texts`; shuffle a file whose rows are sorted before you use it: `ntps datasets split` keeps their order), and of each text as many tokens as the model allows: leave it so to decide about your texts as they are; a note says where they are longer than the recorded ones. (`--max-length 64` cuts them as those were cut. The answer is then comparable, and about cut texts.) The bag of words reads as much of a text as the model.
+# Before them comes a comparison that needs no finetuning: probes of up to four layers, a probe of these layers at once, and a bag of words, by cross-validation. All answers are about the gain of LoRA over the best of them. What it has over the probe of the last layer is its *lead*. The tool predicts how much better than the probe of the last layer LoRA is, and subtracts the lead. What it predicts is known for each recorded run: the gain of LoRA over the best classifier on test texts, plus the lead of this classifier over the probe in cross-validation. If LoRA has 80% and the best classifier 78% on test texts, and a lead of three points, this is five points. (A lead that is measured on few texts has an error. LoRA minus the probe on test texts would not contain it, and the intervals would be too narrow.) In reports it is "better than a probe of the last layer by". It is smaller than the gain over a trained head that the front page and chapter 9 give, too, because this head is less accurate than a probe ({doc}`chapter 9 <09_predicting_the_gain>` compares them). The first 2,000 rows of a dataset are read (`--max-texts`; shuffle a file whose rows are sorted before you use it: `ntps datasets split` keeps their order), and of each text as many tokens as the model allows: leave it so to decide about your texts as they are; a note says where they are longer than the recorded ones. (`--max-length 64` cuts them as those were cut. The answer is then comparable, and about cut texts.) The bag of words reads as much of a text as the model.
 #
 # 1. **Headroom.** A gain can hardly be larger than what the best classifier gets wrong. If the 95% limit of that share is below the threshold, the answer is *no*. (The predictor *headroom of the probe* under 2 is what a probe of the last layer alone gets wrong.)
 # 2. **The frozen model.** Predictors such as headroom, NTPS or k-NN, and at a higher cost attention over all tokens or gradients, give an expected gain with an interval, but only if they predict the gains of left-out datasets better than the median
@@ -401,7 +401,7 @@ worst.droplevel(1)[["model", "dataset", "answer", *columns]].rename(columns=colu
 #
 # :::{admonition} More about these numbers
 # :class: dropdown
-# The first row runs open cases by the mean of the recorded gains. The recommendation may not choose this rule: tried afterwards, it made the regret in the lab smaller at one point, and larger at three and five. At three points the regrets of the recommendation, of always and of never running LoRA are {glue:text}`pre_real_advice_3:.2f`, {glue:text}`pre_real_yes_3:.2f` and {glue:text}`pre_real_never_3:.2f` on the pretrained models, and {glue:text}`pre_lab_advice_3:.2f`, {glue:text}`pre_lab_yes_3:.2f` and {glue:text}`pre_lab_never_3:.2f` in the lab ({doc}`chapter 9 <09_predicting_the_gain>` has those at five). The time of the probes is not in these figures.
+# The first row runs open cases by the mean of the recorded gains. The recommendation may not choose this rule: tried afterwards, it made the regret in the lab smaller at one point, and larger at three and five. At three points the regrets of the recommendation, of always and of never running LoRA are {glue:text}`pre_real_advice_3:.2f`, {glue:text}`pre_real_yes_3:.2f` and {glue:text}`pre_real_never_3:.2f` on the pretrained models, and {glue:text}`pre_lab_advice_3:.2f`, {glue:text}`pre_lab_yes_3:.2f` and {glue:text}`pre_lab_never_3:.2f` in the lab ({doc}`chapter 9 <09_predicting_the_gain>` has those at five). The regrets in a report differ from these, because the calibration of a report lacks the runs on its dataset. The time of the probes is not in these figures.
 # :::
 #
 # The intervals held in {glue:text}`pre_real_trial_held:.0%` of the pretrained models' runs and in {glue:text}`pre_lab_trial_held:.0%` of the lab's, with a trial run of at most a quarter (the share of all runs whose interval contains the true gain over the best classifier); 70% was asked for.
@@ -652,7 +652,19 @@ for name, value in {
 # Path("probe.pickle").write_bytes(pickle.dumps(probe))
 # ```
 #
-# `probe.predict(x_new)` returns the class numbers of new texts, where `x_new` holds their features from the same layers, side by side, with the same `max_length`.
+# `probe.predict(x_new)` returns the class numbers of new texts. They need no labels: any number stands for them.
+#
+# ```python
+# from ntps_utils.models.datasets import as_dataset
+#
+# texts = ["where is my parcel?", "thank you, it works"]
+# new = as_dataset((texts, [0] * len(texts)))  # one number for all: only the features are used
+# features = extract(model, new, layers=layers, features=layers, max_length=64).features
+# x_new = np.hstack([features[layer] for layer in layers])
+# print([train.label_names[i] for i in probe.predict(x_new)])
+# ```
+#
+# A bag of words reads such texts in the same way: `words.predict(texts_read(model, new, tokenize(model, new, 64)))`.
 #
 # ## After "open"
 #
@@ -689,7 +701,7 @@ for name, value in {
 # torch.save(result.head.state_dict(), "adapter/head.pt")
 # ```
 #
-# Later, adapter and head classify texts:
+# Later, adapter and head classify texts (new ones without labels as above, by `as_dataset`):
 #
 # ```python
 # import torch

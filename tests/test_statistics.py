@@ -11,9 +11,13 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import RidgeCV
 from sklearn.metrics import r2_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from ntps_utils.evidence.statistics import (
+    ALPHAS,
     Estimate,
     GainRegressor,
     kendall,
@@ -374,6 +378,8 @@ def test_skip_decision_matches_its_definition():
         (lambda: GainRegressor().fit(np.ones((4, 1)), np.ones(3), range(4)), "same number of rows"),
         (lambda: GainRegressor().fit(np.ones((4, 1)), np.ones(4), range(3)), "same number of rows"),
         (lambda: GainRegressor().fit(np.full((4, 1), np.nan), np.ones(4), range(4)), "finite"),
+        (lambda: GainRegressor((0.0, 1.0)).fit(np.ones((4, 1)), np.ones(4), range(4)), r"positive numbers, got \(0.0"),
+        (lambda: fitted().predict(np.ones((2, 3))), "must have 2 columns, as in fit, got 3"),
         (lambda: fitted().predict_interval(np.ones((1, 2)), level=80), r"level must be a number in \(0, 1\), got 80"),
         (lambda: skip_decision([True], [0.1, 0.2], [1.0, 2.0]), "the same length"),
     ],
@@ -407,18 +413,36 @@ def test_gain_regressor_follows_the_conventions_of_scikit_learn():
     assert clone(model).get_params() == {"alphas": (0.1, 10.0)}
     assert model.fit(x, y, groups) is model
     assert model.score(x, y) == pytest.approx(r2_score(y, model.predict(x)))
-    assert model.estimator_[-1].alpha_ in (0.1, 10.0)
-    assert (len(model.group_estimators_), model.n_features_in_) == (12, 2)
+    assert model.alpha_ in (0.1, 10.0)
+    assert (model.group_coefs_.shape, model.n_features_in_) == ((12, 2), 2)
 
 
-@pytest.mark.parametrize("p", [0, 1, 3])
+def ridge_of_scikit_learn(x, y):
+    return make_pipeline(StandardScaler(), RidgeCV(alphas=ALPHAS)).fit(x, y)
+
+
+@given(seeds, st.integers(8, 30), st.integers(1, 12), st.booleans())
+def test_regressions_of_the_gain_are_those_of_scikit_learn(seed, n, p, constant):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, p)) * 10.0 ** rng.uniform(-3, 3, p) + rng.normal(size=p)
+    x[:, 0] = 0.3 if constant else x[:, 0]
+    y = rng.normal() + x @ rng.normal(size=p) / np.linalg.norm(x) + 0.1 * rng.normal(size=n)
+    new = rng.normal(size=(3, p))
+    model, oracle = GainRegressor().fit(x, y, np.arange(n)), ridge_of_scikit_learn(x, y)
+    assert model.alpha_ == oracle[-1].alpha_
+    assert model.predict(new) == pytest.approx(oracle.predict(new), rel=1e-7)
+
+
+@pytest.mark.parametrize("p", [1, 3])
 def test_intervals_are_those_of_the_regressions_without_each_group(p):
     rng = np.random.default_rng(p)
     x, y, groups = rng.normal(size=(24, p)) * 10.0 ** rng.uniform(-3, 3, p), rng.normal(size=24), np.arange(24) // 3
     new, level = rng.normal(size=(5, p)), 0.7
     model = GainRegressor().fit(x, y, groups)
-    every = np.stack([model.group_estimators_[group].predict(new) for group in groups])
-    own = [model.group_estimators_[group].predict(row[None])[0] for row, group in zip(x, groups, strict=True)]
+    without = [ridge_of_scikit_learn(x[groups != group], y[groups != group]) for group in groups]
+    every = np.stack([one.predict(new) for one in without])
+    own = [one.predict(row[None])[0] for one, row in zip(without, x, strict=True)]
+    assert predict_left_out(x, y, groups) == pytest.approx(np.array(own))
     assert model.left_out_ == pytest.approx(np.array(own))
     errors, k = np.abs(y - own)[:, None], int(np.ceil(level * 25))
     low, high = model.predict_interval(new, level)
