@@ -162,10 +162,14 @@ def test_theory_chapters_import_without_torch(source):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("source", CHAPTERS, ids=lambda p: p.stem)
-def test_chapters_run_with_the_smoke_profile(source, tmp_path):
+def test_chapters_run_with_the_smoke_profile(source, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_never_to_be_shown_anywhere")
     book.execute(source, tmp_path / "out.ipynb", "smoke")
     notebook = nbformat.read(tmp_path / "out.ipynb", as_version=4)
     assert notebook.metadata[book.KEY]["profile"] == "smoke"
+    written = (tmp_path / "out.ipynb").read_text()
+    assert "hf_never_to_be_shown" not in written
+    assert str(Path.home()) not in written
     # The provenance note in the last cell contains the parameters.
     note = notebook.cells[-1].outputs[0].data["text/markdown"]
     assert "profile smoke · seed 1" in note
@@ -412,18 +416,18 @@ def test_no_chapters_is_an_error_that_names_the_search(tmp_path, capsys, command
     assert output.err == f"There are no chapters: no file matches {tmp_path}/notebooks/[0-9]*.py.\n"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [[], ["build"], ["check", "--all"], ["prepare", "04"], ["run"]],
     ids=lambda arguments: " ".join(arguments) or "none",
 )
-def test_invalid_arguments_print_the_usage(arguments):
-    command = [sys.executable, "-m", "book.tools.refresh", *arguments]
-    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert process.returncode == 2
-    assert process.stdout == ""
-    assert process.stderr.startswith("usage: python -m book.tools.refresh")
+def test_invalid_arguments_print_the_usage(arguments, capsys):
+    with pytest.raises(SystemExit) as raised:
+        book.main(arguments)
+    assert raised.value.code == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.startswith("usage: python -m book.tools.refresh")
 
 
 @pytest.fixture

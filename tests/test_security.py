@@ -6,14 +6,12 @@ import ast
 import json
 import re
 import shutil
-from pathlib import Path
 
 import nbformat
 import pytest
 import torch
 from typer.testing import CliRunner
 
-from book.tools import refresh as book
 from ntps_utils.cli.main import app
 from ntps_utils.evidence.store import Store
 from ntps_utils.lab.tasks import sample
@@ -140,13 +138,3 @@ def test_notebooks_contain_no_tokens_and_no_home_folders(path):
         outputs = json.dumps(cell.outputs)
         assert "/root/" not in outputs
         assert "/home/" not in outputs
-
-
-@pytest.mark.slow
-def test_token_of_the_environment_does_not_reach_a_notebook(monkeypatch, tmp_path):
-    monkeypatch.setenv("HF_TOKEN", "hf_never_to_be_shown_anywhere")
-    target = tmp_path / "out.ipynb"
-    source = next(p for p in book.chapters() if p.stem.startswith("11_"))
-    book.execute(source, target, "smoke")
-    assert "hf_never_to_be_shown" not in target.read_text()
-    assert str(Path.home()) not in target.read_text()

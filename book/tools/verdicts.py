@@ -103,8 +103,9 @@ def verdicts(glued: Mapping[str, Mapping[str, Any]], found: Mapping[str, Any] | 
             words["verdict_lab"],
             words["verdict_real"],
             f"For {words['n_shown']} of {words['n_tasks']} labels of the lab with two classes, one "
-            f"perception direction explains {words['shown_low']:.0%} to {words['shown_high']:.0%} of the variance on test texts, and two "
-            f"autoregressive directions explain at most {words['outside_high']:.0%} of it. On the others "
+            f"perception direction explains {words['shown_low']:.0%} to {words['shown_high']:.0%} of the variance on "
+            f"test texts, and two autoregressive directions explain at most {words['outside_high']:.0%} of it. On the "
+            "others "
             + (
                 "neither is better than the mean of the label."
                 if words["unseen_high"] < 0.005
