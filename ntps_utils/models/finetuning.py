@@ -16,7 +16,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
-import peft
 import torch
 from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
@@ -1032,6 +1031,8 @@ class _FinetuneRun:
         body = copy.deepcopy(self.body) if keep else self.body
         if self.config.method == "lora":
             if self.dtype == torch.bfloat16:  # merge into the weights of the source, which have all digits
+                import peft
+
                 body = _with_adapters(copy.deepcopy(self.source.model).float(), self.config)
                 peft.set_peft_model_state_dict(body, peft.get_peft_model_state_dict(self.body))
             body = body.merge_and_unload()
@@ -1082,6 +1083,8 @@ class _FinetuneRun:
 
 def _with_adapters(model: Any, config: FinetuneConfig) -> Any:
     """Insert the adapters; peft keeps them in float32."""
+    import peft  # here, because it takes seconds to load
+
     ends = list(config.target_modules or attention_projections(model))
     inside = list(projection_modules(model, ends))
     is_text_only = len(inside) == sum(name.rpartition(".")[2] in ends for name, _ in model.named_modules())
