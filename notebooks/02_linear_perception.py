@@ -351,7 +351,7 @@ glue("n_coins", len(coins), display=False)
 
 # %% [markdown]
 # The leading half of the {glue:text}`d_planted` directions of $V$ (chapter 1) gives coin tosses a share of {glue:text}`coin_raw:.1%` without centering and of {glue:text}`coin_centered:.1%` with it; the table shows the mean and the range over {glue:text}`n_coins` draws of the labels. $V$ is the same with and without centering, because centering changes $S$, $C$ and $Y$, not $A_0$ and $A_1$; only $\tr B$ and the share depend on it. A half of random directions does nearly the same ({glue:text}`coin_random:.1%` without centering),
-# because the mean of the features can be seen in it. The other half of $V$ keeps only {glue:text}`coin_other:.1%`: its directions show hardly anything of the mean (exercise 2.5). The two scores that chapter 3 adds to the paper's, the metric-matched and the task-weighted one, should therefore be computed from covariances when tasks are compared. Chapters 7 to 9 do so, and keep second moments for the paper's score.
+# because the mean of the features can be seen in it. The other half of $V$ keeps only {glue:text}`coin_other:.1%`: its directions show hardly anything of the mean, because the columns of $V$ satisfy $V^\top A_0 V = I$, the mean dominates $A_0$, and the leading half holds its direction (exercise 2.5 says what follows). The two scores that chapter 3 adds to the paper's, the metric-matched and the task-weighted one, should therefore be computed from covariances when tasks are compared. Chapters 7 to 9 do so, and keep second moments for the paper's score.
 #
 # ## The ceiling is too optimistic on few texts
 #

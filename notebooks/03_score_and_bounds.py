@@ -1111,7 +1111,7 @@ from ntps_utils.exercises import check
 #
 # ```{solution} ex-3-3
 # :class: dropdown
-# By symmetry $\E\,\|\tilde P_V \tilde u\|^2 = k/d$ for any unit vector, so both expectations are $k/d$. (These are white coordinates of $S$; chapter 1 whitens with $A_0$.) A score of 0.5 at $k = d/2$ is what a subspace without any construction gives by chance. (If the $w_i$ of chapter 1 are replaced by random vectors, $V$ still scores above $k/d$, above all in the Euclidean score: chapter 6.) Compare a score with $k/d$, at the same fraction of
+# By symmetry $\E\,\|\tilde P_V \tilde u\|^2 = k/d$ for any unit vector, so both expectations are $k/d$. (These are white coordinates of $S$; chapter 1 whitens with $A_0$.) A score of 0.5 at $k = d/2$ is what a subspace without any construction gives by chance. (If the $w_i$ of chapter 1 are replaced by random vectors, $V$ still has a Euclidean score above $k/d$: chapter 6.) Compare a score with $k/d$, at the same fraction of
 # $d$, and never across fractions.
 # ```
 #

@@ -783,7 +783,7 @@ pd.DataFrame(found["selections"]).query("target == 'accuracy'").drop(
 #
 # How large the scores are, beside those of the other directions, is a question of its own: do next-token directions hold more of what the labels need than others do? The table has means over both models and all datasets, the difference with its 95% interval, and the share of the runs in which next-token directions have the higher value. The last rows leave scores aside: they have the share of the variance of the *test* targets that a linear probe explains which sees only these directions.
 
-# %%
+# %% tags=["remove-input"]
 sizes.rename(
     index=SCORE_LABELS
     | {"r2_subspace": "variance explained on test texts"}

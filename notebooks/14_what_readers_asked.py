@@ -575,7 +575,7 @@ glue("most_parameters", largest / 1e6, display=False)
 # (b). The construction of V alone can make scores high, so that subspaces of a random next token may score as much; read the net score. (a) is wrong because 1 is not the only reference: for a random next token 0.86 may be usual. (c) is wrong because no fixed threshold holds for all tasks and models.
 # :::
 #
-# **2.** The residuals of a probe are orthogonal to the adapters' tangent kernel. What does that predict?
+# **2.** A head is at its optimum, and its residuals are orthogonal to the adapters' tangent kernel. What does that predict?
 #
 # - (a) The first steps of LoRA gain nothing
 # - (b) LoRA never learns the task
@@ -690,7 +690,7 @@ from ntps_utils.exercises import check
 #
 # *Difficulty 4 of 5, importance 4 of 5, about 20 minutes.*
 #
-# The label is the product of two independent fair signs $a$ and $b$, both readable from the features. What are the residuals of the best linear head? Suppose that for each text every gradient of the class score with respect to a weight of the adapters is a linear combination of $1$, $a$ and $b$. What is $\varepsilon^\top K \varepsilon / N^2$ in the limit of many texts,
+# The label is the product of two independent fair signs $a$ and $b$, both readable from the features by a linear head (their product is not). What are the residuals of the best linear head? Suppose that for each text every gradient of the class score with respect to a weight of the adapters is a linear combination of $1$, $a$ and $b$. What is $\varepsilon^\top K \varepsilon / N^2$ in the limit of many texts,
 # and what must change in the model before LoRA can learn the task?
 #
 # ```python

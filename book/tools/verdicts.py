@@ -131,9 +131,10 @@ def verdicts(glued: Mapping[str, Mapping[str, Any]], found: Mapping[str, Any] | 
             f"{after['tasks_test_ntps_metric']:+.2f}, and {after['coin_test_ntps_metric']:+.2f} on a coin toss, a task "
             f"with random labels. With so few texts a rise of {after['planted']:.1f} could be missed."
             f"{_measured(claims['(iv)'])} In real models it falls in {after['later_e_falls']} of the "
-            f"{after['later_n']} runs after which it was measured. Its change is above that under shuffled labels in "
-            f"{after['later_e_positive']}, that of the metric-matched score in "
-            f"{after['later_m_positive']} (few test texts; some runs came after the end of the declared experiment).",
+            f"{after['later_n']} runs after which it was measured. Against runs on shuffled labels, a control with "
+            f"nothing to learn, its change is higher in {after['later_e_positive']} of them, and that of the "
+            f"metric-matched score in {after['later_m_positive']} (few test texts; some runs came after the end of the "
+            "declared experiment).",
         ),
         Row(
             "",
@@ -161,10 +162,11 @@ def verdicts(glued: Mapping[str, Mapping[str, Any]], found: Mapping[str, Any] | 
             ("09_predicting_the_gain", "11_prescreen"),
             _plain(gain["rule_lab"]),
             claims["(vi)"]["verdict"],
-            f"If the half of the lab's runs that the scores rank lowest is skipped, the mean accuracy over all is "
-            f"{gain['lost_lab_scores']:.1f} points lower than with every run; with a rule without any relation to the "
-            f"gain, {gain['chance_lab_scores_low']:.1f} to {gain['chance_lab_scores_high']:.1f} in 95% of the draws. "
-            f"The runs kept gain {gain['behind_lab_scores']:.1f} points less than the best half, and random ones "
+            "If the half of the lab's runs with the smallest gains predicted from the three scores is skipped, the "
+            f"mean accuracy over all is {gain['lost_lab_scores']:.1f} points lower than with every run; with a rule "
+            f"without any relation to the gain, {gain['chance_lab_scores_low']:.1f} to "
+            f"{gain['chance_lab_scores_high']:.1f} in 95% of the draws. The runs kept gain "
+            f"{gain['behind_lab_scores']:.1f} points less than the best half, and random ones "
             f"{gain['behind_lab_chance']:.1f} less. In the paper's own cells the half with the lowest NTPS gains "
             f"{gain['paper_ntps_regret']:.1f} points less than the best half, and a random one "
             f"{gain['paper_ntps_chance']:.1f}; but there the settings of NTPS were chosen with the gains known."
@@ -268,7 +270,7 @@ def advice(glued: Mapping[str, Mapping[str, Any]]) -> str:
         f"{gain['rule_n']:.0f} runs, because some labels there depend on the order of the words.\n"
         f"- **What the tool says of such models.** {on_real}{gain['rule_real_missed']:.0f} of the "
         f"{gain['rule_real_pays']:.0f} runs in which LoRA was better by a point were answered *no*. The "
-        "tool is useful for two things: it names the best classifier, and says how much LoRA could gain at most.\n"
+        "tool is useful for two things: it names the best classifier, and says about how much is left to gain.\n"
         "- **Limits.** The two models have 135 and 268 million parameters, with weights that came in 4 to 8 bits; they "
         f"read up to {N_TRAIN:,} texts of at most {MAX_LENGTH} tokens, with one setting of LoRA (rank {lora.r}, "
         f"{lora.max_steps} steps of {lora.batch_size} texts). For a larger model or longer texts believe a *no* only "
