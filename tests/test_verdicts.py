@@ -107,7 +107,7 @@ def test_the_readme_has_the_verdicts_of_the_executed_chapters():
 def test_the_advice_has_the_regrets_of_the_chapter_and_the_durations_of_the_recorded_reports():
     values = changed("09_predicting_the_gain", rule_advice_regret=0.123, rule_real_never_regret=45.67)
     text = verdicts.answers(values)
-    assert re.search(r"recommendation, in points \| \d\.\d\d \| 0\.12 \|", text)
+    assert re.search(r"recommendation with `--trial 25%`, in points \| \d\.\d\d \| 0\.12 \|", text)
     assert "| regret of never running LoRA | 45.67 |" in text
     cases = load_record("prescreened")["cases"]
     minutes = sorted(case["lora_seconds"] / 60 for case in cases)
