@@ -84,8 +84,8 @@ house_style()
 # ## The artificial world
 #
 # Every text is made in three steps. First each **factor** takes a value: the topic is one of eight, the tense is past or present, and
-# so on. Then a **genre** is drawn: a story of two to five sentences, a request with its answer, or a pair of sentences. Then **words** are drawn one by one. A word
-# depends on one factor at most, or follows from earlier words (a verb agrees with its subject). With a probability called the *strength* it comes from the list of the factor's value, and otherwise from the lists of all values with equal probability.
+# so on. Then a **genre** is drawn: a story of two to five sentences, a request with its answer, or a pair of sentences. Then **words** are drawn one by one. Each random choice, such as that of a word, a stem
+# or an ending, depends on one factor at most, or follows from earlier words (a verb agrees with its subject). With a probability called the *strength* it comes from the list of the factor's value, and otherwise from the lists of all values with equal probability.
 
 # %%
 rng = random.Random(seed)
@@ -805,7 +805,7 @@ sizes.rename(
 #
 # :::{admonition} Claim (iii) in two pretrained models, by the declared rule
 # :class: important
-# NTPS follows the accuracy of probes: **{glue:text}`declared_verdict`** (p-values are corrected for four claims by Holm's method; correlation {glue:text}`declared_rho_value:.2f`, {glue:text}`declared_rho_low:.2f` to {glue:text}`declared_rho_high:.2f`; difference to principal components {glue:text}`declared_pca_value:.2f`, {glue:text}`declared_pca_low:.2f` to {glue:text}`declared_pca_high:.2f`; corrected p-value {glue:text}`declared_p:.3f`). {glue:text}`declared_remark`
+# NTPS follows the accuracy of probes: **{glue:text}`declared_verdict`** (p-values, from permutations or resamples of the datasets, are corrected for the four claims by Holm's method: the smallest is multiplied by four, the next by three, and so on; correlation {glue:text}`declared_rho_value:.2f`, {glue:text}`declared_rho_low:.2f` to {glue:text}`declared_rho_high:.2f`; difference to principal components {glue:text}`declared_pca_value:.2f`, {glue:text}`declared_pca_low:.2f` to {glue:text}`declared_pca_high:.2f`; corrected p-value {glue:text}`declared_p:.3f`). {glue:text}`declared_remark`
 #
 # Supported by {numref}`fig-declared-probes`; {doc}`the declared page </book/declared>` has every number.
 # :::

@@ -25,7 +25,7 @@
 #
 # **The paper says** {cite}`cheng2025ntps` that NTPS rises when a model is finetuned with LoRA {cite}`hu2022lora`, and more so in large models.
 # **The code does** merge the adapters of every cell of chapter 7 into the weights, take the moments of the finetuned model, and score
-# them at the same layer and width. **We find** no rise of the paper's score after LoRA, and a simulation says that so few texts could hide one. The metric-matched score rises in the lab, on texts that LoRA was not trained on, and more where accuracy rises more; in two pretrained models it rises by more than with shuffled labels in {glue:text}`later_m_positive` of {glue:text}`later_n` runs, from very few texts for each feature. On training texts it rises even on a coin toss, so that a rise means something only on test texts and beside a control.
+# them at the same layer and width. (Here these are the weights after the last training step, in the lab and in the two pretrained models; in the three small models on real texts, those with the lowest validation loss.) **We find** no rise of the paper's score after LoRA, and a simulation says that so few texts could hide one. The metric-matched score rises in the lab, on texts that LoRA was not trained on, and more where accuracy rises more; in two pretrained models it rises by more than with shuffled labels in {glue:text}`later_m_positive` of {glue:text}`later_n` runs, from very few texts for each feature. On training texts it rises even on a coin toss, so that a rise means something only on test texts and beside a control.
 
 # %% tags=["parameters"]
 profile = "default"
