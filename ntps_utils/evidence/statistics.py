@@ -774,7 +774,7 @@ def _ridge(x: Array, y: Array, alphas: ArrayLike = ALPHAS) -> tuple[Array, float
 
     The penalty with the smallest leave-one-out error is taken. The errors are those of the fit, divided by one minus
     the leverage of the row, so that nothing is fitted again. The same as a scaler and RidgeCV of scikit-learn, which
-    take about a hundred times longer on so few rows.
+    take more than twenty times longer on so few rows.
     """
     center, spread = x.mean(0), _spread(x)
     u, s, vt = np.linalg.svd((x - center) / spread, full_matrices=False)
