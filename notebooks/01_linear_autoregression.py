@@ -323,8 +323,8 @@ glue("n_half", n_problems // 2, display=False)
 #
 # ### Order of features, order of words
 #
-# The features of a language model are *contextual*: $x_t$ depends on all words up to $t$. Shuffling the feature vectors of a text is therefore not the same as shuffling its words, after which the model computes other features. For real models
-# reading movie reviews (recorded; sst2, last layer), the relative change of each half of $A_1$ in the Frobenius norm:
+# The features of a language model are *contextual*: $x_t$ depends on all words up to $t$. Shuffling the feature vectors of a text is therefore not the same as shuffling its words, after which the model computes other features. For three pretrained
+# language models that read movie reviews (the dataset sst2, last layer; {doc}`chapter 4 <04_extraction>` introduces the models), the numbers were computed once and are read from a file. The relative change of each half of $A_1$ in the Frobenius norm:
 
 # %%
 real = load_record("real_models")["models"]

@@ -351,7 +351,7 @@ glue("n_coins", len(coins), display=False)
 
 # %% [markdown]
 # The leading half of the {glue:text}`d_planted` directions of $V$ (chapter 1) gives coin tosses a share of {glue:text}`coin_raw:.1%` without centering and of {glue:text}`coin_centered:.1%` with it; the table shows the mean and the range over {glue:text}`n_coins` draws of the labels. $V$ is the same with and without centering, because centering changes $S$, $C$ and $Y$, not $A_0$ and $A_1$; only $\tr B$ and the share depend on it. A half of random directions does nearly the same ({glue:text}`coin_random:.1%` without centering),
-# because the mean of the features can be seen in it. The other half of $V$ keeps only {glue:text}`coin_other:.1%`: its directions show hardly anything of the mean, because the columns of $V$ satisfy $V^\top A_0 V = I$, the mean dominates $A_0$, and the leading half holds its direction (exercise 2.5 says what follows). The two scores that chapter 3 adds to the paper's, the metric-matched and the task-weighted one, should therefore be computed from covariances when tasks are compared. Chapters 7 to 9 do so, and keep second moments for the paper's score.
+# because the mean of the features can be seen in it. The other half of $V$ keeps only {glue:text}`coin_other:.1%`. For two columns of $V$, $v_i^\top A_0 v_j = 0$; here the mean dominates $A_0$, so that $v_i^\top s \cdot v_j^\top s$ is nearly zero, with the mean $s$. The leading half contains a column in which the mean is large, so it is nearly absent from those of the other half (exercise 2.5 has the share as a formula). The two scores that chapter 3 adds to the paper's, the metric-matched and the task-weighted one, should therefore be computed from covariances when tasks are compared. Chapters 7 to 9 do so, and keep second moments for the paper's score.
 #
 # ## The ceiling is too optimistic on few texts
 #
@@ -629,7 +629,7 @@ from ntps_utils.exercises import check
 # :class: dropdown
 # $C = \E\, \xbar y^\top \approx s q^\top$ with $q = (\tfrac12, \tfrac12)$, and $S = I + s s^\top$, so $\tr B = \|q\|^2\, s^\top S^{-1} s = \tfrac12 \cdot \frac{\|s\|^2}{1 + \|s\|^2}$: for a large mean nearly $\tfrac12$, the same as a constant predictor
 # removes. A subspace that contains $s$ keeps all of it, so its share is 100% for a task without any signal. One that is orthogonal to $s$ keeps none. In between, with an orthonormal basis $Q$ of the subspace, $Q^\top S Q = I + Q^\top s s^\top Q$ gives
-# $\tfrac12 \cdot \frac{f \|s\|^2}{1 + f \|s\|^2}$, a share of $\frac{f (1 + \|s\|^2)}{1 + f \|s\|^2}$: for a large mean nearly all, even of a small part. As a function of the length: `0.5 * length**2 / (1 + length**2)`.
+# $\tfrac12 \cdot \frac{f \|s\|^2}{1 + f \|s\|^2}$, a share of $\frac{f (1 + \|s\|^2)}{1 + f \|s\|^2}$. This is nearly all as soon as $f \|s\|^2$ is large, even for a small part $f$, and nearly nothing only if $f \|s\|^2$ is small. As a function of the length: `0.5 * length**2 / (1 + length**2)`.
 # ```
 
 # %% tags=["remove-input"]

@@ -524,10 +524,10 @@ glue("room_real", float(worst_real), display=False)
 # F = \frac{\Delta / (r_S - k)}{L^* / (N - 1 - r_S)} .
 # $$ (eq-f)
 #
-# With centered moments (as here), if $V$ loses nothing, F has the F distribution with $r_S - k$ and $N - 1 - r_S$ degrees of freedom, exactly for a single target with normal errors. The labels of two classes amount to a single target, but their errors are not normal, so that this is an approximation for many texts. With more classes the degrees of freedom are approximate, too.
+# With centered moments (as here), if the labels depend on the features only through $V$, apart from noise (then the excess loss without noise is zero), F has the F distribution with $r_S - k$ and $N - 1 - r_S$ degrees of freedom, exactly for a single target with normal errors. The labels of two classes amount to a single target, but their errors are not normal, so that this is an approximation for many texts. With more classes the degrees of freedom are approximate, too.
 # The 95% interval for the excess loss without noise contains every value under which the measured $\Delta$ lies between the 2.5% and the 97.5% quantile of its distribution. For a known noise variance $\sigma^2$ this is a noncentral chi-square distribution: $N \Delta / \sigma^2$ has $r_S - k$ degrees of freedom, and a noncentrality that is $N / \sigma^2$ times the excess loss without noise. Since $\sigma^2$ is estimated, we average over it: $\sigma^2 = N L^* / X$, with $X$ from a chi-square distribution with $N - 1 - r_S$ degrees of freedom.
 # Subtracting the mean of the noise from $\Delta$ gives $\Delta - (r_S - k)\,
-# L^* / (N - 1 - r_S)$ ({func}`ntps_utils.theory.uncertainty.excess_loss_test`). Another way is to compute the loss on texts that the encoders have not seen ({func}`ntps_utils.theory.uncertainty.held_out_loss`). It needs only the moments of five groups of texts, each left out in turn. For the three models (recorded):
+# L^* / (N - 1 - r_S)$ ({func}`ntps_utils.theory.uncertainty.excess_loss_test`). Another way is to compute the loss on texts that the encoders have not seen ({func}`ntps_utils.theory.uncertainty.held_out_loss`). It needs only the moments of five groups of texts, each left out in turn. For the three pretrained models (computed once, and read from a file):
 
 # %%
 lines = []

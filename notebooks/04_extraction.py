@@ -22,13 +22,13 @@
 # - describe the features of a real language model: massive activations, first tokens, spectra;
 # - estimate the cost of extraction from a model's sizes, and compare it with a measurement.
 #
-# You need the definitions of chapter 3. It runs in a minute on two cores.
+# You need the definitions of chapter 3, and {doc}`Meet the lab </book/lab>`: four small models of an artificial language and sixteen tasks (lab/M is one of these models). It runs in a minute on two cores.
 # :::
 #
 # **The paper says** {cite}`cheng2025ntps` that the score needs second moments only. **The code does** collect them for every layer in one pass
 # ({func}`ntps_utils.models.extraction.extract`), whatever the number of texts. **We find** that this pass takes {glue:text}`bench_forward:.2f` times as long as the forward passes alone. Counting pads as tokens, or leaving out
 # the beginning-of-sequence token, moves the paper's score by about as much as
-# tasks differ from each other, and a cut-off for eigenvalues that is usual in single precision changes scores by up to 0.2 (lab/M, smollm2) and 0.3 (gemma).
+# tasks differ from each other, and a cut-off for eigenvalues that is usual in single precision changes scores by up to 0.2 (lab/M and smollm2-135m-instruct) and 0.3 (gemma-3-270m). The last two are pretrained models, which are introduced below.
 
 # %% tags=["parameters"]
 profile = "default"
@@ -284,14 +284,14 @@ for key, frame in zip(("lab", "smol", "gemma"), (lab_facts, *large), strict=True
 # ## Precision and rank
 #
 # A score depends on which directions have any variance. In exact arithmetic their number is the rank; in floating point a cut-off decides which small eigenvalues count. Ours is applied to the matrix scaled to a diagonal of ones,
-# so that massive activations do not hide other directions, and it is relative: an eigenvalue counts if it exceeds the largest one times the relative rounding error of the moments. For sums in float64 this error is taken as $d$ rounding units. For our sums of float32 products it is $8/d$ units of float32. The largest eigenvalue of the scaled matrix is at most $d$, so that directions of at most eight units are dropped; with the usual $d$ units it would be up to $d^2$. The eight is our choice; {numref}`fig-precision` shows how little such scores (*shifted*) differ from those of float64 products.
+# so that massive activations do not hide other directions, and it is relative: an eigenvalue counts if it exceeds the largest one times the relative rounding error of the moments. For sums in float64 this error is taken as $d$ rounding units. For our sums of float32 products we chose $8/d$ units of float32 instead. The largest eigenvalue of the scaled matrix is at most $d$, and close to it if the mean is large. So this cut-off drops directions below eight units at most; the usual $d$ units would drop those below $d^2$ units. The eight is no estimate of an error: it is justified by {numref}`fig-precision`, which shows how little such scores (*shifted*) differ from those of float64 products.
 # An *absolute* cut-off, such as $10^{-8}$, gives another rank when the features are rescaled. Features that are so large that a sum of products is infinite in its type are refused.
 #
 # A product of matrices in float32 takes half the time of one in float64; it is a small part of a pass ({doc}`chapter 12 <12_the_full_grid>` has whole passes). How do such products change the scores? We compare three ways with float64 products of the same features:
 #
 # - **cut**: sums of float32 products for $A_0$ and $A_1$, and a cut-off of $d$ times the rounding unit of float32, as is usual for float32 matrices;
 # - **plain**: the same sums, with the cut-off of float64;
-# - **shifted**: our default for large models. The mean is subtracted from the features, and from first tokens their own mean; products are formed in float32, and the shift is undone exactly in float64
+# - **shifted**: our default for large models. The mean is subtracted from the features, and from first tokens their own mean; products are formed in float32, and the shift is undone exactly in float64; the cut-off is $8/d$ units
 #   ({class}`ntps_utils.theory.moments.Accumulator`).
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Three panels, lab, smollm2 and gemma, with the largest change of a score by layer on a logarithmic axis: cut changes scores by tenths, plain by small amounts that grow in some layers, shifted by less than one part in ten thousand in every layer."}, "figure": {"caption": "The cut-off changes scores much, and rounding little. Largest change of the three scores at k = d/2 by layer, for three ways to use float32, against float64 products.", "name": "fig-precision"}}
@@ -465,7 +465,7 @@ from ntps_utils.exercises import check
 #
 # ````{solution} ex-4-1
 # :class: dropdown
-# Multiplying a triangular $T \times T$ matrix with $T \times d$ features costs $T^2 d$, a cumulative sum $T d$. Both then need $T d^2$ for each of the two products, so the triangle needs more operations for every $T > 1$, and more than the products themselves once $T$ exceeds $2d$. Where $T$ is below $d$, as in the texts of this book, the difference is small.
+# Multiplying a triangular $T \times T$ matrix with $T \times d$ features costs $T^2 d$, a cumulative sum $T d$. Both then need $T d^2$ for each of the two products, so the triangle needs more operations for every $T > 1$, and more than the products themselves once $T$ exceeds $2d$. The triangle adds a share of $T / (2d)$ to the two products: half of them if $T = d$, less for shorter texts.
 #
 # ```python
 # def moments(x):

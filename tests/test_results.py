@@ -176,6 +176,16 @@ def test_the_page_shows_every_estimate():
     assert not any(word in text for word in ("None", "nan", "inf"))
     assert text.count("\n| gemma-3-270m | ") == 6  # five differences, and the noise of the gain
 
+    first = {**found, "datasets": found["datasets"][:15], "claims": [dict(claim) for claim in found["claims"]]}
+    planted = {"value": 0.123, "low": -0.25, "high": 0.5, "p": 0.3}
+    first["claims"][0] |= {"verdict": "open", "estimates": {**found["claims"][0]["estimates"], "correlation": planted}}
+    both = declared.results_all(first, found)
+    correlation = declared._estimate("correlation", found["claims"][0]["estimates"]["correlation"])[1]
+    assert "| claim | estimate | first 15 datasets | all 20 datasets |" in both
+    assert f"| (iii) | *by the rules* | *open* | *{found['claims'][0]['verdict']}* |" in both
+    assert f"|  | correlation | 0.12 (-0.25 to 0.50) | {correlation} |" in both
+    assert both.count("\n") == 2 + sum(1 + len(claim["estimates"]) for claim in found["claims"])
+
 
 def test_runs_after_the_end_are_not_analyzed():
     late = tuple(

@@ -77,10 +77,12 @@ def test_verdicts_on_real_models_are_those_of_the_declared_experiment():
     assert "Real models:" not in {one.number: one for one in verdicts.verdicts(GLUED, record)}["(iv)"].finding
 
 
-def test_the_recorded_verdicts_follow_from_the_recorded_runs():
-    found = load_record("results")
-    assert found["ended"] == RUNS_ENDED
-    claims = judge(recorded_runs())
+@pytest.mark.parametrize(("name", "n_datasets"), [("results", 15), ("results_all", 27)])
+def test_the_recorded_verdicts_follow_from_the_recorded_runs(name, n_datasets):
+    found = load_record(name)
+    assert (found["ended"] == RUNS_ENDED) == (name == "results")
+    assert len(found["datasets"]) == n_datasets
+    claims = judge(recorded_runs(), found["ended"])
     assert [claim.verdict for claim in claims] == [claim["verdict"] for claim in found["claims"]]
     for claim, recorded in zip(claims, found["claims"], strict=True):
         assert claim.p_adjusted == pytest.approx(recorded["p_adjusted"], abs=1e-6)

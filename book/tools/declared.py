@@ -35,6 +35,7 @@ def tables() -> dict[str, str]:
         "few_test_texts": few_test_texts(),
         "visible_rise": visible_rise(),
         "results": results(load_record("results")),
+        "results_all": results_all(load_record("results"), load_record("results_all")),
     }
 
 
@@ -184,6 +185,20 @@ def power_of_skips() -> str:
         for row in load_record("power")["skips"]
     ]
     return table(("datasets", "true correlation with the gain", "regret below the 2.5% point of random halves"), rows)
+
+
+def results_all(first: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    """Return the estimates from the first datasets beside those from all of them."""
+    earlier = {claim["name"]: claim for claim in first["claims"]}
+    rows = []
+    for claim in found["claims"]:
+        name = claim["name"]
+        rows.append((name, "*by the rules*", f"*{earlier[name]['verdict']}*", f"*{claim['verdict']}*"))
+        for estimate, values in claim["estimates"].items():
+            label, value = _estimate(estimate, values)
+            rows.append(("", label, _estimate(estimate, earlier[name]["estimates"][estimate])[1], value))
+    headings = (f"first {len(first['datasets'])} datasets", f"all {len(found['datasets'])} datasets")
+    return table(("claim", "estimate", *headings), rows)
 
 
 def results(found: Mapping[str, Any]) -> str:

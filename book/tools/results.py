@@ -2,7 +2,10 @@
 
     python -m book.tools.results
 
-The verdicts are computed from the same runs, whenever the book is built.
+The verdicts are computed from the same runs, whenever the book is built. The same estimates from all datasets, which
+decide nothing, are recorded by
+
+    python -m book.tools.results --ended 2026-12-01T00:00:00+00:00 --out ntps_utils/data/recorded/results_all.json
 """
 
 from __future__ import annotations
@@ -93,9 +96,12 @@ def _plain(row: dict[Any, Any]) -> dict[str, Any]:
     }
 
 
-def main(out: Annotated[Path, typer.Option(help="JSON file to write.")] = OUT) -> None:
+def main(
+    ended: Annotated[str | None, typer.Option(help="Take runs recorded by this time (ISO 8601).")] = RUNS_ENDED,
+    out: Annotated[Path, typer.Option(help="JSON file to write.")] = OUT,
+) -> None:
     """Compute and record all estimates."""
-    write_json(out, {**compute(recorded_runs()), "provenance": provenance(n_resamples=N_RESAMPLES)})
+    write_json(out, {**compute(recorded_runs(), ended), "provenance": provenance(n_resamples=N_RESAMPLES)})
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from ntps_utils._utils.validation import check_choice
 
 Record = Literal[
     "base_types", "bench_cpu", "bench_models", "coverage", "datasets", "many_texts", "pilots", "power", "prescreened",
-    "real_models", "results", "visible_rise",
+    "real_models", "results", "results_all", "visible_rise",
 ]  # fmt: skip
 
 
@@ -23,7 +23,7 @@ def load_record(name: Record) -> dict[str, Any]:
     Parameters
     ----------
     name : {"base_types", "bench_cpu", "bench_models", "coverage", "datasets", "many_texts", "pilots", "power",
-        "prescreened", "real_models", "results", "visible_rise"}
+        "prescreened", "real_models", "results", "results_all", "visible_rise"}
         ``base_types``: LoRA on frozen weights of two types (``python -m book.tools.base_types``). ``bench_cpu``:
         timings of models with random weights (``make bench``). ``bench_models``: timings of real models (``python -m
         book.tools.bench --model ...``). ``coverage``: how often
@@ -34,8 +34,9 @@ def load_record(name: Record) -> dict[str, Any]:
         declared experiment can see (``python -m book.tools.power``). ``prescreened``: reports of ``ntps
         prescreen`` on a real model (``python -m book.tools.real_cases``). ``real_models``: layers, words,
         scores and held-out losses of real models (``python -m book.tools.real_models``). ``results``: estimates
-        of the declared experiment (``python -m book.tools.results``), once its runs have ended. ``visible_rise``:
-        how much of a planted rise of NTPS shows on few texts (``python -m book.tools.visible_rise``).
+        of the declared experiment (``python -m book.tools.results``), once its runs have ended.
+        ``results_all``: the same from all its datasets, which decides nothing. ``visible_rise``: how much of a
+        planted rise of NTPS shows on few texts (``python -m book.tools.visible_rise``).
 
     Returns
     -------

@@ -776,16 +776,17 @@ def _ridge(x: Array, y: Array, alphas: ArrayLike = ALPHAS) -> tuple[Array, float
     the leverage of the row, so that nothing is fitted again. The same as a scaler and RidgeCV of scikit-learn, which
     take more than twenty times longer on so few rows.
     """
+    alphas = np.asarray(alphas, dtype=float)
     center, spread = x.mean(0), _spread(x)
     u, s, vt = np.linalg.svd((x - center) / spread, full_matrices=False)
     target = u.T @ (y - y.mean())
-    penalized = s**2 + np.asarray(alphas, dtype=float)[:, None]
+    penalized = s**2 + alphas[:, None]
     shrinkage = s**2 / penalized
     residuals = y - y.mean() - (shrinkage * target) @ u.T
     leverages = 1.0 / len(y) + shrinkage @ (u**2).T
     best = int(np.argmin(((residuals / (1.0 - leverages)) ** 2).sum(1)))
     slopes = (s / penalized[best] * target) @ vt / spread
-    return slopes, float(y.mean() - slopes @ center), float(np.asarray(alphas)[best])
+    return slopes, float(y.mean() - slopes @ center), float(alphas[best])
 
 
 def _spread(x: Array) -> Array:
