@@ -29,8 +29,8 @@ def prescreen_command(
     calibration: Annotated[
         str,
         typer.Option(
-            help="Recorded runs: lab or real, which ship with the library, or a CSV file written by `ntps benchmark "
-            "--record`; several, separated by commas, are used together.",
+            help="Recorded runs: lab, real or declared, which ship with the library, or a CSV file written by "
+            "`ntps benchmark --record`; several, separated by commas, are used together.",
             show_default="lab for models of the lab, otherwise real",
         ),
     ] = "auto",
@@ -53,7 +53,8 @@ def prescreen_command(
         str,
         typer.Option(
             help="Longest trial run that may be made: a share of the steps, at most 25%, or a time such as 20min. It "
-            "is made only if trial runs of its length predict gains in the calibration: in lab those of 25% do."
+            "is made only if trial runs of its length predict gains in the calibration: in lab and real, those of 25% "
+            "do."
         ),
     ] = "0%",
     compare_model: Annotated[

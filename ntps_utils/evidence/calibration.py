@@ -35,8 +35,9 @@ LABELS = {name: predictor.label for name, predictor in PREDICTORS.items()} | {
 }
 """Names of the predictors for tables and figures."""
 
-SHIPPED = ("lab", "real")
-"""Calibrations that ship with the library."""
+SHIPPED = ("lab", "real", "declared")
+"""Calibrations that ship with the library: the lab; the declared experiment on all datasets; and on the first ones,
+from which its verdicts are computed."""
 
 MIN_DATASETS = 5
 """Datasets that a calibration needs: one is left out in turn, and intervals come from the others."""
@@ -155,8 +156,9 @@ def load_calibration(name: str | Path) -> Calibration:
     Parameters
     ----------
     name : str or Path
-        "lab" or "real", which ship with the library, a CSV file written by ``ntps benchmark --record``, or several
-        of these, separated by commas.
+        "lab", "real" or "declared", which ship with the library, a CSV file written by ``ntps benchmark --record``,
+        or several of these, separated by commas. "real" holds the declared experiment on all datasets, "declared" only
+        those that its verdicts are computed from.
 
     Returns
     -------
@@ -181,50 +183,26 @@ def load_calibration(name: str | Path) -> Calibration:
 
 
 def _load(name: str) -> Calibration:
-    if name == "real":
-        lora = lora_settings(max(chosen_rates().values()))
-        runs = recorded_runs()
-        return Calibration(name, _declared_cells(runs, _judged_datasets(runs)), lora, MAX_LENGTH)
+    if name in ("real", "declared"):
+        runs = recorded_runs() if name == "real" else analyzed_runs(recorded_runs())
+        return Calibration(name, _declared_cells(runs), lora_settings(max(chosen_rates().values())), MAX_LENGTH)
     if name == "lab":
-        cells = _with_alternatives(_with_predictors(load_recorded(name), "lab_predictors"))
+        cells = _with_predictors(_with_alternatives(load_recorded(name)), "lab_predictors")
         return Calibration(name, _normalized(cells, name), *_settings_of(data_file("recorded/lab_cells.json")))
     path = Path(name)
     if not path.is_file():
         raise ValueError(
-            f"Unknown calibration {name!r}; give {' or '.join(SHIPPED)}, or a CSV file written by "
+            f"Unknown calibration {name!r}; give {', '.join(SHIPPED)}, or a CSV file written by "
             "`ntps benchmark --record`."
         )
     return Calibration(name, _normalized(pd.read_csv(path), name), *_settings_of(path.with_suffix(".json")))
 
 
-def later_cells() -> pd.DataFrame:
-    """Return the runs of the declared experiment on datasets that were finished after its end.
-
-    They are not in the calibration "real", so that they test what was calibrated on it.
-
-    Returns
-    -------
-    DataFrame
-        See :attr:`Calibration.cells`.
-
-    Examples
-    --------
-    >>> set(later_cells()["dataset"]) & set(load_calibration("real").cells["dataset"])
-    set()
-    """
-    runs = recorded_runs()
-    return _declared_cells(runs, set(finished_datasets(runs)) - _judged_datasets(runs))
-
-
-def _judged_datasets(runs: Sequence[RecordedRun]) -> set[str]:
-    """Datasets that the verdicts of the declared experiment rest on."""
-    return set(finished_datasets(analyzed_runs(runs)))
-
-
-def _declared_cells(runs: Sequence[RecordedRun], datasets: set[str]) -> pd.DataFrame:
-    """The runs of the declared experiment on some datasets, with the predictors that were computed apart."""
+def _declared_cells(runs: Sequence[RecordedRun]) -> pd.DataFrame:
+    """LoRA runs on the datasets that both models have finished, with the predictors that were computed apart."""
+    datasets = set(finished_datasets(runs))
     used = (one for one in runs if one.run.kind == "lora" and one.run.seed == 0 and one.run.dataset in datasets)
-    cells = _with_alternatives(_with_predictors(cell_table(one.result for one in used), "predictors"))
+    cells = _with_predictors(_with_alternatives(cell_table(one.result for one in used)), "predictors")
     cells = cells.assign(group=[CLUSTERS.get(dataset, dataset) for dataset in cells["dataset"]])
     return _normalized(cells, "real")
 

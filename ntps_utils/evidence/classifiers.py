@@ -134,8 +134,9 @@ def best_columns(classifiers: Mapping[str, ClassifierAccuracy], lora: float | No
     Returns
     -------
     dict
-        ``alternative`` and ``lead``, see :func:`best_alternative`; with ``lora`` also ``advantage``, what LoRA has over
-        this classifier on the test texts.
+        ``alternative`` and ``lead``, see :func:`best_alternative`; ``words`` and ``layers``, where they are among the
+        classifiers: what these have over the probe of the last layer; with ``lora`` also ``advantage``, what LoRA has
+        over the best classifier on the test texts.
 
     Examples
     --------
@@ -143,8 +144,11 @@ def best_columns(classifiers: Mapping[str, ClassifierAccuracy], lora: float | No
     >>> best_columns(found, lora=0.625)
     {'alternative': 'layer 4', 'lead': 0.25, 'advantage': 0.125}
     """
-    best, lead = best_alternative({name: one.cross_validated for name, one in classifiers.items()})
+    accuracy = {name: one.cross_validated for name, one in classifiers.items()}
+    best, lead = best_alternative(accuracy)
     columns: dict[str, Any] = {"alternative": best, "lead": lead}
+    last = accuracy[last_probe(accuracy)]
+    columns |= {name: accuracy[name] - last for name in ("words", "layers") if name in accuracy}
     return columns if lora is None else columns | {"advantage": lora - classifiers[best].test}
 
 

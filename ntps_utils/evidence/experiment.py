@@ -25,7 +25,6 @@ from ntps_utils.evidence.classifiers import (
     ClassifierAccuracy,
     best_columns,
     compare_classifiers,
-    last_probe,
     probed_layers,
     texts_read,
 )
@@ -528,7 +527,7 @@ class ExperimentResult:
         for name, score in self.transferability.items():
             row |= {f"transfer_{name}": score.value, f"transfer_{name}_seconds": score.seconds}
         if self.classifiers:
-            row |= self._best_classifier()
+            row |= best_columns(self.classifiers, None if self.finetuning is None else self.finetuning.lora_accuracy)
         if (tuned := self.finetuning) is not None:
             row |= {
                 "frozen": tuned.frozen_accuracy,
@@ -552,12 +551,6 @@ class ExperimentResult:
                     if (value := getattr(point, quantity)) is not None:
                         row[f"curve_{quantity}_{point.step}"] = value
         return row | {"seconds": self.seconds}
-
-    def _best_classifier(self) -> dict[str, Any]:
-        """Columns about the best classifier without finetuning, see :class:`ntps_utils.evidence.advice.Advisor`."""
-        columns = best_columns(self.classifiers, None if self.finetuning is None else self.finetuning.lora_accuracy)
-        last = self.classifiers[last_probe(self.classifiers)].cross_validated
-        return columns | {name: self.classifiers[name].cross_validated - last for name in ("words", "layers")}
 
 
 def _with_lists(value: Any) -> Any:
