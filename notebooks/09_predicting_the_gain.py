@@ -1262,7 +1262,23 @@ for key, (name, label) in {
         value = claims[name]["estimates"][label][part]
         value = float("nan") if value is None else factor * value
         glue(f"declared_{key}_{part}", float(value), display=False)
+every = load_record("results_all")
+from_all = {one["name"]: one for one in every["claims"]}
+glue("every_n", len(every["datasets"]), display=False)
+for key, (name, label) in {
+    "v": ("(v)", "correlation"),
+    "v_skill": ("(v)", "skill added to headroom"),
+    "vi_own": ("(vi)", "regret"),
+    "vi_random": ("(vi)", "regret of random halves"),
+    "vi_t25": ("(vi)", "share of the attainable gain, a trial run of 25%"),
+}.items():
+    factor = 100 if "regret" in label else 1
+    for part in ("value", "low", "high"):
+        value = from_all[name]["estimates"][label][part]
+        value = float("nan") if value is None else factor * value
+        glue(f"every_{key}_{part}", float(value), display=False)
 for key, name in {"v": "(v)", "vi": "(vi)"}.items():
+    glue(f"every_{key}_verdict", from_all[name]["verdict"], display=False)
     glue(f"declared_{key}_verdict", claims[name]["verdict"], display=False)
     glue(f"declared_{key}_remark", claims[name]["remark"] or " ", display=False)
     glue(f"declared_{key}_p", float(claims[name]["p_adjusted"]), display=False)
@@ -1286,7 +1302,9 @@ glue("noise_median", medians[0] if medians else float("nan"), display=False)
 # %% [markdown]
 # NTPS has a rank correlation of {glue:text}`declared_v_value:.2f` ({glue:text}`declared_v_low:.2f` to {glue:text}`declared_v_high:.2f`) with the gain. The coefficient has the opposite of the claimed sign. Its interval contains zero, and does not contain the printed {glue:text}`declared_v_printed:.2f`. Added to headroom, NTPS has a skill of {glue:text}`declared_v_skill_value:.2f` ({glue:text}`declared_v_skill_low:.2f` to {glue:text}`declared_v_skill_high:.2f`) on left-out datasets; below zero means that the error becomes larger. Whoever skips the half of the datasets with the highest NTPS loses {glue:text}`declared_vi_own_value:.1f` points for each run that is made, against the best half; a random half loses {glue:text}`declared_vi_random_value:.1f` ({glue:text}`declared_vi_random_low:.1f` to {glue:text}`declared_vi_random_high:.1f` in 95% of the draws), and headroom {glue:text}`declared_vi_room_value:.1f`.
 #
-# A trial run of a quarter of the steps reaches {glue:text}`reached_t25_value:.0%` of the attainable gain ({glue:text}`reached_t25_low:.0%` to {glue:text}`reached_t25_high:.0%`), one of a tenth {glue:text}`reached_t10_value:.0%` ({glue:text}`reached_t10_low:.0%` to {glue:text}`reached_t10_high:.0%`), headroom {glue:text}`reached_room_value:.0%` ({glue:text}`reached_room_low:.0%` to {glue:text}`reached_room_high:.0%`), NTPS {glue:text}`reached_ntps_value:.0%` ({glue:text}`reached_ntps_low:.0%` to {glue:text}`reached_ntps_high:.0%`). A trial run is the beginning of the very run that it predicts, and costs more than the others. (These are gains over the head on the last layer, ranked within a model. For what the tool predicts, the skill of a trial run of a quarter is {glue:text}`step_real_t25_value:.2f`, {glue:text}`step_real_t25_low:.2f` to {glue:text}`step_real_t25_high:.2f`.)
+# From all {glue:text}`every_n` datasets, twelve of which were run after the verdicts and decide nothing, the correlation is {glue:text}`every_v_value:.2f` ({glue:text}`every_v_low:.2f` to {glue:text}`every_v_high:.2f`), the skill added to headroom {glue:text}`every_v_skill_value:.2f` ({glue:text}`every_v_skill_low:.2f` to {glue:text}`every_v_skill_high:.2f`), and the loss by NTPS {glue:text}`every_vi_own_value:.1f` points, of random halves {glue:text}`every_vi_random_value:.1f` ({glue:text}`every_vi_random_low:.1f` to {glue:text}`every_vi_random_high:.1f`). By the rules the claims would be *{glue:text}`every_v_verdict`* and *{glue:text}`every_vi_verdict`*.
+#
+# A trial run of a quarter of the steps reaches {glue:text}`reached_t25_value:.0%` of the attainable gain ({glue:text}`reached_t25_low:.0%` to {glue:text}`reached_t25_high:.0%`), one of a tenth {glue:text}`reached_t10_value:.0%` ({glue:text}`reached_t10_low:.0%` to {glue:text}`reached_t10_high:.0%`), headroom {glue:text}`reached_room_value:.0%` ({glue:text}`reached_room_low:.0%` to {glue:text}`reached_room_high:.0%`), NTPS {glue:text}`reached_ntps_value:.0%` ({glue:text}`reached_ntps_low:.0%` to {glue:text}`reached_ntps_high:.0%`). From all datasets the trial run of a quarter reaches {glue:text}`every_vi_t25_value:.0%` ({glue:text}`every_vi_t25_low:.0%` to {glue:text}`every_vi_t25_high:.0%`). A trial run is the beginning of the very run that it predicts, and costs more than the others. (These are gains over the head on the last layer, ranked within a model. For what the tool predicts, the skill of a trial run of a quarter is {glue:text}`step_real_t25_value:.2f`, {glue:text}`step_real_t25_low:.2f` to {glue:text}`step_real_t25_high:.2f`, on all datasets {glue:text}`step_all_t25_value:.2f`, {glue:text}`step_all_t25_low:.2f` to {glue:text}`step_all_t25_high:.2f`.)
 #
 # The gains differ over the datasets with a standard deviation of {glue:text}`noise_sd_low:.1f` points in one of the two models and {glue:text}`noise_sd_high:.1f` in the other. A gain is measured on at most 1,000 test texts, which gives it a standard error of at most {glue:text}`noise_error_low:.1f` to {glue:text}`noise_error_high:.1f` points in the two models (root mean square over datasets). How much it changes with the random seed was not measured. The gains of the two models have a rank correlation of {glue:text}`agreement:.2f`. So the target is not only noise. But half of the gains are below {glue:text}`noise_median:.1f` points, and the rules are decided by the few datasets on which LoRA gains much.
 #

@@ -72,6 +72,7 @@ def verdicts(glued: Mapping[str, Mapping[str, Any]], found: Mapping[str, Any] | 
         glued[name] for name in ("07_scores_against_probes", "08_after_lora", "09_predicting_the_gain")
     )
     claims = {claim["name"]: claim for claim in (load_record("results") if found is None else found)["claims"]}
+    from_all = {claim["name"]: claim for claim in load_record("results_all")["claims"]}
     holds = "held" if bounds["violations"] == 0 else "not held"
     cheap = "held" if cost["bench_forward"] <= CHEAP else "partly held"
     measured = load_record("bench_models")["models"].values()
@@ -119,7 +120,8 @@ def verdicts(glued: Mapping[str, Mapping[str, Any]], found: Mapping[str, Any] | 
             _plain(probes["verdict_accuracy"]),
             claims["(iii)"]["verdict"],
             f"Rank correlation in the lab {_interval(probes, 'euclid_rho', 'euclid')}; of the metric-matched score, "
-            f"another form (chapter 3), {_interval(probes, 'metric_rho', 'metric')}.{_measured(claims['(iii)'])}",
+            f"another form (chapter 3), {_interval(probes, 'metric_rho', 'metric')}."
+            f"{_measured(claims['(iii)'], from_all['(iii)'])}",
         ),
         Row(
             "(iv)",
@@ -154,7 +156,7 @@ def verdicts(glued: Mapping[str, Mapping[str, Any]], found: Mapping[str, Any] | 
             f"On left-out tasks of the lab its error is {_relative(gain['lab_e_skill'])} that of always predicting the "
             "median gain. A trial run of a quarter of the steps predicts a related gain (over a probe of the last "
             f"layer) with an error {_relative(gain['trial_lab_skill'])} that of its median."
-            f"{_measured(claims['(v)'])} The paper has {PRINTED_GAIN:.2f}.",
+            f"{_measured(claims['(v)'], from_all['(v)'])} The paper has {PRINTED_GAIN:.2f}.",
         ),
         Row(
             "(vi)",
@@ -170,7 +172,7 @@ def verdicts(glued: Mapping[str, Mapping[str, Any]], found: Mapping[str, Any] | 
             f"{gain['behind_lab_chance']:.1f} less. In the paper's own cells the half with the lowest NTPS gains "
             f"{gain['paper_ntps_regret']:.1f} points less than the best half, and a random one "
             f"{gain['paper_ntps_chance']:.1f}; but there the settings of NTPS were chosen with the gains known."
-            f"{_measured(claims['(vi)'])}",
+            f"{_measured(claims['(vi)'], from_all['(vi)'])}",
         ),
     )
 
@@ -191,15 +193,18 @@ SHOWN = {
 """Estimates of the declared experiment that stand in the table, and their names there."""
 
 
-def _measured(claim: Mapping[str, Any]) -> str:
-    """What the declared experiment has measured; empty if runs are missing."""
+def _measured(claim: Mapping[str, Any], from_all: Mapping[str, Any] | None = None) -> str:
+    """What the declared experiment has measured, and the same from all datasets; empty if runs are missing."""
+
+    def shown(one: Mapping[str, Any]) -> str:
+        return f"{one['value']:.2f} ({one['low']:.2f} to {one['high']:.2f})"
+
     found = {label: claim["estimates"][name] for name, label in SHOWN[claim["name"]].items()}
-    parts = [
-        f"{label} {one['value']:.2f} ({one['low']:.2f} to {one['high']:.2f})"
-        for label, one in found.items()
-        if one["value"] is not None
-    ]
-    return f" Real models: {', '.join(parts)}." if parts else ""
+    parts = [f"{label} {shown(one)}" for label, one in found.items() if one["value"] is not None]
+    if not parts:
+        return ""
+    more = "" if from_all is None else ", ".join(shown(from_all["estimates"][name]) for name in SHOWN[claim["name"]])
+    return f" Real models: {', '.join(parts)}{more and f'; from all datasets, which decide nothing, {more}'}."
 
 
 def _relative(skill: float) -> str:
@@ -251,9 +256,9 @@ def advice(glued: Mapping[str, Mapping[str, Any]]) -> str:
     says = (
         f"Without a trial run it decides {gain['rule_all_frozen_decided']:.0%} of the runs, all with *no*, and "
         f"{gain['rule_all_frozen_right']:.0%} of these rightly; with `--trial 25%` it decides "
-        f"{gain['rule_all_trial_decided']:.0%}, and {gain['rule_all_trial_right']:.0%} rightly, where always *no* would "
-        f"be right in {gain['rule_all_never_of_decided']:.0%}. It answers {gain['rule_all_yes_n']:.0f} with *yes*, and "
-        f"recommends LoRA in {gain['rule_all_advised_n']:.0f}. "
+        f"{gain['rule_all_trial_decided']:.0%}, and {gain['rule_all_trial_right']:.0%} rightly, where always *no* "
+        f"would be right in {gain['rule_all_never_of_decided']:.0%}. It answers {gain['rule_all_yes_n']:.0f} with "
+        f"*yes*, and recommends LoRA in {gain['rule_all_advised_n']:.0f}. "
     )
     if gain["rule_all_yes_n"] == 0 and gain["rule_all_advised_n"] == 0:
         says = (
