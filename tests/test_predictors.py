@@ -229,7 +229,7 @@ def test_the_predictors_of_the_lab_join_its_calibration(tmp_path, monkeypatch):
 def test_predictors_that_are_not_known_for_every_run_are_left_out(tmp_path, monkeypatch):
     cells = load_calibration("lab").cells
     rows = [
-        {"model": m, "dataset": d, "predictors": {"words": 0.1, "headroom": 9.0}}
+        {"model": m, "dataset": d, "predictors": {"alignment": 0.1, "headroom": 9.0, "words": 9.0}}
         for m, d in zip(cells["model"], cells["dataset"], strict=True)
     ]
     file = tmp_path / "lab_predictors.jsonl"
@@ -237,11 +237,12 @@ def test_predictors_that_are_not_known_for_every_run_are_left_out(tmp_path, monk
     monkeypatch.setattr(calibration, "data_file", lambda name: file if "predictors" in name else real(name))
     file.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     found = load_calibration("lab").cells
-    assert found["words"].eq(0.1).all()
-    assert found["headroom"].equals(cells["headroom"])
+    assert found["alignment"].eq(0.1).all()
+    for column in ("headroom", "words"):  # these come from the runs, and from the classifiers without finetuning
+        assert found[column].equals(cells[column])
     assert found.columns.is_unique
     file.write_text("".join(f"{json.dumps(row)}\n" for row in rows[:-1]))
-    assert "words" not in load_calibration("lab").cells
+    assert "alignment" not in load_calibration("lab").cells
 
 
 @pytest.mark.slow
@@ -271,7 +272,7 @@ def test_the_recorded_alternatives_can_be_measured_again(tmp_path):
     assert words == pytest.approx(row["accuracy"]["words"]["test"])
 
 
-@pytest.mark.parametrize("name", ["lab", "real"])
+@pytest.mark.parametrize("name", ["lab", "real", "declared"])
 def test_leads_and_advantages_belong_to_the_recorded_runs(name):
     lines = data_file("recorded/alternatives.jsonl").read_text("utf-8").splitlines()
     known = {(row["model"], row["dataset"]): row for row in map(json.loads, lines)}
@@ -284,9 +285,10 @@ def test_leads_and_advantages_belong_to_the_recorded_runs(name):
         best, lead = best_alternative(validated)
         assert (cell["alternative"], cell["lead"]) == (best, lead)
         assert cell["advantage"] == pytest.approx(cell["lora"] - row["accuracy"][best]["test"])
-        assert 1.0 - validated[[key for key in validated if key.startswith("layer ")][-1]] == pytest.approx(
-            cell["headroom"], abs=0.02
-        )
+        last = validated[[key for key in validated if key.startswith("layer ")][-1]]
+        assert 1.0 - last == pytest.approx(cell["headroom"], abs=0.02)
+        for predictor in ("words", "layers"):
+            assert cell[predictor] == pytest.approx(validated[predictor] - last)
     assert cells["lead"].min() >= 0.0
 
 
