@@ -187,6 +187,13 @@ def test_what_chapter_9_says_about_decisions_and_the_papers_cells_follows_from_i
     spent = gain["rule_real_advice_regret"] - gain["rule_real_never_regret"]  # the pass over the texts
     assert 0.0 < spent < 0.2
     assert gain["rule_real_frozen_decided"] == gain["rule_real_tenth_decided"] == gain["rule_real_trial_decided"]
+    assert gain["rule_all_trial_regret"] > gain["rule_all_frozen_regret"]  # nor does it pay on all real datasets
+    assert gain["rule_all_never_regret"] == min(
+        v for k, v in gain.items() if re.fullmatch(r"rule_all_[a-z]+_regret", k)
+    )
+    assert gain["step_real_t25_low"] < 0 < gain["step_all_t25_low"]
+    others = [gain[f"step_all_{step}_low"] for step in ("frozen", "gradients", "t2", "t10")]
+    assert max(others) < 0 < gain["step_all_t25_corrected"] - 0.025  # the only step, and weak evidence
     assert gain["paper_ntps_regret"] < 0.2 * gain["paper_ntps_chance"]  # a good rule for the paper's own cells
     assert gain["paper_ntps_skill"] < 0.0  # and a bad prediction
 
