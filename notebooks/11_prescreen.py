@@ -495,7 +495,7 @@ for key, value in {
     glue(f"cases_{key}", value, display=False)
 
 # %% [markdown]
-# The LoRA runs of these cases were made in the experiment, each on one of two cores, in {glue:text}`cases_took_list` minutes.[^stood] The reports say {glue:text}`cases_said_list`. They estimate from forward passes, and for both cores, so that the two are not quite alike; expect such an estimate to be wrong by up to a factor of two, and with it the threshold that `--worth` sets. On a GPU, which was not tried, a run can take less time than the probes. Prescreening took {glue:text}`cases_ratio_low:.1f` to {glue:text}`cases_ratio_high:.1f` times as long as these runs (before the minutes are rounded).
+# The LoRA runs of these cases were made in the experiment, each on one of two cores, in {glue:text}`cases_took_list` minutes.[^stood] The reports say {glue:text}`cases_said_list`. They estimate it from the steps of the trial run, which was made on one core, too, beside other work; expect such an estimate to be wrong by up to a factor of two, and with it the threshold that `--worth` sets. On a GPU, which was not tried, a run can take less time than the probes. Prescreening took {glue:text}`cases_ratio_low:.1f` to {glue:text}`cases_ratio_high:.1f` times as long as these runs (before the minutes are rounded).
 #
 # {glue:text}`cases_decided` of the {glue:text}`cases_n` cases are decided, {glue:text}`cases_right` of these rightly, and the true gain lies inside the interval in {glue:text}`cases_inside` of {glue:text}`cases_n`. A trial run was allowed, and made in {glue:text}`cases_trial` of them: the tool makes one only if trial runs of its length have a skill on the other recorded datasets.
 #

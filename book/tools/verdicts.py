@@ -334,7 +334,7 @@ def answers(glued: Mapping[str, Mapping[str, Any]]) -> str:
         "the recommendation follows the rule that loses least on the other datasets; the row below it runs LoRA where "
         "the expected gain reaches the threshold. The time of "
         f"fitting the probes is not in it: with them, prescreening took {min(shares):.0%} to {max(shares):.0%} of the "
-        f"{min(minutes):.0f} to {max(minutes):.0f} minutes that the report estimates for the LoRA run, on two cores, "
+        f"{min(minutes):.0f} to {max(minutes):.0f} minutes that the report estimates for the LoRA run, on one core, "
         f"in {len(cases)} recorded cases of up to {N_TRAIN:,} short texts.\n"
     )
 
