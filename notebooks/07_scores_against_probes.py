@@ -837,7 +837,7 @@ sizes.rename(
 # (sec-untrained)=
 # ## The same model without training
 #
-# How much of a score is due to training, and how much to the architecture and the texts? The plan of the declared experiment has a twin of smollm2-135m-instruct for this question: the same architecture and tokenizer, with random weights. It was scored and probed on the {glue:text}`twin_n` datasets of the declared experiment, on 29 and 30 November 2026, after the results above were known; no rule was stated for it before. The table has means over these datasets, and the difference with its 95% interval from resampling them.
+# How much of a score is due to training, and how much to the architecture and the texts? The plan of the declared experiment has a twin of smollm2-135m-instruct for this question: the same architecture and tokenizer, with random weights. It was scored and probed on all {glue:text}`twin_n` datasets of the declared experiment, on 29 and 30 November 2026, after the results above were known; no rule was stated for it before. The table has means over these datasets, and the difference with its 95% interval from resampling them.
 
 # %% tags=["hide-input"]
 twin = scored_table(
@@ -845,7 +845,8 @@ twin = scored_table(
     for one in recorded_runs()
     if one.run.kind == "scores" and one.run.model == UNTRAINED
 ).set_index("dataset")
-trained = tuned[tuned["model"] == UNTRAINED.removesuffix(" (untrained)")]
+trained = finetuned_table(recorded_runs())  # of all datasets
+trained = trained[trained["model"] == UNTRAINED.removesuffix(" (untrained)")]
 trained = trained.set_index("dataset")
 twin = twin.loc[twin.index.intersection(trained.index)]
 trained = trained.loc[twin.index]
