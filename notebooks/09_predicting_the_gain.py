@@ -495,37 +495,40 @@ pd.DataFrame(
     ]
 ).set_index(["cells", "step"]).round(2)
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Skill on left-out datasets against cost as a share of the LoRA run, for the frozen model, gradients and trial runs of four lengths, with intervals."}, "figure": {"caption": "What each step saves, and what it costs. Share of the median's error on left-out datasets, with 95% intervals, against the cost as a share of the LoRA run. Circles: trial runs, with their share of the steps; squares: predictors of the frozen model and of its gradients.", "name": "fig-gain-cost"}}
-figure, (ax,) = panels(1, height=3.2)
-for name, shade in zip(tool, ("metric", "euclidean", "task"), strict=False):
-    x = [100 * full_cost(name, one) for one in fitted[name]]
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Skill on left-out datasets against cost as a share of the LoRA run, for the frozen model, gradients and trial runs of four lengths, with intervals, in three panels: lab, two pretrained models, and these on all datasets."}, "figure": {"caption": "What each step saves, and what it costs. Share of the median's error on left-out datasets, with 95% intervals, against the cost as a share of the LoRA run. Circles: trial runs of 2.5%, 5%, 10% and 25% of the steps; squares: predictors of the frozen model, of every token, and of its gradients. *All datasets*: the fifteen of the middle panel and those that came later.", "name": "fig-gain-cost"}}
+figure, axes = panels(len(tool), height=3.2, sharey=True)
+for ax, name in zip(axes, tool, strict=True):
+    x = np.array([100 * full_cost(name, one) for one in fitted[name]])
     y = np.array([one.skill.value for one in fitted[name]])
     ends = np.array([[one.skill.low, one.skill.high] for one in fitted[name]]).T
     is_trial = np.array([one.step.share > 0 for one in fitted[name]])
-    error = np.abs(ends - y)
-    for keep, marker in ((~is_trial, "s"), (is_trial, "o")):
+    for keep, marker, shade, label in (
+        (~is_trial, "s", "other", "before training"),
+        (is_trial, "o", "metric", "trial run"),
+    ):
         if keep.any():
-            kind = "trial run" if marker == "o" else "before training"
             ax.errorbar(
-                np.array(x)[keep],
+                x[keep],
                 y[keep],
-                yerr=error[:, keep],
+                yerr=np.abs(ends - y)[:, keep],
                 fmt=marker,
                 color=COLORS[shade],
-                label=f"{TITLES[name]}: {kind}",
+                label=label,
             )
     for one, x_one, y_one in zip(fitted[name], x, y, strict=True):
-        if one.step.share:
+        if one.step.share in (0.1, 0.25):
             ax.annotate(
                 f"{100 * one.step.share:g}%",
                 (x_one, y_one),
-                xytext=(5, 4 if name == "lab" else -12),
+                xytext=(4, 4),
                 textcoords="offset points",
                 fontsize=9,
             )
-ax.axhline(0, color=COLORS["exact"], lw=1)
-ax.set(xlabel="cost (% of the LoRA run)", ylabel="skill", ylim=(-1, 1))
-_ = ax.legend(fontsize=9)
+    ax.axhline(0, color=COLORS["exact"], lw=1)
+    ax.set(title=TITLES[name], ylim=(-1, 1), xlim=(0, 50))
+axes[0].set_ylabel("skill")
+axes[0].legend(fontsize=9, loc="lower right")
+_ = figure.supxlabel("cost (% of the LoRA run)", fontsize=11)
 
 # %% tags=["remove-cell"]
 for name in ("lab", "real", "all"):
@@ -583,6 +586,7 @@ pd.DataFrame(
 ).set_index(["cells", "predictor"])
 
 # %% tags=["remove-cell"]
+highest_of = {}
 for name in ("lab", "real"):
     for column in ("layers", "alignment"):
         found = correlations.get((name, column))
@@ -591,10 +595,19 @@ for name in ("lab", "real"):
             glue(f"more_{name}_{column}_{part}", float(value), display=False)
     of_set = {c: r.rho for (cells, c), r in correlations.items() if cells == name}
     highest = ALL_LABELS[max(of_set, key=of_set.get)] if of_set else "none"
-    glue(f"more_{name}_highest", highest, display=False)
+    highest_of[name] = highest
+both = len(set(highest_of.values())) == 1
+glue(
+    "more_highest",
+    f"in both sets of cells that of {highest_of['lab']}"
+    if both
+    else f"in the lab that of {highest_of['lab']}, in the two pretrained models that "
+    f"of {highest_of['real']}",
+    display=False,
+)
 
 # %% [markdown]
-# Of all these predictors, those of {numref}`fig-gain-correlations` included, the highest correlation in the lab is that of {glue:text}`more_lab_highest`, in the two pretrained models that of {glue:text}`more_real_highest`. Those of *four layers minus the last* are {glue:text}`more_lab_layers_rho:.2f` ({glue:text}`more_lab_layers_low:.2f` to {glue:text}`more_lab_layers_high:.2f`) and {glue:text}`more_real_layers_rho:.2f` ({glue:text}`more_real_layers_low:.2f` to {glue:text}`more_real_layers_high:.2f`). In the lab LoRA tends to gain where the label can be read in the model, but less well in its last layer; in the pretrained models the interval contains zero. For the alignment of the residuals with the tangent kernel, which predicts the first steps of LoRA ({doc}`14_what_readers_asked`), the correlation is {glue:text}`more_lab_alignment_rho:.2f` and {glue:text}`more_real_alignment_rho:.2f` ({glue:text}`more_real_alignment_low:.2f` to {glue:text}`more_real_alignment_high:.2f` in the pretrained models). The highest of many correlations is too high by chance. And a correlation is no prediction in points: the step *frozen model* above may choose four layers, and its interval of the skill contains zero in both sets of cells. Attention over tokens was not computed for the pretrained models.
+# Of all these predictors, those of {numref}`fig-gain-correlations` included, the highest correlation is {glue:text}`more_highest`. Those of *four layers minus the last* are {glue:text}`more_lab_layers_rho:.2f` ({glue:text}`more_lab_layers_low:.2f` to {glue:text}`more_lab_layers_high:.2f`) and {glue:text}`more_real_layers_rho:.2f` ({glue:text}`more_real_layers_low:.2f` to {glue:text}`more_real_layers_high:.2f`). In the lab LoRA tends to gain where the label can be read in the model, but less well in its last layer; in the pretrained models the interval contains zero. For the alignment of the residuals with the tangent kernel, which predicts the first steps of LoRA ({doc}`14_what_readers_asked`), the correlation is {glue:text}`more_lab_alignment_rho:.2f` and {glue:text}`more_real_alignment_rho:.2f` ({glue:text}`more_real_alignment_low:.2f` to {glue:text}`more_real_alignment_high:.2f` in the pretrained models). The highest of many correlations is too high by chance. And a correlation is no prediction in points: the step *frozen model* above may choose four layers, and its interval of the skill contains zero in both sets of cells. Attention over tokens was not computed for the pretrained models.
 #
 # How many recorded datasets does it take? The next figure fits the predictors of some steps to fewer datasets, chosen at random among the others.
 
@@ -710,6 +723,7 @@ for name, table in tool.items():
         "clear_better": (table["advantage"] > 2 * error).sum(),
         "clear_worse": (table["advantage"] < -2 * error).sum(),
         "unclear": (table["advantage"].abs() <= 2 * error).sum(),
+        "error_most": 100 * error.max(),
         "n_test_low": table["n_test"].min(),
         "n_test_high": table["n_test"].max(),
     }.items():
@@ -739,7 +753,7 @@ pd.DataFrame(against.values()).set_index(["cells", "LoRA minus"])
 #
 # *Regret* is what is lost against knowing all gains, in points of accuracy. It has three parts: for a worthwhile run that is not made, the gain minus the threshold; for a run that is made and not worthwhile, the threshold minus the gain, but at most the threshold, because whoever has run LoRA keeps the better classifier; and what the decision cost, as a share of a LoRA run, times the threshold (where a run is worth three points, a trial run of a quarter of its cost takes 0.75). An open case is run if its expected gain, or without a prediction the mean target of the recorded runs minus the lead, reaches the threshold.
 #
-# The table has the share of the cells that a rule decides at one point, the share of these that it decides rightly, the regret, and that at the other thresholds. Each dataset is left out in turn, by the code of the tool. Rows with *alone* in their name use one step only. In the first fifteen datasets of the pretrained models no step has such a skill, so that the five rows from *headroom alone* to *trial run up to 25%* show the fallback and are the same. On all datasets the trial run of 25% has one, and its rows differ. (The last row predicts the gain over the head instead, and for that a trial run has a skill.) In the lab *headroom alone*, *frozen model* and *trial run up to 10%* show the fallback and are the same. There only the trial run of 25% has such a skill, so that *trial run of 25% alone* and *trial run up to 25%* are the same, too. Open cases are treated alike in all rows but *the tool's recommendation*, which follows the rule with the smallest regret on the other datasets: never run LoRA, run it wherever the share of errors of the best classifier reaches the threshold, or follow the expected gain of one of the steps.
+# The table has the share of the cells that a rule decides at one point, the share of these that it decides rightly, the regret, and that at the other thresholds. Each dataset is left out in turn, by the code of the tool. Rows with *alone* in their name use one step only. In the first fifteen datasets of the pretrained models no step has such a skill, so that the five rows from *headroom alone* to *trial run up to 25%* show the fallback and are the same. On all datasets the trial run of 25% has one, and its rows differ; without some of the datasets that of 10% has one, too, so that *trial run up to 10%* differs slightly. (The last row predicts the gain over the head instead, and for that a trial run has a skill.) In the lab *headroom alone*, *frozen model* and *trial run up to 10%* show the fallback and are the same. There only the trial run of 25% has such a skill, so that *trial run of 25% alone* and *trial run up to 25%* are the same, too. Open cases are treated alike in all rows but *the tool's recommendation*, which follows the rule with the smallest regret on the other datasets: never run LoRA, run it wherever the share of errors of the best classifier reaches the threshold, or follow the expected gain of one of the steps.
 
 # %% tags=["hide-input"]
 RULES_OF_ADVICE = {
@@ -1383,7 +1397,7 @@ for label, end in (("all 12 datasets", ""), ("without medical pairs", "_11")):
 #
 # - Judge a predictor by its error in points on datasets that were left out, beside the error of predicting the median.
 # - The 80% intervals of the gain held about as often as they say on average, and less often where LoRA gains most in the lab; the 70% intervals of the tool held in {glue:text}`rule_all_trial_held:.0%` (pretrained models, all datasets) and {glue:text}`rule_trial_held:.0%` (lab).
-# - In the lab no regression on what is measured before LoRA predicts its gain better than the median does by more than its uncertainty. Skipping half of the runs by the rivals loses less than a random choice does on average, but fifteen tasks are too few to exclude chance. Of the LoRA run itself a tenth is too short. Where the loss falls late, only a longer trial run helps. In two pretrained models, too, a trial run of a quarter is the only step with a measured skill, and it costs more than it saves.
+# - In the lab no regression on what is measured before LoRA predicts its gain better than the median does by more than its uncertainty. Skipping half of the runs by the rivals loses less than a random choice does on average, but fifteen tasks are too few to exclude chance. Of the LoRA run itself a tenth is too short. Where the loss falls late, only a longer trial run helps. In two pretrained models no step has a measured skill on the first fifteen datasets. On all {glue:text}`all_sets` a trial run of a quarter has one, whose p-value, corrected for the number of steps, is {glue:text}`step_all_t25_corrected:.2f`, and it costs more than it saves.
 # - Compare LoRA with the best classifier without finetuning, and not with the last layer alone: in two pretrained models LoRA is less accurate than it in {glue:text}`against_all_best_worse:.0f` of {glue:text}`rule_all_n:.0f` runs. Never running LoRA has the smallest regret there, {glue:text}`rule_all_never_regret:.2f` points; in the lab it has {glue:text}`rule_never_regret:.2f`. At a threshold of one point the tool's recommendation is best in neither, and well below the worst rule in both.
 # - In the paper's own cells NTPS, whose setting was chosen with these gains in view, is a good rule for skipping half of the runs.
 # - In two pretrained models NTPS added nothing measurable to headroom as a predictor of the gain, and skipping by NTPS lost no less than random halves do on average, which a useless score does about every second time. Ranked by a trial run of a quarter of the steps, the kept half reaches {glue:text}`reached_t25_value:.0%` of the attainable gain over the head on the last layer ({glue:text}`reached_t25_low:.0%` to {glue:text}`reached_t25_high:.0%`).

@@ -149,7 +149,7 @@ glue(
 kinds = [one.run.kind for one in recorded_runs()]
 first = [one.run.kind for one in analyzed_runs(recorded_runs())].count("lora")
 glue("full_first", first, display=False)
-glue("full_later", kinds.count("lora") - first, display=False)
+glue("full_later", float(kinds.count("lora") - first), display=False)
 glue("full_shuffled", kinds.count("shuffled"), display=False)
 glue("full_assumed", f"{flops:.0e}", display=False)
 lengths = texts["mean_tokens"] * (texts["n_train"] + texts["n_test"])
@@ -443,7 +443,7 @@ glue("full_dtype", facts["settings"]["dtype"], display=False)
 # | --- | --- |
 # | the paper's own 96 cells | **not run here**; their published numbers are read in {doc}`chapter 10 <10_the_papers_numbers>` |
 # | a model from the Hub | **not run here**; two real models of 135 and 268 million parameters were fetched from the Python package index instead: timed above, scored in chapters 1, 3 to 5, 7 and 14 |
-# | LoRA on these two models: {glue:text}`full_first` runs that decide the {doc}`declared experiment </book/declared>`, {glue:text}`full_later` later ones on other datasets, and {glue:text}`full_shuffled` with shuffled labels | run and recorded (chapters 7 to 9) |
+# | LoRA on these two models: {glue:text}`full_first` runs that decide the {doc}`declared experiment </book/declared>`, {glue:text}`full_later:.0f` later ones on other datasets, and {glue:text}`full_shuffled` with shuffled labels | run and recorded (chapters 7 to 9) |
 # | a model of more than 268 million parameters | **not run here** |
 # | a GPU | **not run here**: device placement, bfloat16 and one GPU for each worker are in the code |
 # | SLURM | **not run here**: the job script is printed and checked by a test, no job was started |

@@ -110,7 +110,7 @@ def test_the_readme_has_the_verdicts_of_the_executed_chapters():
 def test_the_advice_has_the_regrets_of_the_chapter_and_the_durations_of_the_recorded_reports():
     values = changed("09_predicting_the_gain", rule_advice_regret=0.123, rule_all_never_regret=45.67)
     text = verdicts.answers(values)
-    assert re.search(r"recommendation with `--trial 25%`, in points \| \d\.\d\d \| 0\.12 \|", text)
+    assert re.search(r"regret of the recommendation, in points \| \d\.\d\d \| 0\.12 \|", text)
     assert "| regret of never running LoRA | 45.67 |" in text
     cases = load_record("prescreened")["cases"]
     minutes = sorted(case["lora_seconds"] / 60 for case in cases)
@@ -168,8 +168,8 @@ def test_what_the_chapters_say_beside_their_numbers_follows_from_them():
         probes[f"twin_ntps_metric_{part}"] - probes[f"twin_ntps_metric_random_{part}"]
         for part in ("untrained", "trained")
     ]
-    assert abs(gap[0]) < 0.06 < 0.1 < gap[1]
-    assert probes["twin_accuracy_untrained"] < 0.1 < probes["twin_accuracy_trained"]
+    assert 0.0 < gap[0] < 0.08 < 0.15 < gap[1]  # "a little" and "clearly"
+    assert probes["twin_accuracy_untrained"] < 0.15 < 0.3 < probes["twin_accuracy_trained"]  # "little"
     for part in ("trained", "untrained"):
         assert probes[f"twin_ntps_{part}"] < probes[f"twin_ntps_random_{part}"]
     assert asked["factor_width_sd"] > max(asked["factor_layer_sd"], asked["factor_centering_sd"])

@@ -196,7 +196,8 @@ def results_all(first: Mapping[str, Any], found: Mapping[str, Any]) -> str:
         rows.append((name, "*by the rules*", f"*{earlier[name]['verdict']}*", f"*{claim['verdict']}*"))
         for estimate, values in claim["estimates"].items():
             label, value = _estimate(estimate, values)
-            rows.append(("", label, _estimate(estimate, earlier[name]["estimates"][estimate])[1], value))
+            before = _estimate(estimate, earlier[name]["estimates"][estimate])[1]
+            rows.append(("", label, before or "runs missing", value))
     headings = (f"first {len(first['datasets'])} datasets", f"all {len(found['datasets'])} datasets")
     return table(("claim", "estimate", *headings), rows)
 
@@ -234,7 +235,13 @@ def results(found: Mapping[str, Any]) -> str:
         for target in TARGET_LABELS
     ]
     selected = [
-        (row["datasets"], TARGET_LABELS[row["target"]], row["n"], _interval(row, "rho")) for row in found["selections"]
+        (
+            row["datasets"].replace("all", "those of the verdicts"),
+            TARGET_LABELS[row["target"]],
+            row["n"],
+            _interval(row, "rho"),
+        )
+        for row in found["selections"]
     ]
     rises = [
         (row["model"], row["dataset"], *(f"{value:+.3f}" for value in (row["rise"], row["shuffled"])),

@@ -259,7 +259,8 @@ def advice(glued: Mapping[str, Mapping[str, Any]]) -> str:
         f"{gain['rule_all_frozen_right']:.0%} of these rightly; with `--trial 25%` it decides "
         f"{gain['rule_all_trial_decided']:.0%}, and {gain['rule_all_trial_right']:.0%} rightly, where always *no* "
         f"would be right in {gain['rule_all_never_of_decided']:.0%}. Of its answers, "
-        f"{gain['rule_all_yes_n']:.0f} is *yes*; it recommends {advised} of the runs. "
+        f"{gain['rule_all_yes_n']:.0f} is *yes*; it recommends {advised} of the "
+        "runs: on the others never running LoRA lost least, so that it advises against a trial run, too. "
     )
     if gain["rule_all_yes_n"] == 0 and gain["rule_all_advised_n"] == 0:
         says = (
@@ -279,9 +280,10 @@ def advice(glued: Mapping[str, Mapping[str, Any]]) -> str:
         f"by a point or more in {gain['rule_pays']:.0f} of {gain['rule_n']:.0f} runs, because some labels there depend "
         "on the order of the words.\n"
         f"- **How certain that is.** With {gain['noise_all_n_test_low']:.0f} to "
-        f"{gain['noise_all_n_test_high']:,.0f} test texts, the difference of one run has a standard error of up to "
-        f"{gain['noise_all_error']:.1f} points (median of the runs). By more than twice that error, LoRA was worse "
-        f"than the best in {gain['noise_all_clear_worse']:.0f} of the {gain['rule_all_n']:.0f} runs, and better in "
+        f"{gain['noise_all_n_test_high']:,.0f} test texts, the difference of one run has a standard error of "
+        f"at most {gain['noise_all_error']:.1f} points in the median run, and {gain['noise_all_error_most']:.1f} in "
+        "that with the largest error. By more than twice its error, LoRA was worse than the best in "
+        f" {gain['noise_all_clear_worse']:.0f} of the {gain['rule_all_n']:.0f} runs, and better in "
         f"{gain['noise_all_clear_better']:.0f}.\n"
         "- **What the tool says of such models.** "
         f"{says}{gain['rule_all_missed']:.0f} of the {gain['rule_all_pays']:.0f} runs in which "
@@ -318,7 +320,7 @@ def answers(glued: Mapping[str, Mapping[str, Any]]) -> str:
         ("of the answers with `--trial 25%` are right", "{:.0%}", "trial_right"),
         ("70% intervals of the gain over the best classifier that held", "{:.0%}", "trial_held"),
         ("of the same answers, always *no* would be right in", "{:.0%}", "never_of_decided"),
-        ("regret of the recommendation with `--trial 25%`, in points", "{:.2f}", "advice_regret"),
+        ("regret of the recommendation, in points", "{:.2f}", "advice_regret"),
         ("regret of running by the expected gain, without a trial run", "{:.2f}", "frozen_regret"),
         ("regret of always running LoRA", "{:.2f}", "yes_regret"),
         ("regret of never running LoRA", "{:.2f}", "never_regret"),
