@@ -283,7 +283,7 @@ def advice(glued: Mapping[str, Mapping[str, Any]]) -> str:
         f"{gain['noise_all_n_test_high']:,.0f} test texts, the difference of one run has a standard error of "
         f"at most {gain['noise_all_error']:.1f} points in the median run, and {gain['noise_all_error_most']:.1f} in "
         "that with the largest error. By more than twice its error, LoRA was worse than the best in "
-        f" {gain['noise_all_clear_worse']:.0f} of the {gain['rule_all_n']:.0f} runs, and better in "
+        f"{gain['noise_all_clear_worse']:.0f} of the {gain['rule_all_n']:.0f} runs, and better in "
         f"{gain['noise_all_clear_better']:.0f}.\n"
         "- **What the tool says of such models.** "
         f"{says}{gain['rule_all_missed']:.0f} of the {gain['rule_all_pays']:.0f} runs in which "
