@@ -236,7 +236,7 @@ def results(found: Mapping[str, Any]) -> str:
     ]
     selected = [
         (
-            row["datasets"].replace("all", "those of the verdicts"),
+            "those of the verdicts" if row["datasets"] == "all" else row["datasets"],
             TARGET_LABELS[row["target"]],
             row["n"],
             _interval(row, "rho"),
