@@ -722,47 +722,34 @@ glue("declared_verdict", claim["verdict"], display=False)
 glue("declared_remark", claim["remark"] or " ", display=False)
 glue("declared_printed", PRINTED_ACCURACY, display=False)
 glue("declared_p", float(claim["p_adjusted"]), display=False)
-for key, name in {
-    "rho": "correlation",
-    "pca": "more than principal components",
-    "random": "more than random next tokens",
-    "half": "more than the symmetric half",
-}.items():
-    for part in ("value", "low", "high"):
-        value = claim["estimates"][name][part]
-        glue(f"declared_{key}_{part}", float(value), display=False)
 every = load_record("results_all")
 from_all = next(one for one in every["claims"] if one["name"] == "(iii)")
 glue("every_n", len(every["datasets"]), display=False)
 glue("every_verdict", from_all["verdict"], display=False)
-for key, name in {
-    "rho": "correlation",
-    "pca": "more than principal components",
-    "random": "more than random next tokens",
-    "half": "more than the symmetric half",
-}.items():
-    for part in ("value", "low", "high"):
-        value = from_all["estimates"][name][part]
-        glue(f"every_{key}_{part}", float(value), display=False)
 every_row = pd.DataFrame(every["associations"]).set_index(["score", "target"])
-for key, score in {
-    "metric": "ntps_metric",
-    "ceiling": "explained",
-    "components": "ntps_pca_s",
-}.items():
-    for part in ("rho", "low", "high"):
-        value = every_row.loc[(score, "accuracy"), part]
-        glue(f"every_{key}_{part}", float(value), display=False)
-for key, score in {
-    "metric": "ntps_metric",
-    "ceiling": "explained",
-    "net": "ntps_net",
-    "components": "ntps_pca_s",
-    "tokens": "ntps_random",
-}.items():
-    for part in ("rho", "low", "high"):
-        value = associated.loc[(score, "accuracy"), part]
-        glue(f"declared_{key}_{part}", float(value), display=False)
+for start, one, rows in (
+    ("declared", claim, associated),
+    ("every", from_all, every_row),
+):
+    for key, name in {
+        "rho": "correlation",
+        "pca": "more than principal components",
+        "random": "more than random next tokens",
+        "half": "more than the symmetric half",
+    }.items():
+        for part in ("value", "low", "high"):
+            value = one["estimates"][name][part]
+            glue(f"{start}_{key}_{part}", float(value), display=False)
+    for key, score in {
+        "metric": "ntps_metric",
+        "ceiling": "explained",
+        "net": "ntps_net",
+        "components": "ntps_pca_s",
+        "tokens": "ntps_random",
+    }.items():
+        for part in ("rho", "low", "high"):
+            value = rows.loc[(score, "accuracy"), part]
+            glue(f"{start}_{key}_{part}", float(value), display=False)
 swept = found["landscape"]["accuracy"]
 glue("declared_best", float(swept["rho"]), display=False)
 glue("declared_edge", float(swept["edge"]), display=False)

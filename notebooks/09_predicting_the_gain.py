@@ -532,17 +532,6 @@ _ = figure.supxlabel("cost (% of the LoRA run)", fontsize=11)
 
 # %% tags=["remove-cell"]
 for name in ("lab", "real", "all"):
-    trial = (
-        predict_held_out(  # the target of the nine predictors
-            tool[name][["trial_accuracy_25"]].to_numpy(float),
-            tool[name]["gain"].to_numpy(),
-            tool[name]["dataset"].tolist(),
-            seed=seed,
-        ).performance.skill
-        if name in tool
-        else float("nan")
-    )
-    glue(f"trial_{name}_skill", float(trial), display=False)
     by_name = {one.step.name: one for one in fitted.get(name, ())}
     for key, step in {
         "frozen": "frozen model",
@@ -559,6 +548,17 @@ for name in ("lab", "real", "all"):
     p = by_name["trial run of 25%"].skill.p if by_name else float("nan")
     corrected = min(1.0, len(by_name) * p)
     glue(f"step_{name}_t25_corrected", float(corrected), display=False)
+trial = (
+    predict_held_out(  # the target of the nine predictors
+        tool["lab"][["trial_accuracy_25"]].to_numpy(float),
+        tool["lab"]["gain"].to_numpy(),
+        tool["lab"]["dataset"].tolist(),
+        seed=seed,
+    ).performance.skill
+    if "lab" in tool
+    else float("nan")
+)
+glue("trial_lab_skill", float(trial), display=False)
 n_all = tool["all"]["dataset"].nunique() if "all" in tool else 0
 glue("all_sets", n_all, display=False)
 
@@ -1261,36 +1261,26 @@ _ = right.set(xlabel="share of the attainable gain")
 
 # %% tags=["remove-cell"]
 glue("declared_n", len(found["datasets"]), display=False)
-for key, (name, label) in {
-    "v": ("(v)", "correlation"),
-    "v_skill": ("(v)", "skill added to headroom"),
-    "v_median": ("(v)", "skill against the median gain"),
-    "v_pca": ("(v)", "more than principal components"),
-    "vi_own": ("(vi)", "regret"),
-    "vi_random": ("(vi)", "regret of random halves"),
-    "vi_room": ("(vi)", "regret of headroom"),
-    "vi_trial": ("(vi)", "regret of a trial run of 10%"),
-}.items():
-    factor = 100 if "regret" in label else 1
-    for part in ("value", "low", "high"):
-        value = claims[name]["estimates"][label][part]
-        value = float("nan") if value is None else factor * value
-        glue(f"declared_{key}_{part}", float(value), display=False)
 every = load_record("results_all")
 from_all = {one["name"]: one for one in every["claims"]}
 glue("every_n", len(every["datasets"]), display=False)
-for key, (name, label) in {
-    "v": ("(v)", "correlation"),
-    "v_skill": ("(v)", "skill added to headroom"),
-    "vi_own": ("(vi)", "regret"),
-    "vi_random": ("(vi)", "regret of random halves"),
-    "vi_t25": ("(vi)", "share of the attainable gain, a trial run of 25%"),
-}.items():
-    factor = 100 if "regret" in label else 1
-    for part in ("value", "low", "high"):
-        value = from_all[name]["estimates"][label][part]
-        value = float("nan") if value is None else factor * value
-        glue(f"every_{key}_{part}", float(value), display=False)
+for start, judged in (("declared", claims), ("every", from_all)):
+    for key, (name, label) in {
+        "v": ("(v)", "correlation"),
+        "v_skill": ("(v)", "skill added to headroom"),
+        "v_median": ("(v)", "skill against the median gain"),
+        "v_pca": ("(v)", "more than principal components"),
+        "vi_own": ("(vi)", "regret"),
+        "vi_random": ("(vi)", "regret of random halves"),
+        "vi_room": ("(vi)", "regret of headroom"),
+        "vi_trial": ("(vi)", "regret of a trial run of 10%"),
+        "vi_t25": ("(vi)", "share of the attainable gain, a trial run of 25%"),
+    }.items():
+        factor = 100 if "regret" in label else 1
+        for part in ("value", "low", "high"):
+            value = judged[name]["estimates"][label][part]
+            value = float("nan") if value is None else factor * value
+            glue(f"{start}_{key}_{part}", float(value), display=False)
 for key, name in {"v": "(v)", "vi": "(vi)"}.items():
     glue(f"every_{key}_verdict", from_all[name]["verdict"], display=False)
     glue(f"declared_{key}_verdict", claims[name]["verdict"], display=False)

@@ -172,36 +172,29 @@ glue("set_steps", declared.max_steps, display=False)
 glue("set_batch", declared.batch_size, display=False)
 glue("set_rate", f"{declared.learning_rates[0]:g}", display=False)
 shipped = {name: load_calibration(name) for name in ("lab", "real")}
-used = {
-    name: {
-        column
-        for fitted in Advisor(one.cells, one.steps(), seed=seed).steps
-        if fitted.has_skill
-        for column in fitted.columns
-    }
+with_skill = {
+    name: [
+        f for f in Advisor(one.cells, one.steps(), seed=seed).steps if f.has_skill
+    ]
     for name, one in shipped.items()
+}
+used = {
+    name: {column for fitted in steps for column in fitted.columns}
+    for name, steps in with_skill.items()
 }
 for key, name in {"pre_columns": "lab", "pre_real_columns": "real"}.items():
     labels = ", ".join(sorted(LABELS[c] for c in used[name]))
     glue(key, labels or "none", display=False)
 shares = {
-    name: sorted(
-        fitted.step.share
-        for fitted in Advisor(one.cells, one.steps(), seed=seed).steps
-        if fitted.has_skill and fitted.step.share
-    )
-    for name, one in shipped.items()
+    name: sorted(fitted.step.share for fitted in steps if fitted.step.share)
+    for name, steps in with_skill.items()
 }
 for key, name in {"pre_trials": "lab", "pre_real_trials": "real"}.items():
     listed = ", ".join(f"{share:.0%}" for share in shares[name])
     glue(key, listed or "none", display=False)
 among = any("ntps" in columns for columns in used.values())
 glue("pre_ntps", "among them" if among else "not among them", display=False)
-t25 = (
-    Advisor(shipped["real"].cells, shipped["real"].steps(), seed=seed)
-    .steps[-1]
-    .skill
-)
+t25 = next(f.skill for f in with_skill["real"] if f.step.share == 0.25)
 glue(
     "pre_real_t25",
     f"{t25.value:.2f} ({t25.low:.2f} to {t25.high:.2f})",

@@ -146,8 +146,9 @@ glue(
     float(plan["operations"].iloc[-2:].sum() / plan["operations"].sum()),
     display=False,
 )
-kinds = [one.run.kind for one in recorded_runs()]
-first = [one.run.kind for one in analyzed_runs(recorded_runs())].count("lora")
+runs = recorded_runs()
+kinds = [one.run.kind for one in runs]
+first = [one.run.kind for one in analyzed_runs(runs)].count("lora")
 glue("full_first", first, display=False)
 glue("full_later", float(kinds.count("lora") - first), display=False)
 glue("full_shuffled", kinds.count("shuffled"), display=False)

@@ -253,14 +253,17 @@ def advice(glued: Mapping[str, Mapping[str, Any]]) -> str:
         Markdown.
     """
     gain = glued["09_predicting_the_gain"]
-    advised = f"{gain['rule_all_advised_n']:.0f}" if gain["rule_all_advised_n"] else "none"
+    advised = f"{gain['rule_all_advised_n']:.0f} of the runs"
+    if gain["rule_all_advised_n"] == 0:
+        advised = (
+            "none of the runs: on the others never running LoRA lost least, so that it advises against a trial run, too"
+        )
     says = (
         f"Without a trial run it decides {gain['rule_all_frozen_decided']:.0%} of the runs, all with *no*, and "
         f"{gain['rule_all_frozen_right']:.0%} of these rightly; with `--trial 25%` it decides "
         f"{gain['rule_all_trial_decided']:.0%}, and {gain['rule_all_trial_right']:.0%} rightly, where always *no* "
         f"would be right in {gain['rule_all_never_of_decided']:.0%}. Of its answers, "
-        f"{gain['rule_all_yes_n']:.0f} is *yes*; it recommends {advised} of the "
-        "runs: on the others never running LoRA lost least, so that it advises against a trial run, too. "
+        f"{gain['rule_all_yes_n']:.0f} is *yes*; it recommends {advised}. "
     )
     if gain["rule_all_yes_n"] == 0 and gain["rule_all_advised_n"] == 0:
         says = (
