@@ -267,7 +267,7 @@ glue("pre_last", float(p.probe_accuracy), display=False)
 # %% [markdown]
 # ## What the answer is based on
 #
-# The calibration holds {glue:text}`pre_runs` finetuning runs on {glue:text}`pre_datasets` datasets, without the dataset at hand ({glue:text}`pre_left`). (So the skills differ from those of chapter 9, which leaves out the coin toss instead. With so few datasets one more or less moves a skill by about a tenth, and other predictors may be chosen.) Each step is judged on datasets
+# The calibration holds {glue:text}`pre_runs` finetuning runs on {glue:text}`pre_datasets` datasets, without the dataset at hand ({glue:text}`pre_left`). (So the skills differ from those of chapter 9, which leaves out the coin toss instead. With so few datasets, one more or less moves a skill, and other predictors may be chosen.) Each step is judged on datasets
 # that were left out of its regression. Skill is the share of the median's error that the step saves, with its 95% interval; a step is used only if the interval lies above zero. Cost is
 # that of the step alone, as a share of the LoRA run; the pass over the texts, which is the cost of the frozen model, comes on top.
 
