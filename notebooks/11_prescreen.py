@@ -172,21 +172,22 @@ glue("set_steps", declared.max_steps, display=False)
 glue("set_batch", declared.batch_size, display=False)
 glue("set_rate", f"{declared.learning_rates[0]:g}", display=False)
 shipped = {name: load_calibration(name) for name in ("lab", "real")}
-with_skill = {
-    name: [
-        f for f in Advisor(one.cells, one.steps(), seed=seed).steps if f.has_skill
-    ]
+fitted = {
+    name: Advisor(one.cells, one.steps(), seed=seed).steps
     for name, one in shipped.items()
 }
+with_skill = {
+    name: [one for one in steps if one.has_skill] for name, steps in fitted.items()
+}
 used = {
-    name: {column for fitted in steps for column in fitted.columns}
+    name: {column for one in steps for column in one.columns}
     for name, steps in with_skill.items()
 }
 for key, name in {"pre_columns": "lab", "pre_real_columns": "real"}.items():
     labels = ", ".join(sorted(LABELS[c] for c in used[name]))
     glue(key, labels or "none", display=False)
 shares = {
-    name: sorted(fitted.step.share for fitted in steps if fitted.step.share)
+    name: sorted(one.step.share for one in steps if one.step.share)
     for name, steps in with_skill.items()
 }
 for key, name in {"pre_trials": "lab", "pre_real_trials": "real"}.items():
@@ -194,7 +195,7 @@ for key, name in {"pre_trials": "lab", "pre_real_trials": "real"}.items():
     glue(key, listed or "none", display=False)
 among = any("ntps" in columns for columns in used.values())
 glue("pre_ntps", "among them" if among else "not among them", display=False)
-t25 = next(f.skill for f in with_skill["real"] if f.step.share == 0.25)
+t25 = next(one.skill for one in fitted["real"] if one.step.share == 0.25)
 glue(
     "pre_real_t25",
     f"{t25.value:.2f} ({t25.low:.2f} to {t25.high:.2f})",
