@@ -701,6 +701,7 @@ def test_budgets_of_trial_runs_are_read(text, expected):
     ("arguments", "message"),
     [
         (["--calibration", "mars"], "Unknown calibration 'mars'"),
+        (["--calibration", "real,declared"], "have 30 finetuning runs in common, which would count twice"),
         (["--leave-out", "nothing"], "no dataset 'nothing'"),
         (["--threshold", "-3"], "--threshold must be a number in [0, 100), got -3"),
         (["--worth", "-1"], "--worth must be a number"),

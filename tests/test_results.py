@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
@@ -12,7 +13,15 @@ from book.tools import declared
 from book.tools.results import compute
 from ntps_utils.evidence.claims import analyzed_runs, finetuned_table, finished_datasets, judge, share_reached, wide
 from ntps_utils.evidence.declared import FINETUNED_MODELS, Run, run_order
-from ntps_utils.evidence.results import associations, gain_agreement, gain_reliability, landscape, levels, selections
+from ntps_utils.evidence.results import (
+    associations,
+    gain_agreement,
+    gain_reliability,
+    landscape,
+    levels,
+    seed_noise,
+    selections,
+)
 from ntps_utils.evidence.runs import RecordedRun
 from tests.test_claims import ENDED, experiment
 
@@ -120,6 +129,59 @@ def test_the_error_of_the_gain_is_an_upper_limit():
         assert found.loc[model, "sd"] == pytest.approx(gains.std(ddof=1))
         assert noise.mean() < found.loc[model, "error"] ** 2 < 2.5 * noise.mean()
         assert found.loc[model, "reliability"] < 1 - noise.mean() / gains.var(ddof=1)
+
+
+def two_seeds(noise: dict[str, float], n: int, rng: np.random.Generator) -> list[pd.DataFrame]:
+    """Runs of models with two seeds, with gains that have a standard deviation of 0.1 over datasets."""
+    datasets = [f"d{i}" for i in range(n)]
+    truth = pd.DataFrame(
+        [(m, d, 0.1 * rng.normal()) for m in noise for d in datasets], columns=["model", "dataset", "gain"]
+    )
+    return [
+        truth.assign(gain=truth["gain"] + truth["model"].map(noise) * rng.normal(size=len(truth))) for _ in range(2)
+    ]
+
+
+def test_the_noise_of_the_seed_is_the_standard_deviation_within_runs():
+    rng = np.random.default_rng(0)
+    first, second = two_seeds({"a": 0.02, "b": 0.05}, 40, rng)
+    found = seed_noise(first, second.sample(frac=1, random_state=0), "gain", n_resamples=300)
+    for model, part in first.groupby("model"):
+        pairs = np.column_stack([part["gain"], second.loc[part.index, "gain"]])
+        row = found.loc[model]
+        assert row["n"] == 40
+        assert row["noise"] == pytest.approx(np.sqrt(pairs.var(axis=1, ddof=1).mean()))  # within groups, as in an ANOVA
+        assert row["sd"] == pytest.approx(pairs.std(ddof=1))
+        assert row["most"] == pytest.approx(np.ptp(pairs, axis=1).max())
+        assert row["rho"] == pytest.approx(stats.spearmanr(*pairs.T).statistic)
+    everything = found.loc["all"]
+    assert everything["noise"] == pytest.approx(np.sqrt((found.loc[["a", "b"], "noise"] ** 2).mean()))
+    assert everything["rho"] == pytest.approx(found.loc[["a", "b"], "rho"].mean())
+
+
+def test_the_interval_of_the_noise_of_the_seed_covers_its_value():
+    rng = np.random.default_rng(1)
+    rows = [seed_noise(*two_seeds({"m": 0.03}, 25, rng), "gain", n_resamples=200).loc["m"] for _ in range(100)]
+    assert np.mean([row["low"] < 0.03 < row["high"] for row in rows]) > 0.8
+
+
+def test_runs_of_one_cluster_are_drawn_together_for_the_noise_of_the_seed():
+    first, second = two_seeds({"m": 0.03}, 8, np.random.default_rng(2))
+    pairs = [
+        one.assign(cluster=one["dataset"].map({"d0": "x", "d1": "x"}).fillna(one["dataset"])) for one in (first, second)
+    ]
+    assert seed_noise(*pairs, "gain").loc["m", "low"] != seed_noise(first, second, "gain").loc["m", "low"]
+    few = seed_noise(*(one.assign(cluster="x") for one in pairs), "gain").loc["m"]
+    assert few["noise"] > 0
+    assert np.isnan([few["low"], few["high"]]).all()
+
+
+def test_the_noise_of_the_seed_needs_the_same_runs():
+    first, second = two_seeds({"a": 0.02, "b": 0.05}, 5, np.random.default_rng(3))
+    with pytest.raises(ValueError, match="no model and dataset in common"):
+        seed_noise(first, second.assign(model="c"), "gain")
+    with pytest.raises(ValueError, match="gain must be known with both seeds for every model on every dataset"):
+        seed_noise(first, second.iloc[:-1], "gain")
 
 
 def test_gains_of_two_models_agree_if_they_are_the_same():

@@ -100,12 +100,13 @@ def repeat_command(
         import torch
 
         from ntps_utils.evidence.cost import duration
+        from ntps_utils.evidence.declared import Run
         from ntps_utils.evidence.experiment import n_cores
         from ntps_utils.evidence.runs import recorded_runs, repeat_run
 
         torch.set_num_threads(n_cores())
         for one in recorded_runs():
-            if (one.run.model, one.run.dataset, one.run.kind) == (model, dataset, "lora" if lora else "scores"):
+            if one.run == Run("lora" if lora else "scores", model, dataset):
                 note(f"The recorded run took {duration(one.result.seconds)}, beside other work on the same machine.")
         table = repeat_run(model, dataset, data, lora=lora, path=path, device=device)
         shown = new_table()

@@ -168,7 +168,7 @@ def load_calibration(name: str | Path) -> Calibration:
     Raises
     ------
     ValueError
-        If there is no such table, or it lacks columns.
+        If there is no such table, it lacks columns, or two tables have a run in common.
 
     Examples
     --------
@@ -179,6 +179,11 @@ def load_calibration(name: str | Path) -> Calibration:
     parts = [_load(part.strip()) for part in names]
     common = reduce(lambda one, two: [c for c in one if c in two], (list(part.cells) for part in parts))
     cells = pd.concat([part.cells[common] for part in parts], ignore_index=True)
+    if len(parts) > 1 and (n_twice := int(cells.duplicated(["model", "dataset", "gain"]).sum())):
+        raise ValueError(
+            f"The calibrations {', '.join(names)} have {n_twice} finetuning runs in common, which would count twice; "
+            "name only one of them ('real' contains 'declared')."
+        )
     return Calibration(",".join(names), cells, parts[-1].lora, parts[-1].max_length)
 
 

@@ -258,6 +258,73 @@ def gain_reliability(runs: Iterable[RecordedRun]) -> pd.DataFrame:
     )
 
 
+def seed_noise(
+    first: pd.DataFrame, second: pd.DataFrame, column: str, *, n_resamples: int = N_RESAMPLES, seed: int = SEED
+) -> pd.DataFrame:
+    """Estimate how much of a result of runs is due to their random seed.
+
+    Parameters
+    ----------
+    first, second : DataFrame
+        Runs with two seeds: ``model``, ``dataset``, the column, and ``cluster`` where datasets are not independent.
+        Only what both tables have is used.
+    column : str
+        The result, such as "gain".
+    n_resamples, seed : int
+        Bootstrap resamples of clusters of datasets, and their random seed.
+
+    Returns
+    -------
+    DataFrame
+        A row for each model, and one for "all": ``n`` datasets; ``sd``, the standard deviation of the results of
+        both seeds; ``noise``, the standard deviation between seeds, with the interval ``low``, ``high``, NaN with
+        fewer than three clusters; ``most``, the largest difference; ``rho``, the rank correlation of both seeds, of
+        "all" the mean over models.
+
+    Raises
+    ------
+    ValueError
+        If the tables have no run in common, or not the same datasets for every model.
+
+    Notes
+    -----
+    With two results of equal variance each, half the mean squared difference estimates the variance between seeds.
+
+    Examples
+    --------
+    >>> one = pd.DataFrame({"model": "m", "dataset": list("abc"), "gain": [0.0, 0.1, 0.2]})
+    >>> float(seed_noise(one, one.assign(gain=one["gain"] + 0.02), "gain").loc["m", "noise"].round(4))
+    0.0141
+    """
+    both = first.merge(second, on=["model", "dataset"], suffixes=("", "_second"))
+    if both.empty:
+        raise ValueError("The two tables have no model and dataset in common.")
+    wide_both = both.pivot(index="dataset", columns="model", values=[column, f"{column}_second"])
+    if wide_both.isna().any(axis=None):
+        raise ValueError(f"{column} must be known with both seeds for every model on every dataset.")
+    models = list(both["model"].unique())
+    clusters = both.drop_duplicates("dataset").set_index("dataset").loc[wide_both.index]
+    labels = clusters.get("cluster", clusters.index)
+    counts = None
+    if labels.nunique() >= 3:
+        counts = cluster_counts(labels, len(labels), n_resamples, np.random.default_rng(seed))
+    rows = {}
+    for name, members in {**{model: [model] for model in models}, "all": models}.items():
+        one, two = (wide_both[c][members].to_numpy(float) for c in (column, f"{column}_second"))
+        squares = ((two - one) ** 2).mean(axis=1) / 2.0
+        noise = Estimate(float(np.sqrt(squares.mean())))
+        if counts is not None:
+            noise = Estimate.from_resamples(noise.value, np.sqrt(counts @ squares / counts.sum(axis=1)))
+        rows[name] = {
+            "n": len(squares),
+            "sd": np.std([one, two], ddof=1),
+            **{"noise": noise.value, "low": noise.low, "high": noise.high},
+            "most": np.abs(two - one).max(),
+            "rho": np.mean([spearman(a, b) for a, b in zip(one.T, two.T, strict=True)]),
+        }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
 def gain_agreement(table: pd.DataFrame) -> float:
     """Compute the rank correlation between the gains of the two models over datasets.
 
