@@ -36,6 +36,8 @@ n_texts = 1000
 n_permutations = 5000
 
 # %% tags=["hide-input"]
+import itertools
+
 import numpy as np
 import pandas as pd
 from IPython.display import HTML, Markdown
@@ -174,8 +176,16 @@ for ax, (column, shade), label in zip(axes, shades.items(), labels, strict=True)
     ax.set(title=label, xlabel="layer", xticks=range(model.n_layers))
 _ = axes[0].set_ylabel("score")
 
+# %% tags=["remove-cell"]
+for column, name in (("ntps", "euclid"), ("ntps_metric", "metric")):
+    by_layer = table.scores[column][1:, half]  # without the embeddings
+    following = [spearman(one, two) for one, two in itertools.pairwise(by_layer)]
+    glue(f"next_layer_{name}", float(np.mean(following)), display=False)
+    far = spearman(by_layer[0], by_layer[-1])
+    glue(f"far_layer_{name}", float(far), display=False)
+
 # %% [markdown]
-# After the embeddings the means change little from layer to layer, while single tasks move more, and some lines cross. The layer hardly changes how high scores are, but between distant layers a few tasks change places. The metric-matched and the task-weighted panel are similar because most tasks have two classes, hence one perception direction after centering, for which the two scores are equal.
+# After the embeddings the means change little from layer to layer, while single tasks move more, and lines cross. So the layer hardly changes how high scores are, but it changes the order of the tasks: between neighboring layers the orders have a mean rank correlation of {glue:text}`next_layer_euclid:.2f` for the Euclidean and {glue:text}`next_layer_metric:.2f` for the metric-matched score, between the first and the last layer {glue:text}`far_layer_euclid:.2f` and {glue:text}`far_layer_metric:.2f`. The metric-matched and the task-weighted panel are similar because most tasks have two classes, hence one perception direction after centering, for which the two scores are equal.
 #
 # ## From the wrong end
 #
@@ -394,7 +404,7 @@ axes[0].set_ylabel("layer")
 _ = figure.colorbar(image, ax=axes, label="coefficient")
 
 # %% [markdown]
-# Neighboring settings have similar colors, because the next fraction, and less so the next layer, gives a similar order of tasks; the sweep therefore counts as fewer than {glue:text}`n_settings` independent settings (exercise 6.2). The coefficients of the Euclidean score are near zero or negative at most settings. Those of the other two scores are positive at nearly all widths but the smallest. Here these two are computed from covariances. From second moments, the coefficients of the task-weighted score are negative, and the sign of the metric-matched one depends on the setting (chapter 7).
+# Neighboring settings have similar colors, because the next fraction gives a similar order of tasks, and the next layer one that is less similar (numbers below {numref}`fig-by-layer`); the sweep therefore counts as fewer than {glue:text}`n_settings` independent settings (exercise 6.2). The coefficients of the Euclidean score are near zero or negative at most settings. Those of the other two scores are positive at nearly all widths but the smallest. Here these two are computed from covariances. From second moments, the coefficients of the task-weighted score are negative, and the sign of the metric-matched one depends on the setting (chapter 7).
 #
 # ## Summary
 #

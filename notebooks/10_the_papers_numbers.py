@@ -307,7 +307,7 @@ glue(
 #
 # ## A rival that needs no eigenvectors
 #
-# The accuracy of the frozen probe is known before LoRA is run. Its **headroom**, here one minus the accuracy that the paper prints (the one that the gain is computed from; in other chapters it comes from cross-validation), is a rival for predicting the gain. The comparison has three limits. The gain contains the probe's
+# The accuracy of the linear head on frozen features, which the gain is computed from, is known before LoRA is run. Its **headroom**, here one minus this accuracy as the paper prints it (in other chapters it comes from cross-validation), is a rival for predicting the gain. The comparison has three limits. The gain contains the probe's
 # accuracy with a minus sign, so the two are coupled by construction. One dataset has accuracies far below chance (see below). And the setting of NTPS was chosen, while headroom has no setting to choose.
 
 

@@ -28,22 +28,34 @@
 # :::
 #
 # **The paper suggests** {cite}`cheng2025ntps` NTPS as a light prescreening tool for LoRA. **Our tool** fits the classifiers that need no finetuning, and compares LoRA with the best of them. Without a trial run
-# it answers *no* or *open*, from the errors of the best classifier and its lead. If you allow a trial run of a quarter of the LoRA run (`--trial 25%`), it predicts the gain from recorded finetuning runs on *other* datasets, and *yes* is possible. **We find** that in two pretrained models LoRA is better than this classifier by a point or more in only {glue:text}`pre_real_pays` of {glue:text}`pre_real_n` runs. Without a trial run, the tool answers {glue:text}`pre_real_frozen_decided:.0%` of all these runs with *no*, and the others with *open*; {glue:text}`pre_real_frozen_right:.0%` of its *no* are right. Always *no* is right in the same runs. With a trial run of at most a quarter it decides {glue:text}`pre_real_trial_decided:.0%`, {glue:text}`pre_real_trial_right:.0%` of these rightly, and answers *yes* to {glue:text}`pre_real_said_yes` and *no* to {glue:text}`pre_real_missed` of the {glue:text}`pre_real_pays` runs in which LoRA is better. Never running LoRA has the smallest regret on these runs; in the lab, LoRA pays more often.
+# it answers *no* or *open*, from the errors of the best classifier and its lead. If you allow a trial run of a quarter of the LoRA run (`--trial 25%`), it predicts the gain from recorded finetuning runs on *other* datasets, and *yes* is possible. **We find** that in two pretrained models LoRA is better than this classifier by a point or more in only {glue:text}`pre_real_pays` of {glue:text}`pre_real_n` runs. Without a trial run, the tool answers {glue:text}`pre_real_frozen_decided:.0%` of all these runs with *no*, and the others with *open*; {glue:text}`pre_real_frozen_right:.0%` of its *no* are right. (The rule "always *no*" gives the same answers in these runs.) With a trial run of at most a quarter it decides {glue:text}`pre_real_trial_decided:.0%`, {glue:text}`pre_real_trial_right:.0%` of these rightly, and answers *yes* to {glue:text}`pre_real_said_yes` and *no* to {glue:text}`pre_real_missed` of the {glue:text}`pre_real_pays` runs in which LoRA is better. Never running LoRA has the smallest regret on these runs; in the lab, LoRA pays more often.
 #
 # For a model larger than those of the recorded runs, or for texts longer than 64 tokens, believe a *no* only where its reason is that the best classifier gets too few texts wrong. Otherwise take the answer for *open*. (Only such a *no* reads "LoRA does not pay"; every other one reads "LoRA probably does not pay".) If one LoRA run is cheap for you, make it in place of prescreening ({doc}`the front page </book/intro>` has the commands).
 #
 # ## How the tool decides
 #
-# Four things are tried in turn: the headroom, the frozen model, a trial run, and the lead of the best classifier against the recorded gains. The first that decides ends the prescreening; the last is used only if the second and the third predict nothing. A step of the prescreener is a group of predictors that are measured together and share a cost, such as "frozen model" or "trial run of 25%"; the second and the third of the four consist of such steps. It is not a training step of LoRA. Without a trial run only the headroom and the lead can answer, and only by *no*: the frozen model predicts the gains in neither of the calibrations that ship with the library. By default (`auto`) the calibration is `lab` for models of the lab, and `real` for all others. `lab` holds runs of the lab's models, `real` those of the {doc}`declared experiment </book/declared>`, whose settings and rules were fixed before its numbers were seen: two pretrained models of 135 and 268 million parameters on {glue:text}`pre_real_datasets` real datasets. (Fifteen of them decide the claims of the paper, and are also a calibration of their own, `declared`. The profile `declared` of `ntps benchmark` has the same settings of LoRA.)
+# **The best classifier.** First come the classifiers that need no finetuning: probes of up to four layers, a probe of these layers at once, and a bag of words. They are compared by cross-validation. All answers are about the gain of LoRA over the best of them.
 #
-# Before them comes a comparison that needs no finetuning: probes of up to four layers, a probe of these layers at once, and a bag of words, by cross-validation. All answers are about the gain of LoRA over the best of them. What it has over the probe of the last layer is its *lead*. The tool predicts a number, the *target*, and subtracts the lead from it. In a recorded run the target is the gain of LoRA over the best classifier on test texts, plus the lead of this classifier over the probe in cross-validation: if LoRA has 80% on test texts, the best classifier 78%, and its lead is three points, the target is five points. So it is about, and not exactly, what LoRA has over a probe of the last layer, and reports call it that. (Why not exactly? The lead that the tool subtracts is cross-validated and has an error. The intervals must contain this error, so it has to be in the target.) (A third number, the gain over a trained head, stands on the front page and in {doc}`chapter 9 <09_predicting_the_gain>`. It is larger, because this head is less accurate than a probe. The tool does not use it.) The first 2,000 rows of a dataset are read (`--max-texts`; shuffle a file whose rows are sorted before you use it: `ntps datasets split` keeps their order), and of each text as many tokens as the model allows: leave it so to decide about your texts as they are; a note says where they are longer than the recorded ones. (`--max-length 64` cuts them as those were cut. The answer is then comparable, and about cut texts.) The bag of words reads as much of a text as the model.
+# **Four attempts to decide.** They are made in this order, and the first that decides ends the prescreening. Without a trial run only the first and the last can answer, and only by *no*.
 #
-# 1. **Headroom.** A gain can hardly be larger than what the best classifier gets wrong. If the 95% limit of that share is below the threshold, the answer is *no*. (The predictor *headroom of the probe* under 2 is what a probe of the last layer alone gets wrong.)
-# 2. **The frozen model.** Predictors such as headroom, NTPS or k-NN, and at a higher cost attention over all tokens or gradients, give an expected gain with an interval, but only if they predict the gains of left-out datasets better than the median
-#    gain does. If the whole interval lies on one side of the threshold, the answer is *yes* or *no*. In the calibrations that ship with the library no step of the frozen model has such a skill. The steps that have one are trial runs; their predictors are, in `lab`, {glue:text}`pre_columns`; in `real`, together, {glue:text}`pre_real_columns`. NTPS is {glue:text}`pre_ntps`.
-# 3. **A trial run.** `--trial 25%` or `--trial 5min` allows the beginning of the LoRA run, up to a quarter of its training steps. What the validation loss and accuracy have done by then can predict the gain of the whole run. A trial run is made only if one of its length has a skill on the recorded runs. The lengths that have one are, in `lab`: {glue:text}`pre_trials`; in `real`: {glue:text}`pre_real_trials`. Where none of them is within the limit, no trial run is made, and the report says why. (In `real` the skill of a trial run of 25% is {glue:text}`pre_real_t25`: its interval begins just above zero. {doc}`Chapter 9 <09_predicting_the_gain>` shows that on the recorded runs such a trial run cost more than it saved.)
+# 1. **Headroom.** A gain can hardly be larger than what the best classifier gets wrong. If the 95% limit of that share is below the threshold, the answer is *no*.
+# 2. **The frozen model.** Predictors such as NTPS, k-NN, or what a probe of the last layer gets wrong, and at a higher cost attention over all tokens or gradients, give an expected gain with an interval. They are used only if they predict the gains of left-out datasets better than the median
+#    gain does. If the whole interval lies on one side of the threshold, the answer is *yes* or *no*. In the calibrations that ship with the library no predictors of the frozen model are so good.
+# 3. **A trial run.** `--trial 25%` or `--trial 5min` allows the beginning of the LoRA run, up to a quarter of its training steps. What the validation loss and accuracy have done by then can predict the gain of the whole run. A trial run is made only if one of its length has a skill on the recorded runs. The lengths that have one are, in the calibration `lab`: {glue:text}`pre_trials`; in `real`: {glue:text}`pre_real_trials`. Where none of them is within the limit, no trial run is made, and the report says why. (In `real` the skill of a trial run of 25% is {glue:text}`pre_real_t25`: its interval begins just above zero. {doc}`Chapter 9 <09_predicting_the_gain>` shows that on the recorded runs such a trial run cost more than it saved.) A trial run whose loss is not lower at its end than at its start never gives a *yes*. It is not continued: a later LoRA run starts again.
+# 4. **The recorded runs.** If neither 2 nor 3 predicts a gain, only the lead of the best classifier over the probe of the last layer is left. The answer is *no* where the lead is above zero, and in at least 85% of the recorded runs LoRA was better than a probe of the last layer by less than the lead and the threshold together. The interval is then the spread of the recorded gains minus the lead, and can be wrong by many points for a single case. Otherwise the answer is *open*: the report then gives the spread of the recorded gains, and names it so.
 #
-# 4. **The recorded runs.** If no step of the prescreener predicts, only the lead is left: the answer is *no* where the lead is above zero, and in at least 85% of the recorded runs LoRA was better than a probe of the last layer by less than the lead and the threshold together. The interval is then the spread of the recorded gains minus the lead, and can be wrong by many points for a single case. Otherwise the answer is *open*: the report then gives the spread of the recorded gains, and names it so. It recommends what would have cost least on the recorded runs: never to run LoRA, to run it wherever the best classifier leaves enough to gain, or to follow what one of the prescreener's steps predicts; where that classifier gets fewer texts wrong than the threshold, it never recommends a run. A trial run whose loss is not lower at its end than at its start never gives a *yes*. A trial run is not continued: a later LoRA run starts again.
+# In an open case the report recommends what would have cost least on the recorded runs: never to run LoRA, to run it wherever the best classifier leaves enough to gain, or to follow a prediction of 2 or 3. Where the best classifier gets fewer texts wrong than the threshold, it never recommends a run.
+#
+# **The calibration** is the set of recorded LoRA runs that predictions come from. By default (`auto`) it is `lab` for models of the lab, and `real` for all others. `lab` holds runs of the lab's models, `real` those of the {doc}`declared experiment </book/declared>`, whose settings and rules were fixed before its numbers were seen: two pretrained models of 135 and 268 million parameters on {glue:text}`pre_real_datasets` real datasets. (Fifteen of them decide the claims of the paper, and are also a calibration of their own, `declared`. The profile `declared` of `ntps benchmark` has the same settings of LoRA.) A *step* of the prescreener is a group of predictors that are measured together, such as "frozen model" or "trial run of 25%"; it is not a training step of LoRA. The steps that have a skill are trial runs. Their predictors are, in `lab`, {glue:text}`pre_columns`; in `real`, together, {glue:text}`pre_real_columns`. NTPS is {glue:text}`pre_ntps`.
+#
+# **Which texts are read.** The first 2,000 rows of a dataset are read (`--max-texts`; shuffle a file whose rows are sorted before you use it: `ntps datasets split` keeps their order), and of each text as many tokens as the model allows: leave it so to decide about your texts as they are. A note says where they are longer than the recorded ones. (`--max-length 64` cuts them as those were cut. The answer is then comparable, and about cut texts.) The bag of words reads as much of a text as the model.
+#
+# :::{admonition} What is predicted
+# :class: dropdown
+# The *lead* is what the best classifier has over the probe of the last layer in cross-validation. A step predicts the *target*, which is about what LoRA has over a probe of the last layer. The tool then subtracts the lead: a predicted target of five points and a lead of three give an expected gain of two points over the best classifier.
+#
+# Why "about"? The lead has an error, and the intervals must contain it. So the target of a recorded run is its gain over the best classifier on test texts plus its cross-validated lead, and not the difference to the probe on test texts. The front page and {doc}`chapter 9 <09_predicting_the_gain>` also have the gain over a trained head. It is larger, because this head is less accurate than a probe. The tool does not use it.
+# :::
 #
 # ## One cell to change
 #
@@ -618,7 +630,7 @@ for name, value in {
 #
 # ## The best classifier without finetuning
 #
-# The answer *no* means: train the classifier that the report names, and stop. The lines below measure it on test texts; to use it for new texts, leave out `.head(2000)` and the limit of 64 tokens, and keep what was fitted. To compare it with a LoRA run of `ntps benchmark`, give both the same texts: the lines below read 2,000 training texts and 64 tokens of a text, as the profile *declared* does (`--n-train` and `--max-length` change it). Otherwise the classifier reads more than LoRA. Divide a single file with `ntps datasets split reviews.csv data/new` first. If the classifier is a bag of words, these lines train it:
+# The answer *no* means: train the classifier that the report names, and stop. The lines below measure it on test texts; to use it for new texts, leave out `.head(2000)`, and keep what was fitted. To compare it with a LoRA run, give both the same texts: the lines below read 2,000 training texts, and 256 tokens of a text, as the command on the front page does (`ntps benchmark --profile declared --max-length 256`; without `--max-length` it reads 64). Divide a single file with `ntps datasets split reviews.csv data/reviews` first. If the classifier is a bag of words, these lines train it:
 #
 # ```python
 # from ntps_utils.evidence.classifiers import texts_read
@@ -628,8 +640,8 @@ for name, value in {
 # from ntps_utils.models.richer_probes import bag_of_words
 #
 # model = load_model("path/to/model")
-# train, test = load_texts("data/new", "train").head(2000), load_texts("data/new", "test")
-# read, read_test = (texts_read(model, part, tokenize(model, part, 64)) for part in (train, test))
+# train, test = load_texts("data/reviews", "train").head(2000), load_texts("data/reviews", "test")
+# read, read_test = (texts_read(model, part, tokenize(model, part, 256)) for part in (train, test))
 # words = bag_of_words().fit(read, train.labels)
 # print(words.score(read_test, test.labels))
 # ```
@@ -648,8 +660,8 @@ for name, value in {
 # from ntps_utils.models.probes import logistic_probe
 #
 # model, layers = load_model("path/to/model"), (8,)  # or (8, 15, 22, 30)
-# train, test = load_texts("data/new", "train").head(2000), load_texts("data/new", "test")
-# features = [extract(model, part, layers=layers, features=layers, max_length=64).features for part in (train, test)]
+# train, test = load_texts("data/reviews", "train").head(2000), load_texts("data/reviews", "test")
+# features = [extract(model, part, layers=layers, features=layers, max_length=256).features for part in (train, test)]
 # x, x_test = (np.hstack([one[layer] for layer in layers]) for one in features)
 # probe = logistic_probe(x, train.labels, x_test, test.labels)
 # print(probe.test_accuracy)
@@ -663,17 +675,17 @@ for name, value in {
 #
 # texts = ["where is my parcel?", "thank you, it works"]
 # new = as_dataset((texts, [0] * len(texts)))  # one number for all: only the features are used
-# features = extract(model, new, layers=layers, features=layers, max_length=64).features
+# features = extract(model, new, layers=layers, features=layers, max_length=256).features
 # x_new = np.hstack([features[layer] for layer in layers])
 # print([train.label_names[i] for i in probe.predict(x_new)])
 # ```
 #
-# A bag of words reads such texts in the same way: `words.predict(texts_read(model, new, tokenize(model, new, 64)))`.
+# A bag of words reads such texts in the same way: `words.predict(texts_read(model, new, tokenize(model, new, 256)))`.
 #
 # ## After "open"
 #
 # 1. Train the classifier that the report names (above): you have it in any case.
-# 2. If you can afford one LoRA run, make it, even where the report recommends against it: the recommendation counts a run as much as the threshold, whatever it costs you. The commands are these; give `--max-length` as for the report (without it, 64 tokens are read). A report that stays open has the second one, after *Next*. Read the advantage over the best classifier in its table (`advantage`); its standard error is about $\sqrt{0.15 / n}$ for $n$ test texts; `alternative` names this classifier.
+# 2. If you can afford one LoRA run, make it, even where the report recommends against it: for the recommendation, a run that brings nothing is a loss as large as the threshold, whatever a run costs you. The commands are these; give `--max-length` as for the report (without it, 64 tokens are read). A report that stays open has the second one, after *Next*. Read the advantage over the best classifier in its table (`advantage`); its standard error is about $\sqrt{0.15 / n}$ for $n$ test texts; `alternative` names this classifier.
 #
 #    ```bash
 #    ntps datasets split reviews.csv data/reviews
@@ -685,7 +697,7 @@ for name, value in {
 #
 # ## After a "yes"
 #
-# `ntps benchmark` measures the gain; the next lines train an adapter and keep it. They try three learning rates (3e-4 was chosen for two small models) and keep the best by the loss on validation texts. (`max_steps=600, eval_steps=75` among the arguments of `replace` trains twice as long.) With another `max_length`, change it here and below, too; without it, whole texts are read:
+# `ntps benchmark` measures the gain; the next lines train an adapter on `data/reviews` (divided as above) and keep it. They try three learning rates (3e-4 was chosen for two small models) and keep the best by the loss on validation texts. (`max_steps=600, eval_steps=75` among the arguments of `replace` trains twice as long.) They read 256 tokens of a text, as above; without `max_length`, whole texts are read:
 #
 # ```python
 # from dataclasses import replace
@@ -697,9 +709,9 @@ for name, value in {
 # from ntps_utils.models.finetuning import finetune
 # from ntps_utils.models.loading import load_model
 #
-# train, test = load_texts("data/new", "train").head(2000), load_texts("data/new", "test")
+# train, test = load_texts("data/reviews", "train").head(2000), load_texts("data/reviews", "test")
 # config = replace(lora_settings(3e-4), learning_rates=(1e-3, 3e-4, 1e-4))
-# result = finetune(load_model("path/to/model"), train, test, config, max_length=64, keep_adapter=True)
+# result = finetune(load_model("path/to/model"), train, test, config, max_length=256, keep_adapter=True)
 # print(result.learning_rate, result.accuracy)
 # result.adapter.save_pretrained("adapter")
 # torch.save(result.head.state_dict(), "adapter/head.pt")
@@ -714,9 +726,9 @@ for name, value in {
 # from ntps_utils.models.extraction import extract
 # from ntps_utils.models.loading import load_model
 #
-# model, test = load_model("adapter", base_model="path/to/model"), load_texts("data/new", "test")
+# model, test = load_model("adapter", base_model="path/to/model"), load_texts("data/reviews", "test")
 # weights = torch.load("adapter/head.pt")
-# features = extract(model, test, layers="last", features="last", max_length=64).features[model.n_layers - 1]  # layer 0: embeddings
+# features = extract(model, test, layers="last", features="last", max_length=256).features[model.n_layers - 1]  # layer 0: embeddings
 # logits = torch.from_numpy(features).double() @ weights["weight"].T + weights["bias"]
 # print([test.label_names[i] for i in logits.argmax(1)])
 # ```

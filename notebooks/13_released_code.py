@@ -68,8 +68,8 @@ house_style()
 #
 # ### Which eigenvectors come first
 #
-# The theory keeps the directions of the *largest* eigenvalues. Solvers return eigenvalues in ascending order, and the first $k$ columns are kept (K_sweep.py 16-17, 78-79; a sparse solver in 49-54, off by default, keeps the smallest of the largest ones): the
-# *smallest*. We try it on a problem whose answer is known. The labels depend on exactly the two directions that serve prediction best, so a score should be near 1 from $k = 2$ on.
+# The theory keeps the directions of the *largest* eigenvalues. Solvers return eigenvalues in ascending order, and the first $k$ columns are kept: the
+# *smallest* (K_sweep.py 16-17, 78-79; off by default is a sparse solver, 49-54, that keeps the smallest of the largest). We try it on a problem whose answer is known. The labels depend on exactly the two directions that serve prediction best, in which the mean features also vary most. So a score should be near 1 from $k = 2$ on.
 
 # %%
 planted = planted_problem(seed)
@@ -253,7 +253,7 @@ for key, name in {"ours": "ours", "script": "the script's"}.items():
 # %% [markdown]
 # The order of eigenvectors and the width of U raise the scores of some tasks and lower those of others, so they change which tasks score high. With both choices U contains no label direction. The script's score then has a similar size to ours but another meaning: if the labels of all texts are permuted, ours changes by {glue:text}`permuted_ours:.2f` in the median and the script's by {glue:text}`permuted_script:.3f`. So the script's score describes $S$ and $A_0$, and not the task. The other two choices have no visible effect on this model, whose features have no massive direction.
 # In the median the order of eigenvectors moves the score by {glue:text}`switch_asc:.2f`, filling U by {glue:text}`switch_fill:.2f`, single precision with the absolute cut-off by
-# {glue:text}`switch_single:.2g`, the pseudo-inverse by {glue:text}`switch_pinv:.1g`, and all together by {glue:text}`switch_all:.2f` (at most {glue:text}`switch_all_max:.2f`). The effects do not add up: all choices together change the score less than the order alone. On the planted problem above the order changes the score far more, because there the labels depend on the directions in which features vary most. On the lab's tasks U leans towards directions in which features vary little, and the factor $A_0^{-1/2}$ turns the columns of V towards them as well, whichever end of the spectrum is kept, so that either end gives scores of a similar height, though that of a single task moves. The two recipes' rankings of the eight tasks have a
+# {glue:text}`switch_single:.2g`, the pseudo-inverse by {glue:text}`switch_pinv:.1g`, and all together by {glue:text}`switch_all:.2f` (at most {glue:text}`switch_all_max:.2f`). The effects do not add up: all choices together change the score less than the order alone. On the planted problem above the order changes the score far more, because there the labels depend on the directions in which mean features vary most. On the lab's tasks U leans towards directions in which features vary little, and the factor $A_0^{-1/2}$ turns the columns of V towards them as well, whichever end of the spectrum is kept, so that either end gives scores of a similar height, though that of a single task moves. The two recipes' rankings of the eight tasks have a
 # rank correlation of {glue:text}`switch_all_rho:.2f`. So two reports that differ in these choices cannot be compared.
 #
 # ## From texts to moments
@@ -322,7 +322,7 @@ glue("twice", float(2**slope), display=False)
 #
 # ## From texts to labels
 #
-# - **Pairs** (utils.py 72-76, 83-87): in datasets of pairs of questions, the code should join both questions of each row. It returns after the first row of each batch of 1,000, so that in the other 999 rows the second question is missing. Ours are joined row by row, and a
+# - **Pairs** (utils.py 72-76, 83-87): in datasets of pairs of questions, the code should join both questions of each row. It returns after the first row of each batch of 1,000, so that the other 999 rows keep their text without the second question. Ours are joined row by row, and a
 #   test looks at every row.
 # - **Splits** (utils.py 147-149): rows are split at random, also where two rows share a question. Ours keep rows that share one together. The effect of both on a task of pairs is simulated in
 #   {doc}`the chapter on the paper's numbers <10_the_papers_numbers>`.

@@ -476,7 +476,7 @@ def test_the_reason_names_the_trial_run_that_was_made_or_is_recommended(action, 
     text = about_lora(Recommendation(action, share, regrets, "rule"), 60.0, 900, 100, n_more=0, made=made)
     costs = {"10%": "0.5", "25%": "3.0"}
     for length, cost in costs.items():
-        assert (f"Deciding by a trial run of {length} costs {cost}," in text) == (length == named)
+        assert (f"If a trial run of {length} decides, it is {cost}," in text) == (length == named)
 
 
 @pytest.mark.parametrize(

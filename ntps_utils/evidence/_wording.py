@@ -239,13 +239,12 @@ def _why(recommended: Recommendation, made: float) -> str:
     regrets = recommended.regrets
     trial = trial_name(recommended.share or made)
     why = (
-        "On the recorded runs, at this threshold, running LoRA wherever the best classifier leaves enough to gain "
-        f"costs {points(regrets['run'])} points of accuracy on average against knowing the gains, and never running it "
-        f"{points(regrets['stop'])}: gains that are missed, runs that fall short of the threshold, and the pass over "
-        "the texts"
+        "On the recorded runs, at this threshold, the mean regret (what a rule loses against knowing the gains) is "
+        f"{points(regrets['run'])} points if LoRA is run wherever the best classifier leaves enough to gain, and "
+        f"{points(regrets['stop'])} if it is never run"
     )
     if trial in regrets:
-        why += f". Deciding by a {trial} costs {points(regrets[trial])}, with the computing time of the trial"
+        why += f". If a {trial} decides, it is {points(regrets[trial])}, with the computing time of the trial"
     return why
 
 
