@@ -48,10 +48,15 @@ from ntps_utils.evidence.advice import (
 )
 from ntps_utils.evidence.calibration import LABELS as ALL_LABELS
 from ntps_utils.evidence.calibration import load_calibration
-from ntps_utils.evidence.claims import CONTROL_COLUMNS, PRINTED_GAIN, added_skill
+from ntps_utils.evidence.claims import (
+    CONTROL_COLUMNS,
+    PRINTED_GAIN,
+    added_skill,
+    finetuned_table,
+)
 from ntps_utils.evidence.claims import regret as regret_of_skipping
 from ntps_utils.evidence.records import load_record
-from ntps_utils.evidence.results import SCORE_LABELS
+from ntps_utils.evidence.results import SCORE_LABELS, seed_noise
 from ntps_utils.evidence.runs import recorded_runs
 from ntps_utils.evidence.statistics import (
     mean_interval,
@@ -238,56 +243,74 @@ for c in ("ntps", "headroom", "knn", "explained"):
 #
 # ## How much of a gain is due to the random seed?
 #
-# The runs of the lab were made with a second seed: other folds, heads, adapters and batches, the same texts and weights. The table compares the gains of the two seeds, in points, over the fifteen tasks of each model.
+# The runs of the lab were made with a second seed: other folds, heads, adapters and batches, the same texts and weights. So were those of the two pretrained models on {glue:text}`seed_real_n` datasets, the first of the declared order; these runs came after all others, and decide nothing. The table compares the gains of the two seeds, in points, within each model and in all models of a set together.
 
 
 # %%
-def seed_table():
-    """Gains of two seeds, by model: their spread, and what the seed adds to it."""
-    both = [
-        load_recorded(name)
-        .query("dataset != 'lab/random'")
-        .set_index(["model", "dataset"])
-        for name in ("lab", "lab_seed1")
-    ]
-    gains = pd.DataFrame({0: both[0]["gain"], 1: both[1]["gain"]}) * 100
-    rows = {}
-    for model, one in (*gains.groupby("model", sort=False), ("all", gains)):
-        difference = one[1] - one[0]
-        within = model != "all"
-        rows[model] = {
-            "standard deviation of the gains": one.stack().std(),
-            "due to the seed": np.sqrt((difference**2).mean() / 2),
-            "largest difference": difference.abs().max(),
-            "rank correlation": one[0].corr(one[1], "spearman")
-            if within
-            else np.nan,
+def two_seeds(name):
+    """Runs of a set with the first and with the second seed."""
+    if name == "lab":
+        seeds = [load_recorded(one) for one in ("lab", "lab_seed1")]
+        return [table.query("dataset != 'lab/random'") for table in seeds]
+    return [finetuned_table(recorded_runs(), seed=one) for one in (0, 1)]
+
+
+pairs = {name: two_seeds(name) for name in tables}
+noise = {
+    (name, column): seed_noise(*pair, column, n_resamples=n_resamples, seed=seed)
+    for name, pair in pairs.items()
+    for column in ("gain", "lora")
+}
+
+
+def points(row, name):
+    """A column of a row in points, with its interval if it is the noise."""
+    value = f"{100 * row[name]:.1f}"
+    if name == "noise":
+        value += f" ({100 * row['low']:.1f} to {100 * row['high']:.1f})"
+    return value
+
+
+pd.DataFrame(
+    {
+        (TITLES[name], model): {
+            "datasets": int(row["n"]),
+            "standard deviation of the gains": points(row, "sd"),
+            "of one gain between seeds": points(row, "noise"),
+            "of LoRA's accuracy between seeds": points(
+                noise[name, "lora"].loc[model], "noise"
+            ),
+            "largest difference of gains": points(row, "most"),
+            "rank correlation of both seeds": f"{row['rho']:.2f}",
         }
-    table = pd.DataFrame(rows).T
-    table.loc["all", "rank correlation"] = table["rank correlation"].mean()
-    return both[1].reset_index(), table
-
-
-has_lab = "lab" in tables
-other, by_seed = seed_table() if has_lab else (pd.DataFrame(), pd.DataFrame())
-by_seed.round(2)
+        for name in pairs
+        for model, row in noise[name, "gain"].iterrows()
+    }
+).T
 
 # %% tags=["remove-cell"]
-seeds = {"sd": np.nan, "noise": np.nan, "most": np.nan, "rho": np.nan}
 again = {}
-if has_lab:
-    total = by_seed.loc["all"].to_list()
-    seeds = dict(zip(seeds, total, strict=True))
-    matrix = by_model_and_dataset(other)
+if "lab" in tables:
+    matrix = by_model_and_dataset(pairs["lab"][1])
     again = {
         c: pooled_rank_correlation(
             matrix[c], matrix["gain"], seed=seed, n_resamples=n_resamples
         )
         for c in ("ntps", "ntps_metric")
     }
-for part, value in seeds.items():
-    glue(f"seed_{part}", float(value), display=False)
-glue("seed_share", float((seeds["noise"] / seeds["sd"]) ** 2), display=False)
+for name in ("lab", "real"):
+    for column in ("gain", "lora"):
+        row = noise[name, column].loc["all"] if name in tables else pd.Series()
+        for part in ("sd", "noise", "low", "high", "most"):
+            value = 100 * float(row.get(part, np.nan))
+            glue(f"seed_{name}_{column}_{part}", value, display=False)
+        glue(
+            f"seed_{name}_{column}_rho", float(row.get("rho", np.nan)), display=False
+        )
+        share = float((row.get("noise", np.nan) / row.get("sd", np.nan)) ** 2)
+        glue(f"seed_{name}_{column}_share", share, display=False)
+n_seeded = int(noise["real", "gain"]["n"].iloc[0]) if "real" in tables else 0
+glue("seed_real_n", n_seeded, display=False)
 for c in ("ntps", "ntps_metric"):
     for key, r in {
         "first": correlations.get(("lab", c)),
@@ -296,9 +319,17 @@ for c in ("ntps", "ntps_metric"):
         for part in ("rho", "low", "high"):
             value = float(getattr(r, part) if r else np.nan)
             glue(f"seed_{key}_{c}_{part}", value, display=False)
+for row in load_record("results_all")["selections"]:
+    key = {"second seed": "second", "first seed, the same datasets": "first"}
+    if row["datasets"] in key and row["target"] == "gain":
+        for part in ("rho", "low", "high"):
+            name = f"seed_real_{key[row['datasets']]}_{part}"
+            glue(name, float(row[part]), display=False)
 
 # %% [markdown]
-# The seed gives a single gain a standard deviation of {glue:text}`seed_noise:.1f` points, where the gains of both seeds together have {glue:text}`seed_sd:.1f`: {glue:text}`seed_share:.0%` of their variance. Within a model, the gains of the two seeds have a rank correlation of {glue:text}`seed_rho:.2f`. The correlation of the Euclidean score with the gain is {glue:text}`seed_first_ntps_rho:.2f` ({glue:text}`seed_first_ntps_low:.2f` to {glue:text}`seed_first_ntps_high:.2f`) with the first seed and {glue:text}`seed_second_ntps_rho:.2f` ({glue:text}`seed_second_ntps_low:.2f` to {glue:text}`seed_second_ntps_high:.2f`) with the second; of the metric-matched score {glue:text}`seed_first_ntps_metric_rho:.2f` ({glue:text}`seed_first_ntps_metric_low:.2f` to {glue:text}`seed_first_ntps_metric_high:.2f`) and {glue:text}`seed_second_ntps_metric_rho:.2f` ({glue:text}`seed_second_ntps_metric_low:.2f` to {glue:text}`seed_second_ntps_metric_high:.2f`). The scores are the same: so much does a rank correlation change with the seed alone, because many gains are small and change their order. In the pretrained models no second seed was run. All that follows is from the first seed.
+# In the lab the seed gives a single gain a standard deviation of {glue:text}`seed_lab_gain_noise:.1f` points, where the gains of both seeds together have {glue:text}`seed_lab_gain_sd:.1f`: {glue:text}`seed_lab_gain_share:.0%` of their variance. Within a model, the gains of the two seeds have a rank correlation of {glue:text}`seed_lab_gain_rho:.2f`. The correlation of the Euclidean score with the gain is {glue:text}`seed_first_ntps_rho:.2f` ({glue:text}`seed_first_ntps_low:.2f` to {glue:text}`seed_first_ntps_high:.2f`) with the first seed and {glue:text}`seed_second_ntps_rho:.2f` ({glue:text}`seed_second_ntps_low:.2f` to {glue:text}`seed_second_ntps_high:.2f`) with the second; of the metric-matched score {glue:text}`seed_first_ntps_metric_rho:.2f` ({glue:text}`seed_first_ntps_metric_low:.2f` to {glue:text}`seed_first_ntps_metric_high:.2f`) and {glue:text}`seed_second_ntps_metric_rho:.2f` ({glue:text}`seed_second_ntps_metric_low:.2f` to {glue:text}`seed_second_ntps_metric_high:.2f`). The scores are the same: so much does a rank correlation change with the seed alone, because many gains are small and change their order.
+#
+# In the two pretrained models the seed gives a gain a standard deviation of {glue:text}`seed_real_gain_noise:.1f` points ({glue:text}`seed_real_gain_low:.1f` to {glue:text}`seed_real_gain_high:.1f`), and the accuracy of LoRA, and so its gain over a fixed classifier, {glue:text}`seed_real_lora_noise:.1f` ({glue:text}`seed_real_lora_low:.1f` to {glue:text}`seed_real_lora_high:.1f`). That is {glue:text}`seed_real_gain_share:.0%` of the variance of the gains; their rank correlation between seeds is {glue:text}`seed_real_gain_rho:.2f`. NTPS has a correlation of {glue:text}`seed_real_first_rho:.2f` ({glue:text}`seed_real_first_low:.2f` to {glue:text}`seed_real_first_high:.2f`) with the gains of the first seed on these datasets, and of {glue:text}`seed_real_second_rho:.2f` ({glue:text}`seed_real_second_low:.2f` to {glue:text}`seed_real_second_high:.2f`) with those of the second. All that follows is from the first seed.
 #
 # ## How large is the error on a new dataset?
 #

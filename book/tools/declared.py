@@ -9,10 +9,10 @@ import pandas as pd
 
 from book.tools.visible_rise import DECLARED
 from ntps_utils._utils.files import data_file
-from ntps_utils.evidence.claims import CONTROL_COLUMNS, setting_of
-from ntps_utils.evidence.declared import CLUSTERS, FINETUNED_MODELS, PILOTS, planned_runs, run_order
+from ntps_utils.evidence.claims import CONTROL_COLUMNS, finetuned_table, score_rise, setting_of
+from ntps_utils.evidence.declared import CLUSTERS, FINETUNED_MODELS, PILOTS, Run, planned_runs, run_order
 from ntps_utils.evidence.records import load_record
-from ntps_utils.evidence.results import SCORE_LABELS, TARGET_LABELS
+from ntps_utils.evidence.results import SCORE_LABELS, TARGET_LABELS, seed_noise
 from ntps_utils.evidence.runs import chosen_rates, recorded_runs
 
 
@@ -36,6 +36,8 @@ def tables() -> dict[str, str]:
         "visible_rise": visible_rise(),
         "results": results(load_record("results")),
         "results_all": results_all(load_record("results"), load_record("results_all")),
+        "seeds": seeds(),
+        "paper_settings": paper_settings(),
     }
 
 
@@ -89,6 +91,38 @@ def order() -> str:
         ]
         rows.append((i, dataset, CLUSTERS.get(dataset, ""), ", ".join(others), *started))
     return table(("", "dataset", "cluster", "further runs", *FINETUNED_MODELS), rows)
+
+
+def seeds() -> str:
+    """Return how much the gains over the head, and the accuracies of LoRA, change with the seed."""
+    runs = recorded_runs()
+    first, second = (finetuned_table(runs, seed=seed) for seed in (0, 1))
+    rows = []
+    for column, label in {"gain": "gain over the trained head", "lora": "accuracy of LoRA"}.items():
+        for model, row in seed_noise(first, second, column).iterrows():
+            sd, noise, low, high, most = (f"{100 * row[name]:.1f}" for name in ("sd", "noise", "low", "high", "most"))
+            shown = "both together" if model == "all" else model
+            rows.append((label, shown, int(row["n"]), sd, f"{noise} ({low} to {high})", most, _number(row["rho"])))
+    return table(
+        ("", "model", "datasets", "over datasets", "between seeds", "largest difference", "rank correlation"), rows
+    )
+
+
+def paper_settings() -> str:
+    """Return what LoRA reaches with the paper's settings, beside the declared ones."""
+    runs = {one.run: one for one in recorded_runs()}
+    rows = []
+    for run, one in runs.items():
+        if run.kind != "paper":
+            continue
+        for label, made in (("declared", runs[Run("lora", run.model, run.dataset)]), ("the paper's", one)):
+            tuned = made.result.finetuning
+            assert tuned is not None
+            rises = (f"{score_rise(made, score):+.3f}" for score in ("ntps", "ntps_metric"))
+            rows.append(
+                (run.dataset, label, *(f"{x:.3f}" for x in (tuned.frozen_accuracy, tuned.last_accuracy)), *rises)
+            )
+    return table(("dataset", "settings", "trained head", "LoRA", "change of NTPS", "of the metric-matched score"), rows)
 
 
 def few_test_texts() -> str:

@@ -231,7 +231,8 @@ def finetuned_table(runs: Iterable[RecordedRun], *, seed: int = 0) -> pd.DataFra
         controls, and by ``_net``; ``explained``, the share tr B / tr Y of the variance of the labels that the
         features explain; ``r2_subspace``, the share of the variance of the test targets that a linear probe on the
         directions explains, for controls as well (not the random ones); ``accuracy`` (chance-adjusted, of the
-        probe), ``r2``, ``cross_entropy_skill``; ``headroom``; ``gain`` (fraction), ``gain_errors`` (share of the
+        probe), ``r2``, ``cross_entropy_skill``; ``headroom``; test accuracies ``frozen`` (of the head) and ``lora``;
+        ``gain`` (their difference), ``gain_errors`` (share of the
         errors) and ``gain_cross_entropy`` (nats); trial runs under the names of
         :func:`~ntps_utils.evidence.trials.trial_values`.
     """
@@ -296,6 +297,7 @@ def _row(result: ExperimentResult) -> dict[str, object]:
     assert tuned.lora_cross_entropy is not None
     return _scored(result) | {
         "frozen": tuned.frozen_accuracy,
+        "lora": tuned.lora_accuracy,
         "gain": tuned.gain,
         "gain_errors": tuned.gain / max(1.0 - tuned.frozen_accuracy, 1e-3),
         "gain_cross_entropy": tuned.frozen_cross_entropy - tuned.lora_cross_entropy,
@@ -484,12 +486,29 @@ def rises(runs: Iterable[RecordedRun], score: Literal["ntps", "ntps_metric", "nt
         ]
         if facts[0] != facts[1]:
             raise ValueError(f"{run} and its run with shuffled labels have other weights, texts or types: {facts}.")
-        rows.append((run.model, run.dataset, _rise(one, score), _rise(other, score)))
+        rows.append((run.model, run.dataset, score_rise(one, score), score_rise(other, score)))
     return pd.DataFrame(rows, columns=["model", "dataset", "rise", "shuffled"])
 
 
-def _rise(one: RecordedRun, score: str) -> float:
-    """Change of a score on the test texts."""
+def score_rise(one: RecordedRun, score: str) -> float:
+    """Compute by how much a score on the test texts is higher after LoRA, at the last layer and half of the directions.
+
+    Parameters
+    ----------
+    one : RecordedRun
+        A run with scores after LoRA.
+    score : {"ntps", "ntps_metric", "ntps_task"}
+        The first from second moments, the others from covariances.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    ValueError
+        If the run has no such scores, or one is not finite.
+    """
     after, before = (
         float(getattr(setting_of(scores, centered=score != "ntps", split="test"), score))
         for scores in (one.result.scores_after, one.result.scores)

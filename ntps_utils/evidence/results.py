@@ -267,7 +267,7 @@ def seed_noise(
     ----------
     first, second : DataFrame
         Runs with two seeds: ``model``, ``dataset``, the column, and ``cluster`` where datasets are not independent.
-        Only what both tables have is used.
+        Only datasets that every model has with both seeds are used.
     column : str
         The result, such as "gain".
     n_resamples, seed : int
@@ -284,7 +284,7 @@ def seed_noise(
     Raises
     ------
     ValueError
-        If the tables have no run in common, or not the same datasets for every model.
+        If there is no such dataset.
 
     Notes
     -----
@@ -297,11 +297,9 @@ def seed_noise(
     0.0141
     """
     both = first.merge(second, on=["model", "dataset"], suffixes=("", "_second"))
-    if both.empty:
-        raise ValueError("The two tables have no model and dataset in common.")
-    wide_both = both.pivot(index="dataset", columns="model", values=[column, f"{column}_second"])
-    if wide_both.isna().any(axis=None):
-        raise ValueError(f"{column} must be known with both seeds for every model on every dataset.")
+    wide_both = both.pivot(index="dataset", columns="model", values=[column, f"{column}_second"]).dropna()
+    if wide_both.empty:
+        raise ValueError("The two tables have no dataset in common that every model has with both seeds.")
     models = list(both["model"].unique())
     clusters = both.drop_duplicates("dataset").set_index("dataset").loc[wide_both.index]
     labels = clusters.get("cluster", clusters.index)
