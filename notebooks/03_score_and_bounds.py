@@ -662,21 +662,8 @@ right.set(ylabel="mean error of the score")
 _ = left.legend(fontsize=9)
 
 # %% tags=["remove-cell"]
-most = simulated[simulated["ratio"] == simulated["ratio"].max()].set_index(
-    "quantity"
-)
 five = simulated[simulated["ratio"] == 5.0].set_index("quantity")
 fifty = simulated[simulated["ratio"] == 50.0].set_index("quantity")
-glue(
-    "cover_most",
-    float(
-        most.loc[
-            ["ntps uncentered", "ntps_metric centered", "ntps_task centered"],
-            "coverage",
-        ].min()
-    ),
-    display=False,
-)
 glue(
     "cover_fifty",
     float(

@@ -113,7 +113,6 @@ glue("odd_model", short[odd_model], display=False)
 glue("odd_mine", float(mine.loc[odd_model, odd_target]), display=False)
 glue("odd_low", float(min(tied)), display=False)
 glue("odd_high", float(max(tied)), display=False)
-glue("odd_printed", float(printed.loc[odd_model, odd_target]), display=False)
 
 # %% [markdown]
 # {glue:text}`n_equal` of the 24 agree to two decimals. The other one is that for the MSE of {glue:text}`odd_model`. Two of its datasets have an MSE of zero to six decimals. The
@@ -243,7 +242,6 @@ for value in gain_coefficients:
 _ = axes.set(xlabel="largest Spearman coefficient of the sweep", xlim=(-0.1, 1))
 
 # %% tags=["remove-cell"]
-glue("max_spread", float(spread.max()), display=False)
 glue("median_spread", float(spread.median()), display=False)
 glue("null_smooth", float(np.median(nulls[0.98])), display=False)
 glue("null_positive", float(np.mean(nulls[0.98] > 0)), display=False)

@@ -342,11 +342,6 @@ glue(
     float((bounds["upper"] / bounds["excess"]).median()),
     display=False,
 )
-glue(
-    "lower_ratio",
-    float((bounds["excess"] / bounds["lower"].clip(lower=1e-300)).median()),
-    display=False,
-)
 glue("upper_useful", int((bounds["upper"] < 1).sum()), display=False)
 glue("upper_metric_useful", int((bounds["upper, metric"] < 1).sum()), display=False)
 glue(
