@@ -152,6 +152,8 @@ def test_what_the_chapters_say_beside_their_numbers_follows_from_them():
     assert words["random_high"] < 0.1  # two random directions pass the rule, too
     assert probes["size_half_low"] > 0  # the order of tokens raises NTPS a little
     assert probes["declared_pca_low"] < 0 < probes["declared_pca_high"]
+    assert probes["every_pca_low"] < 0 < probes["every_pca_high"]
+    assert probes["every_rho_low"] > 0
     for score in (
         "ntps",
         "ntps_metric",
