@@ -209,6 +209,36 @@ def test_tables_of_the_page_list_all_datasets_and_pilots():
     assert tables["pilots"].count("(chosen)") == 2 * len(chosen_rates())
 
 
+def test_the_page_has_what_a_second_seed_changes():
+    """Half the squared difference of both seeds is the variance within a run, as in an analysis of variance."""
+    tuned = {one.run: one.result.finetuning for one in recorded_runs() if one.run.kind == "lora"}
+    twice = [
+        name
+        for name in run_order()
+        if all(Run("lora", model, name, seed) in tuned for model in FINETUNED_MODELS for seed in (0, 1))
+    ]
+    table = pages.tables()["seeds"]
+    for quantity, label in {"gain": "gain over the trained head", "lora_accuracy": "accuracy of LoRA"}.items():
+        for model in FINETUNED_MODELS:
+            pairs = 100 * np.array(
+                [[getattr(tuned[Run("lora", model, name, seed)], quantity) for seed in (0, 1)] for name in twice]
+            )
+            noise, most = np.sqrt(pairs.var(axis=1, ddof=1).mean()), np.ptp(pairs, axis=1).max()
+            (row,) = (line for line in table.splitlines() if line.startswith(f"| {label} | {model} |"))
+            assert row.startswith(f"| {label} | {model} | {len(twice)} | {pairs.std(ddof=1):.1f} | {noise:.1f} (")
+            assert f"| {most:.1f} |" in row
+
+
+def test_the_page_has_what_lora_reaches_with_the_papers_settings():
+    table = pages.tables()["paper_settings"]
+    made = [one for one in recorded_runs() if one.run.kind == "paper"]
+    assert table.count("| the paper's |") == table.count("| declared |") == len(made) > 0
+    for one in made:
+        assert one.provenance["settings"]["lora"]["optimizer"] == "adafactor"
+        tuned = one.result.finetuning  # without validation texts the last step is the one that is kept
+        assert f"| the paper's | {tuned.frozen_accuracy:.3f} | {tuned.lora_accuracy:.3f} |" in table
+
+
 def test_a_planted_rise_does_not_show_on_as_few_texts():
     """The recorded simulation decides whether claim (iv) can be refuted."""
     rows = [row for row in load_record("visible_rise")["rows"] if row["score"] == "ntps"]
