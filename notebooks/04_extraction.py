@@ -284,7 +284,7 @@ for key, frame in zip(("lab", "smol", "gemma"), (lab_facts, *large), strict=True
 # ## Precision and rank
 #
 # A score depends on which directions have any variance. In exact arithmetic their number is the rank; in floating point a cut-off decides which small eigenvalues count. Ours is applied to the matrix scaled to a diagonal of ones,
-# so that massive activations do not hide other directions, and it is relative: an eigenvalue counts if it exceeds the largest one times a relative error of the moments. Let $\epsilon$ be the rounding unit of the type of numbers, the distance from 1 to the next larger number. For sums in float64 the relative error is taken as $d\,\epsilon$. For our sums of float32 products we chose $8\,\epsilon / d$, with the $\epsilon$ of float32, instead. The largest eigenvalue of the scaled matrix is at most $d$, and close to it if the mean is large. Multiplied by it, our cut-off is at most $8\,\epsilon$; the usual relative error $d\,\epsilon$ would give up to $d^2 \epsilon$, and drop many directions. The eight is no estimate of an error: it is justified by {numref}`fig-precision`, which shows how little such scores (*shifted*) differ from those of float64 products.
+# so that massive activations do not hide other directions, and it is relative: an eigenvalue counts if it exceeds the largest one times a factor, the cut-off. Let $\epsilon$ be the rounding unit of the type of numbers, the distance from 1 to the next larger number. For sums in float64 the factor is the usual $d\,\epsilon$. For sums of float32 products the usual factor, with the larger $\epsilon$ of float32, drops many directions: the largest eigenvalue is at most $d$, and close to it if the mean is large, so that all eigenvalues below nearly $d^2 \epsilon$ would go. We chose $8\,\epsilon / d$ there, so that eigenvalues below at most $8\,\epsilon$ go. The eight is a choice, and no estimate of an error. It is justified by {numref}`fig-precision`, which shows how little such scores (*shifted*) differ from those of float64 products.
 # An *absolute* cut-off, such as $10^{-8}$, gives another rank when the features are rescaled. Features that are so large that a sum of products is infinite in its type are refused.
 #
 # A product of matrices in float32 takes half the time of one in float64; it is a small part of a pass ({doc}`chapter 12 <12_the_full_grid>` has whole passes). How do such products change the scores? We compare three ways with float64 products of the same features:
@@ -395,7 +395,7 @@ glue("bench_arithmetic", float(1 + costs[0][3]), display=False)
 #
 # - Moments are sums: one pass, any batches, any number of machines.
 # - Pads must not count. Report whether a BOS token counts, and whether moments are centered.
-# - A numerical rank depends on a cut-off. Scale the matrix to a diagonal of ones first, and set the cut-off relative to the largest eigenvalue, at the rounding error of the moments. The usual $d$ units of float32 are far too many.
+# - A numerical rank depends on a cut-off. Scale the matrix to a diagonal of ones first, and set it relative to the largest eigenvalue. For float64 products $d$ rounding units are right. For float32 products they are far too many: check a smaller cut-off against float64 products.
 # - Real models have massive activations on first tokens. Subtract them before you multiply in float32.
 # - Extraction adds a fraction of a forward pass to the forward pass itself; the cost of the scores does not grow with the number of texts.
 #

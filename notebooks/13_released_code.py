@@ -251,7 +251,7 @@ for key, name in {"ours": "ours", "script": "the script's"}.items():
     glue(f"permuted_{key}", float(np.median(changes)), display=False)
 
 # %% [markdown]
-# The order of eigenvectors and the width of U raise the scores of some tasks and lower those of others, so they change which tasks score high. With both choices U contains no label direction. The script's score then has a similar size to ours but another meaning: if the labels of all texts are permuted, ours changes by {glue:text}`permuted_ours:.2f` in the median and the script's by {glue:text}`permuted_script:.3f`. So the script's score describes $S$ and $A_0$, and not the task. The other two choices have no visible effect on this model, whose features have no massive direction.
+# The order of eigenvectors and the width of U raise the scores of some tasks and lower those of others, so they change which tasks score high. With both choices U contains no label direction. The script's score then has a similar size to ours but another meaning: if the labels of all texts are permuted, ours changes by {glue:text}`permuted_ours:.2f` in the median and the script's by {glue:text}`permuted_script:.3f`. So the script's score describes the features of the texts ($S$, $A_0$ and $A_1$), and hardly their labels. (These are medians over tasks of the lab. The changes by rotations and perturbations above are the largest of ten on the planted problem, and of another recipe.) The other two choices have no visible effect on this model, whose features have no massive direction.
 # In the median the order of eigenvectors moves the score by {glue:text}`switch_asc:.2f`, filling U by {glue:text}`switch_fill:.2f`, single precision with the absolute cut-off by
 # {glue:text}`switch_single:.2g`, the pseudo-inverse by {glue:text}`switch_pinv:.1g`, and all together by {glue:text}`switch_all:.2f` (at most {glue:text}`switch_all_max:.2f`). The effects do not add up: all choices together change the score less than the order alone. On the planted problem above the order changes the score far more, because there the labels depend on the directions in which mean features vary most. On the lab's tasks U leans towards directions in which features vary little, and the factor $A_0^{-1/2}$ turns the columns of V towards them as well, whichever end of the spectrum is kept, so that either end gives scores of a similar height, though that of a single task moves. The two recipes' rankings of the eight tasks have a
 # rank correlation of {glue:text}`switch_all_rho:.2f`. So two reports that differ in these choices cannot be compared.
@@ -407,13 +407,13 @@ glue("n_seeds", n_seeds, display=False)
 #
 # ## The switches
 #
-# Without further arguments {func}`ntps_utils.theory.released.released_ntps` makes all choices of the script that concern the score, and with `**OURS` none of them ({data}`ntps_utils.theory.released.OURS` holds a value for each switch). To make one choice only, change it in `OURS`: `released_ntps(moments, 0.5, **OURS | {"ascending": True})`. The second column has this change for each choice, and other ways to make it.
+# Without further arguments {func}`ntps_utils.theory.released.released_ntps` makes all choices of the script that concern the score, and with `**OURS` none of them ({data}`ntps_utils.theory.released.OURS` holds a value for each switch). To make one choice only, change it in `OURS`: `released_ntps(moments, 0.5, **OURS | {"ascending": True})`. The second column has this change for each choice, and an option of the command line where there is one.
 #
 # | their choice | here |
 # | --- | --- |
 # | smallest eigenvalues first | `{"ascending": True}`; `ntps score --order ascending` |
 # | U as wide as a share of the rank | `{"fill_u": True}` |
-# | single precision, absolute cut-off | `{"single": True, "absolute_cut": 1e-8}`; `extract(precision="float32")` |
+# | single precision, absolute cut-off | `{"single": True, "absolute_cut": 1e-8}` |
 # | integer part of share times rank | `{"round_down": True}` |
 # | pseudo-inverse | `{"pseudo_inverse": True}` |
 # | second moments, not centered | the default; `--center` for the other |
@@ -452,7 +452,7 @@ glue("n_seeds", n_seeds, display=False)
 #
 # **3.** With both choices of the script, ascending order and filled U at half of the rank, what does the score describe?
 #
-# - (a) $S$ and $A_0$, and hardly the task
+# - (a) The features of the texts, and hardly their labels
 # - (b) The labels, with more noise
 # - (c) Nothing: it is zero
 #
