@@ -198,6 +198,7 @@ def test_what_chapter_9_says_about_decisions_and_the_papers_cells_follows_from_i
     assert max(others) < 0 < gain["step_all_t25_corrected"] - 0.025  # the only step, and weak evidence
     assert gain["paper_ntps_regret"] < 0.2 * gain["paper_ntps_chance"]  # a good rule for the paper's own cells
     assert gain["paper_ntps_skill"] < 0.0  # and a bad prediction
+    assert 0.7 < gain["seed_real_gain_noise"] / gain["seed_real_gain_sd"] < 1.4  # "about as much"
 
 
 def test_the_scale_of_the_last_row_ends_where_the_front_page_says():

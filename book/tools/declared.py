@@ -102,10 +102,8 @@ def seeds() -> str:
         for model, row in seed_noise(first, second, column).iterrows():
             sd, noise, low, high, most = (f"{100 * row[name]:.1f}" for name in ("sd", "noise", "low", "high", "most"))
             shown = "both together" if model == "all" else model
-            rows.append((label, shown, int(row["n"]), sd, f"{noise} ({low} to {high})", most, _number(row["rho"])))
-    return table(
-        ("", "model", "datasets", "over datasets", "between seeds", "largest difference", "rank correlation"), rows
-    )
+            rows.append((label, shown, int(row["n"]), sd, f"{noise} ({low} to {high})", most))
+    return table(("", "model", "datasets", "over datasets", "between seeds", "largest difference"), rows)
 
 
 def paper_settings() -> str:
