@@ -181,11 +181,9 @@ for column, name in (("ntps", "euclid"), ("ntps_metric", "metric")):
     by_layer = table.scores[column][1:, half]  # without the embeddings
     following = [spearman(one, two) for one, two in itertools.pairwise(by_layer)]
     glue(f"next_layer_{name}", float(np.mean(following)), display=False)
-    far = spearman(by_layer[0], by_layer[-1])
-    glue(f"far_layer_{name}", float(far), display=False)
 
 # %% [markdown]
-# After the embeddings the means change little from layer to layer, while single tasks move more, and lines cross. So the layer hardly changes how high scores are, but it changes the order of the tasks: between neighboring layers the orders have a mean rank correlation of {glue:text}`next_layer_euclid:.2f` for the Euclidean and {glue:text}`next_layer_metric:.2f` for the metric-matched score, between the first and the last layer {glue:text}`far_layer_euclid:.2f` and {glue:text}`far_layer_metric:.2f`. The metric-matched and the task-weighted panel are similar because most tasks have two classes, hence one perception direction after centering, for which the two scores are equal.
+# After the embeddings the means change little from layer to layer, while single tasks move more, and lines cross. So the layer hardly changes how high scores are, but it changes the order of the tasks, most for the Euclidean score: between neighboring layers the orders have a mean rank correlation of {glue:text}`next_layer_euclid:.2f` for it, and of {glue:text}`next_layer_metric:.2f` for the metric-matched score. The metric-matched and the task-weighted panel are similar because most tasks have two classes, hence one perception direction after centering, for which the two scores are equal.
 #
 # ## From the wrong end
 #
@@ -477,8 +475,7 @@ from ntps_utils.exercises import check
 #
 # ````{solution} ex-6-1
 # :class: dropdown
-# A random direction in $d$ dimensions has on average a share $k/d$ of its squared length in any fixed subspace of dimension $k$: the dotted diagonal. The columns that fill U are S-orthonormal, not of unit length. The longest ones lie where S has little variance, and so do
-# the directions that "smallest first" keeps. That is why the curve lies above $k/d$. It describes S and $A_0$, and depends little on the task.
+# A random direction in $d$ dimensions has on average a share $k/d$ of its squared length in any fixed subspace of dimension $k$: the dotted diagonal. The columns that fill U are S-orthonormal, not of unit length. The longest ones lie where S has little variance. The factor $A_0^{-1/2}$ turns all columns of V towards such directions, those that "smallest first" keeps among them ({doc}`14_what_readers_asked`). That is why the curve lies above $k/d$. It describes the features, and depends little on the task.
 # ````
 #
 # ````{exercise} How many independent settings?

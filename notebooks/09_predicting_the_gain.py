@@ -244,10 +244,12 @@ for c in ("ntps", "headroom", "knn", "explained"):
 #
 # ## How much of a gain is due to the random seed?
 #
-# The runs of the lab were made with a second seed: other folds, heads, adapters and batches, the same texts and weights. So were those of the two pretrained models on {glue:text}`seed_real_n` datasets, the first of the declared order; these runs came after all others, and decide nothing. The table compares the gains of the two seeds, in points, within each model and in all models of a set together.
+# The runs of the lab were made with a second seed: other folds, heads, adapters and batches, the same texts and weights. So were those of the two pretrained models on {glue:text}`seed_real_n` datasets: {glue:text}`seed_real_sets`. These runs came after all others, and decide nothing.
+#
+# The table has, in points and for *n* datasets: the standard deviation of the *gains*, of both seeds together; the standard deviation that the seed gives to *one gain*, and to the accuracy of *LoRA*, with 95% intervals from resampling datasets; the *largest* difference of a gain between seeds; and the *rank* correlation of the gains of both seeds, where there are at least five datasets.
 
 
-# %%
+# %% tags=["hide-input"]
 def two_seeds(name):
     """Runs of a set with the first and with the second seed."""
     if name == "lab":
@@ -260,31 +262,24 @@ pairs = {name: two_seeds(name) for name in tables}
 noise = {
     (name, column): seed_noise(*pair, column, n_resamples=n_resamples, seed=seed)
     for name, pair in pairs.items()
-    for column in ("gain", "lora")
+    for column in ("gain", "lora", "frozen")
 }
 
 
-def points(row, name):
-    """A column of a row in points, with its interval if it is the noise."""
-    value = f"{100 * row[name]:.1f}"
-    if name == "noise":
-        value += f" ({100 * row['low']:.1f} to {100 * row['high']:.1f})"
-    return value
+def between(row):
+    """What the seed adds, in points, with its interval."""
+    return f"{100 * row['noise']:.1f} ({100 * row['low']:.1f} to {100 * row['high']:.1f})"
 
 
 pd.DataFrame(
     {
-        (TITLES[name], model): {
-            "datasets": int(row["n"]),
-            "standard deviation of the gains": points(row, "sd"),
-            "of one gain between seeds": points(row, "noise"),
-            "of LoRA's accuracy between seeds": points(
-                noise[name, "lora"].loc[model], "noise"
-            ),
-            "largest difference of gains": points(row, "most"),
-            "rank correlation of both seeds": f"{row['rho']:.2f}"
-            if row["n"] >= 5
-            else "too few datasets",
+        model if model != "all" else f"{TITLES[name]}, together": {
+            "n": int(row["n"]),
+            "gains": f"{100 * row['sd']:.1f}",
+            "one gain": between(row),
+            "LoRA": between(noise[name, "lora"].loc[model]),
+            "largest": f"{100 * row['most']:.1f}",
+            "rank": f"{row['rho']:.2f}" if row["n"] >= 5 else "",
         }
         for name in pairs
         for model, row in noise[name, "gain"].iterrows()
@@ -302,7 +297,7 @@ if "lab" in tables:
         for c in ("ntps", "ntps_metric")
     }
 for name in ("lab", "real"):
-    for column in ("gain", "lora"):
+    for column in ("gain", "lora", "frozen"):
         row = noise[name, column].loc["all"] if name in tables else pd.Series()
         for part in ("sd", "noise", "low", "high", "most"):
             value = 100 * float(row.get(part, np.nan))
@@ -327,6 +322,8 @@ kept = {
     for one in recorded_runs()
     if one.run.kind == "lora"
 }
+names = dict.fromkeys(run.dataset for run in kept if run.seed == 1)
+glue("seed_real_sets", ", ".join(names), display=False)
 twice = [(kept[replace(run, seed=0)], kept[run]) for run in kept if run.seed == 1]
 glue("seed_real_pairs", len(twice), display=False)
 started = sum((one == 0) != (two == 0) for one, two in twice)
@@ -335,7 +332,7 @@ glue("seed_real_started", started, display=False)
 # %% [markdown]
 # In the lab the seed gives a single gain a standard deviation of {glue:text}`seed_lab_gain_noise:.1f` points, where the gains of both seeds together have {glue:text}`seed_lab_gain_sd:.1f`: {glue:text}`seed_lab_gain_share:.0%` of their variance. Within a model, the gains of the two seeds have a rank correlation of {glue:text}`seed_lab_gain_rho:.2f`. The correlation of the Euclidean score with the gain is {glue:text}`seed_first_ntps_rho:.2f` ({glue:text}`seed_first_ntps_low:.2f` to {glue:text}`seed_first_ntps_high:.2f`) with the first seed and {glue:text}`seed_second_ntps_rho:.2f` ({glue:text}`seed_second_ntps_low:.2f` to {glue:text}`seed_second_ntps_high:.2f`) with the second; of the metric-matched score {glue:text}`seed_first_ntps_metric_rho:.2f` ({glue:text}`seed_first_ntps_metric_low:.2f` to {glue:text}`seed_first_ntps_metric_high:.2f`) and {glue:text}`seed_second_ntps_metric_rho:.2f` ({glue:text}`seed_second_ntps_metric_low:.2f` to {glue:text}`seed_second_ntps_metric_high:.2f`). The scores are the same: so much does a rank correlation change with the seed alone, because many gains are small and change their order.
 #
-# In the two pretrained models, on {glue:text}`seed_real_n` datasets, the seed gives a gain a standard deviation of {glue:text}`seed_real_gain_noise:.1f` points ({glue:text}`seed_real_gain_low:.1f` to {glue:text}`seed_real_gain_high:.1f`), about as much as the gains of both seeds have over these datasets ({glue:text}`seed_real_gain_sd:.1f`). The accuracy of LoRA, and so its gain over a fixed classifier, has {glue:text}`seed_real_lora_noise:.1f` ({glue:text}`seed_real_lora_low:.1f` to {glue:text}`seed_real_lora_high:.1f`), and differs by up to {glue:text}`seed_real_lora_most:.1f` points between seeds. In {glue:text}`seed_real_started` of the {glue:text}`seed_real_pairs` pairs of runs the kept checkpoint is the start with one seed, and a trained one with the other. So few datasets give rough values. But a single run of LoRA does not tell gains of a few points apart, and a second seed is worth its cost where a decision depends on them. All that follows is from the first seed.
+# In the two pretrained models, on {glue:text}`seed_real_n` datasets, the seed gives a gain a standard deviation of {glue:text}`seed_real_gain_noise:.1f` points ({glue:text}`seed_real_gain_low:.1f` to {glue:text}`seed_real_gain_high:.1f`), about as much as the gains of both seeds have over these datasets ({glue:text}`seed_real_gain_sd:.1f`). The accuracy of LoRA, and so its gain over a fixed classifier, has {glue:text}`seed_real_lora_noise:.1f` ({glue:text}`seed_real_lora_low:.1f` to {glue:text}`seed_real_lora_high:.1f`), and differs by up to {glue:text}`seed_real_lora_most:.1f` points between seeds. (It can change more than the gain, because the accuracy of the head changes as well, by up to {glue:text}`seed_real_frozen_most:.1f` points, and in part in the same direction.) In {glue:text}`seed_real_started` of the {glue:text}`seed_real_pairs` pairs of runs the kept checkpoint is the start with one seed, and a trained one with the other. So few datasets give rough values. But a single run of LoRA does not tell gains of a few points apart, and a second seed is worth its cost where a decision depends on them. All that follows is from the first seed.
 #
 # ## How large is the error on a new dataset?
 #
@@ -794,7 +791,7 @@ pd.DataFrame(against.values()).set_index(["cells", "LoRA minus"])
 #
 # What counts is the decision: run LoRA, or take the best classifier without finetuning. The threshold is the gain over it from which a run is worth its cost. We show one, three and five points, and the median of the recorded gains (over the head).
 #
-# The tool answers *yes* if the whole 70% interval of the gain reaches the threshold, *no* if the whole interval is below it, and otherwise *open*. It uses a step only if the interval of its skill lies above zero. Where no step has such a skill, nothing is predicted, and the tool has a *fallback*: the answer is *no* if the share of texts that the best classifier gets wrong is below the threshold (by its 95% limit), or if in at least 85% of the recorded runs the target was below the lead of this case and the threshold together, and otherwise *open*; the interval is then the spread of the recorded targets minus the lead ({doc}`chapter 11 <11_prescreen>`). A *yes* is right if LoRA beats the best classifier by the threshold on the *test* texts, and a *no* if it does not.
+# The tool answers *yes* if the whole 70% interval of the gain reaches the threshold, *no* if the whole interval is below it, and otherwise *open*. It uses a step only if the interval of its skill lies above zero. Where no step has such a skill, nothing is predicted, and the tool has a *fallback*: the answer is *no* if the share of texts that the best classifier gets wrong is below the threshold (by its 95% limit), or if in at least 85% of the recorded runs the target was below the sum of this case's lead and the threshold, and otherwise *open*; the interval is then the spread of the recorded targets minus the lead ({doc}`chapter 11 <11_prescreen>`). A *yes* is right if LoRA beats the best classifier by the threshold on the *test* texts, and a *no* if it does not.
 #
 # *Regret* is what is lost against knowing all gains, in points of accuracy. It has three parts: for a worthwhile run that is not made, the gain minus the threshold; for a run that is made and not worthwhile, the threshold minus the gain, but at most the threshold, because whoever has run LoRA keeps the better classifier; and what the decision cost, as a share of a LoRA run, times the threshold (where a run is worth three points, a trial run of a quarter of its cost takes 0.75). An open case is run if its expected gain, or without a prediction the mean target of the recorded runs minus the lead, reaches the threshold.
 #
@@ -1229,7 +1226,7 @@ pd.DataFrame(
         (TITLES[name], label): {
             "accuracy lost": f"{100 * at_half[name, label].accuracy_lost:.1f}",
             "at random, mean": f"{100 * at_half[name, label].lost_by_chance:.1f}",
-            "without a relation": f"{100 * chance[name, label][0]:.1f} to "
+            "gains exchanged": f"{100 * chance[name, label][0]:.1f} to "
             f"{100 * chance[name, label][2]:.1f}",
             "time saved": f"{at_half[name, label].share_saved:.0%}",
         }
@@ -1239,7 +1236,7 @@ pd.DataFrame(
 ).T
 
 # %% [markdown]
-# In the pretrained models the scores lose {glue:text}`beyond_real` than 97.5% of the choices without a relation do. But a prediction that is fitted to the other datasets is no such choice: without a relation it loses more on average, as the last paragraph of this section says. So a loss above the range does not show that the scores are worse than useless, and a loss below it, which rule (vi) asks for, is reached by chance less often than in 2.5%.
+# In the pretrained models the scores lose {glue:text}`beyond_real` than 97.5% of these draws do. That does not show that they are worse than useless. Their predictions are fitted to the other datasets, and such a rule loses more than a fixed choice does even if its predictor has nothing to do with the gain (the last paragraph of this section says why). For the same reason a loss below the range, which rule (vi) asks for, is reached by chance less often than in 2.5%.
 # The result depends on the share: with 40% skipped in the lab, the scores lose {glue:text}`at40_lab_scores:.1f` points and chance {glue:text}`at40_lab_chance:.1f`; with 70%, the rivals lose {glue:text}`at70_lab_rivals:.1f` and chance {glue:text}`at70_lab_chance:.1f`. (In the pretrained models the time is that of as many equal runs.)
 #
 # These losses are means over all runs, skipped or not. Per run that is made they are about twice as large: compared with the best half that could have been kept, the kept runs of the lab gain {glue:text}`behind_lab_scores:.1f` points less under the scores,

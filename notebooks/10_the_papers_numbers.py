@@ -449,7 +449,7 @@ glue(
 )
 
 # %% [markdown]
-# With the second sentence lost and rows split at random, the memorizer scores {glue:text}`leak_memorizer:.2f` and the probe {glue:text}`leak_probe:.2f`: far below one half, like the released accuracies. With pairs joined, rows split at random still mislead the memorizer ({glue:text}`joined_memorizer:.2f`) and not the probe ({glue:text}`joined_probe:.2f`): a probe is misled only if both errors come together. With pairs joined and questions
+# With the second sentence lost and rows split at random, the memorizer scores {glue:text}`leak_memorizer:.2f` and the probe {glue:text}`leak_probe:.2f`: far below one half, like the released accuracies. With pairs joined, rows split at random still mislead the memorizer ({glue:text}`joined_memorizer:.2f`), and the probe much less ({glue:text}`joined_probe:.2f`): it falls below one half only if both errors come together. With pairs joined and questions
 # kept together they score {glue:text}`sound_memorizer:.2f` and {glue:text}`sound_probe:.2f`, and with the second sentence lost but questions kept together the probe scores {glue:text}`lost_group_probe:.2f`, as it should when nothing can be learned.
 #
 # How much does any one dataset matter? Leaving out one at a time moves a model's coefficient for the gain by up to {glue:text}`largest_change:.2f`. The table shows by how much the coefficient changes when a dataset is left out, mean
