@@ -40,6 +40,7 @@ import numpy as np
 import pandas as pd
 from IPython.display import HTML, Markdown
 from myst_nb import glue
+from scipy.stats import chi2
 
 from ntps_utils.evidence.advice import (
     Advisor,
@@ -239,14 +240,14 @@ for c in ("ntps", "headroom", "knn", "explained"):
 #
 # :::{admonition} One dataset distorts these numbers
 # :class: dropdown
-# Most questions of *medical* occur twice, in a pair with each label, and cross-validation, k-NN and the validation texts of LoRA put the two copies on different sides (training and test texts are divided by question). Cross-validated accuracies are too low there: the headroom is too large. The scores do not use cross-validation; any single dataset moves their coefficients. Without *medical* the correlation of NTPS is {glue:text}`medical_ntps_without:.2f` in place of {glue:text}`medical_ntps_with:.2f`, that of headroom {glue:text}`medical_headroom_without:.2f` in place of {glue:text}`medical_headroom_with:.2f`, of k-NN {glue:text}`medical_knn_without:.2f` in place of {glue:text}`medical_knn_with:.2f`, and of tr B / tr Y {glue:text}`medical_explained_without:.2f` in place of {glue:text}`medical_explained_with:.2f`.
+# A text of *medical* is a pair of questions. Most first questions occur in two texts, which have opposite labels. Cross-validation, k-NN and the validation texts of LoRA put these two on different sides (training and test texts are divided by question), so that a classifier that recognizes the question expects the wrong label. Cross-validated accuracies are too low there: the headroom is too large. The scores do not use cross-validation; any single dataset moves their coefficients. Without *medical* the correlation of NTPS is {glue:text}`medical_ntps_without:.2f` in place of {glue:text}`medical_ntps_with:.2f`, that of headroom {glue:text}`medical_headroom_without:.2f` in place of {glue:text}`medical_headroom_with:.2f`, of k-NN {glue:text}`medical_knn_without:.2f` in place of {glue:text}`medical_knn_with:.2f`, and of tr B / tr Y {glue:text}`medical_explained_without:.2f` in place of {glue:text}`medical_explained_with:.2f`.
 # :::
 #
 # ## How much of a gain is due to the random seed?
 #
 # The runs of the lab were made with a second seed: other folds, heads, adapters and batches, the same texts and weights. So were those of the two pretrained models on {glue:text}`seed_real_n` datasets: {glue:text}`seed_real_sets`. These runs came after all others, and decide nothing.
 #
-# The table has, in points and for *n* datasets: the standard deviation of the *gains*, of both seeds together; the standard deviation that the seed gives to *one gain*, and to the accuracy of *LoRA*, with 95% intervals from resampling datasets; the *largest* difference of a gain between seeds; and the *rank* correlation of the gains of both seeds, where there are at least five datasets.
+# The table has, in points and for *n* datasets: the standard deviation of the *gains*, of both seeds together; the standard deviation that the seed gives to *one gain*, and to the accuracy of *LoRA*, the *largest* difference of a gain between seeds; and the *rank* correlation of the gains of both seeds. 95% intervals (from resampling datasets) and rank correlations are given where there are at least five datasets.
 
 
 # %% tags=["hide-input"]
@@ -267,8 +268,11 @@ noise = {
 
 
 def between(row):
-    """What the seed adds, in points, with its interval."""
-    return f"{100 * row['noise']:.1f} ({100 * row['low']:.1f} to {100 * row['high']:.1f})"
+    """What the seed adds, in points, with its interval where there is one."""
+    value = f"{100 * row['noise']:.1f}"
+    if np.isfinite(row["low"]):
+        value += f" ({100 * row['low']:.1f} to {100 * row['high']:.1f})"
+    return value
 
 
 pd.DataFrame(
@@ -328,11 +332,18 @@ twice = [(kept[replace(run, seed=0)], kept[run]) for run in kept if run.seed == 
 glue("seed_real_pairs", len(twice), display=False)
 started = sum((one == 0) != (two == 0) for one, two in twice)
 glue("seed_real_started", started, display=False)
+n_pairs = max(1, len(twice))
+for part, p in {"low": 0.975, "high": 0.025}.items():
+    factor = np.sqrt(n_pairs / chi2.ppf(p, n_pairs))
+    value = (
+        100 * factor * noise["real", "gain"].loc["all", "noise"] if n_seeded else 0
+    )
+    glue(f"seed_real_normal_{part}", float(value), display=False)
 
 # %% [markdown]
 # In the lab the seed gives a single gain a standard deviation of {glue:text}`seed_lab_gain_noise:.1f` points, where the gains of both seeds together have {glue:text}`seed_lab_gain_sd:.1f`: {glue:text}`seed_lab_gain_share:.0%` of their variance. Within a model, the gains of the two seeds have a rank correlation of {glue:text}`seed_lab_gain_rho:.2f`. The correlation of the Euclidean score with the gain is {glue:text}`seed_first_ntps_rho:.2f` ({glue:text}`seed_first_ntps_low:.2f` to {glue:text}`seed_first_ntps_high:.2f`) with the first seed and {glue:text}`seed_second_ntps_rho:.2f` ({glue:text}`seed_second_ntps_low:.2f` to {glue:text}`seed_second_ntps_high:.2f`) with the second; of the metric-matched score {glue:text}`seed_first_ntps_metric_rho:.2f` ({glue:text}`seed_first_ntps_metric_low:.2f` to {glue:text}`seed_first_ntps_metric_high:.2f`) and {glue:text}`seed_second_ntps_metric_rho:.2f` ({glue:text}`seed_second_ntps_metric_low:.2f` to {glue:text}`seed_second_ntps_metric_high:.2f`). The scores are the same: so much does a rank correlation change with the seed alone, because many gains are small and change their order.
 #
-# In the two pretrained models, on {glue:text}`seed_real_n` datasets, the seed gives a gain a standard deviation of {glue:text}`seed_real_gain_noise:.1f` points ({glue:text}`seed_real_gain_low:.1f` to {glue:text}`seed_real_gain_high:.1f`), about as much as the gains of both seeds have over these datasets ({glue:text}`seed_real_gain_sd:.1f`). The accuracy of LoRA, and so its gain over a fixed classifier, has {glue:text}`seed_real_lora_noise:.1f` ({glue:text}`seed_real_lora_low:.1f` to {glue:text}`seed_real_lora_high:.1f`), and differs by up to {glue:text}`seed_real_lora_most:.1f` points between seeds. (It can change more than the gain, because the accuracy of the head changes as well, by up to {glue:text}`seed_real_frozen_most:.1f` points, and in part in the same direction.) In {glue:text}`seed_real_started` of the {glue:text}`seed_real_pairs` pairs of runs the kept checkpoint is the start with one seed, and a trained one with the other. So few datasets give rough values. But a single run of LoRA does not tell gains of a few points apart, and a second seed is worth its cost where a decision depends on them. All that follows is from the first seed.
+# In the two pretrained models, on {glue:text}`seed_real_n` datasets, the seed gives a gain a standard deviation of {glue:text}`seed_real_gain_noise:.1f` points, about as much as the gains of both seeds have over these datasets ({glue:text}`seed_real_gain_sd:.1f`). These datasets cannot stand for the others: LoRA gains little on them, and over all fifteen the gains have {glue:text}`noise_sd_low:.1f` points in one model and {glue:text}`noise_sd_high:.1f` in the other. And they are few: if all {glue:text}`seed_real_pairs` differences were independent and normal, the 95% interval of the {glue:text}`seed_real_gain_noise:.1f` points would be {glue:text}`seed_real_normal_low:.1f` to {glue:text}`seed_real_normal_high:.1f`. The accuracy of LoRA, and so its gain over a fixed classifier, has a standard deviation of {glue:text}`seed_real_lora_noise:.1f` between seeds, and differs by up to {glue:text}`seed_real_lora_most:.1f` points between seeds. (It can change more than the gain, because the accuracy of the head changes as well, by up to {glue:text}`seed_real_frozen_most:.1f` points, and in part in the same direction.) In {glue:text}`seed_real_started` of the {glue:text}`seed_real_pairs` pairs of runs the kept checkpoint is the start with one seed, and a trained one with the other. So a single run of LoRA does not tell gains of a few points apart, and a second seed is worth its cost where a decision depends on them. All that follows is from the first seed.
 #
 # ## How large is the error on a new dataset?
 #
@@ -791,7 +802,7 @@ pd.DataFrame(against.values()).set_index(["cells", "LoRA minus"])
 #
 # What counts is the decision: run LoRA, or take the best classifier without finetuning. The threshold is the gain over it from which a run is worth its cost. We show one, three and five points, and the median of the recorded gains (over the head).
 #
-# The tool answers *yes* if the whole 70% interval of the gain reaches the threshold, *no* if the whole interval is below it, and otherwise *open*. It uses a step only if the interval of its skill lies above zero. Where no step has such a skill, nothing is predicted, and the tool has a *fallback*: the answer is *no* if the share of texts that the best classifier gets wrong is below the threshold (by its 95% limit), or if in at least 85% of the recorded runs the target was below the sum of this case's lead and the threshold, and otherwise *open*; the interval is then the spread of the recorded targets minus the lead ({doc}`chapter 11 <11_prescreen>`). A *yes* is right if LoRA beats the best classifier by the threshold on the *test* texts, and a *no* if it does not.
+# The tool answers *yes* if the whole 70% interval of the gain reaches the threshold, *no* if the whole interval is below it, and otherwise *open*. It uses a step only if the interval of its skill lies above zero. Where no step has such a skill, nothing is predicted, and the tool has a *fallback*: the answer is *no* if the best classifier gets fewer texts wrong than the threshold (by the upper 95% limit of this share), or if in at least 85% of the recorded runs the target minus the lead of the case at hand is below the threshold, and otherwise *open*; the interval is then the spread of the recorded targets minus the lead ({doc}`chapter 11 <11_prescreen>`). A *yes* is right if LoRA beats the best classifier by the threshold on the *test* texts, and a *no* if it does not.
 #
 # *Regret* is what is lost against knowing all gains, in points of accuracy. It has three parts: for a worthwhile run that is not made, the gain minus the threshold; for a run that is made and not worthwhile, the threshold minus the gain, but at most the threshold, because whoever has run LoRA keeps the better classifier; and what the decision cost, as a share of a LoRA run, times the threshold (where a run is worth three points, a trial run of a quarter of its cost takes 0.75). An open case is run if its expected gain, or without a prediction the mean target of the recorded runs minus the lead, reaches the threshold.
 #
@@ -1443,7 +1454,7 @@ for label, end in (("all 12 datasets", ""), ("without medical pairs", "_11")):
 # - Judge a predictor by its error in points on datasets that were left out, beside the error of predicting the median.
 # - The 80% intervals of the gain held about as often as they say on average, and less often where LoRA gains most in the lab; the 70% intervals of the tool held in {glue:text}`rule_all_trial_held:.0%` (pretrained models, all datasets) and {glue:text}`rule_trial_held:.0%` (lab).
 # - In the lab no regression on what is measured before LoRA predicts its gain better than the median does by more than its uncertainty. Skipping half of the runs by the rivals loses less than a random choice does on average, but fifteen tasks are too few to exclude chance. Of the LoRA run itself a tenth is too short. Where the loss falls late, only a longer trial run helps. In two pretrained models no step has a measured skill on the first fifteen datasets. On all {glue:text}`all_sets` a trial run of a quarter has one, whose p-value, corrected for the number of steps, is {glue:text}`step_all_t25_corrected:.2f`, and it costs more than it saves.
-# - Compare LoRA with the best classifier without finetuning, and not with the last layer alone: in two pretrained models LoRA is less accurate than it in {glue:text}`against_all_best_worse:.0f` of {glue:text}`rule_all_n:.0f` runs. Never running LoRA has the smallest regret there, {glue:text}`rule_all_never_regret:.2f` points; in the lab it has {glue:text}`rule_never_regret:.2f`. At a threshold of one point the tool's recommendation is best in neither, and well below the worst rule in both.
+# - Compare LoRA with the best classifier without finetuning, and not with the last layer alone: in two pretrained models LoRA is less accurate than it in {glue:text}`against_all_best_worse:.0f` of {glue:text}`rule_all_n:.0f` runs. Never running LoRA has the smallest regret there, {glue:text}`rule_all_never_regret:.2f` points; in the lab it has {glue:text}`rule_never_regret:.2f`. At a threshold of one point the tool's recommendation is best in neither, and its regret is well below that of the worst rule in both.
 # - A single run does not tell gains of a few points apart: with another seed, the accuracy of LoRA in two pretrained models changed by up to {glue:text}`seed_real_lora_most:.1f` points on {glue:text}`seed_real_n` datasets.
 # - In the paper's own cells NTPS, whose setting was chosen with these gains in view, is a good rule for skipping half of the runs.
 # - In two pretrained models NTPS added nothing measurable to headroom as a predictor of the gain, and skipping by NTPS lost no less than random halves do on average, which a useless score does about every second time. Ranked by a trial run of a quarter of the steps, the kept half reaches {glue:text}`reached_t25_value:.0%` of the attainable gain over the head on the last layer ({glue:text}`reached_t25_low:.0%` to {glue:text}`reached_t25_high:.0%`).
@@ -1551,7 +1562,7 @@ from ntps_utils.exercises import check
 #
 # *Difficulty 3 of 5, importance 3 of 5, about 15 minutes.*
 #
-# The jackknife+ takes the $k$-th smallest of $n$ values, one for each cell (a prediction plus the absolute error of the same regression), for the upper end of an interval of a given level: the share of these values below it shall be the level. (Because the errors are absolute, nothing is halved.) Write $k$ as a function of $n$ and the level. From which $n$ on is the upper end of an 80% interval not simply the largest value?
+# The jackknife+ takes the $k$-th smallest of $n$ values, one for each cell (a prediction plus the absolute error of the same regression), for the upper end of an interval. The value of the new case has one of $n + 1$ ranks among them, each with the same probability, and shall lie at or below the end with at least the probability of the level. (The level is not divided between the two ends, because the errors are absolute.) Write $k$ as a function of $n$ and the level. From which $n$ on is the upper end of an 80% interval not simply the largest value?
 #
 # ```python
 # def order_statistic(n, level):
@@ -1563,7 +1574,7 @@ from ntps_utils.exercises import check
 #
 # :::{admonition} Hint
 # :class: dropdown
-# The new value is exchangeable with the n others: it has n + 1 possible ranks.
+# The new value is at most the $k$-th smallest of the others if its rank is at most $k$, with the probability $k / (n + 1)$.
 # :::
 #
 # ````{solution} ex-9-3

@@ -646,7 +646,7 @@ for name, value in {
 # print(words.score(read_test, test.labels))
 # ```
 #
-# If it is a probe, these lines train it on mean tokens, with the penalty chosen as in the tool. `layers` are the numbers in the report; the features of several layers are put side by side:
+# If it is a probe, these lines train it on mean tokens, with the penalty chosen as in the tool. `layers` are the numbers in the report, and `(model.n_layers - 1,)` for "a probe of the last layer"; the features of several layers are put side by side:
 #
 # ```python
 # import pickle
@@ -697,7 +697,7 @@ for name, value in {
 #
 # ## After a "yes"
 #
-# `ntps benchmark` measures the gain; the next lines train an adapter on `data/reviews` (divided as above) and keep it. They try three learning rates (3e-4 was chosen for two small models) and keep the best by the loss on validation texts. (`max_steps=600, eval_steps=75` among the arguments of `replace` trains twice as long.) They read 256 tokens of a text, as above; without `max_length`, whole texts are read:
+# `ntps benchmark` measures the gain (with `--profile lab`, for models of the lab, over the better of two probes only); the next lines train an adapter on `data/reviews` (divided as above) and keep it. They try three learning rates (3e-4 was chosen for two small models) and keep the best by the loss on validation texts. (`max_steps=600, eval_steps=75` among the arguments of `replace` trains twice as long.) They read 256 tokens of a text, as above; without `max_length`, whole texts are read:
 #
 # ```python
 # from dataclasses import replace

@@ -171,9 +171,12 @@ def test_runs_of_one_cluster_are_drawn_together_for_the_noise_of_the_seed():
         one.assign(cluster=one["dataset"].map({"d0": "x", "d1": "x"}).fillna(one["dataset"])) for one in (first, second)
     ]
     assert seed_noise(*pairs, "gain").loc["m", "low"] != seed_noise(first, second, "gain").loc["m", "low"]
-    few = seed_noise(*(one.assign(cluster="x") for one in pairs), "gain").loc["m"]
-    assert few["noise"] > 0
-    assert np.isnan([few["low"], few["high"]]).all()
+    for n, has_interval in ((5, True), (4, False)):  # percentiles of fewer are those of single datasets
+        few = seed_noise(first[:n], second[:n], "gain").loc["m"]
+        assert few["noise"] > 0
+        assert np.isfinite([few["low"], few["high"]]).all() == has_interval
+    one = seed_noise(*(one.assign(cluster="x") for one in pairs), "gain").loc["m"]
+    assert np.isnan([one["low"], one["high"]]).all()
 
 
 def test_the_noise_of_the_seed_needs_the_same_runs():

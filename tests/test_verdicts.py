@@ -154,6 +154,7 @@ def test_what_the_chapters_say_beside_their_numbers_follows_from_them():
     assert probes["declared_pca_low"] < 0 < probes["declared_pca_high"]
     assert probes["every_pca_low"] < 0 < probes["every_pca_high"]
     assert probes["every_rho_low"] > 0
+    assert probes["euclid_high"] < probes["declared_printed"] < probes["declared_rho_high"]
     for score in (
         "ntps",
         "ntps_metric",

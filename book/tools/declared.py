@@ -12,7 +12,7 @@ from ntps_utils._utils.files import data_file
 from ntps_utils.evidence.claims import CONTROL_COLUMNS, finetuned_table, score_rise, setting_of
 from ntps_utils.evidence.declared import CLUSTERS, FINETUNED_MODELS, PILOTS, Run, planned_runs, run_order
 from ntps_utils.evidence.records import load_record
-from ntps_utils.evidence.results import SCORE_LABELS, TARGET_LABELS, seed_noise
+from ntps_utils.evidence.results import MIN_CLUSTERS, SCORE_LABELS, TARGET_LABELS, seed_noise
 from ntps_utils.evidence.runs import chosen_rates, recorded_runs
 
 
@@ -100,10 +100,17 @@ def seeds() -> str:
     rows = []
     for column, label in {"gain": "gain over the trained head", "lora": "accuracy of LoRA"}.items():
         for model, row in seed_noise(first, second, column).iterrows():
-            sd, noise, low, high, most = (f"{100 * row[name]:.1f}" for name in ("sd", "noise", "low", "high", "most"))
             shown = "both together" if model == "all" else model
-            rows.append((label, shown, int(row["n"]), sd, f"{noise} ({low} to {high})", most))
-    return table(("", "model", "datasets", "over datasets", "between seeds", "largest difference"), rows)
+            rows.append((label, shown, int(row["n"]), *(f"{100 * row[name]:.1f}" for name in ("sd", "noise", "most"))))
+    noise = seed_noise(first, second, "gain")["noise"]
+    reliable = pd.DataFrame(load_record("results")["reliability"]).set_index("model")
+    with_seed = (1 - (reliable["error"] ** 2 + noise**2) / reliable["sd"] ** 2).clip(lower=0.0)
+    expected = " and ".join(f"{with_seed[model]:.2f} in {model}" for model in FINETUNED_MODELS)
+    return (
+        table(("", "model", "datasets", "over datasets", "between seeds", "largest difference"), rows)
+        + "\nIf these datasets were typical, the reliability of the gains of the first fifteen datasets (last table of "
+        f"*What the runs show*) would be {expected}, with the noise of the seed.\n"
+    )
 
 
 def paper_settings() -> str:
@@ -231,13 +238,39 @@ def results_all(first: Mapping[str, Any], found: Mapping[str, Any]) -> str:
             before = _estimate(estimate, earlier[name]["estimates"][estimate])[1]
             rows.append(("", label, before or "runs missing", value))
     headings = (f"first {len(first['datasets'])} datasets", f"all {len(found['datasets'])} datasets")
-    return table(("claim", "estimate", *headings), rows)
+    enough = [row for row in found["selections"] if row["n"] >= MIN_CLUSTERS]
+    return (
+        table(("claim", "estimate", *headings), rows)
+        + "\n**NTPS on other selections of all datasets**\n\n"
+        + _selections(enough, "all datasets")
+    )
+
+
+def _selections(rows: Iterable[Mapping[str, Any]], everything: str) -> str:
+    """Correlations of NTPS on selections of datasets."""
+    shown = [
+        (
+            everything if row["datasets"] == "all" else row["datasets"],
+            TARGET_LABELS[row["target"]],
+            row["n"],
+            _interval(row, "rho"),
+        )
+        for row in rows
+    ]
+    return table(("datasets", "target", "n", "correlation"), shown)
 
 
 def results(found: Mapping[str, Any]) -> str:
     """Return what the runs show, from the record of ``book.tools.results``."""
+    untested = "not tested: runs were missing at the recorded end; by the rules p is 1 then"
     verdicts = [
-        (claim["name"], claim["verdict"], f"{claim['p']:.3f}", f"{claim['p_adjusted']:.3f}", claim["remark"])
+        (
+            claim["name"],
+            claim["verdict"],
+            f"{claim['p']:.3f}",
+            f"{claim['p_adjusted']:.3f}",
+            untested if all(one["value"] is None for one in claim["estimates"].values()) else claim["remark"],
+        )
         for claim in found["claims"]
     ]
     claims = [
@@ -265,15 +298,6 @@ def results(found: Mapping[str, Any]) -> str:
         )
         for score in ("ntps", "ntps_metric", "ntps_task")
         for target in TARGET_LABELS
-    ]
-    selected = [
-        (
-            "those of the verdicts" if row["datasets"] == "all" else row["datasets"],
-            TARGET_LABELS[row["target"]],
-            row["n"],
-            _interval(row, "rho"),
-        )
-        for row in found["selections"]
     ]
     rises = [
         (row["model"], row["dataset"], *(f"{value:+.3f}" for value in (row["rise"], row["shuffled"])),
@@ -310,7 +334,7 @@ def results(found: Mapping[str, Any]) -> str:
         "Scores of next-token directions and of other directions of the same width: means": table(
             ("score", "other directions", "next-token", "other", "difference", "runs with next-token higher"), sizes
         ),
-        "NTPS on other selections of datasets and seeds": table(("datasets", "target", "n", "correlation"), selected),
+        "NTPS on other selections of datasets": _selections(found["selections"], "those of the verdicts"),
         "Rise of NTPS on test texts": table(
             ("model", "dataset", "true labels", "shuffled labels", "difference"), rises
         ),

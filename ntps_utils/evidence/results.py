@@ -63,6 +63,10 @@ WITHOUT = ("sst2", "climate_sentiment")
 plan was written."""
 
 
+MIN_CLUSTERS = 5
+"""Smallest number of clusters of datasets that are resampled for an interval of what the seed changes."""
+
+
 def associations(
     table: pd.DataFrame,
     scores: Iterable[str] = SCORE_LABELS,
@@ -278,8 +282,8 @@ def seed_noise(
     DataFrame
         A row for each model, and one for "all": ``n`` datasets; ``sd``, the standard deviation of the results of
         both seeds; ``noise``, the standard deviation between seeds, with the interval ``low``, ``high``, NaN with
-        fewer than three clusters; ``most``, the largest difference; ``rho``, the rank correlation of both seeds, of
-        "all" the mean over models.
+        fewer than five clusters (percentiles of so few are those of single datasets); ``most``, the largest difference;
+        ``rho``, the rank correlation of both seeds, of "all" the mean over models.
 
     Raises
     ------
@@ -304,7 +308,7 @@ def seed_noise(
     clusters = both.drop_duplicates("dataset").set_index("dataset").loc[wide_both.index]
     labels = clusters.get("cluster", clusters.index)
     counts = None
-    if labels.nunique() >= 3:
+    if labels.nunique() >= MIN_CLUSTERS:
         counts = cluster_counts(labels, len(labels), n_resamples, np.random.default_rng(seed))
     rows = {}
     for name, members in {**{model: [model] for model in models}, "all": models}.items():
