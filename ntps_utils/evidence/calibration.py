@@ -179,7 +179,8 @@ def load_calibration(name: str | Path) -> Calibration:
     parts = [_load(part.strip()) for part in names]
     common = reduce(lambda one, two: [c for c in one if c in two], (list(part.cells) for part in parts))
     cells = pd.concat([part.cells[common] for part in parts], ignore_index=True)
-    if len(parts) > 1 and (n_twice := int(cells.duplicated(["model", "dataset", "gain"]).sum())):
+    same = ["model", "dataset", "gain", "headroom"]  # many gains are exactly zero
+    if len(parts) > 1 and (n_twice := int(cells.duplicated(same).sum())):
         raise ValueError(
             f"The calibrations {', '.join(names)} have {n_twice} finetuning runs in common, which would count twice; "
             "name only one of them ('real' contains 'declared')."
