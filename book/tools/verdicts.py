@@ -249,15 +249,20 @@ def advice(glued: Mapping[str, Mapping[str, Any]]) -> str:
         Markdown.
     """
     gain = glued["09_predicting_the_gain"]
-    advised = f"{gain['rule_all_advised_n']:.0f} of the runs"
+    advised = f"It recommends {gain['rule_all_advised_n']:.0f} of the runs. "
     if gain["rule_all_advised_n"] == 0:
-        advised = "none, and no trial run either: on the other datasets never running LoRA lost least"
+        advised = (
+            "In the open cases it recommends neither a run nor a trial run: on the other datasets never running LoRA "
+            "lost least. "
+        )
+    if gain["rule_all_trial_regret"] > gain["rule_all_frozen_regret"]:
+        advised += "On these runs a trial run cost more than it saved. "
     says = (
         f"Without a trial run it decides {gain['rule_all_frozen_decided']:.0%} of the runs, all with *no*, and "
         f"{gain['rule_all_frozen_right']:.0%} of these rightly; with `--trial 25%` it decides "
         f"{gain['rule_all_trial_decided']:.0%}, and {gain['rule_all_trial_right']:.0%} rightly, where always *no* "
         f"would be right in {gain['rule_all_never_of_decided']:.0%}. With `--trial 25%`, "
-        f"{gain['rule_all_yes_n']:.0f} of its answers is *yes*. Left to itself it recommends {advised}. "
+        f"{gain['rule_all_yes_n']:.0f} of its answers is *yes*. {advised}"
     )
     if gain["rule_all_yes_n"] == 0 and gain["rule_all_advised_n"] == 0:
         says = (
@@ -291,7 +296,8 @@ def advice(glued: Mapping[str, Mapping[str, Any]]) -> str:
         f"read up to {N_TRAIN:,} texts of at most {MAX_LENGTH} tokens, with one setting of LoRA (rank {lora.r}, "
         f"{lora.max_steps} steps of {lora.batch_size} texts), which was not tuned to the dataset; in "
         f"{gain['whole_all']:.0f} runs the loss still fell at the end. For a larger model or longer texts believe a "
-        "*no* only where its reason is that the best classifier gets too few texts wrong.\n"
+        "*no* only where its reason is that the best classifier gets too few texts wrong, and take every other answer "
+        f"for *open*. (`--max-length {MAX_LENGTH}` makes the answer comparable, and about cut texts.)\n"
     )
 
 
