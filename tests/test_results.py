@@ -245,7 +245,10 @@ def test_the_page_shows_every_estimate():
     first = {**found, "datasets": found["datasets"][:15], "claims": [dict(claim) for claim in found["claims"]]}
     planted = {"value": 0.123, "low": -0.25, "high": 0.5, "p": 0.3}
     first["claims"][0] |= {"verdict": "open", "estimates": {**found["claims"][0]["estimates"], "correlation": planted}}
-    both = declared.results_all(first, found)
+    both, selected = declared.results_all(first, found).split("\n**NTPS on other selections of all datasets**\n\n")
+    few = [{**found["selections"][0], "datasets": "second seed", "n": 3}]
+    assert declared.results_all(first, {**found, "selections": few + found["selections"]}).endswith(selected)
+    assert selected.count("\n") == 2 + len(found["selections"])
     correlation = declared._estimate("correlation", found["claims"][0]["estimates"]["correlation"])[1]
     assert "| claim | estimate | first 15 datasets | all 20 datasets |" in both
     assert f"| (iii) | *by the rules* | *open* | *{found['claims'][0]['verdict']}* |" in both
