@@ -687,9 +687,11 @@ SHOWN = {
 }
 found = load_record("results")
 tuned = finetuned_table(analyzed_runs(recorded_runs()))
-tuned.rename(columns=SHOWN).pivot(
+shown = tuned.rename(columns=SHOWN).pivot(
     index="dataset", columns="model", values=list(SHOWN.values())
-).loc[datasets_of(tuned)].round(2)
+)
+shown = shown.rename(columns=lambda name: name.split("-")[0], level="model")
+shown.loc[datasets_of(tuned)].round(2)
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Three panels of mean rank correlations with intervals over the datasets of the declared experiment: NTPS, net NTPS, the same score of four other kinds of directions, the metric-matched and the task-weighted score, and tr B over tr Y, against probe accuracy, variance explained and cross-entropy explained."}, "figure": {"caption": "Two pretrained models: what goes with what a probe reads. Spearman's coefficient over datasets within a model, averaged over both models and from the first fifteen datasets, with 95% intervals from resampling datasets. Gray: the same score as NTPS for other directions; black: tr B / tr Y, which needs no directions.", "name": "fig-declared-probes"}}
 associated = pd.DataFrame(found["associations"]).set_index(["score", "target"])
