@@ -97,14 +97,20 @@ def seeds() -> str:
     """Return how much the gains over the head, and the accuracies of LoRA, change with the seed."""
     runs = recorded_runs()
     first, second = (finetuned_table(runs, seed=seed) for seed in (0, 1))
-    rows = []
-    for column, label in {"gain": "gain over the trained head", "lora": "accuracy of LoRA"}.items():
-        for model, row in seed_noise(first, second, column).iterrows():
-            shown = "both together" if model == "all" else model
-            rows.append((label, shown, int(row["n"]), *(f"{100 * row[name]:.1f}" for name in ("sd", "noise", "most"))))
-    noise = seed_noise(first, second, "gain")["noise"]
+    labels = {"gain": "gain over the trained head", "lora": "accuracy of LoRA"}
+    found = {column: seed_noise(first, second, column) for column in labels}
+    rows = [
+        (
+            labels[column],
+            "both together" if model == "all" else model,
+            int(row["n"]),
+            *(f"{100 * row[name]:.1f}" for name in ("sd", "noise", "most")),
+        )
+        for column, noise in found.items()
+        for model, row in noise.iterrows()
+    ]
     reliable = pd.DataFrame(load_record("results")["reliability"]).set_index("model")
-    with_seed = (1 - (reliable["error"] ** 2 + noise**2) / reliable["sd"] ** 2).clip(lower=0.0)
+    with_seed = (1 - (reliable["error"] ** 2 + found["gain"]["noise"] ** 2) / reliable["sd"] ** 2).clip(lower=0.0)
     expected = " and ".join(f"{with_seed[model]:.2f} in {model}" for model in FINETUNED_MODELS)
     return (
         table(("", "model", "datasets", "over datasets", "between seeds", "largest difference"), rows)
