@@ -725,7 +725,7 @@ def plane(theta, phi, kappa):
 angles = np.radians(np.linspace(-90, 90, 361))
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Three panels for condition numbers 1, 25 and 1000: excess loss as the subspace turns, inside a band of Euclidean bounds that widens with the condition number."}, "figure": {"caption": "The band of the Euclidean bounds widens with the condition number. Excess loss (line) and Euclidean bounds (band) as V turns; u at 30 degrees. Values below $10^{-5}$ are drawn there.", "name": "fig-turn"}}
-figure, axes = panels(3, height=2.9, sharey=True)
+figure, axes = panels(3, height=3.2, sharey=True)
 for ax, kappa in zip(axes, (1.0, 25.0, 1000.0), strict=True):
     curves = np.array(
         [plane(angle, np.radians(30), kappa) for angle in angles]
@@ -748,7 +748,8 @@ for ax, kappa in zip(axes, (1.0, 25.0, 1000.0), strict=True):
         xticks=[-90, -45, 0, 45, 90],
     )
 axes[0].set_ylabel("share of tr B")
-_ = axes[0].legend(fontsize=9)
+handles, names = axes[0].get_legend_handles_labels()
+_ = figure.legend(handles, names, loc="outside lower center", ncols=2, fontsize=9)
 
 # %% [markdown]
 # With $\kappa(S) = 1$ the two bounds are equal and give the excess loss. With a larger $\kappa(S)$ the loss still vanishes where $V$ has the direction of $u$, but at every other angle the band covers a factor of $\kappa(S)$, because the Euclidean score does not tell whether $V$ points along a strong or a weak feature. One value of NTPS is then compatible with a small and with a large loss.

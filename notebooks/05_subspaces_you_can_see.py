@@ -235,7 +235,7 @@ for task in (
 shares = pd.DataFrame(rows, columns=["task", "layer", "view", "share"])
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Two panels of lines over layers, one line a task: share of the label explained by the perception direction on the left, by two autoregressive directions on the right; the right panel stays near zero for every task."}, "figure": {"caption": "What a picture holds of a label. Explained share of the label of test texts by layer, one line a task: the one perception direction on the left, two autoregressive ones on the right.", "name": "fig-shares"}}
-figure, axes = panels(2, height=3.0, sharey=True)
+figure, axes = panels(2, height=3.8, sharey=True)
 for ax, name in zip(axes, views, strict=True):
     part = shares[shares["view"] == name].pivot(
         index="layer", columns="task", values="share"
@@ -244,7 +244,8 @@ for ax, name in zip(axes, views, strict=True):
         ax.plot(part.index, part[task], "o-", ms=3, lw=1.2, label=task)
     ax.set(title=name, xlabel="layer", xticks=everything, ylim=(None, 1))
 axes[0].set_ylabel("share of the label explained")
-_ = axes[1].legend(fontsize=8)
+handles, names = axes[0].get_legend_handles_labels()
+_ = figure.legend(handles, names, loc="outside lower center", ncols=4, fontsize=9)
 
 
 # %% tags=["remove-cell"]

@@ -119,7 +119,7 @@ for i, (column, one) in enumerate(
         "random next token": mean_random_scores(one, range(1, one.rank_v + 1))[:, i],
         "PCA of S": getattr(components, column)[-1],
     }
-figure, axes = panels(2, height=2.8, sharey=True)
+figure, axes = panels(2, height=3.1, sharey=True)
 for ax, column, title, color in zip(
     axes,
     lines,
@@ -135,7 +135,8 @@ for ax, column, title, color in zip(
         ax.plot(x, values, color=shade, lw=width, ls=style, label=label)
     ax.set(title=title, xlabel="$k_v$")
 axes[0].set_ylabel("score")
-_ = axes[0].legend(fontsize=9)
+handles, names = axes[1].get_legend_handles_labels()
+_ = figure.legend(handles, names, loc="outside lower center", ncols=3, fontsize=9)
 
 # %% tags=["remove-cell"]
 glue("net_task", shown.name.removeprefix("lab/"), display=False)

@@ -25,7 +25,7 @@
 # :::
 #
 # **The paper says** {cite}`cheng2025ntps` that NTPS correlates with the accuracy of a linear probe. **The code does** test this in the lab, a small artificial world whose causes are known, and on real texts. {func}`ntps_utils.evidence.benchmark.run_benchmark` measures one cell for each model and
-# task. **We find** no clear correlation of the paper's score with the accuracy of a probe, in the lab or in two pretrained models, at the settings below: both intervals contain zero. That of the pretrained models also contains the coefficient that the paper prints, and that of the lab does not. From all {glue:text}`every_n` datasets, which were completed later, the interval of the pretrained models lies above zero ({glue:text}`every_rho_value:.2f`, {glue:text}`every_rho_low:.2f` to {glue:text}`every_rho_high:.2f`), but the same score of principal components, which need no next tokens, correlates no less. The metric-matched score correlates with probe accuracy in the lab and in the pretrained models; in three small models on real texts, the interval of its coefficient contains zero. The share of the labels' variance that all features explain, which needs no next-token prediction, has the largest coefficient in the lab and in the pretrained models; the differences were not tested.
+# task. **We find** no clear correlation of the paper's score with the accuracy of a probe, in the lab or in two pretrained models, at the settings below: both intervals contain zero. That of the pretrained models also contains the smaller of the two mean coefficients that the paper prints; that of the lab contains neither. From all {glue:text}`every_n` datasets, which were completed later, the interval of the pretrained models lies above zero ({glue:text}`every_rho_value:.2f`, {glue:text}`every_rho_low:.2f` to {glue:text}`every_rho_high:.2f`), but the same score of principal components, which need no next tokens, correlates no less. The metric-matched score correlates with probe accuracy in the lab and in the pretrained models; in three small models on real texts, the interval of its coefficient contains zero. The share of the labels' variance that all features explain, which needs no next-token prediction, has the largest coefficient in the lab and in the pretrained models; the differences were not tested.
 
 # %% tags=["parameters"]
 profile = "default"
@@ -677,7 +677,7 @@ glue("along_change_metric", changes["ntps_metric"], display=False)
 # (sec-declared-probes)=
 # ## Two pretrained models: the declared experiment
 #
-# The {doc}`declared experiment </book/declared>` asks the same question of two pretrained models, gemma-3-270m and smollm2-135m-instruct, on {glue:text}`declared_n` real datasets. Its rule was fixed before the first run; later changes of the rule, such as the end of the runs, are dated on that page and were made before any of these correlations was looked at. Two numbers decide claim (iii): the correlation of NTPS with the chance-adjusted accuracy of a probe, and this correlation minus that of the same score with principal components of $S$ in place of $V$. The claim is *held* if the 95% intervals of both lie above zero and the corrected p-value is below 0.025; *partly held* if the first interval lies above zero, but not all of this is met; *not held* if the first interval contains zero or lies below it, and ends below {glue:text}`declared_printed:.2f`, the smaller of the two mean coefficients that the paper prints; *open* otherwise. The p-value is the larger of those of the two numbers, corrected for four claims. Principal components are computed from the features of the texts alone, without looking at next tokens (the model itself was trained on them). Three more kinds of directions stand beside them: random next tokens, the symmetric half of $A_1$ (chapter 1: $\tfrac12 (A_1 + A_1^\top)$ does not depend on the order of the feature vectors), and principal components of $A_0$.
+# The {doc}`declared experiment </book/declared>` asks the same question of two pretrained models, gemma-3-270m and smollm2-135m-instruct, on {glue:text}`declared_n` real datasets. Its rule was fixed before the first run; later changes of the rule, such as the end of the runs, are dated on that page and were made before any of these correlations was looked at. Two numbers decide claim (iii): the correlation of NTPS with the chance-adjusted accuracy of a probe, and this correlation minus that of the same score with principal components of $S$ in place of $V$. The claim is *held* if the 95% intervals of both lie above zero and the corrected p-value is below 0.025; *partly held* if the first interval lies above zero, but not all of this is met; *not held* if the first interval contains zero or lies below it, and ends below {glue:text}`declared_printed:.2f`; *open* otherwise. (This number is the mean of the paper's coefficients with minus the squared error of a probe; the mean of those with its accuracy is larger.) The p-value is the larger of those of the two numbers, corrected for four claims. Principal components are computed from the features of the texts alone, without looking at next tokens (the model itself was trained on them). Three more kinds of directions stand beside them: random next tokens, the symmetric half of $A_1$ (chapter 1: $\tfrac12 (A_1 + A_1^\top)$ does not depend on the order of the feature vectors), and principal components of $A_0$.
 
 # %%
 SHOWN = {
@@ -729,6 +729,17 @@ from_all = next(one for one in every["claims"] if one["name"] == "(iii)")
 glue("every_n", len(every["datasets"]), display=False)
 glue("every_verdict", from_all["verdict"], display=False)
 every_row = pd.DataFrame(every["associations"]).set_index(["score", "target"])
+glue(
+    "every_random",
+    float(every_row.loc[("ntps_random", "accuracy"), "rho"]),
+    display=False,
+)
+all_runs = finetuned_table(recorded_runs())
+pca_net = [
+    spearman(one["ntps_pca_s"] - one["ntps_random"], one["accuracy"])
+    for _, one in all_runs.groupby("model")
+]
+glue("every_pca_net", float(np.mean(pca_net)), display=False)
 for key, one, name in (
     ("declared_rho", claim, "correlation"),
     ("declared_pca", claim, "more than principal components"),
@@ -802,7 +813,7 @@ pd.DataFrame(
 #
 # **From all {glue:text}`every_n` datasets** there is a relation. It may be as strong as printed, or weak. It need not come from next-token prediction: principal components, which see no next tokens, have the larger coefficient, and the interval of the difference contains zero.
 #
-# **The controls** show what NTPS measures. The order in $A_1$ makes no visible difference to the correlation (symmetric half). Against random next tokens NTPS has the larger coefficient, because the score of random next tokens *falls* with accuracy. Of all {glue:text}`declared_settings:.0f` recorded settings of the scores the best one has {glue:text}`declared_best:.2f`, where one of twenty permutations of the accuracies reaches {glue:text}`declared_edge:.2f` (first fifteen datasets, as are all numbers below).
+# **The controls** show what NTPS measures. The order in $A_1$ makes no visible difference to the correlation (symmetric half). Against random next tokens NTPS has the larger coefficient, because the score of random next tokens *falls* with accuracy (all datasets: {glue:text}`every_random:.2f`). For this reason net NTPS, from which that score is subtracted, has a large coefficient, too; so has what principal components score above random next tokens ({glue:text}`every_pca_net:.2f`). Of all {glue:text}`declared_settings:.0f` recorded settings of the scores the best one has {glue:text}`declared_best:.2f`, where one of twenty permutations of the accuracies reaches {glue:text}`declared_edge:.2f` (first fifteen datasets, as are all numbers below).
 #
 # Of the rows of the figure only NTPS, and its difference to principal components, were declared to decide. Whether two rows of the figure differ cannot be judged by whether their intervals overlap, because they use the same datasets. All scores come from at most 2,000 texts, about three for each feature, so that they may follow the scores of a large sample only loosely ({numref}`fig-visible-rise`); and the printed size belongs to layers and widths that were chosen for the coefficient.
 #
@@ -933,6 +944,9 @@ pd.DataFrame(
 
 # %% tags=["remove-cell"]
 glue("small_n", small["dataset"].nunique(), display=False)
+widths = {one.result.n_features for one in recorded_runs() if one.run.model in SMALL}
+glue("small_d_least", min(widths), display=False)
+glue("small_d_most", max(widths), display=False)
 for column in FEW:
     each = [found for (_, name), found in correlated.items() if name == column]
     glue(f"small_{column}_least", min(r.rho for r in each), display=False)
@@ -941,7 +955,7 @@ for column in FEW:
     glue(f"small_{column}_above", above, display=False)
 
 # %% [markdown]
-# NTPS has a correlation of {glue:text}`small_ntps_least:.2f` to {glue:text}`small_ntps_most:.2f`, and an interval above zero in {glue:text}`small_ntps_above` of the three models; tr B / tr Y, which needs no next tokens, has {glue:text}`small_explained_least:.2f` to {glue:text}`small_explained_most:.2f`, above zero in {glue:text}`small_explained_above`. The metric-matched score has {glue:text}`small_ntps_metric_least:.2f` to {glue:text}`small_ntps_metric_most:.2f`, less than NTPS, unlike in the lab and in the two pretrained models. These models have 64 to 128 features, and some datasets have more classes than that. There this score is the same whatever the probe reaches (next section), which lowers the correlation; whether this explains all of it was not tested.
+# NTPS has a correlation of {glue:text}`small_ntps_least:.2f` to {glue:text}`small_ntps_most:.2f`, and an interval above zero in {glue:text}`small_ntps_above` of the three models; tr B / tr Y, which needs no next tokens, has {glue:text}`small_explained_least:.2f` to {glue:text}`small_explained_most:.2f`, above zero in {glue:text}`small_explained_above`. The metric-matched score has {glue:text}`small_ntps_metric_least:.2f` to {glue:text}`small_ntps_metric_most:.2f`, less than NTPS, unlike in the lab and in the two pretrained models. These models have {glue:text}`small_d_least:.0f` to {glue:text}`small_d_most:.0f` features, and some datasets have more classes than that. There this score is the same whatever the probe reaches (next section), which lowers the correlation; whether this explains all of it was not tested.
 #
 # (sec-real-settings)=
 # ## Three small models on real texts

@@ -501,7 +501,7 @@ for key, value in {
     glue(f"cases_{key}", value, display=False)
 
 # %% [markdown]
-# The LoRA runs of these cases were made in the experiment, each on one of two cores, in {glue:text}`cases_took_list` minutes.[^stood] The prescreening was made later, on one core, too, but beside other work that slowed it. Its reports estimate the duration of the runs from the steps of the trial runs, which were slowed in the same way: {glue:text}`cases_said_list` minutes, too much by up to a factor of {glue:text}`cases_off:.1f`. Prescreening took {glue:text}`cases_time_low:.0%` to {glue:text}`cases_time_high:.0%` of these estimated durations. An estimate, and the threshold that `--worth` sets, holds for the machine as busy as it is. On a GPU, which was not tried, a run can take less time than the probes.
+# The LoRA runs of these cases were made in the experiment, each on one of two cores, in {glue:text}`cases_took_list` minutes.[^stood] The prescreening was made later, on one core, too, but beside other work that slowed it. Its reports estimate the duration of the runs from the steps of the trial runs, which were slowed in the same way: {glue:text}`cases_said_list` minutes, up to {glue:text}`cases_off:.0f` times as long as they took. Prescreening took {glue:text}`cases_time_low:.0%` to {glue:text}`cases_time_high:.0%` of these estimated durations. An estimate, and the threshold that `--worth` sets, holds for the machine as busy as it is. On a GPU, which was not tried, a run can take less time than the probes.
 #
 # {glue:text}`cases_decided` of the {glue:text}`cases_n` cases are decided, {glue:text}`cases_right` of these rightly, and the true gain lies inside the interval in {glue:text}`cases_inside` of {glue:text}`cases_n`. A trial run was allowed, and made in {glue:text}`cases_trial` of them: the tool makes one only if trial runs of its length have a skill on the other recorded datasets.
 #
@@ -685,7 +685,7 @@ for name, value in {
 # ## After "open"
 #
 # 1. Train the classifier that the report names (above): you have it in any case.
-# 2. If you can afford one LoRA run, make it, even where the report recommends against it: for the recommendation, a run that brings nothing is a loss as large as the threshold, whatever a run costs you. The commands are these; give `--max-length` as for the report (without it, 64 tokens are read). A report that stays open has the second one, after *Next*. Read the advantage over the best classifier in its table (`advantage`); its standard error is about $\sqrt{0.15 / n}$ for $n$ test texts; `alternative` names this classifier.
+# 2. If you can afford one LoRA run, make it, even where the report recommends against it: for the recommendation, a run that brings nothing is a loss as large as the threshold, whatever a run costs you. The two commands below make it. An open report has them after *Next*, with the number of tokens that it read itself; without `--max-length` the second one reads 64. Read the advantage over the best classifier in its table (`advantage`); its standard error is about $\sqrt{0.15 / n}$ for $n$ test texts; `alternative` names this classifier.
 #
 #    ```bash
 #    ntps datasets split reviews.csv data/reviews

@@ -400,7 +400,7 @@ glue("n_seeds", n_seeds, display=False)
 # Over {glue:text}`n_seeds` seeds the gain has a standard deviation of {glue:text}`seed_agreement:.1f` points on *agreement* and {glue:text}`seed_number:.1f` on *number* (a small model; the seed moves split, batches, head and adapters).
 #
 # - **LoRA** (lora_finetuning.py 16-27, 76-113): query, key and value, rank 32, alpha 32, dropout 0.05, Adafactor at 1e-4 with cosine decay and 5% warm-up, 5,000 steps of one text, the last step reported. These
-#   settings are {data}`ntps_utils.models.finetuning.PAPER_FINETUNING`. Ours choose learning rate and step on a validation split, and the baseline of the gain comes from the same loop.
+#   settings are {data}`ntps_utils.models.finetuning.PAPER_FINETUNING`. Ours keep the step with the lowest loss on a validation split, which also chooses the learning rate where several are tried; the baseline of the gain comes from the same loop.
 # - **Out of memory** (linear_training.py 96-113): the retry uses the same batch again (read, not measured). Ours halves it.
 # - **The sign** (Fig3.ipynb): the gain's ranks are reversed before they are plotted and correlated; see {doc}`the chapter on the paper's numbers <10_the_papers_numbers>`.
 # - **What was stored**: layer, $k$, seed and number of texts are not stored with the values, so that the selection cannot be repeated. Our rows contain all of these.

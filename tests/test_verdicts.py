@@ -115,7 +115,9 @@ def test_the_advice_has_the_regrets_of_the_chapter_and_the_durations_of_the_reco
     cases = load_record("prescreened")["cases"]
     minutes = sorted(case["lora_seconds"] / 60 for case in cases)
     shares = sorted(case["seconds"] / case["lora_seconds"] for case in cases)
-    assert 0.4 < shares[0] < shares[-1] < 0.5  # "nearly half as long" on the front page
+    assert 0.4 < shares[0] < shares[-1] < 0.5  # "nearly half of the time" on the front page
+    trials = sorted(case["trial_seconds"] / case["seconds"] for case in cases)
+    assert 0.62 < trials[0] < trials[-1] < 0.7  # "two thirds of it", there, too
     assert f"{minutes[0]:.0f} to {minutes[-1]:.0f} minutes that the report estimates" in text
     assert f"took {shares[0]:.0%} to {shares[-1]:.0%} of the" in text
 
