@@ -58,7 +58,7 @@ from ntps_utils.evidence.claims import (
 )
 from ntps_utils.evidence.claims import regret as regret_of_skipping
 from ntps_utils.evidence.records import load_record
-from ntps_utils.evidence.results import SCORE_LABELS, seed_noise
+from ntps_utils.evidence.results import MIN_CLUSTERS, SCORE_LABELS, seed_noise
 from ntps_utils.evidence.runs import recorded_runs
 from ntps_utils.evidence.statistics import (
     mean_interval,
@@ -283,7 +283,7 @@ pd.DataFrame(
             "one gain": between(row),
             "LoRA": between(noise[name, "lora"].loc[model]),
             "largest": f"{100 * row['most']:.1f}",
-            "rank": f"{row['rho']:.2f}" if row["n"] >= 5 else "",
+            "rank": f"{row['rho']:.2f}" if row["n"] >= MIN_CLUSTERS else "",
         }
         for name in pairs
         for model, row in noise[name, "gain"].iterrows()

@@ -490,7 +490,7 @@ def rises(runs: Iterable[RecordedRun], score: Literal["ntps", "ntps_metric", "nt
     return pd.DataFrame(rows, columns=["model", "dataset", "rise", "shuffled"])
 
 
-def score_rise(one: RecordedRun, score: str) -> float:
+def score_rise(one: RecordedRun, score: Literal["ntps", "ntps_metric", "ntps_task"]) -> float:
     """Compute by how much a score on the test texts is higher after LoRA, at the last layer and half of the directions.
 
     Parameters
