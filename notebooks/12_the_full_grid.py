@@ -458,11 +458,11 @@ glue("full_minutes", float(rehearsal["seconds"].sum() / 60), display=False)
 # ```bash
 # pip install '.[grid]'   # in a clone: Dask; not needed for a single process
 # D=paper,bias_identification=data/bias,intent_classification=data/intent
-# export OMP_NUM_THREADS=8   # cores for each worker: four workers need 32
+# export OMP_NUM_THREADS=8 OPENBLAS_NUM_THREADS=8 MKL_NUM_THREADS=8   # cores for each worker: four workers need 32
 # ntps benchmark --models paper --datasets $D --profile gpu --trust-remote-code --dry-run
 # ```
 #
-# Then one of these. Each can be killed and repeated:
+# Then one of these. Each can be killed and repeated. Workers on other machines need the same versions of the library and its packages, the folders of `D` at the same paths, the Hub (or its cache) with your token, and, in the shell that starts them, the three variables above: without them Dask gives a worker one thread. Finished cells go back to the client, which writes them; a common disk is not needed.
 #
 # ```bash
 # ntps benchmark --models paper --datasets $D --profile gpu --trust-remote-code --record runs/full                             # one GPU
@@ -474,7 +474,7 @@ glue("full_minutes", float(rehearsal["seconds"].sum() / 60), display=False)
 # ```
 #
 # A Dask worker runs whatever a client sends it, in pickled form. Keep scheduler and workers on a network that nobody else can reach, or use Dask's TLS. On a SLURM cluster this script keeps a scheduler and asks for jobs of one GPU each
-# ({download}`download <../book/slurm_grid.py>`; `--show` prints the job script):
+# ({download}`download <../book/slurm_grid.py>`; it needs `.[grid]`, `python slurm_grid.py --jobs 8 --partition gpu -- --models paper --datasets $D --trust-remote-code --record runs/full` starts it, and `--show` prints the job script):
 #
 # ```{literalinclude} ../book/slurm_grid.py
 # :language: python

@@ -16,8 +16,10 @@ from pathlib import Path
 import pandas as pd
 import psutil
 import pytest
+import torch
 from distributed import LocalCluster
 from rich.console import Console
+from threadpoolctl import threadpool_info
 from typer.testing import CliRunner
 
 from ntps_utils.cli import benchmark as commands
@@ -26,7 +28,7 @@ from ntps_utils.cli.main import app
 from ntps_utils.evidence import benchmark, experiment
 from ntps_utils.evidence.benchmark import RESOURCE, BenchmarkError, failures_of, plan_benchmark, run_benchmark
 from ntps_utils.evidence.classifiers import ClassifierAccuracy
-from ntps_utils.evidence.experiment import GPU, ExperimentConfig, ExperimentResult, n_threads
+from ntps_utils.evidence.experiment import GPU, ExperimentConfig, ExperimentResult, limited_threads, n_threads
 from ntps_utils.evidence.store import Store
 from ntps_utils.evidence.tables import compare, stored_cells
 from ntps_utils.lab.tasks import sample
@@ -495,6 +497,31 @@ def test_threads_share_the_cores(monkeypatch):
     assert [n_threads(10**9, processes) for processes in (1, 2, 3, 9)] == [8, 4, 2, 1]
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert n_threads(10**9, 2) == 3
+
+
+@pytest.mark.dask
+def test_local_workers_get_the_threads_of_the_client(monkeypatch):
+    """By default, Dask sets one thread for each library, so that a large model would use one core."""
+    names = [f"{library}_NUM_THREADS" for library in ("OMP", "MKL", "OPENBLAS")]
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+
+    def in_a_worker() -> tuple[dict[str, str | None], set[int]]:
+        with limited_threads(10**9, n_processes=2):
+            threads = {torch.get_num_threads(), *(library["num_threads"] for library in threadpool_info())}
+        return {name: os.environ.get(name) for name in names}, threads
+
+    with benchmark._client("local", 1, gpu=False) as client:
+        environment, threads = client.submit(in_a_worker).result()
+    assert environment == {"OMP_NUM_THREADS": "3", "MKL_NUM_THREADS": None, "OPENBLAS_NUM_THREADS": None}
+    assert threads == {3}
+
+
+def test_a_missing_dask_is_named_with_its_remedy(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(benchmark.BenchmarkError, match=r"pip install 'ntps-utils\[grid\]'"):
+        run_benchmark(["lab/XS"], ["lab/topic"], SCORES_ONLY, Store(tmp_path), n_workers=2)
 
 
 @pytest.mark.dask

@@ -22,7 +22,14 @@ import torch
 from ntps_utils._utils.provenance import code_fingerprint, versions
 from ntps_utils._utils.validation import check_integer
 from ntps_utils.evidence import experiment
-from ntps_utils.evidence.experiment import ExperimentConfig, ExperimentResult, n_cores, n_threads, run_with_warnings
+from ntps_utils.evidence.experiment import (
+    ExperimentConfig,
+    ExperimentResult,
+    limited_threads,
+    n_cores,
+    n_threads,
+    run_with_warnings,
+)
 from ntps_utils.evidence.store import Store
 from ntps_utils.models._hub import HubError
 from ntps_utils.models.datasets import TextDataset
@@ -408,12 +415,12 @@ def _run_cell(
                 "Install the same versions on both."
             )
         model = last_model.load(cell, work, device)
-        torch.set_num_threads(n_threads(model.model.num_parameters(), work.n_processes))
         if texts is None:
             texts = work.settings.texts(cell.dataset)
             if [part.fingerprint for part in texts] != cell.key["texts"]:
                 raise BenchmarkError(f"The texts that this worker finds for {cell.dataset} are not those of the plan.")
-        result = run_with_warnings(model, *texts, work.settings)
+        with limited_threads(model.model.num_parameters(), work.n_processes):
+            result = run_with_warnings(model, *texts, work.settings)
         if Path(work.folder).is_dir():
             Store(work.folder).put(cell.key, result.to_dict())
         return result
@@ -443,9 +450,13 @@ def _run_here(plan: Plan, work: _Work, report: Report) -> Iterator[tuple[Cell, O
 def _run_on_dask(
     missing: Sequence[Cell], work: _Work, report: Report, scheduler: str, n_workers: int, gpu: bool, retries: int
 ) -> Iterator[tuple[Cell, Outcome]]:
-    import dask
-    from distributed import wait
-
+    try:
+        import dask
+        import distributed
+    except ModuleNotFoundError:
+        raise BenchmarkError(
+            "A Dask cluster needs the package distributed. Install it with: pip install 'ntps-utils[grid]'"
+        ) from None
     quiet = {"distributed.logging.distributed": "critical", "distributed.admin.log-format": "%(message)s"}
     with dask.config.set(quiet), _client(scheduler, n_workers, gpu) as client:
         futures = {
@@ -463,7 +474,7 @@ def _run_on_dask(
         try:
             while futures:
                 with suppress(TimeoutError):
-                    wait(list(futures), timeout=1.0, return_when="FIRST_COMPLETED")
+                    distributed.wait(list(futures), timeout=1.0, return_when="FIRST_COMPLETED")
                 for future in [f for f in futures if f.done()]:
                     cell = futures.pop(future)
                     error = future.exception() if future.status != "finished" else None
@@ -491,14 +502,15 @@ def _run_on_worker(cell: Cell, work: _Work) -> Outcome:
 @contextmanager
 def _client(scheduler: str, n_workers: int, gpu: bool) -> Iterator[Any]:
     """A client of a new local cluster, or of the cluster at an address."""
-    try:
-        from distributed import Client, LocalCluster
-    except ModuleNotFoundError:
-        raise BenchmarkError(
-            "A Dask cluster needs the package distributed. Install it with: pip install 'ntps-utils[grid]'"
-        ) from None
+    import dask
+    from distributed import Client, LocalCluster
+
     with ExitStack() as stack:
         if scheduler == "local":
+            # Dask would give its workers one thread, whatever the size of the model.
+            environment = "distributed.nanny.pre-spawn-environ"
+            kept = {k: v for k, v in dask.config.get(environment).items() if not k.endswith("_NUM_THREADS")}
+            stack.enter_context(dask.config.set({environment: kept}))
             cluster = stack.enter_context(
                 LocalCluster(
                     n_workers=n_workers,

@@ -588,13 +588,15 @@ def n_threads(n_parameters: int = 0, n_processes: int = 1) -> int:
 
 
 @contextmanager
-def limited_threads(n_parameters: int) -> Iterator[None]:
+def limited_threads(n_parameters: int, n_processes: int = 1) -> Iterator[None]:
     """Compute with the threads that suit a model (:func:`n_threads`) within a block.
 
     Parameters
     ----------
     n_parameters : int
         Size of the model.
+    n_processes : int
+        Number of processes that run experiments at the same time on this machine.
 
     Examples
     --------
@@ -603,7 +605,7 @@ def limited_threads(n_parameters: int) -> Iterator[None]:
     >>> threads == n_threads(1000)
     True
     """
-    before, threads = torch.get_num_threads(), n_threads(n_parameters)
+    before, threads = torch.get_num_threads(), n_threads(n_parameters, n_processes)
     torch.set_num_threads(threads)
     try:
         with threadpool_limits(threads):
