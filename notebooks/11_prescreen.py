@@ -501,7 +501,7 @@ for key, value in {
     glue(f"cases_{key}", value, display=False)
 
 # %% [markdown]
-# The LoRA runs of these cases were made in the experiment, each on one of two cores, in {glue:text}`cases_took_list` minutes.[^stood] The prescreening was made later, on one core, too, but beside other work that slowed it. Its reports estimate the duration of the runs from the steps of the trial runs, which were slowed in the same way: {glue:text}`cases_said_list` minutes, up to {glue:text}`cases_off:.0f` times as long as they took. Prescreening took {glue:text}`cases_time_low:.0%` to {glue:text}`cases_time_high:.0%` of these estimated durations. An estimate, and the threshold that `--worth` sets, holds for the machine as busy as it is. On a GPU, which was not tried, a run can take less time than the probes.
+# The LoRA runs of these cases were made in the experiment, each on one of two cores, in {glue:text}`cases_took_list` minutes.[^stood] (A whole run of the experiment, which has the head, probes and scores of `ntps benchmark` too, took {glue:text}`cases_whole:.0f` minutes in the median of {glue:text}`cases_whole_n` datasets.) The prescreening was made later, on one core, too, but beside other work that slowed it. Its reports estimate the duration of the runs from the steps of the trial runs, which were slowed in the same way: {glue:text}`cases_said_list` minutes, up to {glue:text}`cases_off:.0f` times as long as they took. Prescreening took {glue:text}`cases_time_low:.0%` to {glue:text}`cases_time_high:.0%` of these estimated durations. An estimate, and the threshold that `--worth` sets, holds for the machine as busy as it is. On a GPU, which was not tried, a run can take less time than the probes.
 #
 # {glue:text}`cases_decided` of the {glue:text}`cases_n` cases are decided, {glue:text}`cases_right` of these rightly, and the true gain lies inside the interval in {glue:text}`cases_inside` of {glue:text}`cases_n`. A trial run was allowed, and made in {glue:text}`cases_trial` of them: the tool makes one only if trial runs of its length have a skill on the other recorded datasets.
 #
@@ -566,11 +566,13 @@ pd.DataFrame(
 # %% tags=["remove-cell"]
 MODEL, N_OWN, N_DRAWS = case["model"], own["calibration"]["n_datasets"], 40
 mine = shipped["real"].without(shipped["real"].cells["model"] != MODEL)
-runs = {
-    one.run.dataset: one.result.finetuning
+made = {
+    one.run.dataset: one.result
     for one in recorded_runs()
     if (one.run.kind, one.run.model, one.run.seed) == ("lora", MODEL, 0)
 }
+runs = {dataset: one.finetuning for dataset, one in made.items()}
+whole = np.median([one.seconds for one in made.values()]) / 60
 
 
 def stood(run):
@@ -598,6 +600,8 @@ for name, value in {
     "stood": stood(of_cases[longest]),
     "stood_name": longest,
     "off": float((np.array(said) / took).max()),
+    "whole": float(whole),
+    "whole_n": len(made),
 }.items():
     glue(f"cases_{name}", value, display=False)
 small = []
@@ -659,7 +663,8 @@ for name, value in {
 # from ntps_utils.models.loading import load_model
 # from ntps_utils.models.probes import logistic_probe
 #
-# model, layers = load_model("path/to/model"), (8,)  # or (8, 15, 22, 30)
+# model = load_model("path/to/model")
+# layers = (8,)  # or (8, 15, 22, 30)
 # train, test = load_texts("data/reviews", "train").head(2000), load_texts("data/reviews", "test")
 # features = [extract(model, part, layers=layers, features=layers, max_length=256).features for part in (train, test)]
 # x, x_test = (np.hstack([one[layer] for layer in layers]) for one in features)
@@ -685,7 +690,7 @@ for name, value in {
 # ## After "open"
 #
 # 1. Train the classifier that the report names (above): you have it in any case.
-# 2. If you can afford one LoRA run, make it, even where the report recommends against it: for the recommendation, a run that brings nothing is a loss as large as the threshold, whatever a run costs you. The two commands below make it. An open report has them after *Next*, with the number of tokens that it read itself; without `--max-length` the second one reads 64. Read the advantage over the best classifier in its table (`advantage`); its standard error is about $\sqrt{0.15 / n}$ for $n$ test texts; `alternative` names this classifier.
+# 2. If you can afford one LoRA run, make it, even where the report recommends against it: for the recommendation, a run that brings nothing is a loss as large as the threshold, whatever a run costs you. The two commands below make it; a folder that has texts for testing needs the second only. (Unless it recommends a trial run first, an open report has them after *Next*, with the number of tokens that it read itself. Without `--max-length` the second command reads 64.) Read the advantage over the best classifier in its table (`advantage`); its standard error is about $\sqrt{0.15 / n}$ for $n$ test texts; `alternative` names this classifier.
 #
 #    ```bash
 #    ntps datasets split reviews.csv data/reviews
