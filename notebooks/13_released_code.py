@@ -27,7 +27,7 @@
 # choice about the score. Of the other choices, the effects of some are measured here or simulated in chapter 10, which we then say; all others were only read in the code. We do not know which script made the published values, because the score script reads a file that the extraction does not write
 # (cache.py 23, 303; K_sweep.py 105, 146).
 #
-# **We find** that the order of eigenvectors changes a score by {glue:text}`switch_asc:.2f` in the median, and the width of U by {glue:text}`switch_fill:.2f`. For comparison: the standard deviation of our score over the tasks is {glue:text}`tasks_sd:.2f`. With both choices U holds no label direction, and the score hardly depends on the labels. Single precision and the pseudo-inverse change scores of a small model little.
+# **We find** that the order of eigenvectors changes a score by {glue:text}`switch_asc:.2f` in the median, and the width of U by {glue:text}`switch_fill:.2f`. For comparison: the standard deviation of our score over the same eight tasks is {glue:text}`tasks_sd:.2f`. With both choices U holds no label direction, and the score hardly depends on the labels. Single precision and the pseudo-inverse change scores of a small model little.
 
 # %% tags=["parameters"]
 profile = "default"

@@ -291,7 +291,7 @@ for key, at in {
 
 # %% [markdown]
 # Skill is one minus the error of the regression divided by that of the median. The skill of the Euclidean score is {glue:text}`hold_lab_e_skill:.2f` ({glue:text}`hold_lab_e_from:.2f` to {glue:text}`hold_lab_e_to:.2f`) in the lab and
-# {glue:text}`hold_real_e_skill:.3f` ({glue:text}`hold_real_e_from:.3f` to {glue:text}`hold_real_e_to:.3f`) on real texts, so it predicts no better than the median. That of the metric-matched score is {glue:text}`hold_lab_m_skill:.2f`
+# {glue:text}`hold_real_e_skill:.3f` ({glue:text}`hold_real_e_from:.3f` to {glue:text}`hold_real_e_to:.3f`) on real texts, so it is not shown to predict better than the median. That of the metric-matched score is {glue:text}`hold_lab_m_skill:.2f`
 # ({glue:text}`hold_lab_m_from:.2f` to {glue:text}`hold_lab_m_to:.2f`) and {glue:text}`hold_real_m_skill:.2f` ({glue:text}`hold_real_m_from:.2f` to {glue:text}`hold_real_m_to:.2f`). So no score is shown to beat the median. The share tr B / tr Y, which needs no next token, beats it: its intervals lie above zero in both sets. In the paper's cells the chosen NTPS has
 # {glue:text}`hold_paper_skill:.3f` ({glue:text}`hold_paper_from:.3f` to {glue:text}`hold_paper_to:.3f`), although its setting was chosen on all of them. The row of the paper's cells says little, because each model has another layer and width; chapter 9 fits each model by itself. In all rows one regression is fitted to the cells of all models together.
 #
