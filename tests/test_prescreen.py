@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import math
+import pickle
+import re
 import shlex
 from collections import Counter
 from dataclasses import asdict, replace
@@ -31,17 +33,20 @@ from ntps_utils.evidence.advice import (
     left_out_advisors,
 )
 from ntps_utils.evidence.calibration import load_calibration
-from ntps_utils.evidence.classifiers import best_alternative
+from ntps_utils.evidence.classifiers import best_alternative, texts_read
 from ntps_utils.evidence.cost import finetuning_cost
 from ntps_utils.evidence.experiment import ExperimentConfig, limited_threads, n_threads
 from ntps_utils.evidence.predictors import PREDICTORS, Case, Predictor
 from ntps_utils.evidence.prescreen import compare, parse_trial, prescreen
 from ntps_utils.evidence.trials import trial_cost, trial_values
+from ntps_utils.lab import checkpoint
 from ntps_utils.models.datasets import TextDataset, load_texts
+from ntps_utils.models.extraction import tokenize
 from ntps_utils.models.finetuning import FinetuneConfig, finetune
 from ntps_utils.models.loading import load_model
 from tests.test_experiment import CountingTokenizer
 
+ROOT = Path(__file__).resolve().parents[1]
 runner = CliRunner()
 
 LORA = FinetuneConfig(
@@ -753,3 +758,36 @@ def test_a_calibration_without_gains_is_refused(tmp_path):
     pd.DataFrame({"model": ["a"], "dataset": ["b"]}).to_csv(tmp_path / "x.csv", index=False)
     with pytest.raises(ValueError, match="lacks the columns texts, gain"):
         load_calibration(tmp_path / "x.csv")
+
+
+@pytest.mark.slow
+def test_the_lines_of_the_chapter_train_keep_and_apply_each_classifier(tmp_path, monkeypatch):
+    """In their order, on a small model: bag of words, probe, new texts, adapter, and the adapter on texts."""
+    chapter = (ROOT / "notebooks" / "11_prescreen.py").read_text()
+    lines = chapter.split("# ## The best classifier without finetuning")[1].split("# ## The cost")[0]
+    blocks = [re.sub("^# ?", "", one.split("# ```")[0], flags=re.M) for one in lines.split("# ```python\n")[1:]]
+    assert len(blocks) == 5
+    for split, n in {"train": 120, "test": 50}.items():
+        data = load_texts("lab/tense", split).head(n)
+        file = tmp_path / "data" / "reviews" / f"{split}.csv"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        pd.DataFrame({"text": data.texts, "label": [data.label_names[i] for i in data.labels]}).to_csv(file)
+    monkeypatch.chdir(tmp_path)
+    smaller = {
+        "path/to/model": str(checkpoint("XS")),
+        "(8,)": "(1, 2)",
+        "256": "64",
+        "where is my parcel?": "the pill injected the singer",
+        "thank you, it works": "a bell rang",
+        "(1e-3, 3e-4, 1e-4)": "(1e-2, 1e-3), max_steps=20, eval_steps=10",
+    }
+    names: dict[str, Any] = {}
+    for block in blocks:
+        for old, new in smaller.items():
+            block = block.replace(old, new)
+        exec(block, names)
+    new, model = names["new"], load_model("lab/XS")
+    assert len(names["words"].predict(texts_read(model, new, tokenize(model, new, 64)))) == len(new)
+    assert pickle.loads(Path("probe.pickle").read_bytes()).predict(names["x_new"]).shape == (len(new),)
+    labels = names["logits"].argmax(1).numpy()
+    assert (labels == names["test"].labels).mean() == names["result"].accuracy > 0.6
