@@ -240,8 +240,9 @@ for ax, name in zip(axes, views, strict=True):
     part = shares[shares["view"] == name].pivot(
         index="layer", columns="task", values="share"
     )
-    for task in part:
-        ax.plot(part.index, part[task], "o-", ms=3, lw=1.2, label=task)
+    for i, task in enumerate(part):
+        style = "o-" if i < 10 else "s--"  # there are ten colors
+        ax.plot(part.index, part[task], style, ms=3, lw=1.2, label=task)
     ax.set(title=name, xlabel="layer", xticks=everything, ylim=(None, 1))
 axes[0].set_ylabel("share of the label explained")
 handles, names = axes[0].get_legend_handles_labels()

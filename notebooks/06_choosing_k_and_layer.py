@@ -115,7 +115,7 @@ for i, (column, one) in enumerate(
 ):
     components = one.with_subspace(control_directions(moments, one)["pca_s"])
     lines[column] = {
-        "next token": getattr(one, column)[-1],
+        "next token (in color)": getattr(one, column)[-1],
         "random next token": mean_random_scores(one, range(1, one.rank_v + 1))[:, i],
         "PCA of S": getattr(components, column)[-1],
     }

@@ -40,7 +40,6 @@ import numpy as np
 import pandas as pd
 from IPython.display import HTML, Markdown
 from myst_nb import glue
-from scipy.stats import chi2
 
 from ntps_utils.evidence.advice import (
     Advisor,
@@ -332,13 +331,6 @@ twice = [(kept[replace(run, seed=0)], kept[run]) for run in kept if run.seed == 
 glue("seed_real_pairs", len(twice), display=False)
 started = sum((one == 0) != (two == 0) for one, two in twice)
 glue("seed_real_started", started, display=False)
-n_pairs = max(1, len(twice))
-for part, p in {"low": 0.975, "high": 0.025}.items():
-    factor = np.sqrt(n_pairs / chi2.ppf(p, n_pairs))
-    value = (
-        100 * factor * noise["real", "gain"].loc["all", "noise"] if n_seeded else 0
-    )
-    glue(f"seed_real_normal_{part}", float(value), display=False)
 
 # %% [markdown]
 # In the lab the seed gives a single gain a standard deviation of {glue:text}`seed_lab_gain_noise:.1f` points, where the gains of both seeds together have {glue:text}`seed_lab_gain_sd:.1f`: {glue:text}`seed_lab_gain_share:.0%` of their variance. Within a model, the gains of the two seeds have a rank correlation of {glue:text}`seed_lab_gain_rho:.2f`. The correlation of the Euclidean score with the gain is {glue:text}`seed_first_ntps_rho:.2f` ({glue:text}`seed_first_ntps_low:.2f` to {glue:text}`seed_first_ntps_high:.2f`) with the first seed and {glue:text}`seed_second_ntps_rho:.2f` ({glue:text}`seed_second_ntps_low:.2f` to {glue:text}`seed_second_ntps_high:.2f`) with the second; of the metric-matched score {glue:text}`seed_first_ntps_metric_rho:.2f` ({glue:text}`seed_first_ntps_metric_low:.2f` to {glue:text}`seed_first_ntps_metric_high:.2f`) and {glue:text}`seed_second_ntps_metric_rho:.2f` ({glue:text}`seed_second_ntps_metric_low:.2f` to {glue:text}`seed_second_ntps_metric_high:.2f`). The scores are the same: so much does a rank correlation change with the seed alone, because many gains are small and change their order.

@@ -104,7 +104,10 @@ def seeds() -> str:
             labels[column],
             "both together" if model == "all" else model,
             int(row["n"]),
-            *(f"{100 * row[name]:.1f}" for name in ("sd", "noise", "most")),
+            f"{100 * row['sd']:.1f}",
+            _interval((100 * row).to_dict(), "noise", digits=1),
+            f"{100 * row['most']:.1f}",
+            f"{row['rho']:.2f}",
         )
         for column, noise in found.items()
         for model, row in noise.iterrows()
@@ -113,7 +116,9 @@ def seeds() -> str:
     with_seed = (1 - (reliable["error"] ** 2 + found["gain"]["noise"] ** 2) / reliable["sd"] ** 2).clip(lower=0.0)
     expected = " and ".join(f"{with_seed[model]:.2f} in {model}" for model in FINETUNED_MODELS)
     return (
-        table(("", "model", "datasets", "over datasets", "between seeds", "largest difference"), rows)
+        table(
+            ("", "model", "datasets", "over datasets", "between seeds", "largest difference", "rank correlation"), rows
+        )
         + "\nIf these datasets were typical, the reliability of the gains of the first fifteen datasets (last table of "
         f"*What the runs show*) would be {expected}, with the noise of the seed.\n"
     )
