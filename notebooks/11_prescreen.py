@@ -634,7 +634,7 @@ for name, value in {
 #
 # ## The best classifier without finetuning
 #
-# The answer *no* means: train the classifier that the report names, and stop. The lines below measure it on test texts; to use it for new texts, leave out `.head(2000)`, and keep what was fitted. To compare it with a LoRA run, give both the same texts: the lines below read 2,000 training texts, and 256 tokens of a text, as the command on the front page does (`ntps benchmark --profile declared --max-length 256`; without `--max-length` it reads 64). Divide a single file with `ntps datasets split reviews.csv data/reviews` first. If the classifier is a bag of words, these lines train it:
+# The answer *no* means: train the classifier that the report names, and stop. The lines below measure it on test texts. (If the report was made from the whole file, it chose among the classifiers on these texts, too; with few classifiers this matters little.) To use it for new texts, leave out `.head(2000)`, and keep what was fitted. To compare it with a LoRA run, give both the same texts: the lines below read 2,000 training texts, and 256 tokens of a text, as the command on the front page does (`ntps benchmark --profile declared --max-length 256`; without `--max-length` it reads 64). Divide a single file with `ntps datasets split reviews.csv data/reviews` first. If the classifier is a bag of words, these lines train it:
 #
 # ```python
 # from ntps_utils.evidence.classifiers import texts_read
