@@ -234,6 +234,20 @@ def test_the_page_has_what_a_second_seed_changes():
             assert low < noise < high
 
 
+def test_what_the_page_says_about_six_datasets_with_two_seeds_is_true():
+    tuned = {one.run: one.result.finetuning for one in recorded_runs() if one.run.kind == "lora"}
+    twice = {run.dataset for run in tuned if run.seed == 1}
+    assert len(twice) == 6
+    gains = {
+        name: [tuned[Run("lora", model, name, seed)].gain for model in FINETUNED_MODELS for seed in (0, 1)]
+        for name in twice
+    }
+    assert min(gains.pop("emotion")) > 0.05
+    assert max(max(each) for each in gains.values()) < 0.055
+    rho = {row["datasets"]: row["rho"] for row in load_record("results_all")["selections"] if row["target"] == "gain"}
+    assert rho["first seed, the same datasets"] > rho["second seed"] + 0.3
+
+
 def test_the_page_has_what_lora_reaches_with_the_papers_settings():
     table = pages.tables()["paper_settings"]
     made = [one for one in recorded_runs() if one.run.kind == "paper"]
