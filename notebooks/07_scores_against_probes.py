@@ -638,7 +638,8 @@ for ax, (name, group) in zip(axes, stages.items(), strict=True):
     ax.set(title=f"model {name}", xticks=list(positions), xlabel="pretraining steps")
     ax.set_xticklabels([str(s) for s in lab.steps_of(name)])
 _ = axes[0].set_ylabel("mean over tasks")
-_ = axes[-1].legend(fontsize=8)
+handles, names = axes[-1].get_legend_handles_labels()
+_ = figure.legend(handles, names, loc="outside lower center", ncols=4, fontsize=9)
 
 # %% tags=["remove-cell"]
 first, *_, last = stages[along.split()[-1]]
@@ -811,7 +812,7 @@ pd.DataFrame(
 # %% [markdown]
 # **The first fifteen datasets** do not tell whether there is a relation: the interval of NTPS contains zero and the printed {glue:text}`declared_printed:.2f`.
 #
-# **From all {glue:text}`every_n` datasets** there is a relation. It may be as strong as printed, or weak. It need not come from next-token prediction: principal components, which see no next tokens, have the larger coefficient, and the interval of the difference contains zero.
+# **From all {glue:text}`every_n` datasets** the interval of NTPS lies above zero ({glue:text}`every_rho_low:.2f` to {glue:text}`every_rho_high:.2f`; it is not corrected for looking a second time). It contains {glue:text}`declared_printed:.2f` and ends below the larger of the paper's two means, so that the relation may be about as strong as printed, or weak. It need not come from next-token prediction: principal components, which see no next tokens, have the larger coefficient, and the interval of the difference contains zero.
 #
 # **The controls** show what NTPS measures. The order in $A_1$ makes no visible difference to the correlation (symmetric half). Against random next tokens NTPS has the larger coefficient, because the score of random next tokens *falls* with accuracy (all datasets: {glue:text}`every_random:.2f`). For this reason net NTPS, from which that score is subtracted, has a large coefficient, too; so has what principal components score above random next tokens ({glue:text}`every_pca_net:.2f`). Of all {glue:text}`declared_settings:.0f` recorded settings of the scores the best one has {glue:text}`declared_best:.2f`, where one of twenty permutations of the accuracies reaches {glue:text}`declared_edge:.2f` (first fifteen datasets, as are all numbers below).
 #

@@ -232,6 +232,10 @@ def test_the_page_has_what_a_second_seed_changes():
             assert row.endswith(end)
             low, high = map(float, row.removeprefix(start).removesuffix(end).split(" to "))
             assert low < noise < high
+            if quantity == "gain":
+                (known,) = (row for row in load_record("results")["reliability"] if row["model"] == model)
+                share = (known["error"] ** 2 + (noise / 100) ** 2) / known["sd"] ** 2
+                assert re.search(rf"{1 - share:.2f} \(\d\.\d\d to \d\.\d\d\) in {model}", table)
 
 
 def test_what_the_page_says_about_six_datasets_with_two_seeds_is_true():
