@@ -246,6 +246,8 @@ def test_what_the_page_says_about_six_datasets_with_two_seeds_is_true():
         name: [tuned[Run("lora", model, name, seed)].gain for model in FINETUNED_MODELS for seed in (0, 1)]
         for name in twice
     }
+    squares = {name: np.square(np.array(each) - np.mean(list(gains.values()))).sum() for name, each in gains.items()}
+    assert squares["emotion"] > 0.5 * sum(squares.values())  # chapter 9: most of the variance comes from it
     assert min(gains.pop("emotion")) > 0.05
     assert max(max(each) for each in gains.values()) < 0.055
     rho = {row["datasets"]: row["rho"] for row in load_record("results_all")["selections"] if row["target"] == "gain"}
