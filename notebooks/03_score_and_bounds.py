@@ -748,8 +748,12 @@ for ax, kappa in zip(axes, (1.0, 25.0, 1000.0), strict=True):
         xticks=[-90, -45, 0, 45, 90],
     )
 axes[0].set_ylabel("share of tr B")
-handles, names = axes[0].get_legend_handles_labels()
-_ = figure.legend(handles, names, loc="outside lower center", ncols=2, fontsize=9)
+_ = figure.legend(
+    *axes[0].get_legend_handles_labels(),
+    loc="outside lower center",
+    ncols=2,
+    fontsize=9,
+)
 
 # %% [markdown]
 # With $\kappa(S) = 1$ the two bounds are equal and give the excess loss. With a larger $\kappa(S)$ the loss still vanishes where $V$ has the direction of $u$, but at every other angle the band covers a factor of $\kappa(S)$, because the Euclidean score does not tell whether $V$ points along a strong or a weak feature. One value of NTPS is then compatible with a small and with a large loss.

@@ -245,8 +245,12 @@ for ax, name in zip(axes, views, strict=True):
         ax.plot(part.index, part[task], style, ms=3, lw=1.2, label=task)
     ax.set(title=name, xlabel="layer", xticks=everything, ylim=(None, 1))
 axes[0].set_ylabel("share of the label explained")
-handles, names = axes[0].get_legend_handles_labels()
-_ = figure.legend(handles, names, loc="outside lower center", ncols=4, fontsize=9)
+_ = figure.legend(
+    *axes[0].get_legend_handles_labels(),
+    loc="outside lower center",
+    ncols=4,
+    fontsize=9,
+)
 
 
 # %% tags=["remove-cell"]

@@ -135,8 +135,12 @@ for ax, column, title, color in zip(
         ax.plot(x, values, color=shade, lw=width, ls=style, label=label)
     ax.set(title=title, xlabel="$k_v$")
 axes[0].set_ylabel("score")
-handles, names = axes[1].get_legend_handles_labels()
-_ = figure.legend(handles, names, loc="outside lower center", ncols=3, fontsize=9)
+_ = figure.legend(
+    *axes[1].get_legend_handles_labels(),
+    loc="outside lower center",
+    ncols=3,
+    fontsize=9,
+)
 
 # %% tags=["remove-cell"]
 glue("net_task", shown.name.removeprefix("lab/"), display=False)

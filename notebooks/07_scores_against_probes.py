@@ -638,8 +638,12 @@ for ax, (name, group) in zip(axes, stages.items(), strict=True):
     ax.set(title=f"model {name}", xticks=list(positions), xlabel="pretraining steps")
     ax.set_xticklabels([str(s) for s in lab.steps_of(name)])
 _ = axes[0].set_ylabel("mean over tasks")
-handles, names = axes[-1].get_legend_handles_labels()
-_ = figure.legend(handles, names, loc="outside lower center", ncols=4, fontsize=9)
+_ = figure.legend(
+    *axes[-1].get_legend_handles_labels(),
+    loc="outside lower center",
+    ncols=4,
+    fontsize=9,
+)
 
 # %% tags=["remove-cell"]
 first, *_, last = stages[along.split()[-1]]

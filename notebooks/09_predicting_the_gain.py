@@ -479,8 +479,12 @@ for ax, name in zip(axes, tables, strict=True):
     ax.plot(ends, ends, color=COLORS["exact"], lw=1)
     ax.set(title=TITLES[name], xlabel="measured gain (points)")
 axes[0].set_ylabel("predicted gain (points)")
-handles, names = axes[0].get_legend_handles_labels()
-_ = figure.legend(handles, names, loc="outside lower center", ncols=2, fontsize=9)
+_ = figure.legend(
+    *axes[0].get_legend_handles_labels(),
+    loc="outside lower center",
+    ncols=2,
+    fontsize=9,
+)
 
 # %% [markdown]
 # In the lab the predictions stay near the middle while the measured gains spread widely: the nine numbers do not tell the cells in which LoRA gains much from the others.
