@@ -128,7 +128,11 @@ def test_what_the_pages_say_about_the_rules_follows_from_their_regrets():
     for start in ("rule", "rule_real", "rule_all"):
         worst = max(gain[f"{start}_yes_regret"], gain[f"{start}_never_regret"])
         assert gain[f"{start}_advice_regret"] < 0.6 * worst
+    for start in ("rule", "rule_real", "rule_all"):  # at the median of the recorded gains
+        others = [gain[f"{start}_{rule}_regret_median"] for rule in ("room", "alone", "yes")]
+        assert gain[f"{start}_advice_regret_median"] < min(others)
     for start in ("rule_real", "rule_all"):
+        assert gain[f"{start}_never_regret_median"] < gain[f"{start}_advice_regret_median"]
         assert gain[f"{start}_never_regret"] < gain[f"{start}_advice_regret"] < gain[f"{start}_yes_regret"]
         assert 0.5 < gain[f"{start}_trial_held"] < 0.8  # about the 70% that are asked for
         assert gain[f"{start}_advised_n"] == 0
