@@ -4,10 +4,11 @@ Start it in tmux on a node that may run long, with options of ``ntps benchmark``
 
     python slurm_grid.py --jobs 8 --partition gpu --hours 12 -- --models paper \
         --datasets "paper,bias_identification=DIR,intent_classification=DIR" \
-        --trust-remote-code --store /shared/cells --record /shared/full
+        --trust-remote-code --record runs/full
 
-The store and the cache of the Hub (``HF_HOME``) must lie where every node sees them. Run the
-same command again after an interruption, or when the jobs' time was too short.
+The cache of the Hub (``HF_HOME``) and the folders of the datasets must lie where every node sees
+them; results are written here. Run the same command again after an interruption, or when the
+jobs' time was too short.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def main() -> int:
         found.scale(jobs=asked.jobs)
         address = found.scheduler_address.replace("tcp://", "dask://", 1)
         ntps = Path(sys.executable).with_name("ntps")
-        return subprocess.run([ntps, "grid", "--profile", "gpu", "--scheduler", address, *asked.grid]).returncode
+        return subprocess.run([ntps, "benchmark", "--profile", "gpu", "--scheduler", address, *asked.grid]).returncode
 
 
 if __name__ == "__main__":

@@ -301,7 +301,7 @@ glue(
 # Neighboring fractions correlate by {glue:text}`real_k:.2f` and neighboring layers by {glue:text}`real_layers:.2f`. The best of its {glue:text}`real_settings` settings, for a target that has nothing to do with it, has a median of
 # {glue:text}`real_null:.2f` and a 95% point of {glue:text}`real_null_95:.2f`; {glue:text}`n_beyond_real` of the paper's eight coefficients for the gain lie beyond. If nothing were related, 5% of eight, or 0.4, would be expected there; but the models share their datasets, so that several coefficients tend to be large together.
 #
-# None of this shows that a given coefficient is due to chance. It shows that a coefficient which was chosen as the best can only be judged together with its sweep. Nor is it evidence of a relation that all eight models agree in sign. The setting of each model was chosen by this coefficient, we assume with its sign: the largest coefficient of a sweep is positive in {glue:text}`null_positive:.0%` of the draws at 0.98, without any relation.
+# None of this shows that a given coefficient is due to chance. It shows that a coefficient which was chosen as the best can only be judged together with its sweep. Nor is it much evidence of a relation that all eight models agree in sign. The setting of each model was chosen by this coefficient, we assume with its sign: the largest coefficient of a sweep is positive in {glue:text}`null_positive:.0%` of the draws at 0.98, without any relation.
 #
 # ## A rival that needs no eigenvectors
 #

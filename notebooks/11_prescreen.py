@@ -516,7 +516,7 @@ for key, value in {
 #
 # ## What a gain is worth to you
 #
-# The threshold decides what counts as *paying*. Choose the smallest gain for which you would run LoRA; without `--threshold` it is one point. With a few hundred texts a gain of one point cannot be told from chance, and hardly one of three: choose a larger threshold then, such as `--threshold 3`. (How often the answers are right, above, is for one point.) You need at least 100 texts; more make the accuracies more certain. A trial run needs at least 250 texts, and predictors of the frozen model, where a calibration has one with a skill, more texts than the model has features. In Python `threshold` is a share of the texts (0.03), in the shell `--threshold` is in points (3); `worth` (0.2 in Python, `--worth 20` in the shell) is the accuracy that an hour of computing must bring, and the tool converts it with the duration of the LoRA run on this machine:
+# The threshold decides what counts as *paying*. Choose the smallest gain for which you would run LoRA; without `--threshold` it is one point. With a few hundred texts a gain of one point cannot be told from chance: choose a threshold of about two standard errors then (next section), such as `--threshold 4` for 400 texts. (How often the answers are right, above, is for one point.) You need at least 100 texts; more make the accuracies more certain. A trial run needs at least 250 texts, and predictors of the frozen model, where a calibration has one with a skill, more texts than the model has features. In Python `threshold` is a share of the texts (0.03), in the shell `--threshold` is in points (3); `worth` (0.2 in Python, `--worth 20` in the shell) is the accuracy that an hour of computing must bring, and the tool converts it with the duration of the LoRA run on this machine:
 #
 # ```bash
 # ntps prescreen smollm2-135m-instruct reviews.csv --threshold 3            # at least three points
@@ -634,7 +634,7 @@ for name, value in {
 #
 # ## The best classifier without finetuning
 #
-# The answer *no* means: train the classifier that the report names, and stop. The lines below measure it on test texts. (If the report was made from the whole file, it chose among the classifiers on these texts, too; with few classifiers this matters little.) To use it for new texts, leave out `.head(2000)`, and keep what was fitted. To compare it with a LoRA run, give both the same texts: the lines below read 2,000 training texts, and 256 tokens of a text, as the command on the front page does (`ntps benchmark --profile declared --max-length 256`; without `--max-length` it reads 64). Divide a single file with `ntps datasets split reviews.csv data/reviews` first. If the classifier is a bag of words, these lines train it:
+# The answer *no* means: train the classifier that the report names, and stop. The lines below measure it on test texts. (If the report was made from the whole file, it chose among the classifiers on these texts, too, and the accuracy can be slightly too high.) To use it for new texts, leave out `.head(2000)`, and keep what was fitted. To compare it with a LoRA run, give both the same texts: the lines below read 2,000 training texts, and 256 tokens of a text, as the command on the front page does (`ntps benchmark --profile declared --max-length 256`; without `--max-length` it reads 64). Divide a single file with `ntps datasets split reviews.csv data/reviews` first. If the classifier is a bag of words, these lines train it:
 #
 # ```python
 # from ntps_utils.evidence.classifiers import texts_read

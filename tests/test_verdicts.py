@@ -18,7 +18,7 @@ from ntps_utils.evidence.claims import analyzed_runs, finetuned_table, judge, ri
 from ntps_utils.evidence.declared import RUNS_ENDED
 from ntps_utils.evidence.records import load_record
 from ntps_utils.evidence.runs import recorded_runs
-from ntps_utils.evidence.tables import load_recorded
+from ntps_utils.evidence.tables import load_paper_coefficients, load_recorded
 from tests.conftest import ROOT
 
 GLUED = refresh.glued_values()
@@ -161,6 +161,9 @@ def test_what_the_chapters_say_beside_their_numbers_follows_from_them():
     assert probes["declared_pca_low"] < 0 < probes["declared_pca_high"]
     assert probes["every_pca_low"] < 0 < probes["every_pca_high"]
     assert probes["every_rho_low"] > 0
+    printed = load_paper_coefficients()["accuracy"].mean()
+    assert probes["declared_printed"] < probes["every_rho_high"] < printed
+    assert probes["declared_rho_high"] == pytest.approx(printed, abs=0.02)  # "about the mean"
     assert probes["euclid_high"] < probes["declared_printed"] < probes["declared_rho_high"]
     for score in (
         "ntps",

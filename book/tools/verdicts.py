@@ -288,7 +288,7 @@ def advice(glued: Mapping[str, Mapping[str, Any]]) -> str:
         f"{gain['noise_all_clear_worse']:.0f} of the {gain['rule_all_n']:.0f} runs, and better in "
         f"{gain['noise_all_clear_better']:.0f}. With another random seed the accuracy of LoRA changes, too (standard "
         f"deviation {gain['seed_real_lora_noise']:.1f} points, {gain['seed_real_lora_low']:.1f} to "
-        f"{gain['seed_real_lora_high']:.1f}, from {gain['seed_real_n']} datasets); with it, "
+        f"{gain['seed_real_lora_high']:.1f}, from {gain['seed_real_n']} datasets); if this counts, too, "
         f"{gain['noise_all_seeded_worse']:.0f} and {gain['noise_all_seeded_better']:.0f} of these runs remain.\n"
         "- **What the tool says of such models.** "
         f"{says}{gain['rule_all_missed']:.0f} of the {gain['rule_all_pays']:.0f} runs in which "
