@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pandas as pd
 import psutil
@@ -516,6 +518,37 @@ def test_local_workers_get_the_threads_of_the_client(monkeypatch):
         environment, threads = client.submit(in_a_worker).result()
     assert environment == {"OMP_NUM_THREADS": "3", "MKL_NUM_THREADS": None, "OPENBLAS_NUM_THREADS": None}
     assert threads == {3}
+
+
+@pytest.mark.dask
+def test_the_slurm_script_prints_a_job_of_one_gpu():
+    """Dask's nanny reads the numbers of threads from the environment of the job."""
+    show = [sys.executable, str(ROOT / "book" / "slurm_grid.py"), "--partition", "fast", "--cores", "4", "--show"]
+    script = subprocess.run(show, capture_output=True, text=True, check=True).stdout
+    for line in ("#SBATCH -p fast", "#SBATCH --cpus-per-task=4", "#SBATCH --gres=gpu:1"):
+        assert line in script.splitlines()
+    for library in ("OMP", "OPENBLAS", "MKL"):
+        assert f"export {library}_NUM_THREADS=4" in script.splitlines()
+    (worker,) = (line for line in script.splitlines() if "dask_worker" in line)
+    assert "--nthreads 1 " in worker
+    assert f"--resources {RESOURCE}=1 --memory-limit 0" in worker
+
+
+def test_the_slurm_script_hands_its_options_to_the_benchmark(monkeypatch):
+    """A stand-in for the cluster: no scheduler is started."""
+    script = runpy.run_path(str(ROOT / "book" / "slurm_grid.py"))
+    cluster = MagicMock()
+    cluster.__enter__.return_value.scheduler_address = "tcp://1.2.3.4:8786"
+    monkeypatch.setitem(script["main"].__globals__, "cluster", lambda *_: cluster)
+    commands = []
+    monkeypatch.setattr(subprocess, "run", lambda command: commands.append(command) or MagicMock(returncode=0))
+    arguments = ["--jobs", "8", "--partition", "gpu", "--", "--models", "paper", "--datasets", "paper"]
+    monkeypatch.setattr(sys, "argv", ["slurm_grid.py", *arguments])
+    assert script["main"]() == 0
+    cluster.__enter__.return_value.scale.assert_called_once_with(jobs=8)
+    ((_, name, *options),) = commands
+    assert name == "benchmark"
+    assert options == ["--profile", "gpu", "--scheduler", "dask://1.2.3.4:8786", *arguments[5:]]
 
 
 def test_a_missing_dask_is_named_with_its_remedy(tmp_path, monkeypatch):
