@@ -29,7 +29,7 @@ from ntps_utils._utils.validation import check_choice, check_classes, check_inte
 from ntps_utils.models._hub import first_line
 from ntps_utils.models.datasets import TextDataset
 from ntps_utils.models.loading import AUTO_FLOAT64_PARAMETERS, CausalModel, check_kind, evaluation_mode
-from ntps_utils.theory.moments import TENSORS, Accumulator, Moments, check_features, device_of_sums
+from ntps_utils.theory.moments import TENSORS, Accumulator, Moments, device_of_sums
 
 Pooling = Literal["mean", "last"]
 
@@ -609,11 +609,10 @@ class _Run:
         lengths = torch.tensor([len(row) for row in ids])
         names = [f"row {i + 1} of {self.data.name}" for i in rows]
         accumulator, layers = self.accumulators[group], self.settings["layers"]
-        accumulator.start(lengths, self.targets[rows])
+        accumulator.start(lengths, self.targets[rows], names)
 
         def consumer(layer: int) -> Callable[[torch.Tensor], None]:
             def consume(hidden: torch.Tensor) -> None:
-                check_features(hidden, lengths, self.settings["precision"], names, layer)
                 means = accumulator.add_layer(layers.index(layer), hidden)
                 added.add(layer)
                 if layer in self.features:

@@ -27,7 +27,8 @@ from ntps_utils.theory.linear import Array
 
 FORMAT = "ntps-moments-2"  # since 2, float32 products are those of shifted features
 
-FLUSH_TOKENS = 2048  # products in float32 are summed over about so many tokens before they are added in float64
+FLUSH_TOKENS = 8192  # products in float32 are summed over about so many tokens before they are added in float64
+SHORT = 64  # tokens up to which prefix sums are a product with triangular matrices, which is faster than cumsum
 BLOCK = 192  # columns of a symmetric product that are computed together
 
 
@@ -265,7 +266,7 @@ class Moments:
         if len(lengths) == 0:
             raise ValueError("The batch contains no texts.")
         device = self.A0.device
-        names = names if names is not None else [f"text {i} of the batch" for i in range(len(lengths))]
+        names = batch_names(len(lengths)) if names is None else names
         lengths = lengths.to(device)
         if int(lengths.min()) < 1:
             raise ValueError(f"There are no tokens in {names[int(lengths.argmin())]}. Remove empty texts.")
@@ -548,10 +549,19 @@ class Accumulator:
             self.add_layer(place, hidden)
         self.finish()
 
-    def start(self, lengths: Tensor, targets: Tensor) -> None:
-        """Begin a batch; then call :meth:`add_layer` once for each layer, and :meth:`finish`."""
+    def start(self, lengths: Tensor, targets: Tensor, names: Sequence[str] | None = None) -> None:
+        """Begin a batch; then call :meth:`add_layer` once for each layer, and :meth:`finish`.
+
+        Parameters
+        ----------
+        lengths : (batch,) int tensor
+        targets : (batch, c) float64 tensor
+        names : sequence of str, optional
+            Name of each text in error messages. By default its index in the batch.
+        """
         device = self.moments.A0.device
-        self._batch = _Batch(lengths.to(device), targets.to(device, torch.float64))
+        names = batch_names(len(lengths)) if names is None else names
+        self._batch = _Batch(lengths.to(device), targets.to(device, torch.float64), names)
 
     @torch.inference_mode(False)
     @torch.no_grad()
@@ -563,12 +573,18 @@ class Accumulator:
         place : int
             Index into the moments' layers.
         hidden : (batch, T, d) tensor
-            Its values in the padding are ignored; they must be finite otherwise.
+            Its values in the padding are ignored.
 
         Returns
         -------
         (batch, d) float64 tensor
             Means of the texts.
+
+        Raises
+        ------
+        ValueError
+            If a feature is NaN, infinite, or so large that a moment could overflow. The error names
+            the layer and the text.
         """
         batch, moments = self._batch, self.moments
         assert batch is not None
@@ -576,13 +592,10 @@ class Accumulator:
         products = self._products.get(place)
         if products is None:
             products = self._products[place] = self._start(place, hidden, batch)
-        xbar = products.add(hidden, batch)
-        square = xbar.square().sum(-1)
-        moments.C[place].addmm_(xbar.mT, batch.targets)
-        moments.s[place] += xbar.sum(0)
-        moments.cubic[place] += square @ xbar
-        moments.quartic[place] += square.square().sum()
-        products.means.append(xbar)
+        largest = products.shift(hidden, batch)
+        if not largest <= feature_limit(hidden.shape, moments.precision):  # may be NaN
+            check_features(hidden, batch.lengths, moments.precision, batch.names, moments.layers[place])
+        xbar = products.add(batch)
         if products.n_tokens >= FLUSH_TOKENS:
             products.drain()
         return xbar
@@ -604,126 +617,207 @@ class Accumulator:
     def _start(self, place: int, hidden: Tensor, batch: _Batch) -> _Products:
         """Begin the products of a layer. The first batch determines the shift; float64 needs none."""
         moments = self.moments
-        d, device = hidden.shape[-1], hidden.device
-        sums = moments.A0[place], moments.A1[place], moments.S[place], moments.tr_G[place]
+        sums = moments.select_layer(moments.layers[place])
         if moments.precision == "float64":
-            zero = torch.zeros(d, dtype=torch.float64, device=device)
-            return _Products(*sums, zero, zero)
+            zero = torch.zeros_like(moments.s[place])
+            return _Products(sums, zero, zero)
         first = hidden[:, 0].double().mean(0)
-        steps = torch.arange(hidden.shape[1], device=device)
+        steps = torch.arange(hidden.shape[1], device=hidden.device)
         inner = (steps > 0) & (steps < batch.lengths[:, None])
         mean = hidden[inner].double().mean(0) if bool(inner.any()) else first
-        return _Products(*sums, mean.float(), first.float())
+        return _Products(sums, mean.float(), first.float())
 
 
 class _Batch:
     """Lengths and targets of a batch, and what follows from them for every layer."""
 
-    def __init__(self, lengths: Tensor, targets: Tensor) -> None:
-        self.lengths, self.targets = lengths, targets
-        n = lengths.double()
-        # Sums over the pairs (text, t < T) of 1, t and t^2.
-        self.pairs = torch.stack([(n - 1).sum(), (n * (n - 1) / 2).sum(), ((n - 1) * n * (2 * n - 1) / 6).sum()])
-        self._rows: tuple[Tensor, Tensor] | None = None
-        self._buffers: tuple[Tensor, Tensor] | None = None
+    def __init__(self, lengths: Tensor, targets: Tensor, names: Sequence[str]) -> None:
+        self.lengths, self.targets, self.names = lengths, targets, names
+        self.n_tokens = lengths.double()[:, None]
+        self.x = self.P = self.weights = torch.empty(0)
+        self.prefix: Tensor | None = None
 
-    def buffers(self, shape: torch.Size, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Memory for the shifted features and the prefix sums of a layer; asking for new memory each time is slow."""
-        if self._buffers is None or self._buffers[0].shape != shape:
-            x, P = (torch.empty(shape, dtype=dtype, device=self.lengths.device) for _ in range(2))
-            self._buffers = x, P
-        return self._buffers
+    def prepare(self, n_steps: int, d: int, dtype: torch.dtype) -> None:
+        """Reserve memory for a layer, and compute weights and rows; all layers have the same shape.
 
-    def rows(self, n_steps: int) -> tuple[Tensor, Tensor]:
-        """Rows of the padding, and rows without a next token, in the batch as a matrix of (texts * T) rows."""
-        if self._rows is None:
-            steps = torch.arange(n_steps, device=self.lengths.device)
-            padding = (steps >= self.lengths[:, None]).flatten().nonzero()[:, 0]
-            no_next = (steps >= self.lengths[:, None] - 1).flatten().nonzero()[:, 0]
-            self._rows = padding, no_next
-        return self._rows
+        ``x`` and ``P``, (texts, T, d), hold shifted features and prefix sums; asking for new memory for
+        each layer is slow. ``weights``, (texts, 5, T), are those of the features in the sums of x_t over
+        all t, of P_t and t P_t over t < T, and of x_t and (t - 1) x_t over t > 1. ``prefix`` are those in
+        P_t for t < T, which are zero for other t; for long texts, a cumulative sum is faster. ``padding`` and
+        ``no_next`` are the rows of the padding, and those without a next token, in a (texts * T, d) matrix.
+        """
+        n, device = self.lengths, self.lengths.device
+        self.x, self.P = (torch.empty(len(n), n_steps, d, dtype=dtype, device=device) for _ in range(2))
+        before = torch.arange(n_steps, device=device).expand(len(n), -1)  # t - 1
+        after = n[:, None] - 1 - before
+        inside, inner = (after >= 0).long(), (before > 0).long()
+        weights = torch.stack([inside, after, after * (n[:, None] + before) // 2, inner, before], 1)
+        self.weights = (weights * inside[:, None]).to(dtype)
+        self.padding = (after < 0).flatten().nonzero()[:, 0]
+        self.no_next = (after < 1).flatten().nonzero()[:, 0]
+        if n_steps <= SHORT:
+            self.prefix = ((after > 0)[:, :, None] & (before[:, :, None] >= before[:, None])).to(dtype)
 
 
 class _Products:
     """Products of the features of one layer, summed over batches.
 
-    A0, A1, S and tr_G are those of the moments. They are changed at times, see :meth:`drain`, because
-    reading and writing these matrices takes longer than the products of a small batch. Of A0, the
-    upper triangle counts until :meth:`flush`.
+    Those of the moments are changed at times, see :meth:`drain`, because reading and writing these
+    matrices takes longer than the products of a small batch. Of A0, the upper triangle counts until
+    :meth:`flush`.
     """
 
-    def __init__(self, A0: Tensor, A1: Tensor, S: Tensor, tr_G: Tensor, mean: Tensor, first: Tensor) -> None:
+    def __init__(self, sums: Moments, mean: Tensor, first: Tensor) -> None:
         d, device = len(mean), mean.device
-        self.A0, self.A1, self.S, self.tr_G = A0, A1, S, tr_G
-        self.means: list[Tensor] = []  # of the texts whose products are not in S yet
+        self.A0, self.A1, self.sums = sums.A0[0], sums.A1[0], sums
+        # Means, targets and numbers of tokens of texts that are not in the sums yet, and norms of their shifted features.
+        self.texts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
         # The first token is shifted in one subtraction: of nearly equal numbers, it is exact.
         self.mean, self.first = mean, first
+        self.origin, self.offset = mean.double(), first.double() - mean.double()
+        self.norms = torch.empty(0)  # of the shifted features of the batch
+        self.largest = float(torch.stack([mean, first]).abs().max())
         self.shifted = mean.dtype == torch.float32
         self.sum_A0, self.sum_A1 = (
-            (torch.zeros(d, d, device=device), torch.zeros(d, d, device=device)) if self.shifted else (A0, A1)
+            (torch.empty(d, d, device=device), torch.empty(d, d, device=device)) if self.shifted else (self.A0, self.A1)
         )
-        self.sums_P, self.sums_x = (torch.zeros(2, d, dtype=torch.float64, device=device) for _ in range(2))
+        self.weighted = torch.zeros(4, d, dtype=torch.float64, device=device)
         self.pairs = torch.zeros(3, dtype=torch.float64, device=device)
         self.n_tokens = 0
 
-    def add(self, hidden: Tensor, batch: _Batch) -> Tensor:
-        """Add a batch, and return the means of its texts, (texts, d) float64."""
-        n_texts, n_steps, d = hidden.shape
-        dtype = self.mean.dtype
-        padding, no_next = batch.rows(n_steps)
-        x, P = batch.buffers(hidden.shape, dtype)
-        torch.sub(hidden.to(dtype), self.mean, out=x)
-        x[:, 0] = hidden[:, 0].to(dtype) - self.first
-        rows = x.view(-1, d)
-        rows[padding] = 0.0
-        torch.cumsum(x, 1, out=P)
-        total = P[torch.arange(n_texts, device=P.device), batch.lengths - 1].double()
-        prefixes = P.view(-1, d)
-        prefixes[no_next] = 0.0  # also separates the texts in the product below
-        for start in range(0, d, BLOCK):
-            block = slice(start, start + BLOCK)
-            self.sum_A0[block, start:].addmm_(prefixes[:, block].mT, prefixes[:, start:])
-        self.sum_A1.addmm_(prefixes[:-1].mT, rows[1:])
-        self.tr_G += torch.linalg.vector_norm(x[:, 1:], dim=(1, 2)).double().square().sum()
+    def shift(self, hidden: Tensor, batch: _Batch) -> float:
+        """Write the shifted features of a batch to ``batch.x``, and bound the magnitude of its features."""
+        n_steps, d = hidden.shape[1:]
+        if batch.x.shape != hidden.shape:
+            batch.prepare(n_steps, d, self.mean.dtype)
+        hidden = hidden.to(self.mean.dtype)
+        torch.sub(hidden, self.mean, out=batch.x)
+        torch.sub(hidden[:, 0], self.first, out=batch.x[:, 0])
+        batch.x.view(-1, d)[batch.padding] = 0.0
+        self.norms = torch.linalg.vector_norm(batch.x, dim=-1)
+        return float(self.norms.max()) + self.largest
+
+    def add(self, batch: _Batch) -> Tensor:
+        """Add the features that :meth:`shift` has written, and return the means of the texts, (texts, d) float64."""
+        x, P = batch.x, batch.P
+        n_texts, n_steps, d = x.shape
+        rows, prefixes = x.view(-1, d), P.view(-1, d)
+        if batch.prefix is not None:
+            torch.bmm(batch.prefix, x, out=P)
+        else:
+            torch.cumsum(x, 1, out=P)
+            prefixes[batch.no_next] = 0.0  # also separates the texts in the product below
+        beta = float(not self.shifted or self.n_tokens > 0)  # the sums in float32 begin with this batch
+        _add_square(self.sum_A0, prefixes, beta)
+        self.sum_A1.addmm_(prefixes[:-1].mT, rows[1:], beta=beta)
+        weighted = torch.bmm(batch.weights, x)
         if self.shifted:
-            t = torch.arange(n_steps, dtype=dtype, device=P.device)
-            self.sums_P += (torch.stack([torch.ones_like(t), t + 1]) @ P).double().sum(0)
-            self.sums_x += (torch.stack([(t > 0).to(dtype), t]) @ x).double().sum(0)
-            self.pairs += batch.pairs
+            self.weighted.add_(weighted[:, 1:].sum(0))
         self.n_tokens += n_texts * n_steps
-        lengths = batch.lengths.double()[:, None]
-        return self.mean.double() + (total + self.first.double() - self.mean.double()) / lengths
+        means = torch.addcdiv(self.origin, weighted[:, 0] + self.offset, batch.n_tokens)
+        self.texts.append((means, batch.targets, batch.n_tokens, self.norms))
+        return means
 
     def drain(self) -> None:
-        """Add the products of the means, and the float32 products in float64, and start them again from zero."""
-        if self.means:
-            means = torch.cat(self.means)
-            self.S.addmm_(means.mT, means)
-            self.means = []
-        if self.shifted:
-            for total, recent in ((self.A0, self.sum_A0), (self.A1, self.sum_A1)):
-                total.add_(recent)
-                recent.zero_()
+        """Add the sums over texts, and the float32 products in float64, and start them again from zero."""
+        if self.texts:
+            *parts, norms = zip(*self.texts, strict=True)
+            means, targets, n = (torch.cat(part) for part in parts)
+            square = means.square().sum(-1)
+            sums = self.sums
+            _add_square(sums.S[0], means)
+            sums.C[0].addmm_(means.mT, targets)
+            sums.s.add_(means.sum(0))
+            sums.cubic.add_(square @ means)
+            sums.quartic.add_(square.square().sum())
+            sums.tr_G.add_(torch.cat([norm[:, 1:].flatten() for norm in norms]).double().square().sum())
+            # Sums over the pairs (text, t < T) of 1, t and t^2.
+            self.pairs += torch.stack([n - 1, n * (n - 1) / 2, (n - 1) * n * (2 * n - 1) / 6]).sum((1, 2))
+            self.texts = []
+        if self.shifted and self.n_tokens:
+            self.A0.add_(self.sum_A0)
+            self.A1.add_(self.sum_A1)
         self.n_tokens = 0
 
     def flush(self) -> None:
         """Undo the shift, and complete A0."""
         self.drain()
         if self.shifted:
-            m = self.mean.double()
-            f = self.first.double() - m
-            sum_P, sum_tP = self.sums_P
-            sum_x, sum_tx = self.sums_x
+            m, f = self.origin, self.offset
+            sum_P, sum_tP, sum_x, sum_tx = self.weighted
             n, n_t, n_tt = self.pairs
             left = torch.stack([sum_tP + n_tt / 2 * m + n_t * f, sum_P + n / 2 * f, m, f])
             self.A0.addmm_(left.mT, left[[2, 3, 0, 1]])
             left = torch.stack([sum_P + n_t * m + n * f, m, f])
             self.A1.addmm_(left.mT, torch.stack([m, sum_tx, sum_x]))
-            self.tr_G.add_(2 * m @ sum_x + n * m @ m)
-            for tensor in (self.sums_P, self.sums_x, self.pairs):
-                tensor.zero_()
-        self.A0.triu_()
-        self.A0.add_(self.A0.triu(1).mT)
+            self.sums.tr_G.add_(2 * m @ sum_x + n * m @ m)
+            self.weighted.zero_()
+            self.pairs.zero_()
+        _complete(self.A0)
+        _complete(self.sums.S[0])
+
+
+def _add_square(total: Tensor, x: Tensor, beta: float = 1.0) -> None:
+    """Add ``x^T x`` to the upper triangle of ``beta`` times the total; other entries may not be complete."""
+    for start in range(0, len(total), BLOCK):
+        block = slice(start, start + BLOCK)
+        total[block, start:].addmm_(x[:, block].mT, x[:, start:], beta=beta)
+
+
+def _complete(total: Tensor) -> None:
+    """Copy the upper triangle of a symmetric matrix to the lower one."""
+    for start in range(0, len(total), BLOCK):
+        end = start + BLOCK
+        upper = total[start:end, start:end].triu()
+        total[start:end, start:end] = upper + upper.triu(1).mT
+        total[end:, start:end] = total[start:end, end:].mT
+
+
+def batch_names(n: int) -> list[str]:
+    """Return the names of the texts of a batch in error messages, if none are given.
+
+    Parameters
+    ----------
+    n : int
+        Number of texts.
+
+    Returns
+    -------
+    list of str
+
+    Examples
+    --------
+    >>> batch_names(2)
+    ['text 0 of the batch', 'text 1 of the batch']
+    """
+    return [f"text {i} of the batch" for i in range(n)]
+
+
+def feature_limit(shape: Sequence[int], precision: str) -> float:
+    """Return the largest magnitude of a feature with which no moment of a batch can overflow.
+
+    Parameters
+    ----------
+    shape : (batch, T, d)
+        Shape of the features.
+    precision : {"float64", "float32"}
+        Type in which the products are computed.
+
+    Returns
+    -------
+    float
+
+    Examples
+    --------
+    >>> f"{feature_limit((16, 64, 576), 'float32'):.0e}"
+    '9e+15'
+    """
+    n_texts, n_steps, d = shape
+    largest = torch.finfo(torch.float64 if precision == "float64" else torch.float32).max
+    # |p_t| <= T max|x| bounds A0, and |xbar|^2 <= d max|x|^2 the quartic moment, which is a sum in float64.
+    return min(
+        (largest / (n_texts * n_steps)) ** 0.5 / n_steps, (torch.finfo(torch.float64).max / n_texts) ** 0.25 / d
+    )
 
 
 def check_targets(targets: Tensor, names: Sequence[str]) -> None:
@@ -765,14 +859,11 @@ def check_features(hidden: Tensor, lengths: Tensor, precision: str, names: Seque
     ValueError
         Naming the layer and the text.
     """
-    n_texts, n_steps, d = hidden.shape
-    limits = torch.finfo(torch.float64 if precision == "float64" else torch.float32).max
-    # |p_t| <= T max|x| bounds A0, and |xbar|^2 <= d max|x|^2 the quartic moment, which is a sum in float64.
-    limit = min((limits / (n_texts * n_steps)) ** 0.5 / n_steps, (torch.finfo(torch.float64).max / n_texts) ** 0.25 / d)
+    limit = feature_limit(hidden.shape, precision)
     low, high = hidden.aminmax()
     if float(low) >= -limit and float(high) <= limit:  # as numbers: in float16, the limit would become infinite
         return
-    steps = torch.arange(n_steps, device=hidden.device)
+    steps = torch.arange(hidden.shape[1], device=hidden.device)
     inside = (steps < lengths.to(hidden.device)[:, None])[:, :, None]
     largest = torch.where(inside, hidden.abs(), 0.0).amax((1, 2))
     row = int(largest.nan_to_num(nan=torch.inf, posinf=torch.inf).argmax())
