@@ -11,11 +11,13 @@ from pathlib import Path
 
 import jupytext
 import nbformat
+import numpy as np
 import pytest
 
 import ntps_utils
 from book.tools import bench
 from book.tools import refresh as book
+from ntps_utils.theory.released import released_ntps
 from tests.conftest import ROOT
 
 CHAPTERS = book.chapters()
@@ -519,5 +521,9 @@ def test_bench_measures_ratios():
     facts = bench.bench_extraction(bench.SHAPES["tiny"], "cpu", n_texts=4, longest=12, batch_size=2, repeats=1)
     assert facts["n_texts"] == 4
     assert min(facts["ratio_to_forward"], facts["textbook_ratio"], facts["tokens_per_second"]) > 0
-    scores = bench.bench_scores(16, 40, repeats=1)
-    assert min(scores["ratio_to_projections"], scores["solve_seconds"]) > 0
+    moments = bench.random_moments(16, 400)
+    scores = bench.bench_scores([moments], repeats=1)
+    assert scores["widths"] == 16 * 10
+    assert min(scores["ratio_to_released"], scores["ratio_to_released_float64"], scores["seconds"]) > 0
+    released = [released_ntps(moments, share, single=False) for share in np.arange(1, 20) / 20]
+    np.testing.assert_allclose(bench.released_scores(moments, np.float64)[1:], released[1:], rtol=1e-9)

@@ -4,8 +4,8 @@
 
 Extraction is compared with the bare forward pass of the same batches in the same precision,
 with a loop over texts and positions, and with a loop over texts with dense triangular
-matrices, as in the released script. The scores at all widths are compared with pseudo-inverse
-projections at 19 widths. With ``--model``, a real model reads short and long texts.
+matrices, as in the released script. The scores at all widths are compared with those of the released
+script at 19 widths. With ``--model``, a real model reads short and long texts.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import scipy.linalg
 import torch
 import typer
 from numpy.typing import NDArray
@@ -29,8 +29,10 @@ from ntps_utils._utils.provenance import provenance
 from ntps_utils.models.datasets import TextDataset, as_dataset
 from ntps_utils.models.extraction import batch_overhead, extract, hidden_states, length_batches, pad_batch, tokenize
 from ntps_utils.models.loading import CausalModel, load_model
+from ntps_utils.theory.layer_moments import LayerMoments
+from ntps_utils.theory.linear import Array
 from ntps_utils.theory.moments import Moments
-from ntps_utils.theory.score import subspaces
+from ntps_utils.theory.score import NumericalWarning, subspaces
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,13 @@ class Shape:
     d_ff: int
 
 
-TEXTBOOK_BATCH = 16
+RELEASED_BATCH = 16
 """Texts in a batch of the released script."""
+
+RELEASED_CUT = 1e-8
+"""Eigenvalues of S and A0 that the released script counts as zero."""
+
+PAUSE = 0.2  # seconds before a measurement; idle threads of NumPy wait in a loop before they sleep
 
 SHAPES = {
     "tiny": Shape(64, 4, 4, 2, 128),
@@ -300,7 +307,7 @@ def bench_model(
     device = str(model.model.device)
     rows = length_batches(tokens.ids, range(len(data)), batch_size, overhead=batch_overhead(model))
     batches = [[tokens.ids[i] for i in batch] for batch in rows]
-    in_order = [tokens.ids[i : i + TEXTBOOK_BATCH] for i in range(0, len(data), TEXTBOOK_BATCH)]
+    in_order = [tokens.ids[i : i + RELEASED_BATCH] for i in range(0, len(data), RELEASED_BATCH)]
 
     @torch.inference_mode()
     def bare() -> None:
@@ -398,61 +405,105 @@ def joined_texts(data: TextDataset, n: int, n_joined: int) -> TextDataset:
     return TextDataset(data.name, data.split, texts, data.labels[: n * n_joined : n_joined], data.label_names)
 
 
-def bench_scores(d: int, n_texts: int, repeats: int) -> dict[str, Any]:
-    """Compare all scores at all widths of a layer with pseudo-inverse projections at 19 widths.
+def random_moments(d: int, n_texts: int) -> LayerMoments:
+    """Compute the moments of random features and ten classes.
 
     Parameters
     ----------
     d, n_texts : int
-        Numbers of features and of texts; the features are random.
+        Numbers of features and of texts.
+
+    Returns
+    -------
+    LayerMoments
+    """
+    rng = np.random.default_rng(0)
+    mix = rng.normal(size=(d, d)) / np.sqrt(d)
+    texts = [rng.normal(size=(4, d)) @ mix for _ in range(n_texts)]
+    return Moments.from_texts(texts, np.eye(10)[np.arange(n_texts) % 10]).layer(0)
+
+
+def released_scores(moments: LayerMoments, dtype: type[np.floating[Any]]) -> list[float]:
+    """Compute the Euclidean score at 19 widths with the operations of the released script.
+
+    Parameters
+    ----------
+    moments : LayerMoments
+    dtype : type
+        Floating-point type; the script uses float32.
+
+    Returns
+    -------
+    list of float
+
+    See Also
+    --------
+    ntps_utils.theory.released.released_ntps : One of these scores, with a switch for each choice of the script.
+    """
+
+    def directions(M: Array, cross: Array) -> NDArray[Any]:
+        values, vectors = np.linalg.eigh(M.astype(dtype))
+        kept = values > RELEASED_CUT
+        root = vectors[:, kept] / np.sqrt(values[kept])
+        white = root.T @ cross.astype(dtype)
+        return np.asarray(root @ np.linalg.eigh(white @ white.T)[1])
+
+    V, U = directions(moments.A0, moments.A1), directions(moments.S, moments.C)
+    scores = []
+    for share in np.arange(1, 20) / 20:
+        v, u = V[:, : int(share * V.shape[1])], U[:, : int(share * U.shape[1])]
+        scores.append(float(np.linalg.norm(v @ (np.linalg.pinv(v) @ u)) ** 2 / np.linalg.norm(u) ** 2))
+    return scores
+
+
+def bench_scores(layers: Sequence[LayerMoments], repeats: int) -> dict[str, Any]:
+    """Compare all scores at all widths of layers with :func:`released_scores`.
+
+    Parameters
+    ----------
+    layers : sequence of LayerMoments
     repeats : int
         Number of measurements, of which the median counts.
 
     Returns
     -------
     dict
-        Sizes, times in seconds, and the ratio of times.
+        Sizes, the time for all layers in seconds, and ratios of times.
     """
-    rng = np.random.default_rng(0)
-    mix = rng.normal(size=(d, d)) / np.sqrt(d)
-    texts = [rng.normal(size=(4, d)) @ mix for _ in range(n_texts)]
-    moments = Moments.from_texts(texts, np.eye(10)[np.arange(n_texts) % 10]).layer(0)
 
-    def solve() -> Any:
-        return subspaces(moments)
+    def all_scores() -> int:
+        n = 0
+        for moments in layers:
+            solved = subspaces(moments)
+            n += solved.ntps.size
+            _ = solved.ntps_metric, solved.ntps_task, solved.excess_loss
+        return n
 
-    solved = solve()
+    def released(dtype: type[np.floating[Any]]) -> None:
+        for moments in layers:
+            released_scores(moments, dtype)
 
-    def grids() -> None:
-        fresh = replace(solved)  # without the cached scores
-        _ = fresh.ntps, fresh.ntps_metric, fresh.ntps_task, fresh.excess_loss
-
-    def projections() -> None:
-        for share in np.arange(1, 20) / 20:
-            V = solved.V[:, : max(1, round(share * solved.rank_v))]
-            np.linalg.norm(V @ (np.linalg.pinv(V) @ solved.U)) ** 2 / np.linalg.norm(solved.U) ** 2
-
-    def textbook_scores() -> None:
-        scipy.linalg.eigh(moments.A1 @ moments.A1.T, moments.A0)
-        scipy.linalg.eigh(moments.C @ moments.C.T, moments.S)
-        projections()
-
-    def all_scores() -> None:
-        fresh = solve()
-        _ = fresh.ntps, fresh.ntps_metric, fresh.ntps_task, fresh.excess_loss
-
-    times = [(seconds(projections, "cpu"), seconds(grids, "cpu")) for _ in range(repeats)]
-    return {
-        "d": d,
-        "widths": int(solved.rank_v * solved.U.shape[1]),
-        "projections_seconds": statistics.median(p for p, _ in times),
-        "grids_seconds": statistics.median(g for _, g in times),
-        "ratio_to_projections": statistics.median(g / p for p, g in times),
-        "solve_seconds": seconds(solve, "cpu"),
-        "ratio_to_textbook": statistics.median(
-            seconds(textbook_scores, "cpu") / seconds(all_scores, "cpu") for _ in range(repeats)
-        ),
+    ways: dict[str, Callable[[], Any]] = {
+        "seconds": all_scores,
+        "released": lambda: released(np.float32),
+        "released_float64": lambda: released(np.float64),
     }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NumericalWarning)
+        times = []
+        for _ in range(repeats):
+            once = {}
+            for name, work in ways.items():
+                time.sleep(PAUSE)
+                once[name] = seconds(work, "cpu")
+            times.append(once)
+        widths = all_scores() // len(layers)
+    return {
+        "d": len(layers[0].S),
+        "layers": len(layers),
+        "widths": widths,
+        "seconds": statistics.median(one["seconds"] for one in times),
+    } | {f"ratio_to_{name}": statistics.median(one[name] / one["seconds"] for one in times) for name in list(ways)[1:]}
 
 
 def bench_models(
@@ -467,12 +518,14 @@ def bench_models(
         model = load_model(name, device=device, dtype="float32")
         for kind, texts, max_length in (
             ("short", dataset.head(n_texts), 64),
-            ("long", joined_texts(dataset, max(1, n_texts // 16), 32), 512),
+            ("long", joined_texts(dataset, max(1, n_texts // 64), 32), 512),
         ):
             typer.echo(f"{name}, {kind} texts, on {device} ...", err=True)
             rows[f"{name} {kind}"] = bench_model(model, texts, max_length, 64, repeats)
             typer.echo(json.dumps(rows[f"{name} {kind}"], indent=1))
-        rows[f"{name} scores"] = bench_scores(model.dimension, 1000, repeats)
+        moments = extract(model, dataset.head(model.dimension + 124), max_length=64).moments
+        rows[f"{name} scores"] = bench_scores([moments.layer(layer) for layer in moments.layers], 1)
+        typer.echo(json.dumps(rows[f"{name} scores"], indent=1))
         if bfloat16:
             typer.echo(f"{name}, bfloat16 ...", err=True)
             rows[f"{name} bfloat16"] = bench_bfloat16(name, dataset.head(model.dimension + 124), 64, device)
@@ -486,7 +539,7 @@ def main(
     model: Annotated[list[str] | None, typer.Option(help="A real model, with --data. Repeat for several.")] = None,
     data: Annotated[str | None, typer.Option(help="Dataset of short texts that the real models read.")] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    n_texts: Annotated[int, typer.Option(help="Number of texts.")] = 64,
+    n_texts: Annotated[int, typer.Option(help="Number of texts.")] = 256,
     longest: Annotated[int, typer.Option(help="Number of tokens of the longest text.")] = 128,
     batch_size: Annotated[int, typer.Option(help="Number of texts in a forward pass.")] = 32,
     repeats: Annotated[int, typer.Option(help="Number of measurements, of which the median counts.")] = 3,
@@ -506,7 +559,7 @@ def main(
         typer.echo(f"extraction, {name} on {device} ...", err=True)
         rows[name] = bench_extraction(SHAPES[name], device, n_texts, longest, batch_size, repeats)
     typer.echo("scores ...", err=True)
-    scores = bench_scores(max(SHAPES[name].d for name in shapes), 4000, repeats)
+    scores = bench_scores([random_moments(max(SHAPES[name].d for name in shapes), 4000)], repeats)
     where = torch.cuda.get_device_name() if device.startswith("cuda") else f"{torch.get_num_threads()} CPU threads"
     report = {"extraction": rows, "scores": scores, "provenance": provenance(device=where, repeats=repeats)}
     write_json(out, report)

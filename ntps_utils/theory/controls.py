@@ -17,13 +17,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import scipy.linalg
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 
 from ntps_utils._utils.validation import check_integer
 from ntps_utils.theory.layer_moments import LayerMoments
-from ntps_utils.theory.linear import Array, encoder
+from ntps_utils.theory.linear import Array, encoder, left_singular_vectors, orthonormal_basis, product
 from ntps_utils.theory.score import ControlScores, Subspaces
 
 CONTROLS = ("pca_s", "pca_a0", "symmetric", "random")
@@ -141,14 +140,14 @@ def random_control(solved: Subspaces, k_v: int, *, n_draws: int = 20, seed: int 
     check_integer("k_v", k_v, 1)
     check_integer("n_draws", n_draws, 2)
     W = solved.whitening_a.from_white
-    white = solved.whitening.to_white @ W
+    white = product(solved.whitening.to_white, W)
     k = min(k_v, W.shape[1])
     rng = np.random.default_rng(seed)
     draws = []
     for _ in range(n_draws):
         Z = rng.standard_normal((W.shape[1], k))  # its span has the distribution of that of an orthonormal Z
-        metric = _overlap(white @ Z, solved.white_U)
-        euclidean = np.sum(_overlap(W @ Z, solved.U)) / np.sum(solved.U**2)
+        metric = _overlap(product(white, Z), solved.white_U)
+        euclidean = np.sum(_overlap(product(W, Z), solved.U)) / np.sum(solved.U**2)
         draws.append((euclidean, metric.mean(), solved.beta @ metric / solved.trace_b))
     means, sds = np.mean(draws, axis=0), np.std(draws, axis=0, ddof=1)
     return ControlScores("random", k, *map(float, means), *map(float, sds))
@@ -196,7 +195,7 @@ def mean_random_scores(solved: Subspaces, k_v: Sequence[int]) -> Array:
     """
     W = solved.whitening_a.from_white
     euclidean = _mean_overlaps(W, solved.U, k_v).sum(1) / np.sum(solved.U**2)
-    metric = _mean_overlaps(solved.whitening.to_white @ W, solved.white_U, k_v)
+    metric = _mean_overlaps(product(solved.whitening.to_white, W), solved.white_U, k_v)
     return np.column_stack([euclidean, metric.mean(1), metric @ solved.beta / solved.trace_b])
 
 
@@ -207,20 +206,19 @@ def _scores(solved: Subspaces, V: Array, k: int) -> tuple[float, float, float]:
 
 def _principal_components(to_white: Array) -> Array:
     """Eigenvectors of M = F F^T by descending eigenvalue, from F^T."""
-    return np.asarray(np.linalg.svd(to_white, full_matrices=False)[2].T, dtype=np.float64)
+    return left_singular_vectors(to_white.T)[0]
 
 
 def _overlap(V: Array, U: Array) -> NDArray[np.float64]:
     """Squared length of the projection of each column of U on the span of V."""
-    projected, _ = scipy.linalg.qr_multiply(V, U.T, mode="right")  # U^T Q
-    return np.asarray(np.sum(projected**2, axis=1), dtype=np.float64)
+    return np.asarray(np.sum(product(U.T, orthonormal_basis(V)) ** 2, axis=1), dtype=np.float64)
 
 
 def _mean_overlaps(W: Array, U: Array, widths: Sequence[int]) -> NDArray[np.float64]:
     """Mean of :func:`_overlap` for V = W Z over Gaussian Z of each width, see :func:`mean_random_scores`."""
-    left, values, _ = scipy.linalg.svd(W, full_matrices=False)
+    left, values = left_singular_vectors(W)
     values = values[values > values[0] * len(values) * np.finfo(np.float64).eps]
-    squares, squared = values**2, (left[:, : len(values)].T @ U) ** 2
+    squares, squared = values**2, product(left[:, : len(values)].T, U) ** 2
     shares = np.ones((len(widths), len(squares)))
     for row, k in zip(shares, widths, strict=True):
         if k < len(squares):

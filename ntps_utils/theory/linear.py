@@ -16,7 +16,7 @@ from functools import cached_property
 from typing import Literal
 
 import numpy as np
-import scipy.linalg
+import torch
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
@@ -64,12 +64,86 @@ class Whitening:
     @cached_property
     def range_basis(self) -> Array:
         """Orthonormal basis (d, rank) of the range of M."""
-        return scipy.linalg.qr(self.to_white.T, mode="economic")[0]
+        return orthonormal_basis(self.to_white.T)
 
     @cached_property
     def spectrum(self) -> Array:
         """Non-zero eigenvalues of M in its original units, (rank,), descending."""
-        return np.asarray(np.linalg.svd(self.to_white, compute_uv=False) ** 2, dtype=np.float64)
+        return np.asarray(torch.linalg.svdvals(_tensor(self.to_white)).numpy() ** 2)
+
+
+def _tensor(x: Array) -> torch.Tensor:
+    """Copy a matrix to PyTorch, whose LAPACK takes about half the time of SciPy's; aligned, so that results repeat.
+
+    Large products are made there too: idle threads of NumPy's BLAS wait in a loop, and slow down those of PyTorch.
+    """
+    copy = torch.empty(x.shape, dtype=torch.float64)
+    copy.numpy()[...] = x
+    return copy
+
+
+def product(A: Array, B: Array) -> Array:
+    """Multiply two matrices with PyTorch, as :func:`whiten` and :func:`encoder` do.
+
+    Parameters
+    ----------
+    A : (m, n) float64
+    B : (n, k) float64
+
+    Returns
+    -------
+    (m, k) float64
+
+    Examples
+    --------
+    >>> product(np.eye(2), np.array([[1.0], [2.0]]))
+    array([[1.],
+           [2.]])
+    """
+    return np.asarray((_tensor(A) @ _tensor(B)).numpy())
+
+
+def orthonormal_basis(M: Array) -> Array:
+    """Compute an orthonormal basis of the span of linearly independent columns.
+
+    Parameters
+    ----------
+    M : (d, n) float64
+
+    Returns
+    -------
+    (d, min(d, n)) float64
+
+    Examples
+    --------
+    >>> np.abs(orthonormal_basis(np.array([[3.0], [4.0]])))
+    array([[0.6],
+           [0.8]])
+    """
+    return np.asarray(torch.linalg.qr(_tensor(M))[0].numpy())
+
+
+def left_singular_vectors(M: Array) -> tuple[Array, Array]:
+    """Compute the left singular vectors of a matrix and its singular values.
+
+    Parameters
+    ----------
+    M : (d, n) float64
+
+    Returns
+    -------
+    vectors : (d, min(d, n)) float64
+    values : (min(d, n),) float64
+        In descending order.
+
+    Examples
+    --------
+    >>> vectors, values = left_singular_vectors(np.array([[3.0], [4.0]]))
+    >>> np.abs(vectors[:, 0]), values
+    (array([0.6, 0.8]), array([5.]))
+    """
+    vectors, values, _ = torch.linalg.svd(_tensor(M), full_matrices=False)
+    return np.asarray(vectors.numpy()), np.asarray(values.numpy())
 
 
 def default_rcond(n: int, precision: str = "float64") -> float:
@@ -160,7 +234,7 @@ def whiten(M: Array, rcond: float | None = None, max_rank: int | None = None) ->
 
     scaled = M * inverse[:, None] * inverse[None, :]
     # LAPACK's default driver for eigenvectors, evr, returns zero eigenvalues of small matrices as up to 16 eps; evd 2.
-    values, vectors = scipy.linalg.eigh((scaled + scaled.T) / 2, overwrite_a=True, driver="evd")
+    values, vectors = (part.numpy() for part in torch.linalg.eigh(_tensor((scaled + scaled.T) / 2)))
     if values[0] < -max(rcond, 1e-6) * values[-1]:
         raise ValueError(
             f"whiten needs a positive semi-definite matrix; its smallest scaled eigenvalue is {values[0]:.3g}."
@@ -270,13 +344,14 @@ def encoder(
     if order not in ("descending", "ascending"):
         raise ValueError(f"order must be 'descending' or 'ascending', got {order!r}.")
 
-    W = whitening.from_white
-    left, values, _ = scipy.linalg.svd(W.T @ T, full_matrices=fill)
+    W = _tensor(whitening.from_white)
+    left, sizes, _ = torch.linalg.svd(W.mT @ _tensor(T), full_matrices=fill)
+    values = sizes.numpy()
     # Whitening multiplies the rounding error of T by the norm of W, both in unit-diagonal coordinates.
     rtol = default_rcond(max(T.shape)) if rtol is None else rtol
     scale = whitening.scale[:, None]
     scaled_T = np.divide(T, scale, out=np.zeros_like(T), where=scale > 0)
-    noise = rtol * whitening.amplification * np.linalg.norm(scaled_T)
+    noise = rtol * whitening.amplification * float(_tensor(scaled_T).norm())
     n_informative = int((values > noise).sum())
     if max_rank is not None:
         n_informative = min(n_informative, max_rank)
@@ -291,12 +366,12 @@ def encoder(
     eigenvalues[:n_informative] = values[:n_informative] ** 2
     white = left[:, :n]
     if order == "ascending":
-        white, eigenvalues = white[:, ::-1], eigenvalues[::-1]
+        white, eigenvalues = white.flip(1), eigenvalues[::-1]
     vectors = W @ white
     if not whitening.is_full:
-        basis = whitening.range_basis
-        vectors = basis @ (basis.T @ vectors)
-    return Encoder(vectors, white, eigenvalues, n_informative, whitening)
+        basis = _tensor(whitening.range_basis)
+        vectors = basis @ (basis.mT @ vectors)
+    return Encoder(vectors.numpy(), white.numpy(), eigenvalues, n_informative, whitening)
 
 
 @dataclass(frozen=True, eq=False)
@@ -347,15 +422,15 @@ def nested_basis(M: Array, rtol: float = 1e-12) -> NestedBasis:
     tolerance = np.maximum(rtol * lengths, default_rcond(max(M.shape)) * lengths.max(initial=0.0))
     columns = np.arange(n)
     while True:
-        Q, R = scipy.linalg.qr(M[:, columns])
-        distances = np.abs(np.diag(R))
+        Q, R = torch.linalg.qr(_tensor(M[:, columns]), mode="complete")
+        distances = R.diagonal().abs().numpy()
         dependent = np.flatnonzero(distances <= tolerance[columns[: len(distances)]])
         if len(dependent) == 0:
             break
         columns = np.delete(columns, dependent[0])
     independent = columns[:d]
     counts = np.searchsorted(independent, np.arange(n + 1), side="left")
-    return NestedBasis(Q, counts)
+    return NestedBasis(Q.numpy(), counts)
 
 
 def shrink(M: Array, intensity: float) -> Array:

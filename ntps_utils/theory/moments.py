@@ -29,6 +29,7 @@ FORMAT = "ntps-moments-2"  # since 2, float32 products are those of shifted feat
 
 FLUSH_TOKENS = 8192  # products in float32 are summed over about so many tokens before they are added in float64
 SHORT = 64  # tokens up to which prefix sums are a product with triangular matrices, which is faster than cumsum
+N_MEANS = 256  # texts whose means are kept before their products are added
 BLOCK = 192  # columns of a symmetric product that are computed together
 
 
@@ -533,6 +534,10 @@ class Accumulator:
         self.moments = moments
         self._products: dict[int, _Products] = {}
         self._batch: _Batch | None = None
+        # All memory that lasts is reserved at once. Small pieces of it between those of forward passes would make
+        # the passes ask the system for memory again and again.
+        self._memory: tuple[Tensor, Tensor] | None = None
+        self._rows = torch.empty(0)
 
     def add(self, hidden_states: Sequence[Tensor], lengths: Tensor, targets: Tensor) -> None:
         """Add a batch at all layers.
@@ -562,6 +567,13 @@ class Accumulator:
         device = self.moments.A0.device
         names = batch_names(len(lengths)) if names is None else names
         self._batch = _Batch(lengths.to(device), targets.to(device, torch.float64), names)
+        if self._memory is None:
+            n_layers, d, _ = self.moments.A0.shape
+            n_products = 0 if self.moments.precision == "float64" else 2
+            self._memory = (
+                torch.empty(n_layers, n_products, d, d, dtype=torch.float32, device=device),
+                torch.empty(n_layers, N_MEANS, d, dtype=torch.float64, device=device),
+            )
 
     @torch.inference_mode(False)
     @torch.no_grad()
@@ -592,10 +604,18 @@ class Accumulator:
         products = self._products.get(place)
         if products is None:
             products = self._products[place] = self._start(place, hidden, batch)
+        if batch.x.shape != hidden.shape:
+            n_rows = hidden.shape[0] * hidden.shape[1]
+            if self._rows.numel() < 2 * n_rows * hidden.shape[2]:
+                self._rows = torch.empty(
+                    2, 2 * n_rows, hidden.shape[2], dtype=products.mean.dtype, device=hidden.device
+                )
+            batch.prepare(hidden.shape[1], self._rows[:, :n_rows])
         largest = products.shift(hidden, batch)
         if not largest <= feature_limit(hidden.shape, moments.precision):  # may be NaN
             check_features(hidden, batch.lengths, moments.precision, batch.names, moments.layers[place])
         xbar = products.add(batch)
+        moments.C[place].addmm_(xbar.mT, batch.targets)
         if products.n_tokens >= FLUSH_TOKENS:
             products.drain()
         return xbar
@@ -617,15 +637,17 @@ class Accumulator:
     def _start(self, place: int, hidden: Tensor, batch: _Batch) -> _Products:
         """Begin the products of a layer. The first batch determines the shift; float64 needs none."""
         moments = self.moments
+        assert self._memory is not None
+        memory = self._memory[0][place], self._memory[1][place]
         sums = moments.select_layer(moments.layers[place])
         if moments.precision == "float64":
             zero = torch.zeros_like(moments.s[place])
-            return _Products(sums, zero, zero)
+            return _Products(sums, *memory, zero, zero)
         first = hidden[:, 0].double().mean(0)
         steps = torch.arange(hidden.shape[1], device=hidden.device)
         inner = (steps > 0) & (steps < batch.lengths[:, None])
         mean = hidden[inner].double().mean(0) if bool(inner.any()) else first
-        return _Products(sums, mean.float(), first.float())
+        return _Products(sums, *memory, mean.float(), first.float())
 
 
 class _Batch:
@@ -634,29 +656,32 @@ class _Batch:
     def __init__(self, lengths: Tensor, targets: Tensor, names: Sequence[str]) -> None:
         self.lengths, self.targets, self.names = lengths, targets, names
         self.n_tokens = lengths.double()[:, None]
+        n = self.n_tokens
+        # Sums over the pairs (text, t < T) of 1, t and t^2.
+        self.pairs = torch.stack([n - 1, n * (n - 1) / 2, (n - 1) * n * (2 * n - 1) / 6]).sum((1, 2))
         self.x = self.P = self.weights = torch.empty(0)
         self.prefix: Tensor | None = None
 
-    def prepare(self, n_steps: int, d: int, dtype: torch.dtype) -> None:
-        """Reserve memory for a layer, and compute weights and rows; all layers have the same shape.
+    def prepare(self, n_steps: int, rows: Tensor) -> None:
+        """Compute weights and rows; all layers have the same shape.
 
-        ``x`` and ``P``, (texts, T, d), hold shifted features and prefix sums; asking for new memory for
-        each layer is slow. ``weights``, (texts, 5, T), are those of the features in the sums of x_t over
-        all t, of P_t and t P_t over t < T, and of x_t and (t - 1) x_t over t > 1. ``prefix`` are those in
-        P_t for t < T, which are zero for other t; for long texts, a cumulative sum is faster. ``padding`` and
-        ``no_next`` are the rows of the padding, and those without a next token, in a (texts * T, d) matrix.
+        ``x`` and ``P``, (texts, T, d), hold shifted features and prefix sums. ``weights``, (texts, 5, T), are
+        those of the features in the sums of x_t over all t, of P_t and t P_t over t < T, and of x_t and
+        (t - 1) x_t over t > 1. ``prefix`` are those in P_t for t < T, and zero for other t; for long texts, a
+        cumulative sum is faster. ``padding`` and ``no_next`` are the rows of the padding, and those without a
+        next token, in a (texts * T, d) matrix.
         """
         n, device = self.lengths, self.lengths.device
-        self.x, self.P = (torch.empty(len(n), n_steps, d, dtype=dtype, device=device) for _ in range(2))
+        self.x, self.P = rows.view(2, len(n), n_steps, -1)
         before = torch.arange(n_steps, device=device).expand(len(n), -1)  # t - 1
         after = n[:, None] - 1 - before
         inside, inner = (after >= 0).long(), (before > 0).long()
         weights = torch.stack([inside, after, after * (n[:, None] + before) // 2, inner, before], 1)
-        self.weights = (weights * inside[:, None]).to(dtype)
+        self.weights = (weights * inside[:, None]).to(rows.dtype)
         self.padding = (after < 0).flatten().nonzero()[:, 0]
         self.no_next = (after < 1).flatten().nonzero()[:, 0]
         if n_steps <= SHORT:
-            self.prefix = ((after > 0)[:, :, None] & (before[:, :, None] >= before[:, None])).to(dtype)
+            self.prefix = ((after > 0)[:, :, None] & (before[:, :, None] >= before[:, None])).to(rows.dtype)
 
 
 class _Products:
@@ -667,33 +692,27 @@ class _Products:
     :meth:`flush`.
     """
 
-    def __init__(self, sums: Moments, mean: Tensor, first: Tensor) -> None:
+    def __init__(self, sums: Moments, products: Tensor, means: Tensor, mean: Tensor, first: Tensor) -> None:
         d, device = len(mean), mean.device
         self.A0, self.A1, self.sums = sums.A0[0], sums.A1[0], sums
-        # Means, targets and numbers of tokens of texts that are not in the sums yet, and norms of their shifted features.
-        self.texts: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+        self.means, self.n_means = means, 0  # of texts that are not in the sums yet
         # The first token is shifted in one subtraction: of nearly equal numbers, it is exact.
         self.mean, self.first = mean, first
         self.origin, self.offset = mean.double(), first.double() - mean.double()
         self.norms = torch.empty(0)  # of the shifted features of the batch
         self.largest = float(torch.stack([mean, first]).abs().max())
         self.shifted = mean.dtype == torch.float32
-        self.sum_A0, self.sum_A1 = (
-            (torch.empty(d, d, device=device), torch.empty(d, d, device=device)) if self.shifted else (self.A0, self.A1)
-        )
+        self.sum_A0, self.sum_A1 = (products[0], products[1]) if self.shifted else (self.A0, self.A1)
         self.weighted = torch.zeros(4, d, dtype=torch.float64, device=device)
         self.pairs = torch.zeros(3, dtype=torch.float64, device=device)
         self.n_tokens = 0
 
     def shift(self, hidden: Tensor, batch: _Batch) -> float:
         """Write the shifted features of a batch to ``batch.x``, and bound the magnitude of its features."""
-        n_steps, d = hidden.shape[1:]
-        if batch.x.shape != hidden.shape:
-            batch.prepare(n_steps, d, self.mean.dtype)
         hidden = hidden.to(self.mean.dtype)
         torch.sub(hidden, self.mean, out=batch.x)
         torch.sub(hidden[:, 0], self.first, out=batch.x[:, 0])
-        batch.x.view(-1, d)[batch.padding] = 0.0
+        batch.x.view(-1, hidden.shape[-1])[batch.padding] = 0.0
         self.norms = torch.linalg.vector_norm(batch.x, dim=-1)
         return float(self.norms.max()) + self.largest
 
@@ -713,35 +732,38 @@ class _Products:
         weighted = torch.bmm(batch.weights, x)
         if self.shifted:
             self.weighted.add_(weighted[:, 1:].sum(0))
+            self.pairs += batch.pairs
+        self.sums.tr_G.add_(self.norms[:, 1:].double().square().sum())
         self.n_tokens += n_texts * n_steps
-        means = torch.addcdiv(self.origin, weighted[:, 0] + self.offset, batch.n_tokens)
-        self.texts.append((means, batch.targets, batch.n_tokens, self.norms))
-        return means
+        if self.n_means + n_texts > len(self.means):
+            self.drain_means()
+            if n_texts > len(self.means):
+                self.means = torch.empty(n_texts, d, dtype=torch.float64, device=x.device)
+        means = self.means[self.n_means : self.n_means + n_texts]
+        self.n_means += n_texts
+        return torch.addcdiv(self.origin, weighted[:, 0] + self.offset, batch.n_tokens, out=means)
 
     def drain(self) -> None:
-        """Add the sums over texts, and the float32 products in float64, and start them again from zero."""
-        if self.texts:
-            *parts, norms = zip(*self.texts, strict=True)
-            means, targets, n = (torch.cat(part) for part in parts)
-            square = means.square().sum(-1)
-            sums = self.sums
-            _add_square(sums.S[0], means)
-            sums.C[0].addmm_(means.mT, targets)
-            sums.s.add_(means.sum(0))
-            sums.cubic.add_(square @ means)
-            sums.quartic.add_(square.square().sum())
-            sums.tr_G.add_(torch.cat([norm[:, 1:].flatten() for norm in norms]).double().square().sum())
-            # Sums over the pairs (text, t < T) of 1, t and t^2.
-            self.pairs += torch.stack([n - 1, n * (n - 1) / 2, (n - 1) * n * (2 * n - 1) / 6]).sum((1, 2))
-            self.texts = []
+        """Add the float32 products in float64, and start them again."""
         if self.shifted and self.n_tokens:
             self.A0.add_(self.sum_A0)
             self.A1.add_(self.sum_A1)
         self.n_tokens = 0
 
+    def drain_means(self) -> None:
+        """Add the products of the means."""
+        means = self.means[: self.n_means]
+        square = means.square().sum(-1)
+        _add_square(self.sums.S[0], means)
+        self.sums.s.add_(means.sum(0))
+        self.sums.cubic.add_(square @ means)
+        self.sums.quartic.add_(square.square().sum())
+        self.n_means = 0
+
     def flush(self) -> None:
-        """Undo the shift, and complete A0."""
+        """Undo the shift, and complete A0 and S."""
         self.drain()
+        self.drain_means()
         if self.shifted:
             m, f = self.origin, self.offset
             sum_P, sum_tP, sum_x, sum_tx = self.weighted
@@ -815,9 +837,7 @@ def feature_limit(shape: Sequence[int], precision: str) -> float:
     n_texts, n_steps, d = shape
     largest = torch.finfo(torch.float64 if precision == "float64" else torch.float32).max
     # |p_t| <= T max|x| bounds A0, and |xbar|^2 <= d max|x|^2 the quartic moment, which is a sum in float64.
-    return min(
-        (largest / (n_texts * n_steps)) ** 0.5 / n_steps, (torch.finfo(torch.float64).max / n_texts) ** 0.25 / d
-    )
+    return min((largest / (n_texts * n_steps)) ** 0.5 / n_steps, (torch.finfo(torch.float64).max / n_texts) ** 0.25 / d)
 
 
 def check_targets(targets: Tensor, names: Sequence[str]) -> None:

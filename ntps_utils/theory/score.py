@@ -39,6 +39,7 @@ from ntps_utils.theory.linear import (
     add_ridge,
     encoder,
     nested_basis,
+    product,
     shrink,
     whiten,
 )
@@ -202,11 +203,11 @@ class Subspaces:
 
     @cached_property
     def _metric(self) -> NestedBasis:
-        return nested_basis(self.whitening.to_white @ self.V)
+        return nested_basis(product(self.whitening.to_white, self.V))
 
     @cached_property
     def _metric_overlap(self) -> Array:
-        return (self.white_U.T @ self._metric.Q) ** 2
+        return product(self.white_U.T, self._metric.Q) ** 2
 
     def metric_basis(self, k_v: int) -> Array:
         """Compute an orthonormal basis of V in white coordinates of S.
@@ -230,7 +231,7 @@ class Subspaces:
         Entry [i, j] is the score with k_u = i + 1 and k_v = j + 1. The spans are nested, so
         one QR factorization of V, one product and cumulative sums give all entries.
         """
-        overlap = (self.U.T @ self._euclidean.Q) ** 2
+        overlap = product(self.U.T, self._euclidean.Q) ** 2
         captured = _leading(overlap, self._euclidean.counts).cumsum(0)
         return captured / np.sum(self.U**2, axis=0).cumsum()[:, None]
 
@@ -273,7 +274,7 @@ class Subspaces:
         """
         beta, spectrum = self.beta[self._informative()], self.whitening.spectrum
         U, basis = self._on_range
-        distance = _trailing((U.T @ basis.Q) ** 2, basis.counts).sum(0)
+        distance = _trailing(product(U.T, basis.Q) ** 2, basis.counts).sum(0)
         size = np.sum(U**2)
         return _bounds(beta[-1] * spectrum[-1] * size, beta[0] * spectrum[0] * size, distance / size)
 
@@ -284,7 +285,7 @@ class Subspaces:
         if self.whitening.is_full:
             return U, self._euclidean
         R = self.whitening.range_basis
-        return R.T @ U, nested_basis(R.T @ self.V)
+        return product(R.T, U), nested_basis(product(R.T, self.V))
 
     def sharp_bounds(self, k_v: int) -> SharpBounds:
         """Compute bounds on the excess loss from the angles between U and V (book, chapter 3).
@@ -302,9 +303,9 @@ class Subspaces:
         beta, size = self.beta[chosen], len(chosen)
         U, basis = self._on_range
         # What V misses of each direction of U: Gram matrices of the remainders, in both metrics.
-        outside = self.white_U[:, chosen].T @ self._metric.Q[:, self._metric.counts[k_v] :]
+        outside = product(self.white_U[:, chosen].T, self._metric.Q[:, self._metric.counts[k_v] :])
         missed = outside @ outside.T
-        outside = U.T @ basis.Q[:, basis.counts[k_v] :]
+        outside = product(U.T, basis.Q[:, basis.counts[k_v] :])
         distances = outside @ outside.T
         sines = np.clip(np.linalg.eigvalsh(missed), 0.0, 1.0)  # ascending
         ratios = _generalized_eigenvalues(missed, distances)

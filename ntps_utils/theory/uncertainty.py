@@ -19,14 +19,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import scipy.linalg
 from numpy.typing import ArrayLike
 from scipy import stats
 from scipy.optimize import brentq
 
 from ntps_utils._utils.validation import check_integer, check_number
 from ntps_utils.theory.layer_moments import LayerMoments
-from ntps_utils.theory.linear import Array, encoder, whiten
+from ntps_utils.theory.linear import Array, encoder, orthonormal_basis, product, whiten
 from ntps_utils.theory.score import Subspaces
 
 if TYPE_CHECKING:
@@ -144,7 +143,7 @@ def excess_loss_test(moments: LayerMoments, solved: Subspaces, k_v: int, *, leve
     if outside < 1:
         raise ValueError(f"V of width {k} contains all {rank} feature directions, so nothing can be lost.")
     moments = moments.center() if solved.centered else moments
-    explained = solved.whitening.from_white.T @ moments.C
+    explained = product(solved.whitening.from_white.T, moments.C)
     E = moments.Y - explained.T @ explained
     trace, square = float(np.trace(E)), float(np.sum(E**2))
     delta = float(solved.excess_loss[k - 1])
@@ -261,11 +260,11 @@ def softmax_score_test(moments: LayerMoments, solved: Subspaces, k_v: int = 0) -
     if not np.allclose(shares.sum(), 1.0) or shares.min() < 0.0:
         raise ValueError("The test needs one-hot classes; these targets are real-valued.")
     present = shares > 0
-    explained = solved.whitening.from_white.T @ moments.center().C[:, present] / np.sqrt(shares[present])
+    explained = product(solved.whitening.from_white.T, moments.center().C[:, present]) / np.sqrt(shares[present])
     rank = solved.rank
     if k_v:
         basis = solved.metric_basis(min(k_v, solved.rank_v))
-        explained = explained - basis @ (basis.T @ explained)
+        explained = explained - product(basis, product(basis.T, explained))
         rank -= basis.shape[1]
     statistic = solved.n_texts * float(np.sum(explained**2))
     df = rank * (int(present.sum()) - 1)
@@ -444,11 +443,11 @@ def _group_losses(train: LayerMoments, test: LayerMoments, k_v: int, ridge: floa
     raw, centered = train, train.center()
     S, penalty = centered.S, ridge * float(np.trace(centered.S)) / len(centered.S)
     V = encoder(whiten(raw.A0, raw.rcond_raw), raw.A1, rtol=raw.rcond_raw).vectors
-    basis = scipy.linalg.qr(V[:, : min(k_v, V.shape[1])], mode="economic")[0]
+    basis = orthonormal_basis(V[:, : min(k_v, V.shape[1])])
     losses = [trace]
     for Q in (np.eye(len(S)), basis):
-        inner = Q.T @ S @ Q + penalty * np.eye(Q.shape[1])
+        inner = product(Q.T, product(S, Q)) + penalty * np.eye(Q.shape[1])
         white = whiten(inner, centered.rcond, train.max_rank - 1 if not penalty else None)
-        W = Q @ (white.from_white @ (white.from_white.T @ (Q.T @ centered.C)))
-        losses.append(trace - 2 * float(np.sum(W * C_test)) + float(np.sum(W * (S_test @ W))))
+        W = product(Q, product(white.from_white, product(white.from_white.T, product(Q.T, centered.C))))
+        losses.append(trace - 2 * float(np.sum(W * C_test)) + float(np.sum(W * product(S_test, W))))
     return np.array(losses)
