@@ -192,7 +192,7 @@ _ = ax.legend(loc="upper right")
 # ## What real models take here
 #
 # Two models that `ntps models fetch` brings, on the machine that made this edition: two CPU cores, in float32. *Short* are {glue:text}`bench_short` texts of sst2, *long* are {glue:text}`bench_long` of 512 tokens. Ratios are times divided by that of the forward pass alone on the same batches, medians of three measurements, so that differences of a few hundredths are noise
-# (recorded; `python -m book.tools.bench --model NAME --data DATASET` measures yours).
+# (recorded; `python -m book.tools.bench --model NAME --data DATASET --n-texts 256` measures yours).
 
 # %% tags=["hide-input"]
 bench = load_record("bench_models")["models"]
@@ -267,7 +267,7 @@ glue(
 # %% [markdown]
 # A forward pass reads {glue:text}`real_slowest:.0f` to {glue:text}`real_fastest:.0f` tokens a second. With the moments of the last layer a pass takes at most {glue:text}`real_last:.2f` times as long, with those of every layer at most {glue:text}`real_all:.2f` times. A pass with the moments of every layer takes {glue:text}`loop_short_low:.2f` to {glue:text}`loop_short_high:.2f` (short texts) and {glue:text}`loop_long_low:.2f` to {glue:text}`loop_long_high:.2f` (long texts) of the time of a loop with dense triangular matrices over batches of 16 texts in the order of the file, as the released script reads them. For short texts, most of the time is saved because texts of similar length share a batch. For long texts nothing is saved: the triangle costs $T^2 d$ operations, which at 512 tokens is less than the $T d^2$ of the products. All scores of all layers at every width, with both eigenproblems, are at least {glue:text}`real_released:.1f` times faster than the operations of the released script at its 19 widths: eigenproblems, and a pseudo-inverse for each width, in float32 (in float64 {glue:text}`real_released_float64:.1f` times).
 #
-# With `--dtype bfloat16` forward passes are in 16 bits. On this machine the moments of all layers then take {glue:text}`half_low:.2f` to {glue:text}`half_high:.2f` of the time in float32 (one measurement for each model), and scores of the last layer change by up to {glue:text}`half_ntps:.4f` (Euclidean) and {glue:text}`half_other:.4f` (the other two), those of any layer by up to {glue:text}`half_worst:.3f`. It is an option, because the last digits are lost.
+# With `--dtype bfloat16` forward passes are in 16 bits. On a processor with units for this type, another machine than that of the table, the moments of all layers then take {glue:text}`half_low:.2f` to {glue:text}`half_high:.2f` of the time in float32 (one measurement for each model), and scores of the last layer change by up to {glue:text}`half_ntps:.4f` (Euclidean) and {glue:text}`half_other:.4f` (the other two), those of any layer by up to {glue:text}`half_worst:.3f`. It is an option, because the last digits are lost.
 #
 # As an example we take a cell of the {doc}`declared experiment </book/declared>`: 2,000 training and 1,000 test texts of 25 tokens, and LoRA for 300 steps of 16 texts. The texts are read once; the 400 validation texts eight times; the test texts after the best and the last step; and, in this cell, all texts once more for the scores after LoRA. The linearized gain takes {glue:text}`real_linearized:,` passes over a text more. A training step costs two passes over its texts. Together it costs about {glue:text}`real_cell_tokens:.1e` forward passes of one token, which is {glue:text}`real_cell_low:.0f` to {glue:text}`real_cell_high:.0f` minutes here.
 #

@@ -506,12 +506,13 @@ class Accumulator:
     by a mean, the first token of a text by its own: language models give the first token, and some
     features of every token, a large constant that would take most of the digits. The products of
     several batches are summed in float32; :meth:`flush` undoes the shift and adds them in float64.
-    Of a symmetric product, the upper triangle is computed, and :meth:`flush` copies it.
+    Of a symmetric product, the upper triangle is computed, and :meth:`flush` copies it. Means of texts are
+    collected, because the product of many costs less than many products.
 
     Parameters
     ----------
     moments : Moments
-        Changed in place. Its A0, A1, S and tr_G are complete after :meth:`flush`.
+        Changed in place, and complete after :meth:`flush`.
 
     Notes
     -----
@@ -537,7 +538,7 @@ class Accumulator:
         # All memory that lasts is reserved at once. Small pieces of it between those of forward passes would make
         # the passes ask the system for memory again and again.
         self._memory: tuple[Tensor, Tensor] | None = None
-        self._rows = torch.empty(0)
+        self._rows = torch.empty(2, 0, 0)  # shifted features and prefix sums of a layer
 
     def add(self, hidden_states: Sequence[Tensor], lengths: Tensor, targets: Tensor) -> None:
         """Add a batch at all layers.
@@ -554,6 +555,7 @@ class Accumulator:
             self.add_layer(place, hidden)
         self.finish()
 
+    @torch.inference_mode(False)
     def start(self, lengths: Tensor, targets: Tensor, names: Sequence[str] | None = None) -> None:
         """Begin a batch; then call :meth:`add_layer` once for each layer, and :meth:`finish`.
 
@@ -605,12 +607,11 @@ class Accumulator:
         if products is None:
             products = self._products[place] = self._start(place, hidden, batch)
         if batch.x.shape != hidden.shape:
-            n_rows = hidden.shape[0] * hidden.shape[1]
-            if self._rows.numel() < 2 * n_rows * hidden.shape[2]:
-                self._rows = torch.empty(
-                    2, 2 * n_rows, hidden.shape[2], dtype=products.mean.dtype, device=hidden.device
-                )
-            batch.prepare(hidden.shape[1], self._rows[:, :n_rows])
+            n_texts, n_steps, d = hidden.shape
+            if self._rows.shape[1] < n_texts * n_steps:
+                dtype = products.mean.dtype
+                self._rows = torch.empty(2, 2 * n_texts * n_steps, d, dtype=dtype, device=hidden.device)
+            batch.prepare(n_steps, self._rows[:, : n_texts * n_steps])
         largest = products.shift(hidden, batch)
         if not largest <= feature_limit(hidden.shape, moments.precision):  # may be NaN
             check_features(hidden, batch.lengths, moments.precision, batch.names, moments.layers[place])
@@ -630,7 +631,7 @@ class Accumulator:
         self._batch = None
 
     def flush(self) -> None:
-        """Complete A0, A1, S and tr_G."""
+        """Complete the moments."""
         for products in self._products.values():
             products.flush()
 
