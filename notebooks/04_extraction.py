@@ -294,7 +294,7 @@ for key, frame in zip(("lab", "smol", "gemma"), (lab_facts, *large), strict=True
 # - **shifted**: our default for large models. The mean is subtracted from the features, and from first tokens their own mean; products are formed in float32, and the shift is undone exactly in float64; the cut-off is $8/d$ units
 #   ({class}`ntps_utils.theory.moments.Accumulator`).
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Three panels, lab, smollm2 and gemma, with the largest change of a score by layer on a logarithmic axis: cut changes scores by tenths, plain by small amounts that grow in some layers, shifted by less than one part in ten thousand in every layer."}, "figure": {"caption": "The cut-off changes scores much, and rounding little. Largest change of the three scores at k = d/2 by layer, for three ways to use float32, against float64 products.", "name": "fig-precision"}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Three panels, lab, smollm2 and gemma, with the largest change of a score by layer on a logarithmic axis: cut changes scores by tenths, plain by small amounts that grow in some layers, shifted by at most about one part in ten thousand in every layer."}, "figure": {"caption": "The cut-off changes scores much, and rounding little. Largest change of the three scores at k = d/2 by layer, for three ways to use float32, against float64 products.", "name": "fig-precision"}}
 figure, axes = panels(3, height=3.0, sharey=True)
 shown = (model_name, "smollm2-135m-instruct", "gemma-3-270m")
 for ax, name in zip(axes, shown, strict=True):
