@@ -362,7 +362,7 @@ pd.DataFrame(costs, columns=columns).set_index("shape").round(3)
 
 # %% [markdown]
 # Measured by `make bench`, recorded with its provenance: total extraction time against the bare forward pass of the same batches in the same precision, and against the
-# textbook loop (a text at a time, a position at a time), with random weights. *To forward* is the time of extraction in units of that of the forward pass, and *loop* that of the loop in units of that of extraction.
+# textbook loop (a text at a time, a position at a time), with random weights. The extraction was measured with an earlier version of the code; {doc}`chapter 12 <12_the_full_grid>` has measurements of this one. *To forward* is the time of extraction in units of that of the forward pass, and *loop* that of the loop in units of that of extraction.
 
 # %%
 bench = load_record("bench_cpu")

@@ -191,7 +191,7 @@ _ = ax.legend(loc="upper right")
 #
 # ## What real models take here
 #
-# Two models that `ntps models fetch` brings, on the machine that made this edition: two CPU cores, in float32. *Short* are {glue:text}`bench_short` texts of sst2, *long* are {glue:text}`bench_long` of 512 tokens. Ratios are times divided by that of the forward pass alone on the same batches, medians of three measurements, so that differences of a few hundredths are noise
+# Two models that `ntps models fetch` brings, on the machine that made this edition: two CPU cores, in float32. *Short* are {glue:text}`bench_short` texts of sst2, *long* are {glue:text}`bench_long` of 512 tokens. Ratios are times divided by that of the forward pass alone on the same batches, medians of three measurements (long texts of gemma: five). They differ by a tenth and more from run to run, because the machine is shared
 # (recorded; `python -m book.tools.bench --model NAME --data DATASET --n-texts 256` measures yours).
 
 # %% tags=["hide-input"]
