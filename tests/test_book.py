@@ -526,4 +526,4 @@ def test_bench_measures_ratios():
     assert scores["widths"] == 16 * 10
     assert min(scores["ratio_to_released"], scores["ratio_to_released_float64"], scores["seconds"]) > 0
     released = [released_ntps(moments, share, single=False) for share in np.arange(1, 20) / 20]
-    np.testing.assert_allclose(bench.released_scores(moments, np.float64)[1:], released[1:], rtol=1e-9)
+    np.testing.assert_allclose(bench.released_scores(moments, single=False)[1:], released[1:], rtol=1e-9)

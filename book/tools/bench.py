@@ -14,7 +14,7 @@ import json
 import statistics
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,8 +30,8 @@ from ntps_utils.models.datasets import TextDataset, as_dataset
 from ntps_utils.models.extraction import batch_overhead, extract, hidden_states, length_batches, pad_batch, tokenize
 from ntps_utils.models.loading import CausalModel, load_model
 from ntps_utils.theory.layer_moments import LayerMoments
-from ntps_utils.theory.linear import Array
 from ntps_utils.theory.moments import Moments
+from ntps_utils.theory.released import released_directions
 from ntps_utils.theory.score import NumericalWarning, subspaces
 
 
@@ -58,9 +58,6 @@ class Shape:
 
 RELEASED_BATCH = 16
 """Texts in a batch of the released script."""
-
-RELEASED_CUT = 1e-8
-"""Eigenvalues of S and A0 that the released script counts as zero."""
 
 PAUSE = 0.2  # seconds before a measurement; idle threads of NumPy wait in a loop before they sleep
 
@@ -156,6 +153,33 @@ def seconds(work: Callable[[], Any], device: str) -> float:
     if device.startswith("cuda"):
         torch.cuda.synchronize()
     return time.perf_counter() - start
+
+
+def alternated(
+    ways: Mapping[str, Callable[[], Any]], before: Callable[[], Any], device: str, repeats: int
+) -> list[dict[str, float]]:
+    """Measure functions in turn, so that each repetition compares them under the same load.
+
+    Parameters
+    ----------
+    ways : mapping of str to callable
+    before : callable
+        Called before each measurement.
+    device : str
+        See :func:`seconds`.
+    repeats : int
+
+    Returns
+    -------
+    list of dict of str to float
+        Seconds by name, for each repetition.
+    """
+
+    def once(work: Callable[[], Any]) -> float:
+        before()
+        return seconds(work, device)
+
+    return [{name: once(work) for name, work in ways.items()} for _ in range(repeats)]
 
 
 def bench_extraction(
@@ -325,13 +349,8 @@ def bench_model(
         "last_layer": lambda: extraction_pass("last"),
         "dense_loop": lambda: dense_loop(model, in_order),
     }
-    times = []
-    for _ in range(repeats):
-        once = {}
-        for name, work in ways.items():
-            bare()  # memory is then allocated for a forward pass, whatever was measured before
-            once[name] = seconds(work, device)
-        times.append(once)
+    # Before each measurement, memory is allocated for a forward pass, whatever was measured before.
+    times = alternated(ways, bare, device, repeats)
     return {
         "model": model.name,
         "dtype": str(model.model.dtype).removeprefix("torch."),
@@ -423,14 +442,14 @@ def random_moments(d: int, n_texts: int) -> LayerMoments:
     return Moments.from_texts(texts, np.eye(10)[np.arange(n_texts) % 10]).layer(0)
 
 
-def released_scores(moments: LayerMoments, dtype: type[np.floating[Any]]) -> list[float]:
+def released_scores(moments: LayerMoments, single: bool) -> list[float]:
     """Compute the Euclidean score at 19 widths with the operations of the released script.
 
     Parameters
     ----------
     moments : LayerMoments
-    dtype : type
-        Floating-point type; the script uses float32.
+    single : bool
+        Compute in float32, as the script does. Otherwise in float64.
 
     Returns
     -------
@@ -440,15 +459,7 @@ def released_scores(moments: LayerMoments, dtype: type[np.floating[Any]]) -> lis
     --------
     ntps_utils.theory.released.released_ntps : One of these scores, with a switch for each choice of the script.
     """
-
-    def directions(M: Array, cross: Array) -> NDArray[Any]:
-        values, vectors = np.linalg.eigh(M.astype(dtype))
-        kept = values > RELEASED_CUT
-        root = vectors[:, kept] / np.sqrt(values[kept])
-        white = root.T @ cross.astype(dtype)
-        return np.asarray(root @ np.linalg.eigh(white @ white.T)[1])
-
-    V, U = directions(moments.A0, moments.A1), directions(moments.S, moments.C)
+    V, U, _ = released_directions(moments, single=single)
     scores = []
     for share in np.arange(1, 20) / 20:
         v, u = V[:, : int(share * V.shape[1])], U[:, : int(share * U.shape[1])]
@@ -479,25 +490,19 @@ def bench_scores(layers: Sequence[LayerMoments], repeats: int) -> dict[str, Any]
             _ = solved.ntps_metric, solved.ntps_task, solved.excess_loss
         return n
 
-    def released(dtype: type[np.floating[Any]]) -> None:
+    def released(single: bool) -> None:
         for moments in layers:
-            released_scores(moments, dtype)
+            released_scores(moments, single)
 
     ways: dict[str, Callable[[], Any]] = {
         "seconds": all_scores,
-        "released": lambda: released(np.float32),
-        "released_float64": lambda: released(np.float64),
+        "released": lambda: released(True),
+        "released_float64": lambda: released(False),
     }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NumericalWarning)
         widths = all_scores() // len(layers)  # the first calls take longer
-        times = []
-        for _ in range(repeats):
-            once = {}
-            for name, work in ways.items():
-                time.sleep(PAUSE)
-                once[name] = seconds(work, "cpu")
-            times.append(once)
+        times = alternated(ways, lambda: time.sleep(PAUSE), "cpu", repeats)
     return {
         "d": len(layers[0].S),
         "layers": len(layers),

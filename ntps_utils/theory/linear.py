@@ -73,9 +73,10 @@ class Whitening:
 
 
 def _tensor(x: Array) -> torch.Tensor:
-    """Copy a matrix to PyTorch, whose LAPACK takes about half the time of SciPy's; aligned, so that results repeat.
+    """Copy a matrix to PyTorch, whose decompositions are faster than SciPy's on x86 processors.
 
-    Large products are made there too: idle threads of NumPy's BLAS wait in a loop, and slow down those of PyTorch.
+    Large products are made there too: after a product in NumPy, idle threads of its BLAS wait in a loop and
+    slow down PyTorch. PyTorch aligns the copy in memory, so that a result does not depend on the address of x.
     """
     copy = torch.empty(x.shape, dtype=torch.float64)
     copy.numpy()[...] = x

@@ -535,8 +535,8 @@ class Accumulator:
         self.moments = moments
         self._products: dict[int, _Products] = {}
         self._batch: _Batch | None = None
-        # All memory that lasts is reserved at once. Small pieces of it between those of forward passes would make
-        # the passes ask the system for memory again and again.
+        # Products and means are reserved at once. Small blocks that stay between those of a forward pass
+        # fragment the heap, and the pass then asks the system for memory again and again.
         self._memory: tuple[Tensor, Tensor] | None = None
         self._rows = torch.empty(2, 0, 0)  # shifted features and prefix sums of a layer
 
@@ -592,7 +592,7 @@ class Accumulator:
         Returns
         -------
         (batch, d) float64 tensor
-            Means of the texts.
+            Means of the texts. Later batches use its memory again; copy what you keep.
 
         Raises
         ------
@@ -688,9 +688,9 @@ class _Batch:
 class _Products:
     """Products of the features of one layer, summed over batches.
 
-    Those of the moments are changed at times, see :meth:`drain`, because reading and writing these
-    matrices takes longer than the products of a small batch. Of A0, the upper triangle counts until
-    :meth:`flush`.
+    The matrices of the moments are changed only by :meth:`drain` and :meth:`drain_means`, because reading and
+    writing them takes longer than the products of a small batch. Of A0 and S, only the upper triangle is
+    complete before :meth:`flush`.
     """
 
     def __init__(self, sums: Moments, products: Tensor, means: Tensor, mean: Tensor, first: Tensor) -> None:

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ntps_utils.theory.layer_moments import LayerMoments
 from ntps_utils.theory.linear import Array
@@ -86,33 +87,65 @@ def released_ntps(
     """
     if not 0.0 < share <= 1.0:
         raise ValueError(f"share must be a fraction in (0, 1], got {share}.")
-    dtype = np.float32 if single else np.float64
     d = len(moments.S)
+    V, U, beta = released_directions(moments, ascending=ascending, single=single, absolute_cut=absolute_cut)
 
-    def inverse_root(M: Array) -> Array:
+    def count(rank: int) -> int:
+        return int(share * rank) if round_down else max(1, round(share * rank))
+
+    if fill_u:
+        U = U[:, : count(U.shape[1])]
+    else:
+        U = U[:, beta > beta.max() * max(d, moments.C.shape[1]) * np.finfo(U.dtype).eps]
+    V = V[:, : count(V.shape[1])]
+    if not U.size or not V.size:
+        return float("nan")
+    projection: Any = V @ (np.linalg.pinv(V) @ U) if pseudo_inverse else (Q := np.linalg.qr(V)[0]) @ (Q.T @ U)
+    return float(np.linalg.norm(projection) ** 2 / np.linalg.norm(U) ** 2)
+
+
+def released_directions(
+    moments: LayerMoments, *, ascending: bool = True, single: bool = True, absolute_cut: float | None = 1e-8
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Compute all directions of both problems as the released script does.
+
+    Parameters
+    ----------
+    moments : LayerMoments
+        Moments of one layer.
+    ascending, single, absolute_cut
+        See :func:`released_ntps`.
+
+    Returns
+    -------
+    V : (d, rank A0) array
+        Autoregressive directions, in the order of their eigenvalues.
+    U : (d, rank S) array
+        Perception directions.
+    beta : (rank S,) array
+        Eigenvalues of U.
+
+    Examples
+    --------
+    >>> from ntps_utils.theory.synthetic import planted_problem
+    >>> V, U, beta = released_directions(planted_problem(0, d=10, n_texts=400).moments())
+    >>> V.shape, U.shape, bool(beta[0] < beta[-1])
+    ((10, 10), (10, 10), True)
+    """
+    dtype = np.float32 if single else np.float64
+
+    def inverse_root(M: Array) -> NDArray[Any]:
         values, vectors = np.linalg.eigh(M.astype(dtype))
         eps = np.finfo(dtype).eps
-        above_cutoff = values > (absolute_cut if absolute_cut is not None else d * eps * values.max())
+        above_cutoff = values > (absolute_cut if absolute_cut is not None else len(M) * eps * values.max())
         return np.asarray(vectors[:, above_cutoff] / np.sqrt(values[above_cutoff]))
 
-    def directions(M: Array, cross: Array) -> tuple[Array, Array]:
+    def directions(M: Array, cross: Array) -> tuple[NDArray[Any], NDArray[Any]]:
         root = inverse_root(M)
         white = root.T @ cross.astype(dtype)
         values, vectors = np.linalg.eigh(white @ white.T)
         order = slice(None) if ascending else slice(None, None, -1)
         return (root @ vectors)[:, order], values[order]
 
-    def count(rank: int) -> int:
-        return int(share * rank) if round_down else max(1, round(share * rank))
-
     V, _ = directions(moments.A0, moments.A1)
-    U, beta = directions(moments.S, moments.C)
-    if fill_u:
-        U = U[:, : count(U.shape[1])]
-    else:
-        U = U[:, beta > beta.max() * max(d, moments.C.shape[1]) * np.finfo(dtype).eps]
-    V = V[:, : count(V.shape[1])]
-    if not U.size or not V.size:
-        return float("nan")
-    projection: Any = V @ (np.linalg.pinv(V) @ U) if pseudo_inverse else (Q := np.linalg.qr(V)[0]) @ (Q.T @ U)
-    return float(np.linalg.norm(projection) ** 2 / np.linalg.norm(U) ** 2)
+    return V, *directions(moments.S, moments.C)
