@@ -8,7 +8,16 @@ import scipy.linalg
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ntps_utils.theory import linear
 from ntps_utils.theory.linear import add_ridge, default_rcond, encoder, nested_basis, shrink, whiten
+
+
+@pytest.fixture(autouse=True, params=["PyTorch", "SciPy"])
+def library(request, monkeypatch):
+    """Library of the decompositions; every theorem holds with each."""
+    if request.param == "SciPy":
+        monkeypatch.setattr(linear, "_torch", lambda: None)
+
 
 seeds = st.integers(0, 2**32 - 1)
 

@@ -12,11 +12,12 @@ targets. The minimizer is spanned by the k leading generalized eigenvectors of
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Literal
+from functools import cache, cached_property
+from types import ModuleType
+from typing import Any, Literal
 
 import numpy as np
-import torch
+import scipy.linalg
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
@@ -69,22 +70,32 @@ class Whitening:
     @cached_property
     def spectrum(self) -> Array:
         """Non-zero eigenvalues of M in its original units, (rank,), descending."""
-        return np.asarray(torch.linalg.svdvals(_tensor(self.to_white)).numpy() ** 2)
+        return left_singular_vectors(self.to_white)[1] ** 2
 
 
-def _tensor(x: Array) -> torch.Tensor:
-    """Copy a matrix to PyTorch, whose decompositions are faster than SciPy's on x86 processors.
+@cache
+def _torch() -> ModuleType | None:
+    """Import PyTorch if it is installed: its decompositions are faster than SciPy's on x86 processors.
 
     Large products are made there too: after a product in NumPy, idle threads of its BLAS wait in a loop and
-    slow down PyTorch. PyTorch aligns the copy in memory, so that a result does not depend on the address of x.
+    slow down PyTorch. This module needs no PyTorch to be imported, and uses NumPy and SciPy where there is none.
     """
+    try:
+        import torch
+    except ImportError:
+        return None
+    return torch
+
+
+def _tensor(torch: ModuleType, x: Array) -> Any:
+    """Copy a matrix to PyTorch, which aligns it in memory: a result does not depend on the address of x."""
     copy = torch.empty(x.shape, dtype=torch.float64)
     copy.numpy()[...] = x
     return copy
 
 
 def product(A: Array, B: Array) -> Array:
-    """Multiply two matrices with PyTorch, as :func:`whiten` and :func:`encoder` do.
+    """Multiply two matrices where their decompositions are made: in PyTorch, or in NumPy without it.
 
     Parameters
     ----------
@@ -101,7 +112,33 @@ def product(A: Array, B: Array) -> Array:
     array([[1.],
            [2.]])
     """
-    return np.asarray((_tensor(A) @ _tensor(B)).numpy())
+    torch = _torch()
+    if torch is None:
+        return A @ B
+    return np.asarray((_tensor(torch, A) @ _tensor(torch, B)).numpy())
+
+
+def _eigh(M: Array) -> tuple[Array, Array]:
+    """Compute the eigenvalues, ascending, and the eigenvectors of a symmetric matrix."""
+    torch = _torch()
+    # LAPACK's default driver for eigenvectors, evr, returns zero eigenvalues of small matrices as up to 16 eps; evd 2.
+    # PyTorch takes evd by default.
+    if torch is None:
+        values, vectors = scipy.linalg.eigh(M, driver="evd")
+    else:
+        values, vectors = (part.numpy() for part in torch.linalg.eigh(_tensor(torch, M)))
+    return np.asarray(values), np.asarray(vectors)
+
+
+def _qr(M: Array, *, complete: bool = False) -> tuple[Array, Array]:
+    """Compute the factors of a QR factorization; if ``complete``, all columns of the orthogonal one."""
+    torch = _torch()
+    if torch is None:
+        Q, R = np.linalg.qr(M, mode="complete" if complete else "reduced")
+    else:
+        parts = torch.linalg.qr(_tensor(torch, M), mode="complete" if complete else "reduced")
+        Q, R = (part.numpy() for part in parts)
+    return np.asarray(Q), np.asarray(R)
 
 
 def orthonormal_basis(M: Array) -> Array:
@@ -121,19 +158,22 @@ def orthonormal_basis(M: Array) -> Array:
     array([[0.6],
            [0.8]])
     """
-    return np.asarray(torch.linalg.qr(_tensor(M))[0].numpy())
+    return _qr(M)[0]
 
 
-def left_singular_vectors(M: Array) -> tuple[Array, Array]:
+def left_singular_vectors(M: Array, *, full: bool = False) -> tuple[Array, Array]:
     """Compute the left singular vectors of a matrix and its singular values.
 
     Parameters
     ----------
     M : (d, n) float64
+    full : bool
+        Also return the directions outside the span of M.
 
     Returns
     -------
     vectors : (d, min(d, n)) float64
+        (d, d) if ``full``.
     values : (min(d, n),) float64
         In descending order.
 
@@ -143,8 +183,12 @@ def left_singular_vectors(M: Array) -> tuple[Array, Array]:
     >>> np.abs(vectors[:, 0]), values
     (array([0.6, 0.8]), array([5.]))
     """
-    vectors, values, _ = torch.linalg.svd(_tensor(M), full_matrices=False)
-    return np.asarray(vectors.numpy()), np.asarray(values.numpy())
+    torch = _torch()
+    if torch is None:
+        vectors, values, _ = scipy.linalg.svd(M, full_matrices=full)
+    else:
+        vectors, values, _ = (part.numpy() for part in torch.linalg.svd(_tensor(torch, M), full_matrices=full))
+    return np.asarray(vectors), np.asarray(values)
 
 
 def default_rcond(n: int, precision: str = "float64") -> float:
@@ -234,8 +278,7 @@ def whiten(M: Array, rcond: float | None = None, max_rank: int | None = None) ->
     inverse[nonzero] = 1.0 / scale[nonzero]
 
     scaled = M * inverse[:, None] * inverse[None, :]
-    # LAPACK's default driver for eigenvectors, evr, returns zero eigenvalues of small matrices as up to 16 eps; evd 2.
-    values, vectors = (part.numpy() for part in torch.linalg.eigh(_tensor((scaled + scaled.T) / 2)))
+    values, vectors = _eigh((scaled + scaled.T) / 2)
     if values[0] < -max(rcond, 1e-6) * values[-1]:
         raise ValueError(
             f"whiten needs a positive semi-definite matrix; its smallest scaled eigenvalue is {values[0]:.3g}."
@@ -345,14 +388,13 @@ def encoder(
     if order not in ("descending", "ascending"):
         raise ValueError(f"order must be 'descending' or 'ascending', got {order!r}.")
 
-    W = _tensor(whitening.from_white)
-    left, sizes, _ = torch.linalg.svd(W.mT @ _tensor(T), full_matrices=fill)
-    values = sizes.numpy()
+    W = whitening.from_white
+    left, values = left_singular_vectors(product(W.T, T), full=fill)
     # Whitening multiplies the rounding error of T by the norm of W, both in unit-diagonal coordinates.
     rtol = default_rcond(max(T.shape)) if rtol is None else rtol
     scale = whitening.scale[:, None]
     scaled_T = np.divide(T, scale, out=np.zeros_like(T), where=scale > 0)
-    noise = rtol * whitening.amplification * float(_tensor(scaled_T).norm())
+    noise = rtol * whitening.amplification * float(np.sqrt(np.sum(scaled_T**2)))
     n_informative = int((values > noise).sum())
     if max_rank is not None:
         n_informative = min(n_informative, max_rank)
@@ -367,12 +409,12 @@ def encoder(
     eigenvalues[:n_informative] = values[:n_informative] ** 2
     white = left[:, :n]
     if order == "ascending":
-        white, eigenvalues = white.flip(1), eigenvalues[::-1]
-    vectors = W @ white
+        white, eigenvalues = white[:, ::-1], eigenvalues[::-1]
+    vectors = product(W, white)
     if not whitening.is_full:
-        basis = _tensor(whitening.range_basis)
-        vectors = basis @ (basis.mT @ vectors)
-    return Encoder(vectors.numpy(), white.numpy(), eigenvalues, n_informative, whitening)
+        basis = whitening.range_basis
+        vectors = product(basis, product(basis.T, vectors))
+    return Encoder(vectors, white, eigenvalues, n_informative, whitening)
 
 
 @dataclass(frozen=True, eq=False)
@@ -423,15 +465,15 @@ def nested_basis(M: Array, rtol: float = 1e-12) -> NestedBasis:
     tolerance = np.maximum(rtol * lengths, default_rcond(max(M.shape)) * lengths.max(initial=0.0))
     columns = np.arange(n)
     while True:
-        Q, R = torch.linalg.qr(_tensor(M[:, columns]), mode="complete")
-        distances = R.diagonal().abs().numpy()
+        Q, R = _qr(M[:, columns], complete=True)
+        distances = np.abs(R.diagonal())
         dependent = np.flatnonzero(distances <= tolerance[columns[: len(distances)]])
         if len(dependent) == 0:
             break
         columns = np.delete(columns, dependent[0])
     independent = columns[:d]
     counts = np.searchsorted(independent, np.arange(n + 1), side="left")
-    return NestedBasis(Q.numpy(), counts)
+    return NestedBasis(Q, counts)
 
 
 def shrink(M: Array, intensity: float) -> Array:
