@@ -12,10 +12,10 @@ from ntps_utils.theory import linear
 from ntps_utils.theory.linear import add_ridge, default_rcond, encoder, nested_basis, shrink, whiten
 
 
-@pytest.fixture(autouse=True, params=["PyTorch", "SciPy"])
+@pytest.fixture(autouse=True, params=["PyTorch", "NumPy"])
 def library(request, monkeypatch):
     """Library of the decompositions; every theorem holds with each."""
-    if request.param == "SciPy":
+    if request.param == "NumPy":
         monkeypatch.setattr(linear, "_torch", lambda: None)
 
 

@@ -17,7 +17,6 @@ from types import ModuleType
 from typing import Any, Literal
 
 import numpy as np
-import scipy.linalg
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
@@ -78,7 +77,7 @@ def _torch() -> ModuleType | None:
     """Import PyTorch if it is installed: its decompositions are faster than SciPy's on x86 processors.
 
     Large products are made there too: after a product in NumPy, idle threads of its BLAS wait in a loop and
-    slow down PyTorch. This module needs no PyTorch to be imported, and uses NumPy and SciPy where there is none.
+    slow down PyTorch. This module needs no PyTorch to be imported, and uses NumPy where there is none.
     """
     try:
         import torch
@@ -118,27 +117,12 @@ def product(A: Array, B: Array) -> Array:
     return np.asarray((_tensor(torch, A) @ _tensor(torch, B)).numpy())
 
 
-def _eigh(M: Array) -> tuple[Array, Array]:
-    """Compute the eigenvalues, ascending, and the eigenvectors of a symmetric matrix."""
-    torch = _torch()
-    # LAPACK's default driver for eigenvectors, evr, returns zero eigenvalues of small matrices as up to 16 eps; evd 2.
-    # PyTorch takes evd by default.
-    if torch is None:
-        values, vectors = scipy.linalg.eigh(M, driver="evd")
-    else:
-        values, vectors = (part.numpy() for part in torch.linalg.eigh(_tensor(torch, M)))
-    return np.asarray(values), np.asarray(vectors)
-
-
-def _qr(M: Array, *, complete: bool = False) -> tuple[Array, Array]:
-    """Compute the factors of a QR factorization; if ``complete``, all columns of the orthogonal one."""
+def _decompose(name: str, M: Array, **options: Any) -> tuple[Array, ...]:
+    """Call a decomposition of ``torch.linalg``, or the one of the same name in ``numpy.linalg`` without PyTorch."""
     torch = _torch()
     if torch is None:
-        Q, R = np.linalg.qr(M, mode="complete" if complete else "reduced")
-    else:
-        parts = torch.linalg.qr(_tensor(torch, M), mode="complete" if complete else "reduced")
-        Q, R = (part.numpy() for part in parts)
-    return np.asarray(Q), np.asarray(R)
+        return tuple(getattr(np.linalg, name)(M, **options))
+    return tuple(part.numpy() for part in getattr(torch.linalg, name)(_tensor(torch, M), **options))
 
 
 def orthonormal_basis(M: Array) -> Array:
@@ -158,7 +142,7 @@ def orthonormal_basis(M: Array) -> Array:
     array([[0.6],
            [0.8]])
     """
-    return _qr(M)[0]
+    return _decompose("qr", M)[0]
 
 
 def left_singular_vectors(M: Array, *, full: bool = False) -> tuple[Array, Array]:
@@ -183,12 +167,8 @@ def left_singular_vectors(M: Array, *, full: bool = False) -> tuple[Array, Array
     >>> np.abs(vectors[:, 0]), values
     (array([0.6, 0.8]), array([5.]))
     """
-    torch = _torch()
-    if torch is None:
-        vectors, values, _ = scipy.linalg.svd(M, full_matrices=full)
-    else:
-        vectors, values, _ = (part.numpy() for part in torch.linalg.svd(_tensor(torch, M), full_matrices=full))
-    return np.asarray(vectors), np.asarray(values)
+    vectors, values, _ = _decompose("svd", M, full_matrices=full)
+    return vectors, values
 
 
 def default_rcond(n: int, precision: str = "float64") -> float:
@@ -278,7 +258,8 @@ def whiten(M: Array, rcond: float | None = None, max_rank: int | None = None) ->
     inverse[nonzero] = 1.0 / scale[nonzero]
 
     scaled = M * inverse[:, None] * inverse[None, :]
-    values, vectors = _eigh((scaled + scaled.T) / 2)
+    # LAPACK's driver evr returns zero eigenvalues of small matrices as up to 16 eps; evd, which is called here, 2.
+    values, vectors = _decompose("eigh", (scaled + scaled.T) / 2)
     if values[0] < -max(rcond, 1e-6) * values[-1]:
         raise ValueError(
             f"whiten needs a positive semi-definite matrix; its smallest scaled eigenvalue is {values[0]:.3g}."
@@ -465,7 +446,7 @@ def nested_basis(M: Array, rtol: float = 1e-12) -> NestedBasis:
     tolerance = np.maximum(rtol * lengths, default_rcond(max(M.shape)) * lengths.max(initial=0.0))
     columns = np.arange(n)
     while True:
-        Q, R = _qr(M[:, columns], complete=True)
+        Q, R = _decompose("qr", M[:, columns], mode="complete")
         distances = np.abs(R.diagonal())
         dependent = np.flatnonzero(distances <= tolerance[columns[: len(distances)]])
         if len(dependent) == 0:
