@@ -191,7 +191,7 @@ _ = ax.legend(loc="upper right")
 #
 # ## What real models take here
 #
-# Two models that `ntps models fetch` brings, on the machine that made this edition: two CPU cores, in float32. *Short* are {glue:text}`bench_short` texts of sst2, *long* are {glue:text}`bench_long` of 512 tokens. Ratios are times divided by that of the forward pass alone on the same batches, medians of three measurements (long texts of gemma: five). They differ by a tenth and more from run to run
+# Two models that `ntps models fetch` brings, on the machine that made this edition: two CPU cores, in float32. *Short* are {glue:text}`bench_short` texts of sst2, *long* are {glue:text}`bench_long` of 512 tokens. Ratios are times divided by that of the forward pass alone on the same batches, medians of {glue:text}`bench_repeats_low` to {glue:text}`bench_repeats_high` measurements. They vary from run to run
 # (recorded; `python -m book.tools.bench --model NAME --data DATASET --n-texts 256` measures yours).
 
 # %% tags=["hide-input"]
@@ -212,6 +212,9 @@ speeds.rename(columns=names).astype(float).round(2)
 for length in ("short", "long"):
     n_texts = bench[f"smollm2-135m-instruct {length}"]["n_texts"]
     glue(f"bench_{length}", n_texts, display=False)
+repeats = [row["repeats"] for row in bench.values() if "repeats" in row]
+glue("bench_repeats_low", min(repeats), display=False)
+glue("bench_repeats_high", max(repeats), display=False)
 glue("real_slowest", float(speeds["tokens_per_second"].min()), display=False)
 glue("real_fastest", float(speeds["tokens_per_second"].max()), display=False)
 glue(

@@ -358,6 +358,7 @@ def bench_model(
         "n_tokens": sum(map(len, tokens.ids)),
         "longest": max(map(len, tokens.ids)),
         "batch_size": batch_size,
+        "repeats": repeats,
         "forward_seconds": statistics.median(one["forward"] for one in times),
         "tokens_per_second": sum(map(len, tokens.ids)) / statistics.median(one["forward"] for one in times),
     } | {f"{name}_ratio": statistics.median(one[name] / one["forward"] for one in times) for name in list(ways)[1:]}
